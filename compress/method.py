@@ -1,0 +1,168 @@
+"""The algebra: a method is three pure functions, and methods chain."""
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from compress import tree
+from compress.tree import Array, Key, Params, Stats
+
+
+class Batch(NamedTuple):
+  """What the network saw and said in one step: inputs, labels, outputs."""
+
+  inputs: Array
+  labels: Array
+  outputs: Array
+
+
+class Ctx(NamedTuple):
+  """All that a method may look at; nothing is global.
+
+  Attributes:
+    step: Steps taken so far, `()` int32.
+    steps: Steps that the whole run takes, so schedules are fractions of it.
+    key: Randomness of this step.
+    grads: Gradient of the loss in the *decoded* tree; `None` in `init`
+      unless calibration took one.
+    stats: `[min, max]` of the input that met each weight, by path.
+    batch: The batch of this step; `None` outside `loss`.
+  """
+
+  step: Array | int = 0
+  steps: int = 1
+  key: Key | None = None
+  grads: Params | None = None
+  stats: Stats | None = None
+  batch: Batch | None = None
+
+  @property
+  def progress(self) -> Array:
+    """Fraction of the run that is done, in [0, 1]."""
+    return jnp.minimum(jnp.asarray(self.step) / self.steps, 1.0)
+
+
+def same(params: Params, ctx: Ctx) -> Params:
+  """Return the parameters unchanged: the unit of `init` and `update`."""
+  del ctx
+  return params
+
+
+def zero(params: Params, ctx: Ctx) -> Array:
+  """Return no penalty: the unit of `loss`."""
+  del params, ctx
+  return jnp.zeros(())
+
+
+class Method(NamedTuple):
+  """A way to compress, as three pure functions.
+
+  Attributes:
+    init: Arrays -> nodes; once, outside jit; may change the tree structure.
+    update: Masks, schedules, ranges; after each optimiser step, inside jit;
+      may not change the tree structure.
+    loss: What is added to the task loss.
+  """
+
+  init: Callable[[Params, Ctx], Params] = same
+  update: Callable[[Params, Ctx], Params] = same
+  loss: Callable[[Params, Ctx], Array] = zero
+
+
+def chain(*methods: Method) -> Method:
+  """Apply methods left to right.
+
+  Later methods compress the arrays inside the nodes of earlier ones:
+  `chain(prune, quantize)` gives `Masked(Quantizing(w), mask)`, so a pruned
+  position stays exactly 0 whatever the grid does.
+
+  Args:
+    *methods: Any number of methods; none gives the unit.
+
+  Returns:
+    The composed method. `chain` is associative and `chain()` its unit.
+  """
+  if len(methods) == 1:
+    return methods[0]
+
+  def fold(part: str) -> Callable[[Params, Ctx], Params]:
+    def run(params: Params, ctx: Ctx) -> Params:
+      for method in methods:
+        params = getattr(method, part)(params, ctx)
+      return params
+
+    return run
+
+  def loss(params: Params, ctx: Ctx) -> Array:
+    return sum((m.loss(params, ctx) for m in methods), jnp.zeros(()))
+
+  return Method(fold('init'), fold('update'), loss)
+
+
+def only(where: str, method: Method) -> Method:
+  r"""Restrict a method to the weights whose path matches.
+
+  Args:
+    where: A regular expression for the whole path, as `r'dense\d/kernel'`.
+    method: What to apply there.
+
+  Returns:
+    The restricted method.
+
+  Raises:
+    ValueError: If nothing matches; the message names the paths.
+  """
+  try:
+    pattern = re.compile(where)
+  except re.error as e:
+    raise ValueError(
+      f'only: expected a regular expression, got {where!r}. {e}.'
+    ) from e
+
+  def pick(params: Any) -> Any:
+    return tree.map_paths(
+      lambda path, x: x if pattern.fullmatch(path) else None, params
+    )
+
+  def inside(ctx: Ctx) -> Ctx:
+    return ctx if ctx.grads is None else ctx._replace(grads=pick(ctx.grads))
+
+  def run(part: Callable[[Params, Ctx], Params]) -> Callable[..., Params]:
+    def wrapped(params: Params, ctx: Ctx) -> Params:
+      _check_match(pattern, params)
+      done = tree.paths(part(pick(params), inside(ctx)))
+      return tree.map_paths(lambda path, x: done.get(path, x), params)
+
+    return wrapped
+
+  def loss(params: Params, ctx: Ctx) -> Array:
+    return method.loss(pick(params), inside(ctx))
+
+  return Method(run(method.init), run(method.update), loss)
+
+
+def _check_match(pattern: re.Pattern[str], params: Params) -> None:
+  names = [p for p, x in tree.paths(params).items() if _holds_weight(x)]
+  if any(pattern.fullmatch(name) for name in names):
+    return
+  near = difflib.get_close_matches(pattern.pattern, names, n=1, cutoff=0.0)
+  raise ValueError(
+    f'only: expected a pattern that matches a weight, got '
+    f'{pattern.pattern!r}. The weights are {", ".join(names)}; nearest: '
+    f'{near[0] if near else "none"}.'
+  )
+
+
+def _holds_weight(x: Any) -> bool:
+  return tree.is_node(x) or tree.is_weight(x)
+
+
+def abstract(method: Method, params: Params, ctx: Ctx) -> Params:
+  """Return the shapes that `decode . init` gives, without computing them."""
+  return jax.eval_shape(
+    lambda p: tree.decode(method.init(p, ctx), ctx.key), params
+  )
