@@ -1,0 +1,97 @@
+"""Recipes: methods written as one line of text, for configs and reports.
+
+`prune.weights(0.9, scope="global") >> quantize.int8()` is read as a Python
+expression over the table below. Only names of the table, calls, literals and
+`>>` are understood; nothing is executed.
+"""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from compress import method, prune, quantize, schedule
+from compress.method import Method
+
+TABLE: dict[str, Callable[..., Any]] = {
+  'at_once': schedule.at_once,
+  'cubic': schedule.cubic,
+  'only': method.only,
+  'prune.weights': prune.weights,
+  'quantize.grid': quantize.grid,
+  'quantize.int8': quantize.int8,
+}
+
+
+def parse(text: str) -> Method:
+  """Return the method that a line of text describes.
+
+  Args:
+    text: An expression over `TABLE`; `a >> b` chains; '' is the unit.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If the text is no such expression, a name is not in the table
+      (the message gives the nearest), or a method refuses its arguments.
+
+  >>> parse('prune.weights(0.9) >> quantize.int8()')
+  Method(init=..., update=..., loss=...)
+  """
+  if not text.strip():
+    return method.chain()
+  try:
+    body = ast.parse(text.strip(), mode='eval').body
+  except (SyntaxError, RecursionError, MemoryError, ValueError) as e:
+    raise ValueError(
+      f'recipe: expected an expression as "prune.weights(0.9) >> '
+      f'quantize.int8()", got {text!r}. {getattr(e, "msg", e)}.'
+    ) from None
+  made = _evaluate(body, text)
+  if not isinstance(made, Method):
+    raise ValueError(f'recipe: expected a method, got {text!r}.')
+  return made
+
+
+def _evaluate(node: ast.AST, text: str) -> Any:
+  match node:
+    case ast.BinOp(op=ast.RShift()):
+      return method.chain(
+        _evaluate(node.left, text), _evaluate(node.right, text)
+      )
+    case ast.Call():
+      args = [_evaluate(a, text) for a in node.args]
+      kwargs = {k.arg: _evaluate(k.value, text) for k in node.keywords}
+      return _call(ast.unparse(node.func), args, kwargs, text)
+  try:
+    return ast.literal_eval(node)
+  except ValueError:
+    raise ValueError(
+      f'recipe {text!r}: expected a call or a literal, got '
+      f'{ast.unparse(node)!r}. Methods are called, as in "quantize.int8()".'
+    ) from None
+
+
+def _call(name: str, args: list[Any], kwargs: Any, text: str) -> Any:
+  if name not in TABLE:
+    near = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.0)[0]
+    raise ValueError(
+      f'recipe {text!r}: expected one of {", ".join(TABLE)}, got {name!r}. '
+      f'Nearest: {near!r}.'
+    )
+  make = TABLE[name]
+  signature = inspect.signature(make)
+  try:
+    signature.bind(*args, **kwargs)
+  except TypeError as e:
+    raise ValueError(
+      f'recipe {text!r}: expected {name}{signature}. {e}.'
+    ) from None
+  try:
+    return make(*args, **kwargs)
+  except TypeError as e:
+    raise ValueError(
+      f'recipe {text!r}: {name} cannot take these arguments. {e}.'
+    ) from None
