@@ -1,0 +1,95 @@
+"""The one module that interprets a `Spec`."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tsukiji import ops
+from tsukiji import spec as sp
+from tsukiji.spec import Layer, Spec
+
+
+class Net(nn.Module):
+  """Apply the layers of a spec in order.
+
+  Attributes:
+    spec: The network. Layer names are the names of the parameters, as
+      `params['conv1']['kernel']`, also inside branches.
+  """
+
+  spec: Spec
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Return the outputs.
+
+    Args:
+      x: `[batch, *spec.input_shape]`, raw values of any real type.
+      train: Whether batch statistics and dropout are live.
+
+    Returns:
+      `[batch, *output_shape(spec)]` float32, as logits.
+    """
+    x = x.astype(jnp.float32)
+    for layer in self.spec.layers:
+      x = apply_layer(layer, x, train)
+    return x
+
+
+def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
+  """Apply one layer inside a compact module."""
+  match layer:
+    case sp.Standardise():
+      return (x - jnp.array(layer.mean)) / jnp.array(layer.std)
+    case sp.Conv():
+      return nn.Conv(
+        layer.features,
+        layer.kernel,
+        layer.strides,
+        layer.padding,
+        feature_group_count=layer.groups,
+        use_bias=layer.bias,
+        kernel_init=nn.initializers.he_normal(),
+        conv_general_dilated=ops.conv_general_dilated,
+        name=layer.name,
+      )(x)
+    case sp.Dense():
+      return nn.Dense(
+        layer.features,
+        layer.bias,
+        kernel_init=nn.initializers.he_normal(),
+        name=layer.name,
+      )(x)
+    case sp.Norm():
+      return nn.BatchNorm(
+        not train,
+        momentum=layer.momentum,
+        epsilon=layer.epsilon,
+        name=layer.name,
+      )(x)
+    case sp.Act():
+      return getattr(nn, layer.fn)(x)
+    case sp.Pool():
+      pool = ops.max_pool if layer.kind == 'max' else ops.mean_pool
+      return pool(x, layer.window, layer.strides)
+    case sp.GlobalMean():
+      return jnp.mean(x, axis=(1, 2))
+    case sp.Flatten():
+      return x.reshape(x.shape[0], -1)
+    case sp.Dropout():
+      return nn.Dropout(layer.rate, deterministic=not train)(x)
+    case sp.Branch():
+      return _branch(layer, x, train)
+  raise TypeError(f'net: expected a layer, got {layer!r}.')
+
+
+def _branch(layer: sp.Branch, x: jax.Array, train: bool) -> jax.Array:
+  outs = []
+  for path in layer.paths:
+    y = x
+    for inner in path:
+      y = apply_layer(inner, y, train)
+    outs.append(y)
+  if layer.merge == 'concat':
+    return jnp.concatenate(outs, axis=-1)
+  return sum(outs[1:], outs[0])
