@@ -1,0 +1,253 @@
+"""Sources of data that lie in files: each function gives a `Raw`.
+
+Nothing read here is trusted: there is no pickle, a header is compared with the
+bytes at hand before it is believed, and `check` admits only images, or sensor
+windows, with one class each. Datasets by name are in `data_tfds`.
+"""
+
+import gzip
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+KEYS = ('x_train', 'y_train', 'x_test', 'y_test')
+
+# The four files of an IDX folder, in the order of KEYS.
+IDX_FILES = (
+  'train-images-idx3-ubyte',
+  'train-labels-idx1-ubyte',
+  't10k-images-idx3-ubyte',
+  't10k-labels-idx1-ubyte',
+)
+# Third byte of the magic number (http://yann.lecun.com/exdb/mnist).
+_IDX_TYPES = {8: '>u1', 9: '>i1', 11: '>i2', 12: '>i4', 13: '>f4', 14: '>f8'}
+
+
+class Raw(NamedTuple):
+  """Arrays as a source gives them, not yet checked.
+
+  Attributes:
+    x_train: [n, height, width(, channels)] numbers.
+    y_train: [n] integer labels.
+    x_test: [m, height, width(, channels)] numbers.
+    y_test: [m] integer labels.
+    classes: names by label; empty where the source has none.
+  """
+
+  x_train: np.ndarray
+  y_train: np.ndarray
+  x_test: np.ndarray
+  y_test: np.ndarray
+  classes: tuple[str, ...] = ()
+
+
+def require(ok: bool, where: str, what: str, got: object, fix: str) -> None:
+  """Raise the one form of error this project shows its user.
+
+  Args:
+    ok: whether all is well.
+    where: the argument, file or array at fault.
+    what: what was expected.
+    got: what was given.
+    fix: how to mend it, a sentence.
+
+  Raises:
+    ValueError: `ok` is false.
+
+  >>> require(False, 'y', 'labels >= 0', -1, 'Count classes from 0.')
+  Traceback (most recent call last):
+  ValueError: y: expected labels >= 0, got -1. Count classes from 0.
+  """
+  if not ok:
+    raise ValueError(f'{where}: expected {what}, got {got!r}. {fix}')
+
+
+def line(error: Exception) -> str:
+  """Return the message of another library's error on one line.
+
+  >>> line(ValueError('first\\n  second'))
+  'first second'
+  """
+  return ' '.join(str(error).split()) or type(error).__name__
+
+
+def digits() -> Raw:
+  """Read the 1797 handwritten digits that scikit-learn carries.
+
+  They come without an official test split, so one is fixed here: 20 % of each
+  class, the same for ever.
+
+  Returns:
+    [1438, 8, 8] and [359, 8, 8] uint8 in 0..16, and their labels.
+  """
+  from sklearn.datasets import load_digits
+
+  bunch = load_digits()
+  x, y = bunch.images.astype(np.uint8), bunch.target
+  order = np.random.RandomState(2021).permutation(len(y))
+  by_class = [order[y[order] == label] for label in range(10)]
+  test = np.sort(np.concatenate([o[: round(len(o) / 5)] for o in by_class]))
+  train = np.setdiff1d(order, test)
+  return Raw(x[train], y[train], x[test], y[test])
+
+
+def idx(folder: Path, sha256: Mapping[str, str] | None = None) -> Raw:
+  """Read the four IDX files of a folder, plain or `.gz`.
+
+  Args:
+    folder: where the files named `IDX_FILES` are.
+    sha256: of each file, decompressed; `None` takes any content.
+
+  Returns:
+    The arrays, [n, height, width] and [n], as the files hold them.
+
+  Raises:
+    ValueError: a file is missing, damaged, or not the one pinned.
+  """
+  contents = {name: _content(folder, name) for name in IDX_FILES}
+  for name, want in (sha256 or {}).items():
+    got = hashlib.sha256(contents[name]).hexdigest()
+    fix = 'The file is not the published one; install it again.'
+    require(got == want, f'{folder / name}', f'sha256 {want}', got, fix)
+  arrays = (parse_idx(c, f'{folder / n}') for n, c in contents.items())
+  x_train, y_train, x_test, y_test = arrays
+  return Raw(x_train, y_train, x_test, y_test)
+
+
+def parse_idx(content: bytes, where: str = 'IDX') -> np.ndarray:
+  """Parse an IDX file: 0 0 type ndim, big-endian sizes, then the numbers.
+
+  Args:
+    content: the whole file, decompressed.
+    where: its name, for errors.
+
+  Returns:
+    A read-only view of `content`; wider types stay big-endian.
+
+  Raises:
+    ValueError: the magic number is unknown, or the sizes in the header do not
+      fill the file exactly.
+
+  >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+  array([7, 8, 9], dtype=uint8)
+  """
+  magic = content[:4]
+  known = len(magic) == 4 and magic[2] in _IDX_TYPES and 1 <= magic[3] <= 4
+  fix = 'The file is not IDX or is damaged; fetch it again.'
+  ok = known and magic[:2] == bytes(2)
+  require(ok, where, 'the magic number 0 0 type ndim', magic, fix)
+  dtype, start = np.dtype(_IDX_TYPES[magic[2]]), 4 + 4 * magic[3]
+  sizes = [content[i : i + 4] for i in range(4, start, 4)]
+  shape = tuple(int.from_bytes(size, 'big') for size in sizes)
+  size = start + math.prod(shape) * dtype.itemsize
+  what = f'{size} bytes for shape {shape}, which must not be empty'
+  require(len(content) == size > start, where, what, len(content), fix)
+  return np.ndarray(shape, dtype, content, start)
+
+
+def npz(path: Path) -> Raw:
+  """Read an `.npz` with the arrays `KEYS`, and `classes` (names) if there.
+
+  Args:
+    path: the file.
+
+  Returns:
+    Its arrays, unchecked.
+
+  Raises:
+    ValueError: the file is missing or damaged, holds objects (which would need
+      pickle), or lacks a key.
+  """
+  try:
+    with open(path, 'rb') as stream:  # np.load(path) leaks a damaged zip
+      file = np.load(stream, allow_pickle=False)
+      found = {key: file[key] for key in (*KEYS, 'classes') if key in file}
+  except Exception as error:  # zipfile, zlib and numpy each raise their own
+    fix = 'Write it with np.savez(path, x_train=..., y_train=..., ...).'
+    raise ValueError(
+      f'{path}: expected an .npz of plain arrays, got {line(error)}. {fix}'
+    ) from error
+  missing = [key for key in KEYS if key not in found]
+  fix = f'Add {", ".join(missing)}.'
+  require(not missing, f'{path}', f'keys {KEYS}', tuple(found), fix)
+  classes = np.atleast_1d(found.pop('classes', np.array([], str))).tolist()
+  return Raw(**found, classes=tuple(map(str, classes)))
+
+
+def check(raw: Raw, where: str) -> Raw:
+  """Check what a source gave and bring it to one form.
+
+  Args:
+    raw: arrays of any real type.
+    where: the dataset, for errors.
+
+  Returns:
+    x as [n, height, width, channels] uint8 or float32, y as [n] int32, and
+    class names ('0', '1', ... where the source has none).
+
+  Raises:
+    ValueError: shapes, types or values are not those of images with classes.
+  """
+  train = _inputs(raw.x_train, f'{where} x_train')
+  test = _inputs(raw.x_test, f'{where} x_test')
+  kinds = [(x.shape[1:], x.dtype.name) for x in (train, test)]
+  fix = 'Make the test inputs as the train inputs were made.'
+  require(kinds[0] == kinds[1], f'{where} x_test', f'{kinds[0]}', kinds[1], fix)
+  y_train = _labels(raw.y_train, len(train), f'{where} y_train')
+  y_test = _labels(raw.y_test, len(test), f'{where} y_test')
+  top = int(y_train.max())
+  # Without this bound one absurd label would ask for as many class names.
+  limit = len(raw.classes) or len(y_train)
+  fix = 'Number the classes 0, 1, 2, ...'
+  require(top < limit, f'{where} y_train', f'labels < {limit}', top, fix)
+  unseen = np.setdiff1d(y_test, y_train).tolist()
+  fix = 'Every class of the test split must occur in train.'
+  require(not unseen, f'{where} y_test', 'labels of train', unseen[:5], fix)
+  classes = raw.classes or tuple(map(str, range(top + 1)))
+  return Raw(train, y_train, test, y_test, classes)
+
+
+def _inputs(x: np.ndarray, where: str) -> np.ndarray:
+  """Return x as finite uint8 or float32 [n, height, width, channels]."""
+  fix = 'Save plain numbers, uint8 or float32.'
+  require(x.dtype.kind in 'buif', where, 'real numbers', x.dtype.name, fix)
+  what = '[n, height, width(, channels)] or [n, time, channels], none empty'
+  fix = 'Reshape it, and see that it holds examples.'
+  require(x.ndim in (3, 4) and x.size > 0, where, what, x.shape, fix)
+  if x.dtype != np.uint8:
+    with np.errstate(over='ignore'):  # what overflows is inf, refused below
+      x = x.astype(np.float32)
+    bad = len(x) - int(np.isfinite(x).all(axis=tuple(range(1, x.ndim))).sum())
+    fix = 'Drop or repair them.'
+    require(not bad, where, 'finite numbers', f'{bad} examples without', fix)
+  return x if x.ndim == 4 else x[..., None]
+
+
+def _labels(y: np.ndarray, n: int, where: str) -> np.ndarray:
+  """Return y as int32 [n], none negative."""
+  fix = 'Give one integer class per example, not one-hot rows or scores.'
+  require(y.dtype.kind in 'iu', where, 'integer labels', y.dtype.name, fix)
+  require(y.shape == (n,), where, f'labels of shape ({n},)', y.shape, fix)
+  low, high = int(y.min()), int(y.max())
+  ok = low >= 0 and high < 2**31
+  fix = 'Number the classes 0, 1, 2, ...'
+  require(ok, where, 'labels in [0, 2^31)', low if low < 0 else high, fix)
+  return y.astype(np.int32)
+
+
+def _content(folder: Path, name: str) -> bytes:
+  """Return the bytes of `folder/name` or of `folder/name.gz`, unpacked."""
+  plain, packed = folder / name, folder / f'{name}.gz'
+  try:
+    if plain.is_file():
+      return plain.read_bytes()
+    return gzip.decompress(packed.read_bytes())
+  except Exception as error:  # OSError, EOFError, zlib.error
+    fix = f'The folder must hold {", ".join(IDX_FILES)}, plain or .gz.'
+    raise ValueError(
+      f'{plain}: expected an IDX file, plain or .gz, got {line(error)}. {fix}'
+    ) from error
