@@ -1,0 +1,231 @@
+"""One run from start to end: epochs, checkpoints, metrics, early stopping."""
+
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import struct
+
+from tsukiji import batches, checkpoint, stop, train
+from tsukiji.data import Data
+from tsukiji.train import Plan, State
+
+Tell = Callable[[str, int], None]  # run name, batches done since the last call
+
+
+@struct.dataclass
+class Progress:
+  """What a checkpoint holds.
+
+  Attributes:
+    state: Where training is.
+    best: Parameters and batch statistics of the best epoch so far; empty
+      unless early stopping is on.
+    best_accuracy: Validation accuracy of `best`.
+    waited: Epochs since `best`.
+    seconds: Time spent so far, over all sittings.
+  """
+
+  state: State
+  best: Any
+  best_accuracy: Any
+  waited: Any
+  seconds: Any
+
+
+class Run(NamedTuple):
+  """A run by name: its plan, where it starts, and how it is fed.
+
+  Attributes:
+    name: Unique in the workdir, as 'tsukijinet2021-0-dense'.
+    plan: What is compiled.
+    start: The state before the first step.
+    data: Training and validation examples.
+    settings: `batch_size`, `augment`, `patience` of the config.
+    seed: Seed of order and augmentation.
+  """
+
+  name: str
+  plan: Plan
+  start: State
+  data: Data
+  settings: ml_collections.ConfigDict
+  seed: int
+
+
+def ignore(name: str, batches: int) -> None:
+  """Tell nobody."""
+  del name, batches
+
+
+def fit(
+  run: Run,
+  workdir: pathlib.Path,
+  tell: Tell = ignore,
+) -> tuple[dict[str, Any], float]:
+  """Train to the end, from the newest checkpoint if there is one.
+
+  Args:
+    run: What to train.
+    workdir: Gets `checkpoints/NAME` after every epoch and a line in
+      `metrics.jsonl` for every epoch and split.
+    tell: Called after every batch, for progress bars.
+
+  Returns:
+    The variables (those of the best epoch under early stopping) and the
+    seconds it took.
+
+  Raises:
+    FloatingPointError: If the loss is not finite; the last good checkpoint
+      stays and the message names the step.
+    stop.Stopped: If a signal asked; a checkpoint is written first.
+  """
+  folder = workdir / 'checkpoints' / run.name
+  fresh = _begin(run)
+  progress = checkpoint.restore(folder, fresh) or fresh
+  count = batches.steps_per_epoch(
+    len(run.data.train.y), run.settings.batch_size
+  )
+  tell(run.name, int(progress.state.step))
+  step = train.make_step(run.plan)
+  while not _done(run, progress):
+    begun = time.perf_counter()
+    state = _epoch(run, step, progress.state, count, tell)
+    seconds = progress.seconds + np.float32(time.perf_counter() - begun)
+    whole = int(state.step) % count == 0 or int(state.step) == run.plan.steps
+    if int(state.bad_step) != train.NEVER:
+      raise FloatingPointError(
+        f'{run.name}: expected a finite loss, got NaN or infinity at step '
+        f'{int(state.bad_step)}. The last good checkpoint is in {folder}; '
+        'lower the learning rate or set train.clip.'
+      )
+    progress = progress.replace(state=state, seconds=seconds)
+    if whole:
+      progress = _close_epoch(run, progress, count, workdir)
+    checkpoint.save(folder, int(state.step), progress)
+    signum = stop.wished()
+    if signum is not None:
+      raise stop.Stopped(signum)
+  chosen = progress.best or _variables(progress.state)
+  return chosen, float(progress.seconds)
+
+
+def _begin(run: Run) -> Progress:
+  best = _variables(run.start) if run.settings.patience else {}
+  zero = np.float32(0)
+  return Progress(run.start, best, zero, np.int32(0), zero)
+
+
+def _variables(state: State) -> dict[str, Any]:
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def _done(run: Run, progress: Progress) -> bool:
+  tired = 0 < run.settings.patience <= int(progress.waited)
+  return tired or int(progress.state.step) >= run.plan.steps
+
+
+def _epoch(
+  run: Run,
+  step: Callable[..., State],
+  state: State,
+  count: int,
+  tell: Tell,
+) -> State:
+  """Step to the end of the epoch, or until somebody wishes to stop."""
+  sharding = batches.over_devices()
+  state = jax.device_put(_copied(state), train.replicated())
+  first = int(state.step)
+  left = min(count - first % count, run.plan.steps - first)
+  feed = batches.training(
+    run.data.train,
+    run.settings.batch_size,
+    run.seed,
+    first,
+    tuple(run.settings.augment),
+  )
+  for _, (x, y) in zip(range(left), feed, strict=False):
+    state = step(state, batches.place(x, sharding), batches.place(y, sharding))
+    tell(run.name, 1)
+    if stop.wished() is not None:
+      break
+  return state
+
+
+def _copied(state: State) -> State:
+  """Return a copy, since the step donates its argument."""
+  return jax.tree.map(jnp.array, state)
+
+
+def _close_epoch(
+  run: Run, progress: Progress, count: int, workdir: pathlib.Path
+) -> Progress:
+  """Evaluate, write metrics, and keep the best epoch if that is asked for."""
+  state = progress.state
+  steps = (int(state.step) - 1) % count + 1
+  loss, accuracy = (np.asarray(state.sums) / steps).tolist()
+  score = train.evaluate(run.plan.spec, _variables(state), run.data.validation)
+  where = {
+    'run': run.name,
+    'step': int(state.step),
+    'epoch': -(-int(state.step) // count),
+  }
+  _log(workdir, where, 'train', loss, accuracy)
+  _log(workdir, where, 'validation', *score)
+  state = state.replace(sums=jnp.zeros(2))
+  progress = progress.replace(state=state)
+  if not run.settings.patience:
+    return progress
+  if score.accuracy > progress.best_accuracy:
+    return progress.replace(
+      best=jax.tree.map(np.asarray, _variables(state)),
+      best_accuracy=np.float32(score.accuracy),
+      waited=np.int32(0),
+    )
+  return progress.replace(waited=np.int32(progress.waited + 1))
+
+
+def _log(
+  workdir: pathlib.Path,
+  where: dict[str, Any],
+  split: str,
+  loss: float,
+  accuracy: float,
+) -> None:
+  """Append one line; short appends of several processes do not mix."""
+  line = {'time': time.time(), **where, 'split': split}
+  text = json.dumps({**line, 'loss': loss, 'accuracy': accuracy}) + '\n'
+  flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY
+  handle = os.open(workdir / 'metrics.jsonl', flags, 0o644)
+  try:
+    os.write(handle, text.encode())
+  finally:
+    os.close(handle)
+
+
+def curves(workdir: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+  """Return the metrics of each run, in order, each epoch once.
+
+  A run that was killed between its metrics and its checkpoint repeats the
+  epoch; the later line stands.
+  """
+  path = workdir / 'metrics.jsonl'
+  found: dict[str, dict[tuple[int, str], dict[str, Any]]] = {}
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      entry = json.loads(line)
+      run = found.setdefault(entry['run'], {})
+      run[entry['step'], entry['split']] = entry
+    except (ValueError, KeyError):
+      continue  # a line cut short by a crash
+  return {
+    name: [run[k] for k in sorted(run, key=lambda k: (k[0], k[1]))]
+    for name, run in found.items()
+  }
