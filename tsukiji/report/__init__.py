@@ -1,0 +1,141 @@
+"""The report of a study: a terminal table, report.md, report.html, figures.
+
+rows, one per seed -> summary.lines, one per recipe -> words, tables, figures
+"""
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.table import Table
+
+from tsukiji.report import html as report_html
+from tsukiji.report import tables
+from tsukiji.report.columns import Row, digits, meanings, number, points
+from tsukiji.report.figures import Picture, draw
+from tsukiji.report.scatter import pareto
+from tsukiji.report.summary import lines, summarise
+
+__all__ = [
+  'markdown',
+  'pareto',
+  'sentences',
+  'summarise',
+  'table',
+  'write',
+]
+
+
+def table(rows: Sequence[Row]) -> Table:
+  """Lay out rows, summed up by recipe, for a terminal of 100 columns."""
+  return tables.terminal([row for row, _ in lines(rows)])
+
+
+def markdown(rows: Sequence[Row]) -> str:
+  """Lay out rows, summed up by recipe, as a Markdown table."""
+  return tables.markdown([row for row, _ in lines(rows)])
+
+
+def sentences(rows: Sequence[Row]) -> list[str]:
+  """Say in plain words what each recipe did to its reference.
+
+  Args:
+    rows: Rows of results.json.
+
+  Returns:
+    A line for each compressed row of which something was measured.
+
+  >>> dense = {'recipe': 'dense', 'role': 'reference', 'accuracy': 0.92}
+  >>> int8 = {'recipe': 'int8', 'accuracy': 0.919, 'compression_rate': 3.9}
+  >>> sentences([dense, int8 | {'speedup_rate': 0.5}])
+  ['int8: 3.90x smaller, -0.10 points, 2.00x slower']
+  """
+  means = [row for row, _ in lines(rows)]
+  named = zip(tables.names(means), means, strict=True)
+  told = ((n, _words(r)) for n, r in named if tables.role(r) == 'compressed')
+  return [f'{name}: {", ".join(words)}' for name, words in told if words]
+
+
+def write(
+  workdir: pathlib.Path,
+  rows: Sequence[Row],
+  curves: Mapping[str, Sequence[Row]],
+  title: str,
+  notes: Sequence[str] = (),
+) -> pathlib.Path:
+  """Write report.md, report.html and figures/*.png, each atomically.
+
+  Args:
+    workdir: Where to write; made if it is not there.
+    rows: Rows of results.json.
+    curves: Objects of metrics.jsonl, by name of the run.
+    title: Heading of the report.
+    notes: Sentences to close it with.
+
+  Returns:
+    The path of report.html, one file that needs no other.
+  """
+  found, words = lines(rows), sentences(rows)
+  means = [row for row, _ in found]
+  pictures = draw(means, curves)
+  for picture in pictures:
+    _replace(workdir / picture.path, picture.light)
+  text = _markdown(means, words, pictures, title, notes)
+  _replace(workdir / 'report.md', text.encode())
+  page = report_html.page(found, words, pictures, title, notes)
+  return _replace(workdir / 'report.html', page.encode())
+
+
+def _words(row: Row) -> list[str]:
+  difference = number(row, 'difference')
+  accuracy = '' if difference is None else f'{points(difference)} points'
+  words = (
+    _times(number(row, 'compression_rate'), 'smaller', 'larger'),
+    accuracy.replace('−', '-'),
+    _times(number(row, 'speedup_rate'), 'faster', 'slower'),
+  )
+  return [word for word in words if word]
+
+
+def _times(rate: float | None, more: str, less: str) -> str:
+  """Put a rate in words, the greater side up: 0.5 is '2.00x slower'."""
+  if rate is None or rate <= 0:
+    return ''
+  return (
+    f'{digits(rate)}x {more}' if rate >= 1 else f'{digits(1 / rate)}x {less}'
+  )
+
+
+def _markdown(
+  means: Sequence[Row],
+  words: Sequence[str],
+  pictures: Iterable[Picture],
+  title: str,
+  notes: Sequence[str],
+) -> str:
+  said = [f'**{term}**: {text}' for term, text in meanings(means)]
+  parts = [f'# {tables.escape(title)}', '## Results', tables.markdown(means)]
+  parts += [_bullets('In words', map(tables.escape, words))]
+  parts += [_bullets('How to read', said)]
+  parts += [
+    f'## {p.title}\n\n![{tables.escape(p.alt)}]({p.path})' for p in pictures
+  ]
+  parts += [_bullets('Notes', map(tables.escape, notes))]
+  return '\n\n'.join(part.strip() for part in parts if part) + '\n'
+
+
+def _bullets(head: str, items: Iterable[str]) -> str:
+  text = '\n'.join(f'- {item}' for item in items)
+  return f'## {head}\n\n{text}' if text else ''
+
+
+def _replace(path: pathlib.Path, content: bytes) -> pathlib.Path:
+  """Write a file as a whole or not at all."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    partial.write_bytes(content)
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+  return path

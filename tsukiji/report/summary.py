@@ -1,0 +1,149 @@
+"""Many seeds, one row: the mean, its spread, the distance to the reference."""
+
+import numbers
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from tsukiji.report.columns import Row, number
+from tsukiji.report.table import recipe, role
+
+Line: TypeAlias = tuple[Row, list[Row]]  # a summary row and its seeds
+
+TEXT = ('network', 'dataset', 'recipe', 'family', 'mode', 'energy_source')
+PER_SEED = ('seed', 'n_seeds', 'accuracy_std')  # their mean says nothing
+SETTINGS = ('engine', 'threads')
+QUARTILES = ('p25', 'p50', 'p75')
+
+
+def summarise(rows: Sequence[Row]) -> list[Row]:
+  """Sum up the seeds of each recipe in one row.
+
+  Rows are alike if network, recipe, dataset and role are; the role is kept as
+  `of`. A number is the mean over the rows that have it, `accuracy_std` the
+  sample standard deviation (n - 1), absent for one seed. A summary among
+  `rows` keeps what its seeds do not say, so summarising twice is summarising.
+
+  Args:
+    rows: Rows of results.json, of any role.
+
+  Returns:
+    Summary rows, in the order in which the first of their rows came.
+
+  >>> seeds = [{'recipe': 'int8', 'accuracy': a} for a in (0.5, 0.75)]
+  >>> [row] = summarise(seeds)
+  >>> row['accuracy'], row['n_seeds'], row['of']
+  (0.625, 2, 'compressed')
+  """
+  return [_summary(group) for group in _groups(rows)]
+
+
+def lines(rows: Sequence[Row]) -> list[Line]:
+  """Pair each summary row with its seeds, the references of a dataset first.
+
+  Rows gain `difference`: accuracy less the mean accuracy of the reference of
+  their network and dataset, or of the only reference of their dataset.
+  """
+  groups = _groups(rows)
+  means = [_summary(group) for group in groups]
+  out: list[Line] = []
+  for row, group in zip(means, groups, strict=True):
+    base = _reference(row, means)
+    out.append(
+      (_against(row, base), [_against(s, base) for s in _seeds(group)])
+    )
+  datasets = list(dict.fromkeys(row.get('dataset') for row in means))
+  where = {dataset: place for place, dataset in enumerate(datasets)}
+  return sorted(
+    out, key=lambda o: (where[o[0].get('dataset')], role(o[0]) != 'reference')
+  )
+
+
+def _groups(rows: Iterable[Row]) -> list[list[Row]]:
+  """Gather rows of the same network, recipe, dataset and role."""
+  groups: dict[tuple[str, ...], list[Row]] = {}
+  for row in rows:
+    where = (str(row.get('network')), str(row.get('dataset')))
+    groups.setdefault((*where, recipe(row), role(row)), []).append(row)
+  return list(groups.values())
+
+
+def _seeds(group: Iterable[Row]) -> list[Row]:
+  return [row for row in group if row.get('role') != 'summary']
+
+
+def _summary(group: Sequence[Row]) -> Row:
+  said = [row for row in group if row.get('role') == 'summary']
+  known = dict(said[-1]) if said else {}
+  if not (seeds := _seeds(group)):
+    return known
+  known = {key: known[key] for key in known if key not in PER_SEED}
+  return known | _means(seeds)
+
+
+def _means(seeds: Sequence[Row]) -> Row:
+  out: Row = {'name': recipe(seeds[0]), 'role': 'summary', 'of': role(seeds[0])}
+  out |= {
+    key: seeds[0][key] for key in TEXT if key in seeds[0] and _agree(seeds, key)
+  }
+  for key in dict.fromkeys(key for row in seeds for key in row):
+    if key not in PER_SEED and _numbers(seeds, key):
+      out[key] = _mean(seeds, key)
+  if not _agree([row for row in seeds if 'energy_uj' in row], 'energy_source'):
+    out.pop('energy_uj', None)  # measured and modelled have no common mean
+  accuracies = _numbers(seeds, 'accuracy')
+  if len(accuracies) > 1:
+    out['accuracy_std'] = statistics.stdev(accuracies)
+  if latency := _latency(seeds):
+    out['latency_ms'] = latency
+  return out | {'n_seeds': len(accuracies) or len(seeds)}
+
+
+def _numbers(rows: Iterable[Row], key: str) -> list[float]:
+  found = (number(row, key) for row in rows)
+  return [value for value in found if value is not None]
+
+
+def _mean(rows: Iterable[Row], key: str) -> float:
+  """Average; bytes are rounded, and a whole mean of whole numbers is one."""
+  told = [row[key] for row in rows if number(row, key) is not None]
+  mean = statistics.fmean(told)
+  whole = all(isinstance(value, numbers.Integral) for value in told)
+  return round(mean) if key == 'bytes' or whole and mean % 1 == 0 else mean
+
+
+def _agree(rows: Sequence[Row], key: str) -> bool:
+  return all(row.get(key) == rows[0].get(key) for row in rows)
+
+
+def _latency(seeds: Iterable[Row]) -> Row:
+  """Average the quartiles of the seeds timed under the first one's settings."""
+  told = [row['latency_ms'] for row in seeds if row.get('latency_ms')]
+  fixed = {k: told[0][k] for k in SETTINGS if k in told[0]} if told else {}
+  same = [t for t in told if all(t.get(k) == fixed.get(k) for k in SETTINGS)]
+  out = dict(fixed)
+  for batch in dict.fromkeys(key for one in same for key in one):
+    if batch.startswith('batch_'):
+      out[batch] = _quartiles([one[batch] for one in same if one.get(batch)])
+  return out
+
+
+def _quartiles(timings: Sequence[Row]) -> Row:
+  found = {key: _numbers(timings, key) for key in QUARTILES}
+  return {key: statistics.fmean(v) for key, v in found.items() if v}
+
+
+def _reference(row: Row, means: Iterable[Row]) -> Row:
+  """Find the reference of a row's network, or the only one of its dataset."""
+  dataset = row.get('dataset')
+  found = [m for m in means if role(m) == 'reference']
+  found = [m for m in found if m.get('dataset') == dataset]
+  own = [m for m in found if m.get('network') == row.get('network')]
+  return (own or (found if len(found) == 1 else []) or [{}])[0]
+
+
+def _against(row: Row, base: Row) -> Row:
+  value, reference = number(row, 'accuracy'), number(base, 'accuracy')
+  if value is None or reference is None:
+    return dict(row)
+  return {**row, 'difference': value - reference}

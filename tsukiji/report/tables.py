@@ -1,0 +1,118 @@
+"""Summarised rows as a table: in a terminal, in Markdown."""
+
+import re
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from tsukiji.report.columns import (
+  WARNING,
+  Cell,
+  Row,
+  columns,
+  distinct,
+  engine,
+  fill,
+)
+
+CONTROLS = {
+  'control_scratch': 'from scratch',
+  'control_random': 'random mask',
+}
+
+
+def role(row: Row) -> str:
+  """Return the role of a row, or of the rows that it sums up.
+
+  >>> role({'role': 'summary', 'of': 'reference'})
+  'reference'
+  """
+  said = str(row.get('of') or row.get('role') or 'compressed')
+  return 'compressed' if said == 'summary' else said
+
+
+def recipe(row: Row) -> str:
+  """Return what a row is called, on one line."""
+  return ' '.join(str(row.get('recipe') or row.get('name') or '?').split())
+
+
+def told_by(rows: Sequence[Row]) -> list[str]:
+  """List which of network and dataset it takes to tell the rows apart."""
+  own = [row for row in rows if role(row) not in CONTROLS]
+  keys = ('network', 'dataset')
+  return [key for key in keys if len({str(row.get(key)) for row in own}) > 1]
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+  """Name each row by its recipe and by what else tells it from the others.
+
+  >>> names([{'recipe': 'dense', 'role': 'reference'}, {'recipe': 'int8'}])
+  ['dense (reference)', 'int8']
+  """
+  words = {'reference': 'reference', **CONTROLS}
+  keys = told_by(rows)
+
+  def name(row: Row) -> str:
+    extra = [str(row[key]) for key in keys if key in row]
+    extra += [words[role(row)]] if role(row) in words else []
+    return recipe(row) + (f' ({", ".join(extra)})' if extra else '')
+
+  return [name(row) for row in rows]
+
+
+def terminal(rows: Sequence[Row]) -> Table:
+  """Lay out summarised rows for a terminal of 100 columns."""
+  shown = [column for column in columns(rows) if column.short]
+  out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+  out.caption = Text('\n'.join(_sources(rows)))
+  out.add_column('recipe', overflow='fold')
+  for column in shown:
+    out.add_column(Text(column.short), justify='right', no_wrap=True)
+  cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
+  for name, row, *texts in zip(names(rows), rows, *cells, strict=True):
+    out.add_row(Text(name), *texts, style=_style(row))
+  return out
+
+
+def markdown(rows: Sequence[Row]) -> str:
+  """Lay out summarised rows as a table of GitHub Markdown."""
+  shown = columns(rows)
+  heads = [', '.join(filter(None, (c.head, c.unit))) for c in shown]
+  lines = [['recipe', *map(escape, heads)], ['---'] + ['---:'] * len(shown)]
+  cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
+  for name, *texts in zip(names(rows), *cells, strict=True):
+    lines.append([escape(str(text)) for text in (name, *texts)])
+  return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
+def escape(text: str) -> str:
+  r"""Escape what Markdown, or HTML inside it, would take for its own.
+
+  >>> print(escape('a|b <i> 2*2 low_rank'))
+  a\|b &lt;i&gt; 2\*2 low_rank
+  """
+  text = ' '.join(text.replace('&', '&amp;').split())
+  text = text.replace('<', '&lt;').replace('>', '&gt;')
+  return re.sub(r'[\\`*\[\]|~]|(?<!\w)_|_(?!\w)', r'\\\g<0>', text)
+
+
+def _sources(rows: Sequence[Row]) -> list[str]:
+  """Say where times and energies are from."""
+  times = '; '.join(distinct(engine(row) for row in rows))
+  energies = '; '.join(distinct(str(r.get('energy_source', '')) for r in rows))
+  out = [f'time: batch 1, {times}'] if times else []
+  return out + ([f'energy: {energies}'] if energies else [])
+
+
+def _style(row: Row) -> str:
+  if role(row) == 'reference':
+    return 'bold'
+  return 'dim' if role(row) in CONTROLS else ''
+
+
+def _text(cell: Cell) -> Text:
+  mark = f'{WARNING} ' if cell.warning else ''
+  text = Text(mark + cell.text, style='yellow' if mark else '')
+  return text.append(f' {cell.minor}' if cell.minor else '', style='dim')
