@@ -1,0 +1,198 @@
+"""The command line, the way a newcomer uses it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*.py') if p.stem[0] != '_')
+
+
+def command(*args: str) -> list[str]:
+  return [sys.executable, 'main.py', *args]
+
+
+def start(*args: str) -> subprocess.Popen[str]:
+  env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'COLUMNS': '120'}
+  return subprocess.Popen(
+    command(*args),
+    cwd=ROOT,
+    env=env,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+  process = start(*args)
+  out, err = process.communicate(timeout=300)
+  return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+@pytest.fixture(scope='module', params=CONFIGS, ids=lambda p: p.stem)
+def finished(
+  request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], pathlib.Path, str]:
+  folder = tmp_path_factory.mktemp(request.param.stem)
+  args = [
+    f'--config=configs/{request.param.name}:tiny',
+    f'--workdir={folder}',
+  ]
+  done = run(*args)
+  assert done.returncode == 0, done.stderr
+  return args, folder, done.stdout
+
+
+def test_every_config_runs_and_prints_where_the_report_is(
+  finished: tuple[list[str], pathlib.Path, str],
+) -> None:
+  _, folder, out = finished
+  assert 'report.html' in ''.join(out.split())
+  for name in ('config.json', 'metrics.jsonl', 'report.md', 'report.html'):
+    assert (folder / name).stat().st_size > 0
+
+
+def test_rows_are_complete(
+  finished: tuple[list[str], pathlib.Path, str],
+) -> None:
+  rows = json.loads((finished[1] / 'results.json').read_text())['rows']
+  assert any(row['role'] == 'reference' for row in rows)
+  for row in rows:
+    assert row['speedup_rate'] > 0
+    assert row['compression_rate'] > 0
+    assert row['latency_ms']['engine'] == 'jax'
+    assert row['latency_ms']['threads'] == 1
+    assert row['latency_ms']['batch_1']['p50'] > 0
+
+
+def test_an_artefact_runs_in_a_process_that_saw_no_config(
+  finished: tuple[list[str], pathlib.Path, str],
+) -> None:
+  path = next((finished[1] / 'artefacts').glob('*.tsk'))
+  code = (
+    'import sys, numpy as np\n'
+    'from tsukiji.deploy.artefact import load\n'
+    'print(load(sys.argv[1])(np.zeros((2, 8, 8, 1), np.uint8)).shape)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, str(path)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.strip() == '(2, 10)'
+
+
+def test_a_finished_run_says_so_and_does_nothing(
+  finished: tuple[list[str], pathlib.Path, str],
+) -> None:
+  args, folder, _ = finished
+  before = (folder / 'results.json').stat().st_mtime_ns
+  again = run(*args)
+  assert again.returncode == 0
+  assert 'is finished' in again.stdout
+  assert (folder / 'results.json').stat().st_mtime_ns == before
+
+
+def test_artefacts_evaluate_to_their_rows(
+  finished: tuple[list[str], pathlib.Path, str],
+) -> None:
+  again = run(*finished[0], '--config.task=evaluate')
+  assert again.returncode == 0, again.stderr
+  assert 'as in results.json' in again.stdout
+  assert 'NOT as' not in again.stdout
+
+
+def test_a_workdir_belongs_to_one_config(
+  finished: tuple[list[str], pathlib.Path, str],
+) -> None:
+  other = run(*finished[0], '--config.train.lr=0.1')
+  assert other.returncode == 2
+  assert 'differs in train' in other.stderr
+
+
+@pytest.mark.parametrize(
+  ('args', 'message'),
+  [
+    (['--config=configs/nope.py'], 'configs/nope.py'),
+    (['--config.trian.lr=0.1'], 'train'),
+    (['--config.train.lr=fast'], 'lr'),
+    (['--config.task=tain'], "Nearest: 'train'"),
+    (['--config.dataset.name=fashon_mnist'], 'fashion_mnist'),
+    (['--config.recipes.int8.method=quantize.int9()'], 'quantize.int8'),
+    (['--workdir=/dev/null/here'], 'folder that can be written'),
+    (['--cofnig=1'], 'config'),
+  ],
+)
+def test_a_mistake_is_one_line_and_exit_2(
+  args: list[str], message: str, tmp_path: pathlib.Path
+) -> None:
+  defaults = ['--config=configs/quickstart.py:tiny', f'--workdir={tmp_path}/w']
+  done = run(*defaults, *args)
+  assert done.returncode == 2, done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+  assert message in done.stderr
+  assert not (tmp_path / 'w').exists()
+
+
+def test_a_loss_that_turns_nan_exits_3_and_names_the_step(
+  tmp_path: pathlib.Path,
+) -> None:
+  done = run(
+    '--config=configs/quickstart.py:tiny',
+    f'--workdir={tmp_path}',
+    '--config.train.lr=1e30',
+    '--config.workers=1',
+  )
+  assert done.returncode == 3, done.stderr
+  assert 'at step' in done.stderr
+
+
+LONG = (
+  '--config=configs/quickstart.py:tiny',
+  '--config.train.epochs=40',
+  '--config.measure.repeats=2',
+)
+
+
+def wait_for_epoch(
+  folder: pathlib.Path, process: subprocess.Popen[str]
+) -> None:
+  path = folder / 'metrics.jsonl'
+  for _ in range(1200):
+    if path.exists() and len(path.read_text().splitlines()) >= 4:
+      return
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.05)
+  raise AssertionError('no epoch within a minute')
+
+
+@pytest.mark.parametrize(
+  ('signum', 'code'), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_stopped_run_continues_to_the_same_numbers(
+  signum: int, code: int, tmp_path: pathlib.Path
+) -> None:
+  args = (*LONG, f'--workdir={tmp_path / "a"}')
+  process = start(*args)
+  wait_for_epoch(tmp_path / 'a', process)
+  process.send_signal(signum)
+  process.communicate(timeout=120)
+  assert process.returncode == code
+  assert not (tmp_path / 'a' / 'results.json').exists()
+  assert run(*args).returncode == 0
+  assert run(*LONG, f'--workdir={tmp_path / "b"}').returncode == 0
+  for path in (tmp_path / 'b' / 'artefacts').iterdir():
+    same = (tmp_path / 'a' / 'artefacts' / path.name).read_bytes()
+    assert np.array_equal(
+      np.frombuffer(same, np.uint8), np.frombuffer(path.read_bytes(), np.uint8)
+    )

@@ -1,0 +1,268 @@
+"""An experiment: networks x seeds x recipes, from data to rows.
+
+A *cell* is one network, seed and recipe; cells of one network and seed start
+from the same dense network. Every cell is resumable and leaves an artefact
+and a row.
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from compress import recipe
+from tsukiji import batches, data, settings, train, workdir, zoo
+from tsukiji.data import Data
+from tsukiji.deploy import artefact, pack
+from tsukiji.deploy.lower import Variables, lower
+from tsukiji.fit import Run, Tell, fit
+from tsukiji.measure import cost, energy
+from tsukiji.spec import Spec
+from tsukiji.train import Plan
+from tsukiji.workdir import Row
+
+DENSE = 'dense'  # the recipe that changes nothing
+
+
+class Experiment(NamedTuple):
+  """A checked config with its data and networks.
+
+  Attributes:
+    config: The resolved config.
+    folder: The workdir.
+    data: The data set.
+    specs: The networks by their names in the config.
+  """
+
+  config: ConfigDict
+  folder: pathlib.Path
+  data: Data
+  specs: dict[str, Spec]
+
+
+def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
+  """Load the data, build the networks, and try every method on them.
+
+  Args:
+    config: The resolved config.
+    folder: The workdir.
+
+  Returns:
+    The experiment, ready to run.
+
+  Raises:
+    ValueError: If anything the user chose cannot work.
+  """
+  settings.check(config)
+  loaded = load_data(config)
+  moments = data.moments(loaded.train.x)
+  specs = {
+    name: zoo.build(
+      item.kind,
+      loaded.train.x.shape[1:],
+      len(loaded.classes),
+      moments,
+      name=name,
+      **item.sizes,
+    )
+    for name, item in config.networks.items()
+  }
+  experiment = Experiment(config, folder, loaded, specs)
+  for name in specs:
+    _try_methods(experiment, name)
+  return experiment
+
+
+def load_data(config: ConfigDict) -> Data:
+  """Return the data set of a config."""
+  return data.load(
+    config.dataset.name,
+    validation=config.dataset.validation,
+    seed=config.dataset.seed,
+    folder=config.dataset.folder,
+    cache=config.dataset.cache,
+  )
+
+
+def _try_methods(experiment: Experiment, network: str) -> None:
+  """Apply each recipe to fresh weights: mistakes show before training."""
+  spec = experiment.specs[network]
+  variables = train.init_variables(spec, 0)
+  stats = train.calibrate(spec, variables, experiment.data.train, examples=8)
+  for name in settings.recipes_of(experiment.config, network):
+    item = experiment.config.recipes[name]
+    plan = _plan(spec, item.method, experiment.config.finetune, 1)
+    try:
+      train.init_state(plan, variables, 0, stats)
+    except ValueError as e:
+      raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
+
+
+def _plan(spec: Spec, method: str, chosen: ConfigDict, steps: int) -> Plan:
+  tx = train.optimiser(chosen, steps)
+  return Plan(spec, recipe.parse(method), tx, steps, chosen.label_smoothing)
+
+
+def cells(config: ConfigDict, network: str) -> tuple[str, ...]:
+  """Return the recipes that a network gets rows for, the dense one first."""
+  own = (DENSE,) if config.networks[network].dense else ()
+  return own + settings.recipes_of(config, network)
+
+
+def cell_name(network: str, seed: int, recipe_name: str) -> str:
+  """Return the name of a cell, as 'tsukijinet-0-int8'."""
+  return f'{network}-{seed}-{recipe_name}'
+
+
+def batches_of(experiment: Experiment, network: str) -> int:
+  """Return the training steps of all cells of one network and seed."""
+  return sum(
+    _steps(experiment, r)[1]
+    for r in (DENSE, *settings.recipes_of(experiment.config, network))
+  )
+
+
+def _steps(experiment: Experiment, name: str) -> tuple[ConfigDict, int]:
+  """Return the training settings of a recipe and the steps they make."""
+  config = experiment.config
+  chosen = config.train if name == DENSE else config.finetune
+  epochs = chosen.epochs
+  if name != DENSE and config.recipes[name].epochs >= 0:
+    epochs = config.recipes[name].epochs
+  examples = len(experiment.data.train.y)
+  return chosen, epochs * batches.steps_per_epoch(examples, chosen.batch_size)
+
+
+def run_network(
+  experiment: Experiment,
+  network: str,
+  seed: int,
+  tell: Tell,
+) -> None:
+  """Train one network with one seed and compress it by all its recipes.
+
+  Args:
+    experiment: The experiment.
+    network: Name in the config.
+    seed: Seed of the initial weights, the order and the noise.
+    tell: See `fit.fit`.
+  """
+  dense = None
+  for name in cells(experiment.config, network):
+    total = _steps(experiment, name)[1]
+    if workdir.cell(experiment.folder, cell_name(network, seed, name)):
+      tell(cell_name(network, seed, name), total)
+      continue
+    if dense is None:
+      dense = _fit(experiment, network, seed, DENSE, None, tell)
+    variables, seconds = dense
+    if name != DENSE:
+      variables, seconds = _fit(experiment, network, seed, name, dense[0], tell)
+    row = _finish(experiment, network, seed, name, variables, seconds)
+    workdir.write_cell(experiment.folder, row)
+
+
+def _fit(
+  experiment: Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  dense: Variables | None,
+  tell: Tell,
+) -> tuple[Variables, float]:
+  """Train a dense network from scratch, or fine-tune it under a recipe."""
+  spec, split = experiment.specs[network], experiment.data.train
+  chosen, steps = _steps(experiment, name)
+  method = '' if dense is None else experiment.config.recipes[name].method
+  plan = _plan(spec, method, chosen, max(1, steps))
+  stats = None
+  if dense is None:
+    dense = train.init_variables(spec, seed)
+  else:
+    stats = train.calibrate(spec, dense, split)
+  start = train.init_state(plan, dense, seed, stats)
+  if not steps:  # post-training compression
+    variables = {'params': start.params, 'batch_stats': start.batch_stats}
+    return variables, 0.0
+  title = cell_name(network, seed, name)
+  run = Run(title, plan, start, experiment.data, chosen, seed)
+  return fit(run, experiment.folder, tell)
+
+
+def _finish(
+  experiment: Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  variables: Variables,
+  seconds: float,
+) -> Row:
+  """Pack a network and measure the file: what is shipped is what counts."""
+  title = cell_name(network, seed, name)
+  spec, small = lower(experiment.specs[network], variables)
+  meta = {
+    'name': title,
+    'dataset': experiment.data.name,
+    'classes': list(experiment.data.classes),
+    'recipe': _method(experiment.config, name),
+  }
+  blob = pack.pack(spec, small, meta)
+  path = experiment.folder / 'artefacts' / f'{title}.tsk'
+  artefact.save(path, blob)
+  shipped = artefact.load(path)
+  scored = {
+    key: train.evaluate(shipped.spec, shipped.variables, split).accuracy
+    for key, split in (
+      ('val_accuracy', experiment.data.validation),
+      ('accuracy', experiment.data.test),
+    )
+  }
+  params = shipped.variables['params']
+  joules = energy.model(shipped.spec, params, len(blob))
+  dense = experiment.specs[network]
+  return {
+    'name': title,
+    'dataset': experiment.data.name,
+    'network': network,
+    'seed': seed,
+    **_labels(experiment.config, network, name),
+    **scored,
+    'params_trained': cost.params(train.init_variables(dense, 0)['params']),
+    **cost.summary(shipped.spec, params),
+    'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
+    'bytes': len(blob),
+    'energy_uj': joules.total,
+    'energy_source': joules.source,
+    'energy_parts_uj': {
+      'compute': joules.compute,
+      'weights': joules.weights,
+      'activations': joules.activations,
+    },
+    'train_seconds': round(seconds, 1),
+    'artefact': f'artefacts/{title}.tsk',
+  }
+
+
+def _method(config: ConfigDict, name: str) -> str:
+  return '' if name == DENSE else config.recipes[name].method
+
+
+def _labels(config: ConfigDict, network: str, name: str) -> dict[str, Any]:
+  """Return what kind of row this is."""
+  control = config.networks[network].role != 'reference'
+  role = config.networks[network].role
+  if name == DENSE:
+    return {'recipe': DENSE, 'role': role, 'mode': 'scratch'}
+  item = config.recipes[name]
+  return {
+    'recipe': name,
+    'role': role if control else item.role,
+    'method': item.method,
+    'family': item.family,
+    'mode': item.mode,
+  }
+
+
+def reference_of(config: ConfigDict, network: str) -> str:
+  """Return the network whose dense form a network is compared with."""
+  return config.networks[network].of or network

@@ -1,0 +1,183 @@
+"""Running the cells of an experiment, one process a core.
+
+On CPU a JAX training step gains nothing from a second core, while two
+processes of one core each double the throughput (benchmarks/train_step.py).
+On accelerators one process drives all devices.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+import queue
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import jax
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
+
+from tsukiji import experiment as ex
+from tsukiji import stop, workdir
+from tsukiji.experiment import Experiment
+from tsukiji.fit import Tell
+
+Job = tuple[str, int]  # network, seed
+
+
+def run(experiment: Experiment) -> None:
+  """Run every network and seed to the end, with a progress bar.
+
+  Args:
+    experiment: What to run; finished cells are not repeated.
+
+  Raises:
+    stop.Stopped: If a signal asked; everything done so far is kept.
+    FloatingPointError: If a loss was not finite.
+  """
+  config = experiment.config
+  jobs = [
+    (name, seed)
+    for seed in config.seeds
+    for name in config.networks
+    if not _finished(experiment, name, seed)
+  ]
+  if not jobs:
+    return
+  workers = min(len(jobs), _workers(config.workers))
+  with _bars(experiment, jobs) as tell:
+    if workers == 1:
+      for name, seed in jobs:
+        ex.run_network(experiment, name, seed, tell)
+    else:
+      _run_pool(experiment, jobs, workers, tell)
+
+
+def _finished(experiment: Experiment, name: str, seed: int) -> bool:
+  return all(
+    workdir.cell(experiment.folder, ex.cell_name(name, seed, r))
+    for r in ex.cells(experiment.config, name)
+  )
+
+
+def cores() -> list[int]:
+  """Return the cores this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return sorted(os.sched_getaffinity(0))
+  return list(range(os.cpu_count() or 1))
+
+
+def _workers(wanted: int) -> int:
+  if wanted:
+    return wanted
+  single = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  return len(cores()) if single else 1
+
+
+def _run_pool(
+  experiment: Experiment, jobs: list[Job], workers: int, tell: Tell
+) -> None:
+  context = multiprocessing.get_context('spawn')
+  with context.Manager() as manager:
+    told, free = manager.Queue(), manager.Queue()
+    mine, halt = cores(), context.Event()
+    for i in range(workers):
+      free.put(mine[i % len(mine)])
+    pool = concurrent.futures.ProcessPoolExecutor(
+      workers, context, _start_worker, (free, halt, os.getpid())
+    )
+    with pool:
+      futures = [pool.submit(_work, experiment, job, told) for job in jobs]
+      try:
+        _watch(futures, told, tell)
+      except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        halt.set()
+        raise
+
+
+def _watch(
+  futures: list[concurrent.futures.Future[None]], told: Any, tell: Tell
+) -> None:
+  """Pass on what workers tell until all are done or one fails."""
+  waiting = set(futures)
+  while waiting:
+    done, waiting = concurrent.futures.wait(
+      waiting, 0.2, concurrent.futures.FIRST_COMPLETED
+    )
+    _drain(told, tell)
+    for future in done:
+      future.result()
+    signum = stop.wished()
+    if signum is not None:
+      raise stop.Stopped(signum)
+
+
+def _drain(told: Any, tell: Tell) -> None:
+  while True:
+    try:
+      tell(*told.get_nowait())
+    except queue.Empty:
+      return
+
+
+def _start_worker(free: Any, halt: Event, parent: int) -> None:
+  """Pin this process to a core before its backend starts."""
+  if hasattr(os, 'sched_setaffinity'):
+    os.sched_setaffinity(0, {free.get()})
+
+  def orphaned() -> int | None:
+    gone = halt.is_set() or os.getppid() != parent
+    return signal.SIGTERM if gone else None
+
+  stop.listen()
+  stop.watch(orphaned)
+
+
+def _work(experiment: Experiment, job: Job, told: Any) -> None:
+  """Run one job in a worker; batches are told in handfuls."""
+  count = 0
+
+  def tell(name: str, batches: int) -> None:
+    nonlocal count
+    count += batches
+    if count >= 10:
+      told.put((name, count))
+      count = 0
+
+  ex.run_network(experiment, *job, tell)
+  told.put((ex.cell_name(*job, ex.DENSE), count))
+
+
+@contextmanager
+def _bars(experiment: Experiment, jobs: list[Job]) -> Iterator[Tell]:
+  """Show one bar a network and seed, and yield what moves it."""
+  columns = (
+    TextColumn('{task.description:<40}'),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+  )
+  with Progress(*columns) as progress:
+    bars = {
+      job: progress.add_task(
+        f'{job[0]}, seed {job[1]}', total=ex.batches_of(experiment, job[0])
+      )
+      for job in jobs
+    }
+
+    def tell(name: str, batches: int) -> None:
+      for job, bar in bars.items():
+        if name.startswith(f'{job[0]}-{job[1]}-'):
+          progress.update(bar, advance=batches, description=name)
+
+    yield tell

@@ -1,0 +1,216 @@
+"""The config: every field with its unit, and what a config may not be."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections import ConfigDict
+
+from compress import recipe
+from tsukiji import batches, zoo
+
+TASKS = ('train', 'compress', 'evaluate', 'bench', 'report')
+ROLES = ('reference', 'control_scratch')
+RECIPE_ROLES = ('compressed', 'control_random')
+
+
+def training(**changes: Any) -> ConfigDict:
+  """Return the settings of a training run."""
+  defaults = ConfigDict(
+    {
+      'epochs': 12,
+      'batch_size': 128,  # examples, over all devices
+      'optimiser': 'adamw',  # or 'sgd' (Nesterov)
+      'lr': 2e-3,  # the largest learning rate
+      'schedule': 'cosine',  # or 'constant'
+      'warmup': 0.0,  # fraction of the run
+      'momentum': 0.9,  # the first of Adam's, or Nesterov's
+      'weight_decay': 1e-2,  # of weights; never of biases, norms or scales
+      'clip': 0.0,  # largest norm of the gradient; 0 for any
+      'label_smoothing': 0.0,  # share of the label given to all classes
+      'augment': (),  # any of 'flip', 'shift'
+      'patience': 0,  # epochs without a better validation; 0 trains to the end
+    }
+  )
+  return _changed(defaults, changes)
+
+
+def network(kind: str, **changes: Any) -> ConfigDict:
+  """Return the settings of one network of an experiment."""
+  defaults = ConfigDict(
+    {
+      'kind': kind,  # a name in tsukiji.zoo
+      'sizes': {},  # arguments of the zoo's function
+      'role': 'reference',  # or 'control_scratch'
+      'of': '',  # the reference that a control stands beside
+      'recipes': ('*',),  # names in `recipes`; '*' is all of them
+      'dense': True,  # whether the uncompressed network gets a row
+    }
+  )
+  return _changed(defaults, changes)
+
+
+def compression(method: str, family: str, **changes: Any) -> ConfigDict:
+  """Return the settings of one recipe of an experiment."""
+  defaults = ConfigDict(
+    {
+      'method': method,  # an expression over compress.recipe.TABLE
+      'family': family,  # for tables: prune, quantize, combined, ...
+      'mode': 'finetune',  # for tables: ptq, qat, one_shot, finetune, ...
+      'role': 'compressed',  # or 'control_random'
+      'epochs': -1,  # of fine-tuning; -1 takes finetune.epochs
+    }
+  )
+  return _changed(defaults, changes)
+
+
+def default(task: str = 'compress') -> ConfigDict:
+  """Return an experiment without networks and recipes, for configs to fill.
+
+  Args:
+    task: One of `TASKS`.
+
+  Returns:
+    The config.
+  """
+  return ConfigDict(
+    {
+      'task': task,
+      'title': '',  # heads the report
+      'dataset': {
+        'name': 'digits',  # 'digits', a TFDS name, an IDX folder or an .npz
+        'validation': 0.1,  # share or number of the training examples
+        'seed': 0,  # of the validation split
+        'folder': '',  # data_dir of TFDS; '' for its default
+        'cache': '',  # where decoded arrays are kept; '' for ~/.cache/tsukiji
+      },
+      'networks': {},  # name -> network(...)
+      'train': training(),
+      'finetune': training(epochs=3, lr=1e-3),
+      'recipes': {},  # name -> compression(...)
+      'seeds': (0,),
+      'workers': 0,  # processes; 0 is one a core on CPU, else one
+      'distributed': False,  # call jax.distributed.initialize()
+      'measure': {
+        'batches': (1, 64),  # examples a call
+        'repeats': 100,  # samples a batch size
+      },
+    }
+  )
+
+
+def _changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+  for name, value in changes.items():
+    _expect_name('settings', name, config)
+    config[name] = value
+  return config
+
+
+def check(config: ConfigDict) -> None:
+  """Refuse a config that cannot run, before anything is started.
+
+  Args:
+    config: What a config file returned, with the overrides applied.
+
+  Raises:
+    ValueError: If a field is unknown (the message gives the nearest) or has a
+      value that cannot work.
+  """
+  _check_fields('config', config, default())
+  _expect_name('config.task', config.task, TASKS)
+  _positive('config.seeds', len(config.seeds))
+  if not config.networks:
+    raise ValueError(
+      'config.networks: expected at least one network, got none. '
+      "Add config.networks.NAME = settings.network('tsukijinet')."
+    )
+  for name, item in config.networks.items():
+    where = f'config.networks.{name}'
+    _check_fields(where, item, network(''))
+    _expect_name(f'{where}.kind', item.kind, zoo.NETWORKS)
+    _expect_name(f'{where}.role', item.role, ROLES)
+    if item.of:
+      _expect_name(f'{where}.of', item.of, config.networks)
+    for wanted in item.recipes:
+      if wanted != '*':
+        _expect_name(f'{where}.recipes', wanted, config.recipes)
+  for name, item in config.recipes.items():
+    where = f'config.recipes.{name}'
+    _check_fields(where, item, compression('', ''))
+    _expect_name(f'{where}.role', item.role, RECIPE_ROLES)
+    recipe.parse(item.method)
+  for name in ('train', 'finetune'):
+    _check_training(f'config.{name}', config[name])
+
+
+def _check_training(where: str, settings: ConfigDict) -> None:
+  for name in ('batch_size', 'lr'):
+    _positive(f'{where}.{name}', settings[name])
+  least = 0 if where.endswith('finetune') else 1
+  if settings.epochs < least:
+    raise ValueError(
+      f'{where}.epochs: expected at least {least}, got {settings.epochs!r}.'
+    )
+  for name in ('warmup', 'momentum', 'label_smoothing'):
+    if not 0 <= settings[name] < 1:
+      raise ValueError(
+        f'{where}.{name}: expected a number in [0, 1), got {settings[name]!r}.'
+      )
+  _expect_name(f'{where}.optimiser', settings.optimiser, ('adamw', 'sgd'))
+  _expect_name(f'{where}.schedule', settings.schedule, ('constant', 'cosine'))
+  for kind in settings.augment:
+    _expect_name(f'{where}.augment', kind, batches.AUGMENTATIONS)
+
+
+def _check_fields(where: str, config: Any, known: Mapping[str, Any]) -> None:
+  for name, value in config.items():
+    _expect_name(where, name, known)
+    fixed = known[name]
+    if isinstance(fixed, ConfigDict) and name in ('dataset', 'measure'):
+      _check_fields(f'{where}.{name}', value, fixed)
+    elif isinstance(fixed, ConfigDict) and name in ('train', 'finetune'):
+      _check_fields(f'{where}.{name}', value, training())
+  for name in known:
+    if name not in config:
+      raise ValueError(
+        f'{where}: expected a field {name!r}, got {sorted(config)}. '
+        'Build configs from tsukiji.settings.'
+      )
+
+
+def _expect_name(where: str, name: str, known: Iterable[str]) -> None:
+  names = sorted(known)
+  if name in names:
+    return
+  near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
+  raise ValueError(
+    f'{where}: expected one of {", ".join(names)}, got {name!r}. '
+    f'Nearest: {near[0] if near else "none"}.'
+  )
+
+
+def _positive(where: str, value: float) -> None:
+  if not value > 0:
+    raise ValueError(f'{where}: expected more than 0, got {value!r}.')
+
+
+def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Return the config as JSON types, the same whatever the path to it."""
+  return {name: _plain(value) for name, value in sorted(config.items())}
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, ConfigDict):
+    return plain(value)
+  if isinstance(value, list | tuple):
+    return [_plain(item) for item in value]
+  return value
+
+
+def recipes_of(config: ConfigDict, name: str) -> tuple[str, ...]:
+  """Return the names of the recipes that a network gets, in order."""
+  wanted = config.networks[name].recipes
+  if config.task == 'train':
+    return ()
+  return tuple(r for r in config.recipes if '*' in wanted or r in wanted)

@@ -1,0 +1,151 @@
+"""What `config.task` can be: each task takes a prepared experiment."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from tsukiji import experiment as ex
+from tsukiji import fit, pool, report, train, workdir
+from tsukiji.deploy import artefact
+from tsukiji.experiment import Experiment
+from tsukiji.measure import latency
+from tsukiji.workdir import Row
+
+NOTES = (
+  'Compression rate: bytes of the float32 dense file over bytes of this file. '
+  'Both are whole files that load by themselves.',
+  'Speed-up rate: wall clock of the float32 dense network over that of this '
+  'file at batch 1, one thread, same engine (XLA, compiled ahead of time), '
+  'measured alternately. Masks and grids run on dense float32 kernels here: '
+  'they save bytes, not time.',
+  'Accuracy is that of the packed file, read from disk, on the test set.',
+)
+
+
+def compress(experiment: Experiment, console: Console) -> None:
+  """Train, compress, pack and measure whatever is not done yet, and report."""
+  if workdir.rows(experiment.folder):
+    console.print(f'{experiment.folder} is finished; nothing to do.')
+  else:
+    pool.run(experiment)
+    rows = gather(experiment)
+    console.print('Measuring latency, one thread ...')
+    workdir.write_rows(experiment.folder, _timed(experiment, rows))
+  show(experiment, console)
+
+
+def bench(experiment: Experiment, console: Console) -> None:
+  """Measure the latency of every artefact again."""
+  rows = _need_rows(experiment)
+  workdir.write_rows(experiment.folder, _timed(experiment, rows))
+  show(experiment, console)
+
+
+def evaluate(experiment: Experiment, console: Console) -> None:
+  """Load every artefact and check its test accuracy against its row."""
+  for row in _need_rows(experiment):
+    shipped = artefact.load(experiment.folder / row['artefact'])
+    found = train.evaluate(
+      shipped.spec, shipped.variables, experiment.data.test
+    )
+    same = 'as' if found.accuracy == row['accuracy'] else 'NOT as'
+    console.print(
+      f'{row["name"]}: {100 * found.accuracy:.2f} % {same} in results.json'
+    )
+
+
+def show(experiment: Experiment, console: Console) -> None:
+  """Print the table and write the report."""
+  rows = _need_rows(experiment)
+  summary = report.summarise(rows)
+  title = experiment.config.title or 'Experiment'
+  path = report.write(
+    experiment.folder,
+    [*rows, *summary],
+    fit.curves(experiment.folder),
+    title,
+    NOTES,
+  )
+  console.print(report.table(summary))
+  for line in report.sentences(summary):
+    console.print(f'- {line}', highlight=False)
+  console.print(f'Report: {path}', soft_wrap=True)
+
+
+def _need_rows(experiment: Experiment) -> list[Row]:
+  rows = workdir.rows(experiment.folder)
+  if not rows:
+    raise ValueError(
+      f'workdir {experiment.folder}: expected a finished experiment, got no '
+      'results.json. Run it with --config.task=compress first.'
+    )
+  return rows
+
+
+def gather(experiment: Experiment) -> list[Row]:
+  """Return the rows of all cells, with their rates against the reference."""
+  config = experiment.config
+  rows = []
+  for network in config.networks:
+    for seed in config.seeds:
+      for name in ex.cells(config, network):
+        row = _cell(experiment, network, seed, name)
+        dense = _reference(experiment, network, seed)
+        if dense:
+          row['compression_rate'] = dense['bytes'] / row['bytes']
+        rows.append(row)
+  return rows
+
+
+def _cell(experiment: Experiment, network: str, seed: int, name: str) -> Row:
+  row = workdir.cell(experiment.folder, ex.cell_name(network, seed, name))
+  if row is None:
+    raise RuntimeError(f'{network}-{seed}-{name}: its cell was not written')
+  return row
+
+
+def _reference(experiment: Experiment, network: str, seed: int) -> Row | None:
+  of = ex.reference_of(experiment.config, network)
+  return workdir.cell(experiment.folder, ex.cell_name(of, seed, ex.DENSE))
+
+
+def _timed(experiment: Experiment, rows: list[Row]) -> list[Row]:
+  """Time the artefacts beside their references, in a fresh pinned process."""
+  config = experiment.config
+  groups: dict[tuple[str, int], list[Row]] = {}
+  for row in rows:
+    of = ex.reference_of(config, row['network'])
+    groups.setdefault((of, row['seed']), []).append(row)
+  for (of, seed), group in groups.items():
+    found = latency.run_pinned(
+      {
+        'artefacts': {
+          row['name']: str(experiment.folder / row['artefact']) for row in group
+        },
+        'reference': ex.cell_name(of, seed, ex.DENSE),
+        'batches': list(config.measure.batches),
+        'repeats': config.measure.repeats,
+        'core': pool.cores()[-1],
+      }
+    )
+    for row in group:
+      row.update(_timing(found, row['name']))
+  return rows
+
+
+def _timing(found: dict[str, Any], name: str) -> dict[str, Any]:
+  timing = {'latency_ms': found['latency_ms'][name]}
+  if name in found['speedups']:
+    timing['speedup_rate'] = found['speedups'][name]
+  return json.loads(json.dumps(timing))
+
+
+TASKS: dict[str, Callable[[Experiment, Console], None]] = {
+  'bench': bench,
+  'compress': compress,
+  'evaluate': evaluate,
+  'report': show,
+  'train': compress,
+}

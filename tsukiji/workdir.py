@@ -1,0 +1,145 @@
+"""The folder of an experiment: its identity, its rows, written atomically."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from typing import Any, TypeAlias
+
+from ml_collections import ConfigDict
+
+from tsukiji import settings
+
+Row: TypeAlias = dict[str, Any]  # a row of results.json; keys in the README
+INCIDENTAL = ('task', 'workers', 'distributed')  # do not change the results
+LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+
+
+def identity(config: ConfigDict) -> dict[str, Any]:
+  """Return what makes two configs the same experiment."""
+  plain = settings.plain(config)
+  return {k: v for k, v in plain.items() if k not in INCIDENTAL}
+
+
+def digest(config: ConfigDict) -> str:
+  """Return ten hex digits that name the experiment."""
+  text = json.dumps(identity(config), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def claim(folder: pathlib.Path, config: ConfigDict) -> None:
+  """Make the folder this experiment's, or find that it already is.
+
+  Args:
+    folder: The workdir; made if it is missing.
+    config: The resolved config.
+
+  Raises:
+    ValueError: If the folder cannot be written or holds another experiment.
+  """
+  path = folder / 'config.json'
+  here = identity(config)
+  if path.exists():
+    there = _read(path).get('config', {})
+    if {k: v for k, v in there.items() if k not in INCIDENTAL} != here:
+      changed = sorted(
+        k
+        for k in here.keys() | there.keys()
+        if k not in INCIDENTAL and here.get(k) != there.get(k)
+      )
+      raise ValueError(
+        f'workdir {folder}: expected a folder of this config, got one that '
+        f'differs in {", ".join(changed)}. Use another --workdir.'
+      )
+    return
+  try:
+    for name in ('artefacts', 'cells', 'checkpoints', 'figures'):
+      (folder / name).mkdir(parents=True, exist_ok=True)
+    write_json(path, _provenance(config))
+  except OSError as e:
+    raise ValueError(
+      f'workdir {folder}: expected a folder that can be written, got '
+      f'{e.strerror}. Use another --workdir.'
+    ) from e
+
+
+def _provenance(config: ConfigDict) -> dict[str, Any]:
+  return {
+    'config': settings.plain(config),
+    'command': shlex.join(['python', *sys.argv]),
+    'commit': commit(),
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in LIBRARIES},
+    },
+    'machine': machine(),
+  }
+
+
+def commit() -> str:
+  """Return the commit of the sources, '' outside a checkout."""
+  asked = subprocess.run(
+    ['git', 'rev-parse', '--short', 'HEAD'],
+    cwd=pathlib.Path(__file__).parent,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return asked.stdout.strip()
+
+
+def machine() -> str:
+  """Return the processor and the number of cores."""
+  name = platform.processor() or platform.machine()
+  cpuinfo = pathlib.Path('/proc/cpuinfo')
+  if cpuinfo.exists():
+    for line in cpuinfo.read_text().splitlines():
+      if line.startswith('model name'):
+        name = line.partition(':')[2].strip()
+        break
+  return f'{name}, {os.cpu_count()} cores, {platform.system()}'
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Write a JSON file whole or not at all."""
+  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+  with os.fdopen(handle, 'w') as f:
+    json.dump(value, f, indent=1)
+  os.replace(temporary, path)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except ValueError as e:
+    raise ValueError(
+      f'{path}: expected JSON, got a damaged file. Use another --workdir.'
+    ) from e
+
+
+def rows(folder: pathlib.Path) -> list[Row]:
+  """Return the rows of a finished experiment, none if it is unfinished."""
+  path = folder / 'results.json'
+  return _read(path)['rows'] if path.exists() else []
+
+
+def cell(folder: pathlib.Path, name: str) -> Row | None:
+  """Return the row of one finished run, if it is finished."""
+  path = folder / 'cells' / f'{name}.json'
+  return _read(path) if path.exists() else None
+
+
+def write_cell(folder: pathlib.Path, row: Row) -> None:
+  """Keep the row of one finished run."""
+  write_json(folder / 'cells' / f'{row["name"]}.json', row)
+
+
+def write_rows(folder: pathlib.Path, found: list[Row]) -> None:
+  """Write results.json."""
+  write_json(folder / 'results.json', {'rows': found})
