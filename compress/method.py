@@ -13,11 +13,19 @@ from compress.tree import Array, Key, Params, Stats
 
 
 class Batch(NamedTuple):
-  """What the network saw and said in one step: inputs, labels, outputs."""
+  """What the network saw and said in one step.
+
+  Attributes:
+    inputs: `[batch, ...]`.
+    labels: `[batch]`.
+    outputs: `[batch, classes]`.
+    teacher: What the teacher says of the same inputs, where there is one.
+  """
 
   inputs: Array
   labels: Array
   outputs: Array
+  teacher: Array | None = None
 
 
 class Ctx(NamedTuple):

@@ -1,6 +1,7 @@
 """Pruning of single weights: masks that hold an exact share of zeros."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -66,34 +67,48 @@ def weights(
       them together.
     score: 'magnitude' or 'random' (the control).
     schedule: How the share grows over the run; by default all at once.
-    floor: Share of each array that a global ranking must leave, so that no
-      layer is ever emptied.
+    floor: Share of each array, and at least one weight of it, that a global
+      ranking must leave, so that no layer is ever emptied.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If the sparsity is outside [0, 1), leaves less than the floor,
-      or the scope or score is unknown.
+    ValueError: If the sparsity is outside [0, 1) or leaves less than the
+      floor, or the scope, score or schedule is none.
   """
-  _check(sparsity, scope, score, floor)
-  amount = schedule or at_once()
+  amount = at_once() if schedule is None else schedule
+  _check(sparsity, scope, score, amount, floor)
 
   def init(params: Params, ctx: Ctx) -> Params:
     def wrap(path: Path, w: Array) -> Masked:
       return Masked(w, jnp.ones(w.shape, bool))
 
     _refuse_masks(params)
-    return mark(tree.map_arrays(wrap, params), ctx._replace(step=0))
+    params = tree.map_arrays(wrap, params)
+    if scope == 'global':
+      _check_room(params, sparsity, floor)
+    return mark(params, ctx._replace(step=0))
 
   def mark(params: Params, ctx: Ctx) -> Params:
-    nodes = tree.find(Masked, params)
-    scores = {
-      path: SCORES[score](path, tree.latent(node), ctx)
-      for path, node in nodes.items()
+    part = amount(ctx.progress)
+
+    def keep(ranked: Array) -> Array:
+      # Counted from the end, so that the whole amount is met exactly.
+      whole = round(sparsity * ranked.size)
+      left = jnp.round((1.0 - part) * whole).astype(jnp.int32)
+      return _keep(ranked, whole - left)
+
+    ranked = {
+      path: jnp.where(
+        node.mask, SCORES[score](path, tree.latent(node), ctx), -jnp.inf
+      )
+      for path, node in tree.find(Masked, params).items()
     }
-    share = sparsity * amount(ctx.progress)
-    masks = _masks(scores, nodes, share, scope, floor)
+    if scope == 'global':
+      masks = _together(keep, ranked, floor)
+    else:
+      masks = {path: keep(x) for path, x in ranked.items()}
     return tree.map_nodes(
       Masked, lambda path, node: node.replace(mask=masks[path]), params
     )
@@ -113,55 +128,55 @@ def same_masks(params: Params, ctx: Ctx) -> Params:
   return params
 
 
-def _masks(
-  scores: dict[Path, Array],
-  nodes: dict[Path, Masked],
-  share: Array,
-  scope: str,
-  floor: float,
-) -> dict[Path, Array]:
-  """Return the new mask of every node."""
-  ranked = {
-    path: jnp.where(nodes[path].mask, s, -jnp.inf).ravel()
-    for path, s in scores.items()
-  }
-  if scope == 'layer':
-    kept = {path: _keep(s, share) for path, s in ranked.items()}
-  else:
-    guarded = [_guard(s, floor) for s in ranked.values()]
-    whole = _keep(jnp.concatenate(guarded), share)
-    ends = list(itertools.accumulate(s.size for s in guarded))[:-1]
-    kept = dict(zip(ranked, jnp.split(whole, ends), strict=True))
-  return {path: kept[path].reshape(nodes[path].mask.shape) for path in kept}
-
-
-def _keep(scores: Array, share: Array) -> Array:
-  """Drop exactly `round(share * n)` of the lowest scores, ties by index."""
-  drop = jnp.round(share * scores.size).astype(jnp.int32)
-  order = jnp.argsort(scores, stable=True)
+def _keep(scores: Array, drop: Array | int) -> Array:
+  """Return False at the `drop` lowest scores, ties by index."""
+  order = jnp.argsort(scores, axis=None, stable=True)
   rank = (
     jnp.zeros(scores.size, jnp.int32)
     .at[order]
     .set(jnp.arange(scores.size, dtype=jnp.int32))
   )
-  return rank >= drop
+  return (rank >= drop).reshape(scores.shape)
 
 
-def _guard(scores: Array, floor: float) -> Array:
-  """Put the best `floor` of an array out of reach of a global ranking."""
-  return jnp.where(_keep(scores, jnp.float32(1 - floor)), jnp.inf, scores)
+def _together(
+  keep: Callable[[Array], Array], ranked: dict[Path, Array], floor: float
+) -> dict[Path, Array]:
+  """Rank all arrays as one, with the best of each out of reach."""
+  guarded = [
+    jnp.where(_keep(x, x.size - _least(x.size, floor)), jnp.inf, x).ravel()
+    for x in ranked.values()
+  ]
+  ends = list(itertools.accumulate(x.size for x in guarded))[:-1]
+  parts = jnp.split(keep(jnp.concatenate(guarded)), ends)
+  return {
+    path: part.reshape(x.shape)
+    for (path, x), part in zip(ranked.items(), parts, strict=True)
+  }
 
 
-def _check(sparsity: float, scope: str, score: str, floor: float) -> None:
+def _least(size: int, floor: float) -> int:
+  """Return how many weights of an array a global ranking must leave."""
+  return max(1, round(floor * size))
+
+
+def _check(
+  sparsity: float, scope: str, score: str, amount: Schedule, floor: float
+) -> None:
   if not 0 <= sparsity < 1:
     raise ValueError(
       f'prune.weights: expected a sparsity in [0, 1), got {sparsity!r}. '
       'It is the share of weights that become 0.'
     )
-  if scope == 'global' and not 0 <= floor <= 1 - sparsity:
+  if not callable(amount):
     raise ValueError(
-      f'prune.weights: expected a floor in [0, {1 - sparsity:.4g}], got '
-      f'{floor!r}. Each layer keeps at least this share of its weights.'
+      f'prune.weights: expected a schedule, got {amount!r}. Call one of '
+      'compress.schedule, as cubic(0.0, 0.5).'
+    )
+  if not 0 <= floor <= 1:
+    raise ValueError(
+      f'prune.weights: expected a floor in [0, 1], got {floor!r}. Each array '
+      'keeps at least this share of its weights.'
     )
   for what, got, names in (
     ('scope', scope, ('layer', 'global')),
@@ -171,6 +186,18 @@ def _check(sparsity: float, scope: str, score: str, floor: float) -> None:
       raise ValueError(
         f'prune.weights: expected a {what} of {", ".join(names)}, got {got!r}.'
       )
+
+
+def _check_room(params: Params, sparsity: float, floor: float) -> None:
+  sizes = [node.mask.size for node in tree.find(Masked, params).values()]
+  left = sum(sizes) - round(sparsity * sum(sizes))
+  least = sum(_least(size, floor) for size in sizes)
+  if least > left:
+    raise ValueError(
+      f'prune.weights: expected a floor that leaves at most {left} of '
+      f'{sum(sizes)} weights, got {floor!r}, which leaves {least} in '
+      f'{len(sizes)} arrays. Lower the sparsity or the floor.'
+    )
 
 
 def _refuse_masks(params: Params) -> None:

@@ -33,7 +33,8 @@ def symmetric_scale(w: Array, bits: int) -> Array:
     `[channels]`, positive.
   """
   top = jnp.max(jnp.abs(w), axis=tuple(range(w.ndim - 1)))
-  return jnp.where(top > 0, top / (2 ** (bits - 1) - 1), 1.0)
+  scale = top / (2 ** (bits - 1) - 1)
+  return jnp.where(scale > 0, scale, 1.0)  # a tiny top underflows as well
 
 
 def encode(w: Array, scale: Array, bits: int) -> Array:
@@ -60,7 +61,8 @@ def affine(x: Array, low: Array, high: Array, bits: int) -> Array:
   """
   low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
   top = 2**bits - 1
-  scale = jnp.where(high > low, (high - low) / top, 1.0)
+  scale = (high - low) / top
+  scale = jnp.where(scale > 0, scale, 1.0)
   zero = jnp.clip(jnp.round(-low / scale), 0, top)
   code = jnp.clip(jnp.round(x / scale) + zero, 0, top)
   inside = jnp.clip(x, scale * (0 - zero), scale * (top - zero))
@@ -189,12 +191,17 @@ def grid(
     The method.
 
   Raises:
-    ValueError: If a width is impossible, a weight is quantized already, or
-      ranges are wanted without calibration statistics.
+    ValueError: If a width or the momentum is impossible, a weight is quantized
+      already, or ranges are wanted without calibration statistics.
   """
   _check_bits('weight_bits', weight_bits, (2, 16))
   if activation_bits:
     _check_bits('activation_bits', activation_bits, (2, 16))
+  if not 0 <= momentum <= 1:
+    raise ValueError(
+      f'quantize.grid: expected a momentum in [0, 1], got {momentum!r}. It is '
+      'the share of the old range kept at each step.'
+    )
 
   def init(params: Params, ctx: Ctx) -> Params:
     _refuse_grids(params)

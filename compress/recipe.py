@@ -11,12 +11,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from compress import method, prune, quantize, schedule
+from compress import distill, method, prune, quantize, schedule
 from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
   'at_once': schedule.at_once,
   'cubic': schedule.cubic,
+  'distill.logits': distill.logits,
   'only': method.only,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
@@ -43,31 +44,34 @@ def parse(text: str) -> Method:
   if not text.strip():
     return method.chain()
   try:
-    body = ast.parse(text.strip(), mode='eval').body
-  except (SyntaxError, RecursionError, MemoryError, ValueError) as e:
+    return _method(ast.parse(text.strip(), mode='eval').body, text)
+  except (SyntaxError, UnicodeError, RecursionError, MemoryError) as e:
     raise ValueError(
       f'recipe: expected an expression as "prune.weights(0.9) >> '
       f'quantize.int8()", got {text!r}. {getattr(e, "msg", e)}.'
     ) from None
-  made = _evaluate(body, text)
+
+
+def _method(node: ast.AST, text: str) -> Method:
+  made = _evaluate(node, text)
   if not isinstance(made, Method):
-    raise ValueError(f'recipe: expected a method, got {text!r}.')
+    raise ValueError(
+      f'recipe {text!r}: expected a method, got {ast.unparse(node)!r}.'
+    )
   return made
 
 
 def _evaluate(node: ast.AST, text: str) -> Any:
   match node:
     case ast.BinOp(op=ast.RShift()):
-      return method.chain(
-        _evaluate(node.left, text), _evaluate(node.right, text)
-      )
+      return method.chain(_method(node.left, text), _method(node.right, text))
     case ast.Call():
       args = [_evaluate(a, text) for a in node.args]
       kwargs = {k.arg: _evaluate(k.value, text) for k in node.keywords}
       return _call(ast.unparse(node.func), args, kwargs, text)
   try:
     return ast.literal_eval(node)
-  except ValueError:
+  except (TypeError, ValueError):
     raise ValueError(
       f'recipe {text!r}: expected a call or a literal, got '
       f'{ast.unparse(node)!r}. Methods are called, as in "quantize.int8()".'
@@ -91,7 +95,7 @@ def _call(name: str, args: list[Any], kwargs: Any, text: str) -> Any:
     ) from None
   try:
     return make(*args, **kwargs)
-  except TypeError as e:
+  except (AttributeError, TypeError) as e:
     raise ValueError(
       f'recipe {text!r}: {name} cannot take these arguments. {e}.'
     ) from None

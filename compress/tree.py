@@ -9,7 +9,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeGuard
 
 import jax
 import numpy as np
@@ -58,7 +58,7 @@ class Compressed(abc.ABC):
     return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
-def is_node(x: Any) -> bool:
+def is_node(x: Any) -> TypeGuard[Compressed]:
   """Tell whether `x` is a compressed weight."""
   return isinstance(x, Compressed)
 
@@ -155,7 +155,7 @@ def decode(params: Params, key: Key | None = None) -> Params:
   keys = [None] * len(leaves)
   if key is not None:
     keys = list(jax.random.split(key, max(1, len(leaves))))
-  return treedef.unflatten(map(_decode, leaves, keys))
+  return jax.tree.unflatten(treedef, map(_decode, leaves, keys))
 
 
 def _decode(x: Any, key: Key | None) -> Array:
@@ -216,7 +216,7 @@ def _marks(x: Any) -> Any:
   return x.replace(
     **{
       f.name: (_marks if f.name in x.trainable else held)(getattr(x, f.name))
-      for f in dataclasses.fields(x)
+      for f in dataclasses.fields(x)  # type: ignore[arg-type]
       if f.metadata.get('pytree_node', True) and getattr(x, f.name) is not None
     }
   )
