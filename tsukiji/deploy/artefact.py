@@ -1,0 +1,186 @@
+"""A packed network that runs: a file in, a function of images out."""
+
+import contextlib
+import dataclasses
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress import forward as grids
+from compress import tree
+from tsukiji import spec as sp
+from tsukiji.deploy import header, pack
+from tsukiji.net import Net
+from tsukiji.spec import Spec
+
+Images: TypeAlias = np.ndarray | jax.Array  # [batch, height, width, channels]
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+  """A network that knows its own shape, weights and input grids.
+
+  Attributes:
+    spec: The network.
+    variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
+    meta: What the writer kept beside it.
+    bytes: Size of the file.
+    run: Float32 images to logits, compiled once a batch size.
+  """
+
+  spec: Spec
+  variables: dict[str, Any]
+  meta: dict[str, Any]
+  bytes: int
+  run: Callable[[jax.Array], jax.Array] = dataclasses.field(repr=False)
+
+  def __call__(self, images: Images) -> jax.Array:
+    """Return the outputs of a batch.
+
+    Args:
+      images: `[batch, *spec.input_shape]`, raw values, real or integer.
+
+    Returns:
+      `[batch, *spec.output_shape]` float32, as logits.
+
+    Raises:
+      ValueError: If the shape or the dtype is another.
+    """
+    wanted = ('batch', *self.spec.input_shape)
+    shape: tuple[Any, ...] = getattr(images, 'shape', ())
+    dtype = getattr(images, 'dtype', None)
+    real = dtype is not None and any(
+      jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer)
+    )
+    if not real or len(shape) != len(wanted) or shape[1:] != wanted[1:]:
+      raise ValueError(
+        f'artefact {self.spec.name}: expected images [{_listed(wanted)}] of '
+        f'real numbers, got {type(images).__name__} [{_listed(shape)}] of '
+        f'{dtype}. Give raw values with the batch first.'
+      )
+    if shape[0] == 0:
+      return jnp.zeros((0, *sp.output_shape(self.spec)))
+    return self.run(jnp.asarray(images, jnp.float32))
+
+
+def save(path: str | os.PathLike[str], blob: bytes) -> None:
+  """Write a file whole or not at all.
+
+  Args:
+    path: Where; directories are made.
+    blob: What `pack.pack` returned.
+
+  Raises:
+    ValueError: If the place cannot be written.
+  """
+  path = Path(path)
+  draft = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(draft, 'xb') as file:
+      file.write(blob)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(draft, path)
+  except OSError as e:
+    raise ValueError(
+      f'artefact {path}: expected a place to write to, got {e.strerror}. '
+      'Choose another path.'
+    ) from e
+  finally:
+    with contextlib.suppress(OSError):
+      draft.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Artefact:
+  """Read a packed network and make it ready to run.
+
+  Args:
+    path: A file that `save` wrote.
+
+  Returns:
+    A function of images; nothing but the file is needed.
+
+  Raises:
+    ValueError: If there is no such file, or it is damaged, foreign, or of
+      another version.
+  """
+  path = Path(path)
+  try:
+    blob = _read(path)
+    packed = pack.unpack(blob)
+    run = _ready(packed.spec, packed.variables)
+  except ValueError as e:
+    raise ValueError(f'{path}: {e}') from e
+  return Artefact(*packed, bytes=len(blob), run=run)
+
+
+def forward(
+  spec: Spec, variables: dict[str, Any]
+) -> Callable[[jax.Array], jax.Array]:
+  """Return a network as a jitted function whose weights are constants.
+
+  The weights are decoded once, here. `forward(...).lower(shape).compile()`
+  compiles ahead of time.
+
+  Args:
+    spec: The network.
+    variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+
+  Returns:
+    `[batch, *spec.input_shape]` images to float32 logits.
+  """
+  apply: Any = Net(spec).apply
+  params = variables['params']
+  dense = {**variables, 'params': tree.decode(params)}
+
+  @jax.jit
+  def run(images: jax.Array) -> jax.Array:
+    return grids.apply(lambda: apply(dense, images), params)[0]
+
+  return run
+
+
+def _ready(
+  spec: Spec, variables: dict[str, Any]
+) -> Callable[[jax.Array], jax.Array]:
+  """Return `forward`, having checked that the weights fit the network."""
+  one = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
+  try:
+    want = _shapes(jax.eval_shape(Net(spec).init, jax.random.key(0), one))
+    got = _shapes(jax.eval_shape(tree.decode, variables))
+    run = forward(spec, variables)
+    jax.eval_shape(run, one)
+  except Exception as e:  # whatever ill-matched weights make a network raise
+    raise header.damaged('weights that the network takes', repr(e)) from e
+  odd = sorted(want.items() ^ got.items())
+  header.check(not odd, 'the weights of the network alone', odd[:1])
+  return run
+
+
+def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
+  return {path: x.shape for path, x in tree.paths(variables).items()}
+
+
+def _read(path: Path) -> bytes:
+  if not path.is_file():
+    raise ValueError(
+      f'artefact: expected a file, got {str(path)!r}. Check the path.'
+    )
+  try:
+    return path.read_bytes()
+  except OSError as e:
+    raise ValueError(
+      f'artefact: expected a readable file, got {e.strerror}. Check its '
+      'permissions.'
+    ) from e
+
+
+def _listed(shape: tuple[Any, ...]) -> str:
+  return ', '.join(map(str, shape))
