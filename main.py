@@ -52,9 +52,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     _fail(e, '--debug' in argv, 2)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(_: Sequence[str]) -> None:
   """Keep compiled programs between runs and start."""
-  del argv
   logging.set_verbosity(logging.ERROR)
   cache = os.environ.get('XDG_CACHE_HOME', os.path.expanduser('~/.cache'))
   jax.config.update('jax_compilation_cache_dir', f'{cache}/tsukiji/xla')

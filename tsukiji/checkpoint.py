@@ -69,7 +69,10 @@ def _manager(folder: pathlib.Path, create: bool) -> ocp.CheckpointManager:
   options = ocp.CheckpointManagerOptions(
     max_to_keep=1, create=create, enable_async_checkpointing=False
   )
-  return ocp.CheckpointManager(folder.absolute(), options=options)
+  handler = ocp.StandardCheckpointHandler()  # else metadata cannot be read
+  return ocp.CheckpointManager(
+    folder.absolute(), options=options, item_handlers=handler
+  )
 
 
 def _shapes(metadata: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ and a row.
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
 from compress import recipe
@@ -87,20 +88,35 @@ def load_data(config: ConfigDict) -> Data:
 def _try_methods(experiment: Experiment, network: str) -> None:
   """Apply each recipe to fresh weights: mistakes show before training."""
   spec = experiment.specs[network]
+  split = experiment.data.train
   variables = train.init_variables(spec, 0)
-  stats = train.calibrate(spec, variables, experiment.data.train, examples=8)
+  stats = train.calibrate(spec, variables, split, examples=8)
   for name in settings.recipes_of(experiment.config, network):
     item = experiment.config.recipes[name]
-    plan = _plan(spec, item.method, experiment.config.finetune, 1)
+    plan = _plan(spec, item.method, experiment.config.finetune, 1, variables)
     try:
-      train.init_state(plan, variables, 0, stats)
+      state = train.init_state(plan, variables, 0, stats)
+      jax.eval_shape(train.make_step(plan), state, split.x[:8], split.y[:8])
     except ValueError as e:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
 
 
-def _plan(spec: Spec, method: str, chosen: ConfigDict, steps: int) -> Plan:
-  tx = train.optimiser(chosen, steps)
-  return Plan(spec, recipe.parse(method), tx, steps, chosen.label_smoothing)
+def _plan(
+  spec: Spec,
+  method: str,
+  chosen: ConfigDict,
+  steps: int,
+  dense: Variables | None,
+) -> Plan:
+  """Return the plan of a run; the dense network, if any, teaches."""
+  return Plan(
+    spec,
+    recipe.parse(method),
+    train.optimiser(chosen, steps),
+    steps,
+    chosen.label_smoothing,
+    train.predictor(spec, dense) if dense else None,
+  )
 
 
 def cells(config: ConfigDict, network: str) -> tuple[str, ...]:
@@ -174,7 +190,7 @@ def _fit(
   spec, split = experiment.specs[network], experiment.data.train
   chosen, steps = _steps(experiment, name)
   method = '' if dense is None else experiment.config.recipes[name].method
-  plan = _plan(spec, method, chosen, max(1, steps))
+  plan = _plan(spec, method, chosen, max(1, steps), dense)
   stats = None
   if dense is None:
     dense = train.init_variables(spec, seed)
@@ -227,7 +243,7 @@ def _finish(
     'seed': seed,
     **_labels(experiment.config, network, name),
     **scored,
-    'params_trained': cost.params(train.init_variables(dense, 0)['params']),
+    'params_trained': cost.params(train.shapes(dense)['params']),
     **cost.summary(shipped.spec, params),
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
     'bytes': len(blob),

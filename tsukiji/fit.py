@@ -1,5 +1,6 @@
 """One run from start to end: epochs, checkpoints, metrics, early stopping."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -106,7 +107,7 @@ def fit(
         f'{int(state.bad_step)}. The last good checkpoint is in {folder}; '
         'lower the learning rate or set train.clip.'
       )
-    progress = progress.replace(state=state, seconds=seconds)
+    progress = dataclasses.replace(progress, state=state, seconds=seconds)
     if whole:
       progress = _close_epoch(run, progress, count, workdir)
     checkpoint.save(folder, int(state.step), progress)
@@ -179,17 +180,18 @@ def _close_epoch(
   }
   _log(workdir, where, 'train', loss, accuracy)
   _log(workdir, where, 'validation', *score)
-  state = state.replace(sums=jnp.zeros(2))
-  progress = progress.replace(state=state)
+  state = dataclasses.replace(state, sums=jnp.zeros(2))
+  progress = dataclasses.replace(progress, state=state)
   if not run.settings.patience:
     return progress
   if score.accuracy > progress.best_accuracy:
-    return progress.replace(
+    return dataclasses.replace(
+      progress,
       best=jax.tree.map(np.asarray, _variables(state)),
       best_accuracy=np.float32(score.accuracy),
       waited=np.int32(0),
     )
-  return progress.replace(waited=np.int32(progress.waited + 1))
+  return dataclasses.replace(progress, waited=np.int32(progress.waited + 1))
 
 
 def _log(

@@ -6,8 +6,11 @@ packed network as JSON.
 """
 
 import dataclasses
+import inspect
 import json
 import math
+import typing
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,12 +19,7 @@ Padding: TypeAlias = str  # 'VALID' or 'SAME'
 ACTIVATIONS = ('relu', 'leaky_relu', 'elu', 'gelu', 'silu', 'tanh', 'sigmoid')
 
 
-def record(cls: type) -> Any:
-  """Make a frozen, keyword-only record."""
-  return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-
-
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Standardise:
   """Subtract `mean` and divide by `std`, per channel, in raw pixel units."""
 
@@ -29,7 +27,7 @@ class Standardise:
   std: tuple[float, ...]
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Conv:
   """Convolve `[height, width, channels]` with `features` filters."""
 
@@ -42,7 +40,7 @@ class Conv:
   bias: bool = True
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dense:
   """Multiply `[channels]` by a matrix."""
 
@@ -51,7 +49,7 @@ class Dense:
   bias: bool = True
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Norm:
   """Normalise each channel by batch statistics."""
 
@@ -60,14 +58,14 @@ class Norm:
   epsilon: float = 1e-5
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Act:
   """Apply an activation function."""
 
   fn: str = 'relu'
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Pool:
   """Reduce windows of `[height, width]`, VALID, by 'max' or 'mean'."""
 
@@ -76,24 +74,24 @@ class Pool:
   kind: str = 'max'
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GlobalMean:
   """Average over height and width."""
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Flatten:
   """Lay out `[height, width, channels]` as one axis."""
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dropout:
   """Drop inputs with probability `rate` in training."""
 
   rate: float
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Branch:
   """Feed one input to several paths and 'add' or 'concat' their outputs."""
 
@@ -113,24 +111,16 @@ Layer: TypeAlias = (
   | Dropout
   | Branch
 )
-KINDS = {
-  kind.__name__: kind
-  for kind in (
-    Standardise,
-    Conv,
-    Dense,
-    Norm,
-    Act,
-    Pool,
-    GlobalMean,
-    Flatten,
-    Dropout,
-    Branch,
-  )
+KINDS = {kind.__name__: kind for kind in typing.get_args(Layer)}
+CHOICES = {
+  'fn': ACTIVATIONS,
+  'kind': ('max', 'mean'),
+  'merge': ('add', 'concat'),
+  'padding': ('VALID', 'SAME'),
 }
 
 
-@record
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
   """A network: what it is called, what it takes, and its layers in order.
 
@@ -163,13 +153,20 @@ def walk(spec: Spec) -> Iterator[Step]:
     One `Step` a layer.
 
   Raises:
-    ValueError: If a layer cannot take the shape it is given.
+    ValueError: If a layer has a field that cannot be or the name of another,
+      or cannot take the shape it is given.
   """
-  yield from _walk(spec.layers, spec.input_shape)
+  _check_fields(spec)
+  steps = list(_walk(spec.layers, spec.input_shape))
+  names = Counter(_label(s.layer) for s in steps if hasattr(s.layer, 'name'))
+  for name, count in names.items():
+    _expect(name, count == 1, 'one layer of this name', count)
+  yield from steps
 
 
 def _walk(layers: tuple[Layer, ...], shape: Shape) -> Iterator[Step]:
   for layer in layers:
+    _check_fields(layer)
     outs = []
     if isinstance(layer, Branch):
       for path in layer.paths:
@@ -191,30 +188,38 @@ def output_shape(spec: Spec) -> Shape:
   (16,)
   """
   shape = spec.input_shape
-  for layer in spec.layers:
-    *_, step = _walk((layer,), shape)
+  for step in walk(spec):
     shape = step.after
   return shape
 
 
 def _after(layer: Layer, shape: Shape, outs: list[Shape]) -> Shape:
   """Return the shape behind a layer."""
+  where = _label(layer)
   match layer:
-    case Conv():
-      _expect(layer, shape, 3)
+    case Standardise(mean=mean, std=std):
+      right = {len(mean), len(std)} <= {1, *shape[-1:]}
+      _expect(where, right, f'1 or {shape[-1:]} means and deviations', layer)
+    case Conv(groups=groups):
+      _expect_axes(where, shape, 3)
+      right = not (shape[2] % groups or layer.features % groups)
+      what = f'groups that divide {shape[2]} and {layer.features} channels'
+      _expect(where, right, what, groups)
       size = _windows(layer, shape, layer.kernel, layer.padding)
       return (*size, layer.features)
     case Pool():
-      _expect(layer, shape, 3)
+      _expect_axes(where, shape, 3)
       return (*_windows(layer, shape, layer.window, 'VALID'), shape[2])
     case Dense():
-      _expect(layer, shape, 1)
+      _expect_axes(where, shape, 1)
       return (layer.features,)
     case GlobalMean():
-      _expect(layer, shape, 3)
+      _expect_axes(where, shape, 3)
       return shape[-1:]
     case Flatten():
       return (math.prod(shape),)
+    case Dropout(rate=rate):
+      _expect(where, 0 <= rate < 1, 'a rate in [0, 1)', rate)
     case Branch():
       return _merged(layer, shape, outs)
   return shape
@@ -223,40 +228,65 @@ def _after(layer: Layer, shape: Shape, outs: list[Shape]) -> Shape:
 def _windows(
   layer: Conv | Pool, shape: Shape, window: Shape, padding: Padding
 ) -> Shape:
-  pad = 0 if padding == 'VALID' else 1
   size = tuple(
-    -(-n // s) if pad else (n - k) // s + 1
+    -(-n // s) if padding == 'SAME' else (n - k) // s + 1
     for n, k, s in zip(shape[:2], window, layer.strides, strict=True)
   )
-  if min(size) < 1:
-    raise ValueError(
-      f'{_label(layer)}: expected an input of at least {window}, got '
-      f'{shape[:2]}. Use a smaller window, SAME padding or fewer pools.'
-    )
+  fix = 'Use a smaller window, SAME padding or fewer pools.'
+  what = f'an input of at least {window}'
+  _expect(_label(layer), min(size) >= 1, what, shape[:2], fix)
   return size
 
 
 def _merged(layer: Branch, shape: Shape, outs: list[Shape]) -> Shape:
   if layer.merge == 'concat' and len({o[:-1] for o in outs}) == 1:
     return (*outs[0][:-1], sum(o[-1] for o in outs))
-  if layer.merge == 'add' and len(set(outs)) == 1:
-    return outs[0]
-  raise ValueError(
-    f'Branch: expected paths that {layer.merge!r} can merge, got outputs '
-    f'{outs} of input {shape}. Make the shapes equal (1x1 convolution).'
-  )
+  right = layer.merge == 'add' and len(set(outs)) == 1
+  what = f'paths that {layer.merge!r} can merge on an input {shape}'
+  fix = 'Make the shapes equal (1x1 convolution).'
+  _expect('Branch', right, what, outs, fix)
+  return outs[0]
 
 
-def _expect(layer: Layer, shape: Shape, axes: int) -> None:
-  if len(shape) != axes:
-    raise ValueError(
-      f'{_label(layer)}: expected an input of {axes} axes, got {shape}. '
-      'Put Flatten or GlobalMean between convolutions and dense layers.'
-    )
+def _check_fields(x: Layer | Spec) -> None:
+  """Refuse values that are not what the annotations say."""
+  for name, hint in typing.get_type_hints(type(x)).items():
+    value, known = getattr(x, name), CHOICES.get(name)
+    right = value in known if known else _fits(value, hint)
+    what = ', '.join(known or (inspect.formatannotation(hint),))
+    fix = 'Sizes are whole numbers from 1.'
+    _expect(_label(x), right, f'{name} to be {what}', value, fix)
 
 
-def _label(layer: Layer) -> str:
-  return getattr(layer, 'name', type(layer).__name__)
+def _fits(x: Any, hint: Any) -> bool:
+  """Tell whether a value is of a type; whole numbers are sizes, from 1."""
+  if typing.get_origin(hint) is tuple:
+    inner = typing.get_args(hint)
+    if not isinstance(x, tuple):
+      return False
+    inner = inner[:1] * len(x) if ... in inner else inner
+    return len(x) == len(inner) and all(map(_fits, x, inner))
+  if hint is int:
+    return type(x) is int and 0 < x < 2**31
+  if hint is float:
+    return type(x) in (int, float) and abs(x) < math.inf
+  return isinstance(x, hint)
+
+
+def _expect_axes(where: str, shape: Shape, axes: int) -> None:
+  fix = 'Put Flatten or GlobalMean between convolutions and dense layers.'
+  _expect(where, len(shape) == axes, f'an input of {axes} axes', shape, fix)
+
+
+def _expect(
+  where: str, right: bool, what: str, got: Any, fix: str = ''
+) -> None:
+  if not right:
+    raise ValueError(f'{where}: expected {what}, got {got!r}. {fix}'.rstrip())
+
+
+def _label(x: Layer | Spec) -> str:
+  return getattr(x, 'name', type(x).__name__)
 
 
 def dumps(spec: Spec) -> str:
@@ -285,7 +315,7 @@ def loads(text: str) -> Spec:
       layers=layers,
     )
     output_shape(spec)
-  except (KeyError, TypeError, AttributeError, RecursionError) as e:
+  except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as e:
     raise ValueError(
       f'spec: expected the JSON of a network, got {text[:60]!r}. {e!r}.'
     ) from e

@@ -5,6 +5,7 @@ the optimiser sees the trainable leaves inside the nodes, and the gradient of
 the decoded weights reaches the method for free.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from compress import forward, tree
 from compress.method import Batch, Ctx, Method, chain
 from compress.tree import Array, Params, Stats
-from tsukiji import batches
+from tsukiji import batches, ops
 from tsukiji.data import Split
 from tsukiji.net import Net
 from tsukiji.spec import Spec
@@ -60,6 +61,8 @@ class Plan(NamedTuple):
     tx: The optimiser.
     steps: Length of the whole run.
     label_smoothing: Share of the label's probability given to all classes.
+    teacher: Images to logits, for methods that distil; it costs nothing where
+      none does, since the compiler drops what is not used.
   """
 
   spec: Spec
@@ -67,13 +70,48 @@ class Plan(NamedTuple):
   tx: optax.GradientTransformation
   steps: int
   label_smoothing: float = 0.0
+  teacher: Callable[[Array], Array] | None = None
 
 
 def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
   """Return fresh parameters and batch statistics of a network."""
-  x = jnp.zeros((1, *spec.input_shape))
-  variables = jax.jit(Net(spec).init)(jax.random.key(seed), x)
+  return _init(spec, jax.random.key(seed))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(spec: Spec, key: Array) -> dict[str, Any]:
+  variables = Net(spec).init(key, jnp.zeros((1, *spec.input_shape)))
   return {'batch_stats': {}, **variables}
+
+
+def shapes(spec: Spec) -> dict[str, Any]:
+  """Return the shapes of `init_variables`, without computing anything."""
+  return jax.eval_shape(functools.partial(_init, spec), jax.random.key(0))
+
+
+def predictor(
+  spec: Spec, variables: dict[str, Any]
+) -> Callable[[Array], Array]:
+  """Return a network as a function from images to logits, to teach with.
+
+  Args:
+    spec: The network.
+    variables: Its parameters (arrays or nodes) and batch statistics.
+
+  Returns:
+    The function, in evaluation mode.
+  """
+  params = variables['params']
+  dense = {**variables, 'params': tree.decode(params)}
+  return lambda x: _apply_eval(spec, params, dense, x)[0]
+
+
+def _apply_eval(
+  spec: Spec, params: Params, dense: dict[str, Any], x: Array
+) -> tuple[Array, Stats]:
+  """Apply decoded variables in evaluation mode: logits, input statistics."""
+  run: Callable[[], Any] = functools.partial(Net(spec).apply, dense, x)
+  return forward.apply(run, params)
 
 
 def optimiser(
@@ -169,7 +207,11 @@ def make_step(plan: Plan) -> Callable[[State, Array, Array], State]:
   The state is donated. Batches may be sharded over devices: batch statistics
   and gradients are then those of the whole batch.
   """
-  return jax.jit(functools.partial(_step, plan), donate_argnums=0)
+  return jax.jit(
+    functools.partial(_step, plan),
+    donate_argnums=0,
+    compiler_options=ops.compiler_options(),
+  )
 
 
 def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
@@ -186,7 +228,8 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
     logits, batch_stats, stats = _apply_train(
       plan, dense, params, state.batch_stats, x, at_apply
     )
-    seen = ctx._replace(stats=stats, batch=Batch(x, y, logits))
+    batch = Batch(x, y, logits, plan.teacher and plan.teacher(x))
+    seen = ctx._replace(stats=stats, batch=batch)
     loss = cross_entropy(logits, y, plan.label_smoothing)
     loss += plan.method.loss(params, seen)
     return loss, (logits, batch_stats, stats)
@@ -200,7 +243,8 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
   params = tree.merge(optax.apply_updates(free, updates), held)
   after = ctx._replace(step=state.step + 1, grads=grads, stats=stats)
   correct = jnp.mean(jnp.argmax(logits, -1) == y)
-  return state.replace(
+  return dataclasses.replace(
+    state,
     step=state.step + 1,
     params=plan.method.update(params, after),
     batch_stats=batch_stats,
@@ -255,13 +299,9 @@ def calibrate(
   Returns:
     The statistics, by path.
   """
-  dense = tree.decode(variables['params'])
-
-  @jax.jit
-  def observe(x: Array) -> Stats:
-    run = functools.partial(Net(spec).apply, {**variables, 'params': dense}, x)
-    return forward.apply(run, variables['params'])[1]
-
+  params = variables['params']
+  dense = {**variables, 'params': tree.decode(params)}
+  observe = jax.jit(lambda x: _apply_eval(spec, params, dense, x)[1])
   return observe(split.x[:examples])
 
 
@@ -307,8 +347,7 @@ def _sums(
   mask: Array,
 ) -> Array:
   variables = {'params': dense, 'batch_stats': batch_stats}
-  run = functools.partial(Net(spec).apply, variables, x)
-  logits, _ = forward.apply(run, params)
+  logits, _ = _apply_eval(spec, params, variables, x)
   loss = optax.softmax_cross_entropy_with_integer_labels(logits, y)
   correct = jnp.argmax(logits, -1) == y
   return jnp.stack([jnp.sum(loss * mask), jnp.sum(correct * mask)])

@@ -1,8 +1,9 @@
 """Networks by name: each a function from sizes to a `Spec`."""
 
 import difflib
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tsukiji.spec import (
@@ -20,6 +21,7 @@ from tsukiji.spec import (
   Shape,
   Spec,
   Standardise,
+  output_shape,
 )
 
 
@@ -84,10 +86,10 @@ def tsukijinet(
     cut = 0 if small else size - 1
     side = [(n - cut + stride - 1) // stride for n in side]
     # A side shorter than the pool (a narrow sensor window) is not pooled.
-    window = tuple(pool if n >= pool else 1 for n in side)
-    side = [n // w for n, w in zip(side, window, strict=True)]
-    if max(window) > 1:
-      layers.append(Pool(window=window, strides=window))
+    high, wide = (pool if n >= pool else 1 for n in side)
+    side = [side[0] // high, side[1] // wide]
+    if max(high, wide) > 1:
+      layers.append(Pool(window=(high, wide), strides=(high, wide)))
   layers.append(Flatten())
   for i, features in enumerate(hidden, 1):
     layers += [Dense(name=f'dense{i}', features=features), Act(fn=activation)]
@@ -103,10 +105,11 @@ def _left(side: int, kernel: int, stride: int, pool: int, depth: int) -> int:
   return side
 
 
+@functools.wraps(tsukijinet, assigned=())  # the signature, for messages
 def tsukijinet2021(input_shape: Shape, classes: int, **sizes: Any) -> Spec:
   """Return Tsukijinet with batch normalisation after each convolution."""
-  sizes = {'name': 'tsukijinet2021', 'norm': True} | sizes
-  return tsukijinet(input_shape, classes, **sizes)
+  named: dict[str, Any] = {'name': 'tsukijinet2021', 'norm': True}
+  return tsukijinet(input_shape, classes, **(named | sizes))
 
 
 def lenet_300_100(
@@ -120,9 +123,7 @@ def lenet_300_100(
   return Spec(name=name, input_shape=input_shape, layers=tuple(layers))
 
 
-def lenet5(
-  input_shape: Shape, classes: int, *, name: str = 'lenet5'
-) -> Spec:
+def lenet5(input_shape: Shape, classes: int, *, name: str = 'lenet5') -> Spec:
   """Return LeNet-5 as Caffe ships it (431,080 parameters on 28x28x1)."""
   return Spec(
     name=name,
@@ -185,7 +186,8 @@ def small(
   Args:
     input_shape: `(height, width, channels)`.
     classes: Number of outputs.
-    widths: Filters of the convolutions; a pool after the first two.
+    widths: Filters of the convolutions; a pool after the first two, unless
+      a side would vanish.
     name: Name of the network.
 
   Returns:
@@ -194,7 +196,7 @@ def small(
   layers: list[Layer] = []
   for i, features in enumerate(widths, 1):
     layers += _conv_norm(f'conv{i}', features)
-    layers += [Pool()] * (i <= 2)
+    layers += [Pool()] * (i <= 2 and min(input_shape[:2]) >= 2**i)
   layers += [GlobalMean(), Dense(name='dense', features=classes)]
   return Spec(name=name, input_shape=input_shape, layers=tuple(layers))
 
@@ -293,25 +295,34 @@ def build(
     The spec.
 
   Raises:
-    ValueError: If there is no such network or it has no such size.
+    ValueError: If there is no such network, it has no such size (the message
+      gives the nearest), or its layers cannot take such inputs.
   """
-  if kind not in NETWORKS:
-    near = difflib.get_close_matches(kind, NETWORKS, n=1, cutoff=0.0)[0]
-    raise ValueError(
-      f'zoo: expected a network of {", ".join(NETWORKS)}, got {kind!r}. '
-      f'Nearest: {near!r}.'
-    )
+  _expect_name('zoo', 'a network', kind, NETWORKS)
   make = NETWORKS[kind]
+  for name in sizes:
+    _expect_name(kind, 'a size', name, inspect.signature(make).parameters)
+  mean, std = moments
   try:
     spec = make(input_shape, classes, **sizes)
-  except TypeError as e:
-    known = list(inspect.signature(tsukijinet).parameters)[2:]
+    layers = (Standardise(mean=mean, std=std), *spec.layers)
+    spec = Spec(name=spec.name, input_shape=input_shape, layers=layers)
+    output_shape(spec)
+  except (TypeError, ValueError, ArithmeticError) as e:
     raise ValueError(
-      f'zoo: expected sizes of {kind} (for Tsukijinet {", ".join(known)}), '
-      f'got {sizes!r}. {e}.'
-    ) from None
-  mean, std = moments
-  first = Standardise(mean=mean, std=std)
-  return Spec(
-    name=spec.name, input_shape=input_shape, layers=(first, *spec.layers)
-  )
+      f'zoo: expected sizes that make a {kind} on {input_shape}, got '
+      f'{sizes!r}. {e}'
+    ) from e
+  return spec
+
+
+def _expect_name(
+  where: str, what: str, name: str, known: Iterable[str]
+) -> None:
+  names = [k for k in known if k not in ('input_shape', 'classes')]
+  if name not in names:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+    raise ValueError(
+      f'{where}: expected {what} of {", ".join(names)}, got {name!r}. '
+      f'Nearest: {near!r}.'
+    )

@@ -21,7 +21,7 @@ from tsukiji.report.columns import (
 from tsukiji.report.figures import Picture
 from tsukiji.report.style import SCRIPT, STYLE
 from tsukiji.report.summary import Line
-from tsukiji.report.table import CONTROLS, recipe, role, told_by
+from tsukiji.report.tables import CONTROLS, recipe, role, told_by
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from tsukiji.report import plotting
 from tsukiji.report.columns import Row
 from tsukiji.report.plotting import Theme
-from tsukiji.report.table import CONTROLS, role
+from tsukiji.report.tables import CONTROLS, role
 
 SIZE = 7.0  # points across
 FAMILIES = {  # shape, colour

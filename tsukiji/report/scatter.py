@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tsukiji.report import labels, marks, plotting
 from tsukiji.report.columns import Row, digits, distinct, engine, number, timing
 from tsukiji.report.plotting import Theme
-from tsukiji.report.table import names
+from tsukiji.report.tables import names
 
 Range: TypeAlias = tuple[float, float, float]  # low, middle, high
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from tsukiji.report.columns import Row, number
-from tsukiji.report.table import recipe, role
+from tsukiji.report.tables import recipe, role
 
 Line: TypeAlias = tuple[Row, list[Row]]  # a summary row and its seeds
 
