@@ -7,55 +7,59 @@ blocks of steps: only ratios of neighbouring blocks are trusted. Batch 128,
 """
 
 import argparse
-from collections.abc import Callable
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 BATCH = 128
 BLOCK = 4  # steps between turns
 CORE = max(os.sched_getaffinity(0))
 RATE, DECAY = 2e-3, 1e-2
-# glibc returns large buffers to the system after every step, to fault them in
-# again page by page; these two (mallopt(3)) make it keep them.
 KEEP = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 30)}
 KEPT = ', memory kept'
 Step = Callable[[], None]
 
 
-def network(fast: bool) -> 'flax.linen.Module':
-  """Build the network, from stock layers or from `tsukiji.ops`."""
+def ours() -> Step:
+  """Compile the project's own step on its own Tsukijinet2021."""
+  import jax
+
+  from tsukiji import settings, train, zoo
+
+  spec = zoo.build('tsukijinet2021', (28, 28, 1), 10)
+  chosen = settings.training(lr=RATE, weight_decay=DECAY, schedule='constant')
+  plan = train.plain(spec, chosen, 1000)
+  step = train.make_step(plan)
+  state = [train.init_state(plan, train.init_variables(spec, 0), 0)]
+  x = jax.random.normal(jax.random.key(0), (BATCH, 28, 28, 1))
+  labels = jax.numpy.arange(BATCH) % 10
+
+  def advance() -> None:
+    state[0] = jax.block_until_ready(step(state[0], x, labels))
+
+  return advance
+
+
+def stock() -> Step:
+  """Compile a donated step of the same network in stock Flax layers."""
   import flax.linen as nn
   import jax
-  from tsukiji import ops
-
-  pool = ops.max_pool if fast else nn.max_pool
-  conv = ops.conv_general_dilated if fast else None
+  import optax
 
   class Tsukijinet2021(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
       for filters in (32, 64):
-        x = nn.Conv(
-          filters, (5, 5), padding='VALID', conv_general_dilated=conv
-        )(x)
+        x = nn.Conv(filters, (5, 5), padding='VALID')(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
-        x = pool(nn.relu(x), (2, 2), (2, 2))
+        x = nn.max_pool(nn.relu(x), (2, 2), (2, 2))
       x = nn.relu(nn.Dense(256)(x.reshape(len(x), -1)))
       return nn.Dense(10)(nn.Dropout(0.3, deterministic=not train)(x))
 
-  return Tsukijinet2021()
-
-
-def jax_step(fast: bool, options: bool = False) -> Step:
-  """Compile a donated step of the JAX network and bind its state."""
-  import jax
-  import optax
-  from tsukiji import ops
-
-  net, optimiser = network(fast), optax.adamw(RATE, weight_decay=DECAY)
+  net, optimiser = Tsukijinet2021(), optax.adamw(RATE, weight_decay=DECAY)
   x = jax.random.normal(jax.random.key(0), (BATCH, 28, 28, 1))
   labels = jax.numpy.arange(BATCH) % 10
 
@@ -78,14 +82,10 @@ def jax_step(fast: bool, options: bool = False) -> Step:
     updates, slots = optimiser.update(grads, slots, params)
     return optax.apply_updates(params, updates), stats, slots, key
 
-  start = net.init(jax.random.key(1), x, False)
-  params, stats = start['params'], start['batch_stats']
+  begun = net.init(jax.random.key(1), x, False)
+  params, stats = begun['params'], begun['batch_stats']
   state = [(params, stats, optimiser.init(params), jax.random.key(2))]
-  run = jax.jit(
-    step,
-    donate_argnums=0,
-    compiler_options=ops.compiler_options() if options else None,
-  )
+  run = jax.jit(step, donate_argnums=0)
 
   def advance() -> None:
     state[0] = jax.block_until_ready(run(state[0]))
@@ -123,10 +123,9 @@ def torch_step() -> Step:
 VARIANTS: dict[str, tuple[Callable[[], Step], dict[str, str]]] = {
   'torch': (torch_step, {}),
   'torch' + KEPT: (torch_step, KEEP),
-  'stock JAX': (lambda: jax_step(False), {}),
-  'ops': (lambda: jax_step(True), {}),
-  'ops, options': (lambda: jax_step(True, options=True), {}),
-  'ops, options' + KEPT: (lambda: jax_step(True, options=True), KEEP),
+  'stock JAX': (stock, {}),
+  'tsukiji': (ours, {}),
+  'tsukiji' + KEPT: (ours, KEEP),
 }
 
 
@@ -196,7 +195,8 @@ def main() -> None:
   args = parser.parse_args()
   os.sched_setaffinity(0, {CORE})
   if args.worker:
-    return work(args.worker)
+    work(args.worker)
+    return
   workers, found = {}, [args.torch, '-c', 'import torch']
   if subprocess.run(found, capture_output=True, check=False).returncode:
     print('torch is missing: pip install torch==2.13.0, or name a --torch=')

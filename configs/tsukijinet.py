@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from tsukiji import settings
 
+TEACH = 'distill.logits(temperature=4.0)'
 PRUNE = 'prune.weights(0.9, scope="global", schedule=cubic(0.0, 0.5))'
 
 
@@ -23,13 +24,14 @@ def get_config(arg: str = '') -> ConfigDict:
   config.seeds = (0, 1, 2)
   config.networks = {
     'tsukijinet2021': settings.network('tsukijinet2021'),
-    'tsukijinet': settings.network('tsukijinet', recipes=('prune90_int8',)),
+    'tsukijinet': settings.network('tsukijinet', recipes=()),
     # 33,338 parameters: the dense opponent of a file of some 40 kB.
     'small': settings.network(
       'small',
       role='control_scratch',
       of='tsukijinet2021',
       recipes=('int8',),
+      seeds=(0,),
     ),
   }
   config.train = settings.training(epochs=12, lr=2e-3, augment=('flip',))
@@ -38,15 +40,15 @@ def get_config(arg: str = '') -> ConfigDict:
     'int8': settings.compression(
       'quantize.int8()', 'quantize', mode='qat', epochs=1
     ),
-    'prune90': settings.compression(PRUNE, 'prune'),
     'prune90_int8': settings.compression(
-      f'{PRUNE} >> quantize.int8()', 'combined', mode='qat'
+      f'{PRUNE} >> quantize.int8() >> {TEACH}', 'combined', mode='qat'
     ),
     'random90_int8': settings.compression(
-      'prune.weights(0.9, score="random") >> quantize.int8()',
+      f'prune.weights(0.9, score="random") >> quantize.int8() >> {TEACH}',
       'combined',
       mode='qat',
       role='control_random',
+      seeds=(0,),
     ),
   }
   if arg == 'tiny':

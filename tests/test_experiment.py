@@ -100,7 +100,7 @@ def test_a_finished_cell_is_not_run_again(done: ex.Experiment) -> None:
   told: list[tuple[str, int]] = []
   ex.run_network(done, 'net', 0, lambda *what: told.append(what))
   assert path.stat().st_mtime_ns == before
-  assert sum(count for _, count in told) == ex.batches_of(done, 'net')
+  assert sum(count for _, count in told) == ex.batches_of(done, 'net', 0)
 
 
 def test_a_recipe_of_no_epochs_is_applied_without_training(

@@ -2,14 +2,15 @@
 
 import warnings
 
-from flax import linen as nn
-from hypothesis import given, settings
-from hypothesis import strategies as st
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
 from tsukiji import ops
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
@@ -53,9 +54,9 @@ pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 def test_pool_is_flax(ours, theirs, window, strides, extra, tiled):
   if tiled:
     strides = window
-    size = [k * n for k, n in zip(window, extra)]
+    size = [k * n for k, n in zip(window, extra, strict=False)]
   else:
-    size = [k + n for k, n in zip(window, extra)]
+    size = [k + n for k, n in zip(window, extra, strict=False)]
   x = distinct((2, *size, 3))
   got = value_and_vjp(jax.jit(lambda x: ours(x, window, strides)), x)
   assert_close(got, value_and_vjp(lambda x: theirs(x, window, strides), x))

@@ -1,0 +1,1 @@
+"""The laboratory: networks, data, training, measuring, deploying."""

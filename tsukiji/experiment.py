@@ -5,6 +5,7 @@ from the same dense network. Every cell is resumable and leaves an artefact
 and a row.
 """
 
+import itertools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from tsukiji.spec import Spec
 from tsukiji.train import Plan
 from tsukiji.workdir import Row
 
+Job = tuple[str, int]  # network, seed
 DENSE = 'dense'  # the recipe that changes nothing
 
 
@@ -91,7 +93,7 @@ def _try_methods(experiment: Experiment, network: str) -> None:
   split = experiment.data.train
   variables = train.init_variables(spec, 0)
   stats = train.calibrate(spec, variables, split, examples=8)
-  for name in settings.recipes_of(experiment.config, network):
+  for name in _recipes_of_any_seed(experiment.config, network):
     item = experiment.config.recipes[name]
     plan = _plan(spec, item.method, experiment.config.finetune, 1, variables)
     try:
@@ -99,6 +101,12 @@ def _try_methods(experiment: Experiment, network: str) -> None:
       jax.eval_shape(train.make_step(plan), state, split.x[:8], split.y[:8])
     except ValueError as e:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
+
+
+def _recipes_of_any_seed(config: ConfigDict, network: str) -> list[str]:
+  seeds = config.networks[network].seeds or config.seeds
+  found = (settings.recipes_of(config, network, seed) for seed in seeds)
+  return list(dict.fromkeys(itertools.chain(*found)))
 
 
 def _plan(
@@ -119,10 +127,22 @@ def _plan(
   )
 
 
-def cells(config: ConfigDict, network: str) -> tuple[str, ...]:
+def cells(config: ConfigDict, network: str, seed: int) -> tuple[str, ...]:
   """Return the recipes that a network gets rows for, the dense one first."""
   own = (DENSE,) if config.networks[network].dense else ()
-  return own + settings.recipes_of(config, network)
+  return own + settings.recipes_of(config, network, seed)
+
+
+def jobs(config: ConfigDict) -> list[Job]:
+  """Return every network and seed, the first seed of all networks first."""
+  return sorted(
+    (
+      (name, seed)
+      for name, item in config.networks.items()
+      for seed in item.seeds or config.seeds
+    ),
+    key=lambda job: job[1],
+  )
 
 
 def cell_name(network: str, seed: int, recipe_name: str) -> str:
@@ -130,11 +150,11 @@ def cell_name(network: str, seed: int, recipe_name: str) -> str:
   return f'{network}-{seed}-{recipe_name}'
 
 
-def batches_of(experiment: Experiment, network: str) -> int:
+def batches_of(experiment: Experiment, network: str, seed: int) -> int:
   """Return the training steps of all cells of one network and seed."""
   return sum(
     _steps(experiment, r)[1]
-    for r in (DENSE, *settings.recipes_of(experiment.config, network))
+    for r in (DENSE, *settings.recipes_of(experiment.config, network, seed))
   )
 
 
@@ -164,7 +184,7 @@ def run_network(
     tell: See `fit.fit`.
   """
   dense = None
-  for name in cells(experiment.config, network):
+  for name in cells(experiment.config, network, seed):
     total = _steps(experiment, name)[1]
     if workdir.cell(experiment.folder, cell_name(network, seed, name)):
       tell(cell_name(network, seed, name), total)

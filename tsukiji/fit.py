@@ -84,8 +84,9 @@ def fit(
     seconds it took.
 
   Raises:
-    FloatingPointError: If the loss is not finite; the last good checkpoint
-      stays and the message names the step.
+    FloatingPointError: If a loss is not finite, in training or on the
+      validation set; the last good checkpoint stays and the message names the
+      step.
     stop.Stopped: If a signal asked; a checkpoint is written first.
   """
   folder = workdir / 'checkpoints' / run.name
@@ -102,11 +103,7 @@ def fit(
     seconds = progress.seconds + np.float32(time.perf_counter() - begun)
     whole = int(state.step) % count == 0 or int(state.step) == run.plan.steps
     if int(state.bad_step) != train.NEVER:
-      raise FloatingPointError(
-        f'{run.name}: expected a finite loss, got NaN or infinity at step '
-        f'{int(state.bad_step)}. The last good checkpoint is in {folder}; '
-        'lower the learning rate or set train.clip.'
-      )
+      raise _diverged(run, int(state.bad_step))
     progress = dataclasses.replace(progress, state=state, seconds=seconds)
     if whole:
       progress = _close_epoch(run, progress, count, workdir)
@@ -165,6 +162,14 @@ def _copied(state: State) -> State:
   return jax.tree.map(jnp.array, state)
 
 
+def _diverged(run: Run, step: int) -> FloatingPointError:
+  return FloatingPointError(
+    f'{run.name}: expected a finite loss, got NaN or infinity at step {step}. '
+    f'The last good checkpoint is in checkpoints/{run.name}; lower the '
+    'learning rate or set train.clip.'
+  )
+
+
 def _close_epoch(
   run: Run, progress: Progress, count: int, workdir: pathlib.Path
 ) -> Progress:
@@ -173,6 +178,8 @@ def _close_epoch(
   steps = (int(state.step) - 1) % count + 1
   loss, accuracy = (np.asarray(state.sums) / steps).tolist()
   score = train.evaluate(run.plan.spec, _variables(state), run.data.validation)
+  if not np.isfinite(score.loss):
+    raise _diverged(run, int(state.step))
   where = {
     'run': run.name,
     'step': int(state.step),

@@ -27,10 +27,12 @@ from rich.progress import (
 
 from tsukiji import experiment as ex
 from tsukiji import stop, workdir
-from tsukiji.experiment import Experiment
+from tsukiji.experiment import Experiment, Job
 from tsukiji.fit import Tell
 
-Job = tuple[str, int]  # network, seed
+# glibc returns large buffers to the system after every step, to fault them in
+# again page by page; these two (mallopt(3)) make workers keep them.
+KEEP_MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 30)}
 
 
 def run(experiment: Experiment) -> None:
@@ -44,12 +46,7 @@ def run(experiment: Experiment) -> None:
     FloatingPointError: If a loss was not finite.
   """
   config = experiment.config
-  jobs = [
-    (name, seed)
-    for seed in config.seeds
-    for name in config.networks
-    if not _finished(experiment, name, seed)
-  ]
+  jobs = [job for job in ex.jobs(config) if not _finished(experiment, *job)]
   if not jobs:
     return
   workers = min(len(jobs), _workers(config.workers))
@@ -64,7 +61,7 @@ def run(experiment: Experiment) -> None:
 def _finished(experiment: Experiment, name: str, seed: int) -> bool:
   return all(
     workdir.cell(experiment.folder, ex.cell_name(name, seed, r))
-    for r in ex.cells(experiment.config, name)
+    for r in ex.cells(experiment.config, name, seed)
   )
 
 
@@ -85,6 +82,7 @@ def _workers(wanted: int) -> int:
 def _run_pool(
   experiment: Experiment, jobs: list[Job], workers: int, tell: Tell
 ) -> None:
+  os.environ.update(KEEP_MEMORY)
   context = multiprocessing.get_context('spawn')
   with context.Manager() as manager:
     told, free = manager.Queue(), manager.Queue()
@@ -170,7 +168,7 @@ def _bars(experiment: Experiment, jobs: list[Job]) -> Iterator[Tell]:
   with Progress(*columns) as progress:
     bars = {
       job: progress.add_task(
-        f'{job[0]}, seed {job[1]}', total=ex.batches_of(experiment, job[0])
+        f'{job[0]}, seed {job[1]}', total=ex.batches_of(experiment, *job)
       )
       for job in jobs
     }

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from compress import recipe
 from tsukiji import batches, zoo
 
-TASKS = ('train', 'compress', 'evaluate', 'bench', 'report')
+TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
 ROLES = ('reference', 'control_scratch')
 RECIPE_ROLES = ('compressed', 'control_random')
 
@@ -46,6 +46,7 @@ def network(kind: str, **changes: Any) -> ConfigDict:
       'of': '',  # the reference that a control stands beside
       'recipes': ('*',),  # names in `recipes`; '*' is all of them
       'dense': True,  # whether the uncompressed network gets a row
+      'seeds': (),  # its own, where fewer than all are enough
     }
   )
   return _changed(defaults, changes)
@@ -60,6 +61,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'mode': 'finetune',  # for tables: ptq, qat, one_shot, finetune, ...
       'role': 'compressed',  # or 'control_random'
       'epochs': -1,  # of fine-tuning; -1 takes finetune.epochs
+      'seeds': (),  # its own, where fewer than all are enough
     }
   )
   return _changed(defaults, changes)
@@ -208,9 +210,13 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def recipes_of(config: ConfigDict, name: str) -> tuple[str, ...]:
-  """Return the names of the recipes that a network gets, in order."""
-  wanted = config.networks[name].recipes
+def recipes_of(config: ConfigDict, name: str, seed: int) -> tuple[str, ...]:
+  """Return the recipes that a network gets with a seed, in order."""
   if config.task == 'train':
     return ()
-  return tuple(r for r in config.recipes if '*' in wanted or r in wanted)
+  wanted = config.networks[name].recipes
+  return tuple(
+    key
+    for key, item in config.recipes.items()
+    if ('*' in wanted or key in wanted) and seed in (item.seeds or (seed,))
+  )

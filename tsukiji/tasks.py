@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tsukiji import experiment as ex
 from tsukiji import fit, pool, report, train, workdir
+from tsukiji import publish as publishing
 from tsukiji.deploy import artefact
 from tsukiji.experiment import Experiment
 from tsukiji.measure import latency
@@ -74,6 +75,12 @@ def show(experiment: Experiment, console: Console) -> None:
   console.print(f'Report: {path}', soft_wrap=True)
 
 
+def publish(experiment: Experiment, console: Console) -> None:
+  """Write results/ and the README's table from a finished experiment."""
+  rows = _need_rows(experiment)
+  console.print(f'Wrote {publishing.publish(experiment.folder, rows)}')
+
+
 def _need_rows(experiment: Experiment) -> list[Row]:
   rows = workdir.rows(experiment.folder)
   if not rows:
@@ -88,14 +95,13 @@ def gather(experiment: Experiment) -> list[Row]:
   """Return the rows of all cells, with their rates against the reference."""
   config = experiment.config
   rows = []
-  for network in config.networks:
-    for seed in config.seeds:
-      for name in ex.cells(config, network):
-        row = _cell(experiment, network, seed, name)
-        dense = _reference(experiment, network, seed)
-        if dense:
-          row['compression_rate'] = dense['bytes'] / row['bytes']
-        rows.append(row)
+  for network, seed in ex.jobs(config):
+    for name in ex.cells(config, network, seed):
+      row = _cell(experiment, network, seed, name)
+      dense = _reference(experiment, network, seed)
+      if dense:
+        row['compression_rate'] = dense['bytes'] / row['bytes']
+      rows.append(row)
   return rows
 
 
@@ -146,6 +152,7 @@ TASKS: dict[str, Callable[[Experiment, Console], None]] = {
   'bench': bench,
   'compress': compress,
   'evaluate': evaluate,
+  'publish': publish,
   'report': show,
   'train': compress,
 }

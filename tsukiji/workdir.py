@@ -82,6 +82,11 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
   }
 
 
+def provenance_of(folder: pathlib.Path) -> dict[str, Any]:
+  """Return the command, commit, versions and machine of an experiment."""
+  return _read(folder / 'config.json')
+
+
 def commit() -> str:
   """Return the commit of the sources, '' outside a checkout."""
   asked = subprocess.run(

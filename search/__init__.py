@@ -1,0 +1,1 @@
+"""Search: optimisers over configurations; nothing is here yet."""

@@ -1,0 +1,59 @@
+"""Publishing: a finished experiment becomes what the README quotes."""
+
+import pathlib
+import re
+import shutil
+from typing import Any
+
+from tsukiji import report, workdir
+from tsukiji.workdir import Row
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def publish(
+  folder: pathlib.Path, rows: list[Row], root: pathlib.Path = ROOT
+) -> pathlib.Path:
+  """Write results/NAME.json and figures, and the README's tables.
+
+  Args:
+    folder: A finished workdir; NAME is its last part.
+    rows: Its rows, one a seed.
+    root: The checkout to write to.
+
+  Returns:
+    The path of the JSON file.
+  """
+  name = folder.resolve().name
+  path = root / 'results' / f'{name}.json'
+  (root / 'results' / 'figures').mkdir(parents=True, exist_ok=True)
+  made = workdir.provenance_of(folder)
+  seconds = sum(row.get('train_seconds', 0) for row in rows)
+  content: dict[str, Any] = {
+    'command': made['command'],
+    'machine': made['machine'],
+    'commit': made['commit'],
+    'minutes': round(seconds / 60, 1),  # of training, one core
+    'versions': made['versions'],
+    'rows': [*rows, *report.summarise(rows)],
+  }
+  workdir.write_json(path, content)
+  for picture in (folder / 'figures').glob('*.png'):
+    shutil.copy(picture, root / 'results/figures' / f'{name}_{picture.name}')
+  readme = root / 'README.md'
+  readme.write_text(quoted(readme.read_text(), f'results/{name}.json', rows))
+  return path
+
+
+def quoted(text: str, source: str, rows: list[Row]) -> str:
+  """Return a README with the table of one results file brought up to date.
+
+  >>> rows = [{'recipe': 'dense', 'role': 'reference', 'bytes': 1000}]
+  >>> page = '<!-- table: a.json -->\\nold\\n<!-- end -->'
+  >>> 'old' in quoted(page, 'a.json', rows)
+  False
+  """
+  start, end = f'<!-- table: {source} -->\n', '<!-- end -->'
+  table = report.markdown(rows).strip()
+  pattern = re.compile(re.escape(start) + '.*?' + re.escape(end), re.DOTALL)
+  return pattern.sub(lambda _: f'{start}{table}\n{end}', text)
