@@ -142,7 +142,7 @@ def test_measure_gives_rows_and_speedups(packed):
   got = latency.measure(
     packed, reference='dense', batches=(1, 2), repeats=2, seconds=1.0
   )
-  assert set(got) == {'latency_ms', 'speedups'}
+  assert set(got) == {'latency_ms', 'speedups', 'energy_uj'}
   row = got['latency_ms']['small']
   assert row['engine'].startswith('jax') and row['threads'] >= 1
   for batch in ('batch_1', 'batch_2'):

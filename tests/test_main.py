@@ -177,7 +177,12 @@ def wait_for_epoch(
 
 
 @pytest.mark.parametrize(
-  ('signum', 'code'), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+  ('signum', 'code'),
+  [
+    (signal.SIGINT, 130),
+    (signal.SIGTERM, 143),
+    (signal.SIGKILL, -9),
+  ],
 )
 def test_a_stopped_run_continues_to_the_same_numbers(
   signum: int, code: int, tmp_path: pathlib.Path

@@ -1,6 +1,7 @@
 """The config: every field with its unit, and what a config may not be."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -121,15 +122,16 @@ def check(config: ConfigDict) -> None:
   """
   _check_fields('config', config, default())
   _expect_name('config.task', config.task, TASKS)
-  _positive('config.seeds', len(config.seeds))
-  if not config.networks:
-    raise ValueError(
-      'config.networks: expected at least one network, got none. '
-      "Add config.networks.NAME = settings.network('tsukijinet')."
-    )
+  seeds = config.seeds and all(seed >= 0 for seed in config.seeds)
+  _expect('config.seeds', seeds, 'whole numbers from 0', config.seeds)
+  _least('config.workers', config.workers, 0)
+  _least('config.measure.repeats', config.measure.repeats, 1)
+  _least('config.measure.batches', min(config.measure.batches, default=0), 1)
+  fix = "Add config.networks.NAME = settings.network('tsukijinet')."
+  _expect('config.networks', config.networks, 'a network', 'none', fix)
   for name, item in config.networks.items():
     where = f'config.networks.{name}'
-    _check_fields(where, item, network(''))
+    _check_item(where, name, item, network(''), config)
     _expect_name(f'{where}.kind', item.kind, zoo.NETWORKS)
     _expect_name(f'{where}.role', item.role, ROLES)
     if item.of:
@@ -139,62 +141,72 @@ def check(config: ConfigDict) -> None:
         _expect_name(f'{where}.recipes', wanted, config.recipes)
   for name, item in config.recipes.items():
     where = f'config.recipes.{name}'
-    _check_fields(where, item, compression('', ''))
+    _check_item(where, name, item, compression('', ''), config)
+    _expect(
+      where, name != 'dense', 'another name', name, "It is the network's."
+    )
     _expect_name(f'{where}.role', item.role, RECIPE_ROLES)
+    _least(f'{where}.epochs', item.epochs, -1)
     recipe.parse(item.method)
   for name in ('train', 'finetune'):
     _check_training(f'config.{name}', config[name])
 
 
+def _check_item(
+  where: str, name: str, item: Any, known: ConfigDict, config: ConfigDict
+) -> None:
+  """Check what networks and recipes share."""
+  # Names become those of files, joined by '-'.
+  plain = re.fullmatch(r'\w+', name)
+  _expect(where, plain, 'a name of letters, digits and _', name)
+  _check_fields(where, item, known)
+  for seed in item.seeds:
+    known_seed = seed in config.seeds
+    _expect(f'{where}.seeds', known_seed, f'some of {config.seeds}', item.seeds)
+
+
 def _check_training(where: str, settings: ConfigDict) -> None:
   for name in ('batch_size', 'lr'):
-    _positive(f'{where}.{name}', settings[name])
-  least = 0 if where.endswith('finetune') else 1
-  if settings.epochs < least:
-    raise ValueError(
-      f'{where}.epochs: expected at least {least}, got {settings.epochs!r}.'
+    _expect(
+      f'{where}.{name}', settings[name] > 0, 'more than 0', settings[name]
     )
+  for name in ('weight_decay', 'clip', 'patience'):
+    _least(f'{where}.{name}', settings[name], 0)
+  _least(f'{where}.epochs', settings.epochs, int(where == 'config.train'))
   for name in ('warmup', 'momentum', 'label_smoothing'):
-    if not 0 <= settings[name] < 1:
-      raise ValueError(
-        f'{where}.{name}: expected a number in [0, 1), got {settings[name]!r}.'
-      )
+    value = settings[name]
+    _expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
   _expect_name(f'{where}.optimiser', settings.optimiser, ('adamw', 'sgd'))
   _expect_name(f'{where}.schedule', settings.schedule, ('constant', 'cosine'))
   for kind in settings.augment:
     _expect_name(f'{where}.augment', kind, batches.AUGMENTATIONS)
 
 
-def _check_fields(where: str, config: Any, known: Mapping[str, Any]) -> None:
+def _check_fields(where: str, config: Any, known: ConfigDict) -> None:
+  fix = 'Build configs from tsukiji.settings.'
+  _expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
   for name, value in config.items():
     _expect_name(where, name, known)
-    fixed = known[name]
-    if isinstance(fixed, ConfigDict) and name in ('dataset', 'measure'):
-      _check_fields(f'{where}.{name}', value, fixed)
-    elif isinstance(fixed, ConfigDict) and name in ('train', 'finetune'):
-      _check_fields(f'{where}.{name}', value, training())
+    if name in ('dataset', 'measure', 'train', 'finetune'):
+      _check_fields(f'{where}.{name}', value, known[name])
   for name in known:
-    if name not in config:
-      raise ValueError(
-        f'{where}: expected a field {name!r}, got {sorted(config)}. '
-        'Build configs from tsukiji.settings.'
-      )
+    _expect(where, name in config, f'a field {name!r}', sorted(config), fix)
 
 
 def _expect_name(where: str, name: str, known: Iterable[str]) -> None:
   names = sorted(known)
-  if name in names:
-    return
   near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
-  raise ValueError(
-    f'{where}: expected one of {", ".join(names)}, got {name!r}. '
-    f'Nearest: {near[0] if near else "none"}.'
-  )
+  fix = f'Nearest: {near[0]!r}.' if near else ''
+  _expect(where, name in names, f'one of {", ".join(names)}', name, fix)
 
 
-def _positive(where: str, value: float) -> None:
-  if not value > 0:
-    raise ValueError(f'{where}: expected more than 0, got {value!r}.')
+def _least(where: str, value: float, least: int) -> None:
+  _expect(where, value >= least, f'at least {least}', value)
+
+
+def _expect(where: str, right: Any, what: str, got: Any, fix: str = '') -> None:
+  if not right:
+    raise ValueError(f'{where}: expected {what}, got {got!r}. {fix}'.rstrip())
 
 
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:

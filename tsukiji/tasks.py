@@ -1,6 +1,5 @@
 """What `config.task` can be: each task takes a prepared experiment."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from tsukiji import fit, pool, report, train, workdir
 from tsukiji import publish as publishing
 from tsukiji.deploy import artefact
 from tsukiji.experiment import Experiment
-from tsukiji.measure import latency
+from tsukiji.measure import energy, latency
 from tsukiji.workdir import Row
 
 NOTES = (
@@ -142,10 +141,14 @@ def _timed(experiment: Experiment, rows: list[Row]) -> list[Row]:
 
 
 def _timing(found: dict[str, Any], name: str) -> dict[str, Any]:
+  """Return the keys of a row that were measured by the clock or a counter."""
   timing = {'latency_ms': found['latency_ms'][name]}
   if name in found['speedups']:
     timing['speedup_rate'] = found['speedups'][name]
-  return json.loads(json.dumps(timing))
+  if name in found['energy_uj']:
+    timing['energy_uj'] = found['energy_uj'][name]
+    timing['energy_source'] = energy.MEASURED
+  return timing
 
 
 TASKS: dict[str, Callable[[Experiment, Console], None]] = {

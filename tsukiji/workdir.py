@@ -44,29 +44,34 @@ def claim(folder: pathlib.Path, config: ConfigDict) -> None:
     ValueError: If the folder cannot be written or holds another experiment.
   """
   path = folder / 'config.json'
-  here = identity(config)
   if path.exists():
-    there = _read(path).get('config', {})
-    if {k: v for k, v in there.items() if k not in INCIDENTAL} != here:
-      changed = sorted(
-        k
-        for k in here.keys() | there.keys()
-        if k not in INCIDENTAL and here.get(k) != there.get(k)
-      )
-      raise ValueError(
-        f'workdir {folder}: expected a folder of this config, got one that '
-        f'differs in {", ".join(changed)}. Use another --workdir.'
-      )
-    return
+    _expect_same(folder, identity(config), _read(path).get('config'))
   try:
     for name in ('artefacts', 'cells', 'checkpoints', 'figures'):
       (folder / name).mkdir(parents=True, exist_ok=True)
-    write_json(path, _provenance(config))
+    if not path.exists():
+      write_json(path, _provenance(config))
   except OSError as e:
     raise ValueError(
       f'workdir {folder}: expected a folder that can be written, got '
       f'{e.strerror}. Use another --workdir.'
     ) from e
+
+
+def _expect_same(
+  folder: pathlib.Path, here: dict[str, Any], there: Any
+) -> None:
+  there = there if isinstance(there, dict) else {}
+  changed = sorted(
+    k
+    for k in here.keys() | there.keys()
+    if k not in INCIDENTAL and here.get(k) != there.get(k)
+  )
+  if changed:
+    raise ValueError(
+      f'workdir {folder}: expected a folder of this config, got one that '
+      f'differs in {", ".join(changed)}. Use another --workdir.'
+    )
 
 
 def _provenance(config: ConfigDict) -> dict[str, Any]:
@@ -114,17 +119,22 @@ def machine() -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Write a JSON file whole or not at all."""
   handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-  with os.fdopen(handle, 'w') as f:
-    json.dump(value, f, indent=1)
-  os.replace(temporary, path)
+  try:
+    with os.fdopen(handle, 'w') as f:
+      json.dump(value, f, indent=1)
+    os.replace(temporary, path)
+  except BaseException:
+    os.unlink(temporary)
+    raise
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
   try:
-    return json.loads(path.read_text())
-  except ValueError as e:
+    return dict(json.loads(path.read_text()))
+  except (TypeError, ValueError, RecursionError) as e:
     raise ValueError(
-      f'{path}: expected JSON, got a damaged file. Use another --workdir.'
+      f'{path}: expected a JSON object, got a damaged file. Use another '
+      '--workdir.'
     ) from e
 
 

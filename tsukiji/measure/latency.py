@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsukiji.measure import energy
 from tsukiji.spec import Shape
 
 Run: TypeAlias = Callable[[], Any]
@@ -226,7 +227,8 @@ def measure(
   Returns:
     `latency_ms`: by name, as in a results row: `engine`, `threads` and the
     quartiles as `batch_N`. `speedups`: by name, median of paired ratios at
-    batch 1; empty without a reference or without batch 1.
+    batch 1; empty without a reference or without batch 1. `energy_uj`: by
+    name, at batch 1; empty where the machine has no readable counters.
 
   Raises:
     ValueError: If an artefact cannot be read or the reference is not there.
@@ -245,7 +247,23 @@ def measure(
       rows[name][f'batch_{batch}'] = quartiles(times)
     if batch == 1 and reference is not None:
       speedups = ratios(samples, reference)
-  return {'latency_ms': rows, 'speedups': speedups}
+  return {
+    'latency_ms': rows,
+    'speedups': speedups,
+    'energy_uj': _energy(nets),
+  }
+
+
+def _energy(nets: Mapping[str, '_Loaded']) -> dict[str, float]:
+  """Measure one inference of each network, where counters are readable."""
+  reader = energy.rapl()
+  if reader is None:
+    return {}
+  spent = {
+    name: energy.measure(_run(net, 1), reader=reader)
+    for name, net in nets.items()
+  }
+  return {name: joules for name, joules in spent.items() if joules}
 
 
 class _Loaded(NamedTuple):
