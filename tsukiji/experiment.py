@@ -161,12 +161,16 @@ def batches_of(experiment: Experiment, network: str, seed: int) -> int:
 def _steps(experiment: Experiment, name: str) -> tuple[ConfigDict, int]:
   """Return the training settings of a recipe and the steps they make."""
   config = experiment.config
-  chosen = config.train if name == DENSE else config.finetune
-  epochs = chosen.epochs
-  if name != DENSE and config.recipes[name].epochs >= 0:
-    epochs = config.recipes[name].epochs
+  if name == DENSE:
+    chosen = config.train
+  else:
+    chosen = config.finetune.copy_and_resolve_references()
+    item = config.recipes[name]
+    chosen.epochs = item.epochs if item.epochs >= 0 else chosen.epochs
+    chosen.lr = item.lr or chosen.lr
   examples = len(experiment.data.train.y)
-  return chosen, epochs * batches.steps_per_epoch(examples, chosen.batch_size)
+  count = batches.steps_per_epoch(examples, chosen.batch_size)
+  return chosen, chosen.epochs * count
 
 
 def run_network(

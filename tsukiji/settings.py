@@ -62,6 +62,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'mode': 'finetune',  # for tables: ptq, qat, one_shot, finetune, ...
       'role': 'compressed',  # or 'control_random'
       'epochs': -1,  # of fine-tuning; -1 takes finetune.epochs
+      'lr': 0.0,  # of fine-tuning; 0 takes finetune.lr
       'seeds': (),  # its own, where fewer than all are enough
     }
   )
@@ -147,6 +148,7 @@ def check(config: ConfigDict) -> None:
     )
     _expect_name(f'{where}.role', item.role, RECIPE_ROLES)
     _least(f'{where}.epochs', item.epochs, -1)
+    _least(f'{where}.lr', item.lr, 0)
     recipe.parse(item.method)
   for name in ('train', 'finetune'):
     _check_training(f'config.{name}', config[name])
