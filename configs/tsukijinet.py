@@ -57,7 +57,7 @@ def get_config(arg: str = '') -> ConfigDict:
   }
   if arg == 'tiny':
     config.dataset.name, config.dataset.validation = 'digits', 0.1
-    config.seeds = (0, 1)
+    config.seeds = (0,)
     config.train.epochs = config.finetune.epochs = 1
     for name in ('tsukijinet', 'tsukijinet2021'):
       config.networks[name].sizes = {'conv': (4, 8), 'hidden': (16,)}
