@@ -28,6 +28,7 @@ def apply(run: Callable[[], Out], params: Params) -> tuple[Out, Stats]:
     (before rounding), by path.
 
   Example:
+    >>> import jax
     >>> dense = nn.Dense(2)
     >>> x = jnp.arange(6.0).reshape(2, 3)
     >>> variables = dense.init(jax.random.key(0), x)

@@ -1,0 +1,141 @@
+"""Tiny networks and short runs for the laws."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress import forward, recipe, tree
+from compress.method import Batch, Ctx, Method, chain
+from tsukiji import settings, train, zoo
+from tsukiji import spec as sp
+from tsukiji.net import Net
+
+TINY = sp.Spec(
+  name='tiny',
+  input_shape=(5, 5, 1),
+  layers=(
+    sp.Conv(name='conv', features=4, kernel=(3, 3), bias=False),
+    sp.Norm(name='norm'),
+    sp.Act(),
+    sp.Flatten(),
+    sp.Dense(name='fc', features=3),
+  ),
+)
+NETWORKS = {
+  'tsukijinet2021': zoo.tsukijinet2021(
+    (10, 10, 1), 3, conv=(4, 4), kernel=3, hidden=(8,)
+  ),
+  'resnet': zoo.resnet((8, 8, 1), 3, widths=(4, 4)),
+  'vgg': zoo.vgg((8, 8, 1), 3, widths=(4,)),
+}
+STEPS = 6
+
+
+def images(spec: sp.Spec, count: int) -> jax.Array:
+  """Return inputs of a network, drawn at random."""
+  generator = np.random.default_rng(1)
+  return jnp.float32(generator.normal(size=(count, *spec.input_shape)))
+
+
+@functools.cache
+def start(spec: sp.Spec) -> dict[str, Any]:
+  """Return variables with nothing at its default, as after training."""
+  shapes = jax.eval_shape(Net(spec).init, jax.random.key(0), images(spec, 1))
+  generator = np.random.default_rng(0)
+
+  def draw(path: tuple[Any, ...], x: jax.ShapeDtypeStruct) -> jax.Array:
+    if path[-1].key in ('scale', 'var'):
+      return jnp.float32(generator.uniform(0.5, 2.0, x.shape))
+    spread = 1 / np.sqrt(np.prod(x.shape[:-1])) if x.ndim > 1 else 0.3
+    return jnp.float32(generator.normal(0.0, spread, x.shape))
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def run(spec: sp.Spec, variables: dict[str, Any], count: int = 32) -> Any:
+  """Return the logits in evaluation mode, and the input statistics."""
+  params = variables['params']
+  dense = {**variables, 'params': tree.decode(params)}
+  return forward.apply(
+    lambda: Net(spec).apply(dense, images(spec, count)), params
+  )
+
+
+@functools.cache
+def calibrated(spec: sp.Spec) -> Ctx:
+  """Return a context that holds whatever a method may look at."""
+  logits, stats = jax.jit(functools.partial(run, spec))(start(spec))
+  batch = Batch(images(spec, len(logits)), jnp.zeros(3), logits, 2 * logits)
+  return Ctx(0, STEPS, jax.random.key(2), None, stats, batch)
+
+
+class Trained(NamedTuple):
+  """A run of a few steps: where it began, its end, how often it was traced."""
+
+  before: Any
+  state: train.State
+  traces: int
+
+
+def plan_of(method: Method) -> train.Plan:
+  """Return a short training run of the tiny network, with weight decay."""
+  chosen = settings.training(optimiser='sgd', lr=0.01, weight_decay=0.1)
+  return train.Plan(
+    TINY,
+    method,
+    train.optimiser(chosen, STEPS),
+    STEPS,
+    teacher=train.predictor(TINY, start(TINY)),
+  )
+
+
+def state_of(plan: train.Plan) -> train.State:
+  """Return the state before the first step, in arrays of its own."""
+  state = train.init_state(plan, start(TINY), 0, calibrated(TINY).stats)
+  return jax.tree.map(jnp.array, state)  # the step donates its argument
+
+
+def fit(method: Method) -> Trained:
+  """Train the tiny network on noise."""
+  traces = []
+
+  def count(params: Any, ctx: Ctx) -> Any:
+    traces.append(ctx.step)
+    return params
+
+  plan = plan_of(chain(method, Method(update=count)))
+  state = state_of(plan)
+  before = jax.tree.map(jnp.array, state.params)
+  step, x = train.make_step(plan), images(TINY, 8 * STEPS)
+  y = jnp.arange(len(x)) % 3
+  for i in range(STEPS):
+    state = step(state, x[8 * i : 8 * i + 8], y[8 * i : 8 * i + 8])
+  return Trained(before, state, len(traces))
+
+
+def one_shot(spec: sp.Spec, text: str) -> dict[str, Any]:
+  """Return the variables of a network compressed without training."""
+  compress, ctx = recipe.parse(text), calibrated(spec)
+
+  @jax.jit
+  def life(params: Any) -> Any:
+    return compress.update(compress.init(params, ctx), ctx._replace(step=STEPS))
+
+  return {**start(spec), 'params': life(start(spec)['params'])}
+
+
+def shapes(params: Any) -> list[Any]:
+  """Return what a compiled step depends on: structure and types."""
+  leaves, treedef = jax.tree.flatten(params)
+  return [treedef, *((x.shape, x.dtype, x.weak_type) for x in leaves)]
+
+
+def assert_same_bits(one: Any, other: Any) -> None:
+  """Compare two trees of arrays, -0 and NaN included."""
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    assert (a.dtype, a.shape) == (b.dtype, b.shape)
+    assert np.asarray(a).tobytes() == np.asarray(b).tobytes()

@@ -1,0 +1,232 @@
+"""Masks: which weights go, how many, and when."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress import prune, schedule, tree
+from compress.method import Ctx
+from compress.prune import Masked
+
+DRAWN = np.random.default_rng(0)
+PARAMS = {
+  'conv': {
+    'bias': jnp.ones(2),
+    'kernel': jnp.float32(DRAWN.normal(size=(3, 3, 4, 2))),
+  },
+  'fc': {'kernel': jnp.float32(2 * DRAWN.normal(size=(8, 9)))},
+}
+TIES = {**PARAMS, 'flat': {'kernel': jnp.full((8, 9), -1.0)}}
+PATHS = ('conv/kernel', 'fc/kernel')
+
+
+def masks(params: Any) -> dict[str, np.ndarray]:
+  """Return what is kept of each weight."""
+  found = tree.find(Masked, params)
+  return {path: np.asarray(node.mask) for path, node in found.items()}
+
+
+def smallest(w: np.ndarray, count: int) -> np.ndarray:
+  """Return True at the smallest weights, the slow and plain way."""
+  order = sorted(range(w.size), key=lambda i: (abs(w.ravel()[i]), i))
+  marks = np.zeros(w.size, bool)
+  marks[order[:count]] = True
+  return marks.reshape(w.shape)
+
+
+@given(sparsity=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=25, deadline=None)
+def test_the_smallest_of_each_layer_go(sparsity: float) -> None:
+  params = prune.weights(sparsity).init(TIES, Ctx())
+  decoded = tree.paths(tree.decode(params))
+  for path, kept in masks(params).items():
+    w = np.asarray(tree.paths(TIES)[path])
+    gone = smallest(w, round(sparsity * w.size))
+    np.testing.assert_array_equal(~kept, gone)
+    np.testing.assert_array_equal(decoded[path], np.where(gone, 0, w))
+
+
+def test_the_smallest_of_all_layers_go() -> None:
+  found = masks(prune.weights(0.7, scope='global').init(PARAMS, Ctx()))
+  flat = np.concatenate([np.ravel(tree.paths(PARAMS)[p]) for p in PATHS])
+  kept = np.concatenate([found[path].ravel() for path in PATHS])
+  np.testing.assert_array_equal(~kept, smallest(flat, round(0.7 * flat.size)))
+  # The weights of 'fc' are larger, so the ranking spares them.
+  assert found['fc/kernel'].mean() > 0.45 > 0.15 > found['conv/kernel'].mean()
+
+
+@given(sparsity=st.floats(0, 1, exclude_max=True), floor=st.floats(0, 0.5))
+@settings(max_examples=25, deadline=None)
+def test_a_global_ranking_is_exact_and_empties_nothing(
+  sparsity: float, floor: float
+) -> None:
+  sizes = {'conv/kernel': 72, 'fc/kernel': 72, 'flat/kernel': 72}
+  left = 216 - round(sparsity * 216)
+  least = max(1, round(floor * 72))
+  compress = prune.weights(sparsity, scope='global', floor=floor)
+  if 3 * least > left:
+    with pytest.raises(ValueError, match=f'at most {left} of 216'):
+      compress.init(TIES, Ctx())
+    return
+  counts = {
+    p: int(m.sum()) for p, m in masks(compress.init(TIES, Ctx())).items()
+  }
+  assert sum(counts.values()) == left
+  assert all(least <= counts[path] <= size for path, size in sizes.items())
+
+
+def test_ties_go_by_index() -> None:
+  params = {'w': jnp.full((2, 4), -3.0)}
+  kept = masks(prune.weights(0.375).init(params, Ctx()))['w']
+  assert kept.ravel().tolist() == [False] * 3 + [True] * 5
+
+
+def test_biases_are_left_alone() -> None:
+  params = prune.weights(0.9).init(PARAMS, Ctx())
+  assert params['conv']['bias'] is PARAMS['conv']['bias']
+
+
+def test_a_floor_guards_every_array() -> None:
+  params = {
+    'high': 1 + jnp.arange(90.0).reshape(9, 10),
+    'low': jnp.full((2, 5), 1e-3),
+  }
+  for floor, left in ((0.0, 1), (0.01, 1), (0.2, 2), (0.5, 5)):
+    compress = prune.weights(0.4, scope='global', floor=floor)
+    found = masks(compress.init(params, Ctx()))
+    assert found['low'].sum() == left
+    assert found['high'].sum() == 60 - left
+
+
+def test_a_floor_without_room_is_refused() -> None:
+  compress = prune.weights(0.995, scope='global')
+  with pytest.raises(ValueError, match=r'at most 1 of 144 .* leaves 2 in 2'):
+    compress.init(PARAMS, Ctx())
+  # What is left per layer is no concern of a ranking by layer.
+  assert masks(prune.weights(0.995).init(PARAMS, Ctx()))
+
+
+def test_random_masks_do_not_look_at_the_weights() -> None:
+  compress = prune.weights(0.5, score='random')
+  ctx = Ctx(key=jax.random.key(0))
+  found = masks(compress.init(PARAMS, ctx))
+  flipped = jax.tree.map(lambda x: 1 / x, PARAMS)
+  for path, kept in masks(compress.init(flipped, ctx)).items():
+    np.testing.assert_array_equal(kept, found[path])
+    assert kept.sum() == kept.size // 2
+  assert np.any(found['fc/kernel'].ravel() != found['conv/kernel'].ravel())
+
+
+@functools.cache
+def gradual(scope: str, steps: int) -> list[dict[str, np.ndarray]]:
+  """Return the masks of every step of a run whose weights keep moving."""
+  compress = prune.weights(
+    0.77, scope=scope, schedule=schedule.cubic(0.1, 0.6), floor=0.1
+  )
+
+  @jax.jit
+  def step(params: Any, at: jax.Array, key: jax.Array) -> Any:
+    drawn = tree.map_arrays(
+      lambda path, w: jax.random.normal(
+        jax.random.fold_in(key, len(path)), w.shape
+      ),
+      params,
+    )
+    return compress.update(drawn, Ctx(at, steps))
+
+  params = compress.init(PARAMS, Ctx(0, steps))
+  history = [masks(params)]
+  for at, key in enumerate(jax.random.split(jax.random.key(1), steps), 1):
+    params = step(params, at, key)
+    history.append(masks(params))
+  return history
+
+
+@pytest.mark.parametrize('scope', ['layer', 'global'])
+def test_gradual_pruning_is_exact_at_the_end(scope: str) -> None:
+  history = gradual(scope, 25)
+  assert all(kept.all() for kept in history[0].values())
+  if scope == 'layer':
+    for path, kept in history[-1].items():
+      assert np.sum(~kept) == round(0.77 * kept.size), path
+  else:
+    assert sum(np.sum(~k) for k in history[-1].values()) == round(0.77 * 144)
+  assert all(kept.mean() >= 0.09 for kept in history[-1].values())
+
+
+@pytest.mark.parametrize('scope', ['layer', 'global'])
+def test_what_is_pruned_stays_pruned(scope: str) -> None:
+  history = gradual(scope, 25)
+  counts = [sum(int(kept.sum()) for kept in at.values()) for at in history]
+  assert counts == sorted(counts, reverse=True)
+  # Pruning begins after a tenth of the run and ends at three fifths.
+  assert counts[2] == counts[0] > counts[4] > counts[10] > counts[15]
+  assert counts[15] == counts[25]
+  for before, after in zip(history, history[1:], strict=False):
+    for path, kept in after.items():
+      assert not np.any(kept & ~before[path])
+
+
+def test_masks_change_a_hundred_times_at_most() -> None:
+  steps = 1000
+  compress = prune.weights(0.9, schedule=schedule.cubic(0.0, 1.0))
+  changed = jax.jit(
+    jax.vmap(lambda at: compress.update(start, Ctx(at, steps))['w'].mask.sum())
+  )
+  start = {'w': Masked(PARAMS['fc']['kernel'], jnp.ones((8, 9), bool))}
+  left = np.asarray(changed(jnp.arange(1, steps + 1)))
+  due = np.flatnonzero(left < 72) + 1
+  # Every tenth step, give or take the rounding of the fraction done.
+  assert 90 <= len(due) <= prune.UPDATES
+  assert due[-1] == steps
+  assert left[-1] == 72 - round(0.9 * 72)
+
+
+def test_one_shot_masks_are_not_touched() -> None:
+  compress = prune.weights(0.5)
+  params = compress.init(PARAMS, Ctx())
+  moved = tree.map_arrays(lambda _, w: -w[::-1], params)
+  assert compress.update(moved, Ctx(1, 1)) is moved
+
+
+def test_pruned_weights_get_no_gradient() -> None:
+  node = prune.weights(0.5).init(PARAMS, Ctx())['fc']['kernel']
+  grad = jax.grad(lambda w: jnp.sum(node.replace(w=w).decode(None) ** 3))(
+    node.w
+  )
+  np.testing.assert_allclose(grad, 3 * node.w**2 * node.mask, rtol=1e-6)
+
+
+@pytest.mark.parametrize('sparsity', [1.0, -0.1, 1.5, math.nan, math.inf])
+def test_impossible_sparsities_are_refused(sparsity: float) -> None:
+  with pytest.raises(ValueError, match=rf'in \[0, 1\), got {sparsity!r}'):
+    prune.weights(sparsity)
+
+
+@pytest.mark.parametrize(
+  ('wrong', 'message'),
+  [
+    ({'scope': 'network'}, "a scope of layer, global, got 'network'"),
+    ({'score': 'taylor'}, "a score of magnitude, random, got 'taylor'"),
+    ({'schedule': 'cubic'}, "a schedule, got 'cubic'"),
+    ({'schedule': 0.5}, 'a schedule, got 0.5'),
+    ({'floor': -0.1}, 'a floor in .*, got -0.1'),
+    ({'floor': math.nan}, 'a floor in .*, got nan'),
+  ],
+)
+def test_unknown_choices_are_refused(wrong: Any, message: str) -> None:
+  with pytest.raises(ValueError, match=f'prune.weights: expected {message}'):
+    prune.weights(0.5, **wrong)
+
+
+def test_pruning_twice_is_refused() -> None:
+  once = prune.weights(0.5).init(PARAMS, Ctx())
+  with pytest.raises(ValueError, match='a mask at conv/kernel'):
+    prune.weights(0.2).init(once, Ctx())

@@ -1,0 +1,255 @@
+"""Grids against NumPy, and the gradient that goes straight through them."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress import quantize, tree
+from compress.method import Ctx
+from compress.quantize import Inputs, Quantized, Quantizing
+
+BITS = st.integers(2, 16)
+W = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)
+X = np.linspace(-4.0, 7.0, 641, dtype=np.float32)
+PARAMS = {'fc': {'bias': jnp.ones(5), 'kernel': jnp.asarray(W)}}
+
+
+def jacob(x: np.ndarray, a: float, b: float, bits: int) -> np.ndarray:
+  """Return equation 12 of arXiv 1712.05877 in doubles, its range nudged."""
+  levels = 2**bits
+  a, b = min(a, 0.0), max(b, 0.0)
+  step = (b - a) / (levels - 1)
+  below = round(-a / step)  # levels under 0
+  a, b = -below * step, (levels - 1 - below) * step
+  return np.round((np.clip(x.astype(float), a, b) - a) / step) * step + a
+
+
+def off_ties(x: np.ndarray, step: float) -> np.ndarray:
+  """Return where float32 and doubles must round alike."""
+  return np.abs(np.abs(x / step) % 1 - 0.5) > 1e-2
+
+
+@given(
+  low=st.floats(-5, 2, width=32), span=st.floats(0.5, 9, width=32), bits=BITS
+)
+@settings(max_examples=50, deadline=None)
+def test_inputs_are_rounded_as_in_the_paper(
+  low: float, span: float, bits: int
+) -> None:
+  high = low + span
+  found = quantize.affine(X, jnp.float32(low), jnp.float32(high), bits)
+  want = jacob(X, low, high, bits)
+  step = (max(high, 0.0) - min(low, 0.0)) / (2**bits - 1)
+  sure = off_ties(X, step) if bits <= 10 else np.zeros(X.shape, bool)
+  # Doubles may round a tie the other way: by one step, and never by more.
+  error = np.abs(found - want)
+  assert np.all(error <= 1.001 * step + 1e-5)
+  assert np.all(error[sure] <= 1e-5)
+  assert len(np.unique(found)) <= 2**bits
+
+
+def test_the_grid_of_a_worked_example() -> None:
+  # Steps of 1 from -1 to 2; the range [-0.9, 2.1] is nudged to them.
+  x = jnp.array([-9.0, -0.9, -0.4, 0.0, 0.4, 1.4, 1.6, 9.0])
+  found = quantize.affine(x, jnp.float32(-0.9), jnp.float32(2.1), 2)
+  assert found.tolist() == [-1.0, -1.0, 0.0, 0.0, 0.0, 1.0, 2.0, 2.0]
+
+
+@given(
+  low=st.floats(-(2.0**99), 2.0**99, width=32),
+  high=st.floats(-(2.0**99), 2.0**99, width=32),
+  bits=BITS,
+)
+@settings(max_examples=50, deadline=None)
+def test_zero_is_on_every_grid(low: float, high: float, bits: int) -> None:
+  low, high = min(low, high), max(low, high)
+  x = jnp.array([0.0, low, high])
+  found = quantize.affine(x, jnp.float32(low), jnp.float32(high), bits)
+  assert float(found[0]) == 0.0
+  assert np.all(np.isfinite(found))
+
+
+@pytest.mark.parametrize(
+  ('seen', 'want'),
+  [
+    ((0.0, 0.0), [0.0, 1.0]),  # an input that was always 0: steps of 1
+    ((3.0, 3.0), [0.0, 0.8]),  # constant above 0: from 0 to 3
+    ((-3.0, -3.0), [-0.8, 0.0]),
+    ((1e-42, 1e-42), [0.0, 1.0]),  # its step is no longer a float32
+  ],
+)
+def test_constant_inputs_have_a_grid(
+  seen: tuple[float, float], want: list[float]
+) -> None:
+  found = quantize.affine(
+    jnp.array([-0.75, 0.75]), *map(jnp.float32, seen), bits=4
+  )
+  np.testing.assert_allclose(found, want, rtol=1e-6)
+
+
+def test_inputs_pass_gradients_inside_their_range() -> None:
+  low, high, bits = -1.0, 3.0, 3
+  grad = jax.vmap(jax.grad(lambda x: quantize.affine(x, low, high, bits)))(X)
+  step = (high - low) / (2**bits - 1)
+  below = round(-low / step)
+  ends = (-below * step, (2**bits - 1 - below) * step)
+  # The surrogate is the clip alone, and its slope is found by differences.
+  h = 1e-3
+  slope = (np.clip(X + h, *ends) - np.clip(X - h, *ends)) / (2 * h)
+  away = np.min(np.abs(X[:, None] - np.array(ends)), axis=1) > 2 * h
+  np.testing.assert_allclose(grad[away], slope[away], atol=1e-3)
+  assert {0.0, 1.0} == set(np.asarray(grad)[away].tolist())
+
+
+def test_weights_pass_gradients_everywhere() -> None:
+  weight = np.random.default_rng(1).normal(size=W.shape).astype(np.float32)
+
+  def loss(w: Any) -> Any:
+    return jnp.sum(weight * Quantizing(w, None, 3).decode(None))
+
+  np.testing.assert_array_equal(jax.grad(loss)(jnp.asarray(W)), weight)
+
+
+# A CPU takes subnormal numbers for 0 on the way.
+numbers = st.floats(-100, 100, width=32, allow_subnormal=False)
+
+
+@given(grid=numbers, x=numbers)
+@settings(max_examples=30, deadline=None)
+def test_straight_through_changes_no_bit(grid: float, x: float) -> None:
+  value, slope = jax.value_and_grad(
+    lambda x: quantize.straight_through(jnp.float32(grid), x)
+  )(jnp.float32(x))
+  assert float(value) == grid
+  assert float(slope) == 1.0
+
+
+@given(bits=BITS, scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e30]))
+@settings(max_examples=25, deadline=None)
+def test_weights_are_rounded_per_channel(bits: int, scale: float) -> None:
+  w = W * np.float32(scale) * np.array([1, 10, 0.1, 3, 7], np.float32)
+  node = Quantizing(jnp.asarray(w), None, bits)
+  top = 2 ** (bits - 1) - 1
+  steps = np.abs(w.astype(float)).max(axis=(0, 1, 2)) / top
+  decoded = np.asarray(node.decode(None), float)
+  assert np.all(np.abs(decoded - w) <= steps * (0.5 + 1e-2))
+  ratio = w.astype(float) / steps
+  sure = np.abs(np.abs(ratio) % 1 - 0.5) > 1e-2
+  np.testing.assert_allclose(
+    (decoded / steps)[sure], np.round(ratio)[sure], atol=1e-2
+  )
+  # The largest weight of a channel is an end of its grid.
+  np.testing.assert_allclose(
+    np.abs(decoded).max(axis=(0, 1, 2)), steps * top, rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('tiny', [0.0, 1e-38, 1e-42])
+def test_channels_without_size_decode_to_zero(tiny: float) -> None:
+  w = jnp.asarray(W).at[..., 2].set(tiny).at[0, 0, 0, 2].set(0.0)
+  for bits in (2, 8, 16):
+    node = Quantizing(w, None, bits)
+    assert np.all(np.abs(node.decode(None)[..., 2]) <= tiny)
+    assert np.all(np.isfinite(node.freeze().decode(None)))
+
+
+@given(bits=BITS)
+@settings(max_examples=15, deadline=None)
+def test_codes_are_integers_of_their_width(bits: int) -> None:
+  node = Quantizing(jnp.asarray(W), None, bits)
+  frozen = node.freeze()
+  assert frozen.codes.dtype == (jnp.int8 if bits <= 8 else jnp.int16)
+  assert int(jnp.abs(frozen.codes.astype(int)).max()) == 2 ** (bits - 1) - 1
+  assert frozen.scale.shape == (5,)
+  np.testing.assert_array_equal(frozen.decode(None), node.decode(None))
+
+
+def test_codes_take_masks_and_gains() -> None:
+  node = Quantizing(jnp.asarray(W), None, 8).freeze()
+  mask = W > 0
+  zeroed = node.zeroed(mask)
+  np.testing.assert_array_equal(
+    zeroed.decode(None), np.where(mask, node.decode(None), 0)
+  )
+  gain = np.array([1, 2, -4, 0.5, 0], np.float32)  # exact in binary
+  np.testing.assert_array_equal(
+    node.scaled(gain).decode(None), node.decode(None) * gain
+  )
+  np.testing.assert_array_equal(node.scaled(gain).codes, node.codes)
+
+
+def test_ranges_follow_an_exponential_mean() -> None:
+  ranges = np.random.default_rng(2).normal(size=(20, 2)).astype(np.float32)
+  ranges.sort(axis=1)
+  compress = quantize.grid(8, 8, momentum=0.9)
+  params = compress.init(PARAMS, Ctx(stats={'fc/kernel': ranges[0]}))
+  want = ranges[0].astype(float)
+  for seen in ranges[1:]:
+    stats = {'fc/kernel': seen, 'elsewhere/kernel': 9 * seen}
+    params = compress.update(params, Ctx(stats=stats))
+    want = 0.9 * want + 0.1 * seen
+  inputs = params['fc']['kernel'].inputs
+  np.testing.assert_allclose([inputs.low, inputs.high], want, rtol=1e-5)
+  assert inputs.bits == 8
+  kept = compress.update(params, Ctx(stats={}))['fc']['kernel'].inputs
+  assert kept is inputs
+
+
+def test_int8_is_a_grid_of_eight_bits() -> None:
+  stats = {'fc/kernel': jnp.array([-1.0, 2.0])}
+  one = quantize.int8().init(PARAMS, Ctx(stats=stats))
+  other = quantize.grid(8, 8).init(PARAMS, Ctx(stats=stats))
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  assert one['fc']['kernel'].bits == one['fc']['kernel'].inputs.bits == 8
+  assert one['fc']['bias'] is PARAMS['fc']['bias']
+
+
+def test_inputs_stay_float_unless_asked() -> None:
+  node = quantize.grid(4).init(PARAMS, Ctx())['fc']['kernel']
+  assert node.inputs is None
+  assert node.meet(X) is X
+  after = quantize.grid(4).update({'fc': node}, Ctx(stats={'fc': jnp.ones(2)}))
+  assert after['fc'].inputs is None
+
+
+@pytest.mark.parametrize('bits', [0, 1, 17, 33, -8, 2.5, 8.0, '8', None, True])
+def test_impossible_widths_are_refused(bits: Any) -> None:
+  with pytest.raises(ValueError, match='weight_bits from 2 to 16, got'):
+    quantize.grid(bits)
+  if bits:  # 0 leaves the inputs alone
+    with pytest.raises(ValueError, match='activation_bits from 2 to 16, got'):
+      quantize.grid(8, bits)
+
+
+@pytest.mark.parametrize('momentum', [-0.1, 1.1, math.nan])
+def test_impossible_momenta_are_refused(momentum: float) -> None:
+  with pytest.raises(ValueError, match=r'a momentum in \[0, 1\], got'):
+    quantize.int8(momentum=momentum)
+
+
+def test_missing_statistics_are_named() -> None:
+  with pytest.raises(ValueError, match=r'at fc/kernel.*got \[\].*Ctx\(stats'):
+    quantize.int8().init(PARAMS, Ctx())
+  with pytest.raises(ValueError, match="fc/kernel.*got .'other/kernel'"):
+    stats = {'other/kernel': jnp.zeros(2)}
+    quantize.int8().init(PARAMS, Ctx(stats=stats))
+
+
+@pytest.mark.parametrize('frozen', [False, True])
+def test_quantizing_twice_is_refused(frozen: bool) -> None:
+  once = quantize.grid(8).init(PARAMS, Ctx())
+  once = tree.freeze(once) if frozen else once
+  assert tree.find(Quantized if frozen else Quantizing, once)
+  with pytest.raises(ValueError, match='a grid at fc/kernel'):
+    quantize.grid(4).init(once, Ctx())
+
+
+def test_a_range_is_rounded_to_the_bits_it_holds() -> None:
+  grid = Inputs(jnp.float32(0.0), jnp.float32(7.0), 3)
+  assert grid.round(jnp.array([2.4, 2.6, 8.0])).tolist() == [2.0, 3.0, 7.0]
