@@ -23,15 +23,16 @@ def run() -> None:
   try:
     config = _CONFIG.value
     settings.check(config)
-    file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
-    named = f'runs/{file.stem}-{workdir.digest(config)}'
-    folder = pathlib.Path(_WORKDIR.value or named)
+    file = config_flags.get_config_filename(flags.FLAGS['config'])
+    name = f'{pathlib.Path(file).stem}-{workdir.digest(config)}'
+    folder = pathlib.Path(_WORKDIR.value or f'runs/{name}')
     if config.distributed:
       jax.distributed.initialize()
     prepared = experiment.prepare(config, folder)
     workdir.claim(folder, config)
     stop.listen()
-    tasks.TASKS[config.task](prepared, Console())
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    tasks.TASKS[config.task](prepared, console)
   except stop.Stopped as e:
     sys.exit(128 + e.signum)
   except (ValueError, OSError, FloatingPointError) as e:

@@ -18,8 +18,8 @@ def get_config(arg: str = '') -> ConfigDict:
   config.networks = {
     name: settings.network(name) for name in ('tsukijinet', 'tsukijinet2021')
   }
-  config.train = settings.training(epochs=30, batch_size=64)
-  config.finetune = settings.training(epochs=15, batch_size=64, lr=1e-3)
+  config.train = settings.training(epochs=15, batch_size=64)
+  config.finetune = settings.training(epochs=8, batch_size=64, lr=2e-3)
   pruned = 'prune.weights(0.9, scope="global", schedule=cubic(0.0, 0.5))'
   config.recipes = {
     'prune90': settings.compression(pruned, 'prune'),

@@ -99,6 +99,9 @@ def test_only_leaves_the_rest_alone() -> None:
 def test_only_matches_whole_paths() -> None:
   with pytest.raises(ValueError, match="got 'fc'.*nearest: fc/kernel"):
     only('fc', adding(1.0)).init(PARAMS, Ctx())
+  twins = {'kernel': jnp.ones((2, 2)), 'kernel_2': jnp.ones((2, 2))}
+  after = only('kernel', adding(1.0)).init(twins, Ctx())
+  assert [float(x[0, 0]) for x in after.values()] == [2.0, 1.0]
   # A bias is in the tree, but it is no weight that a method could take.
   with pytest.raises(ValueError, match='conv/kernel, fc/kernel'):
     only('fc/bias', adding(1.0)).init(PARAMS, Ctx())

@@ -117,7 +117,7 @@ def through(
   return x
 
 
-@settings(PATIENT, max_examples=25)
+@settings(PATIENT, max_examples=20)
 @given(specs())
 def test_outputs_are_those_of_loops(spec: Spec) -> None:
   found, x = variables(spec), images(spec, 2) / np.float32(100)

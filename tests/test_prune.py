@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import prune, schedule, tree
-from compress.method import Ctx
+from compress import prune, quantize, schedule, tree
+from compress.method import Ctx, chain
 from compress.prune import Masked
 
 DRAWN = np.random.default_rng(0)
@@ -172,6 +172,17 @@ def test_what_is_pruned_stays_pruned(scope: str) -> None:
   for before, after in zip(history, history[1:], strict=False):
     for path, kept in after.items():
       assert not np.any(kept & ~before[path])
+
+
+def test_weights_are_ranked_before_their_grid() -> None:
+  # Two bits leave three values: ranking those would go by index alone.
+  late = prune.weights(0.4, schedule=schedule.cubic(0.0, 0.5))
+  both = chain(late, quantize.grid(2))
+  params = both.update(both.init(PARAMS, Ctx(0, 4)), Ctx(4, 4))
+  w = np.asarray(PARAMS['fc']['kernel'])
+  np.testing.assert_array_equal(
+    ~masks(params)['fc/kernel'], smallest(w, round(0.4 * w.size))
+  )
 
 
 def test_masks_change_a_hundred_times_at_most() -> None:

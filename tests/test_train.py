@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import logging
+import logging.handlers
 import os
 import pathlib
 import subprocess
@@ -275,15 +275,13 @@ def test_evaluate_meets_grids_and_masks() -> None:
 
 
 def test_a_predictor_is_the_network_as_it_is_served() -> None:
-  split = examples(6)
-  _, state = begin(NET, sgd(), 1, METHOD)
-  found = {'params': state.params, 'batch_stats': state.batch_stats}
-  predict = jax.jit(train.predictor(NET, found))
-  logits = np.asarray(predict(split.x))
-  score = train.evaluate(NET, found, split)
+  _, state = begin(DENSE, sgd(), 1, METHOD)
+  found, split = {'params': state.params, 'batch_stats': {}}, examples(6)
+  logits = np.asarray(jax.jit(train.predictor(DENSE, found))(split.x))
+  score = train.evaluate(DENSE, found, split)
   assert score.accuracy == np.mean(logits.argmax(1) == split.y)
-  rounded = np.asarray(jax.jit(Net(NET).apply)(variables(NET), split.x))
-  assert not np.array_equal(logits, rounded)
+  plain = jax.jit(Net(DENSE).apply)(variables(DENSE), split.x)
+  assert not np.array_equal(logits, plain)
 
 
 def test_calibrate_is_the_range_of_each_input() -> None:
@@ -311,28 +309,17 @@ def test_calibrate_is_the_range_of_each_input() -> None:
     )
 
 
-class Messages(logging.Handler):
-  """A list of what is logged."""
-
-  def __init__(self) -> None:
-    super().__init__()
-    self.found: list[str] = []
-
-  def emit(self, record: logging.LogRecord) -> None:
-    self.found.append(record.getMessage())
-
-
 @functools.cache
 def short_run() -> tuple[dict[str, np.ndarray], list[str]]:
   """Take five steps with dropout, norms, masks and grids, and log them."""
   plan, state = begin(NET, sgd(label_smoothing=0.1), 5, METHOD)
   order = {'batch_size': 16, 'seed': 3, 'augment': ('flip', 'shift')}
-  messages = Messages()
-  logging.getLogger('jax').addHandler(messages)
+  log = logging.handlers.BufferingHandler(10**6)
+  logging.getLogger('jax').addHandler(log)
   with jax.log_compiles():
     state = train.run_steps(plan, state, examples(40), 5, **order)
-  logging.getLogger('jax').removeHandler(messages)
-  return arrays(state), messages.found
+  logging.getLogger('jax').removeHandler(log)
+  return arrays(state), [record.getMessage() for record in log.buffer]
 
 
 def test_a_run_traces_and_compiles_its_step_once() -> None:
