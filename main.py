@@ -24,8 +24,7 @@ def run() -> None:
     config = _CONFIG.value
     settings.check(config)
     file = config_flags.get_config_filename(flags.FLAGS['config'])
-    name = f'{pathlib.Path(file).stem}-{workdir.digest(config)}'
-    folder = pathlib.Path(_WORKDIR.value or f'runs/{name}')
+    folder = pathlib.Path(_WORKDIR.value or workdir.named(file, config))
     if config.distributed:
       jax.distributed.initialize()
     prepared = experiment.prepare(config, folder)

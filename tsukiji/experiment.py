@@ -5,22 +5,24 @@ from the same dense network. Every cell is resumable and leaves an artefact
 and a row.
 """
 
+import functools
 import itertools
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from compress import recipe
 from tsukiji import batches, data, settings, train, workdir, zoo
-from tsukiji.data import Data
+from tsukiji.data import Data, Split
 from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.lower import Variables, lower
 from tsukiji.fit import Run, Tell, fit
 from tsukiji.measure import cost, energy
-from tsukiji.spec import Spec
-from tsukiji.train import Plan
+from tsukiji.spec import Spec, output_shape
+from tsukiji.train import Plan, State
 from tsukiji.workdir import Row
 
 Job = tuple[str, int]  # network, seed
@@ -88,17 +90,24 @@ def load_data(config: ConfigDict) -> Data:
 
 
 def _try_methods(experiment: Experiment, network: str) -> None:
-  """Apply each recipe to fresh weights: mistakes show before training."""
-  spec = experiment.specs[network]
-  split = experiment.data.train
-  variables = train.init_variables(spec, 0)
-  stats = train.calibrate(spec, variables, split, examples=8)
-  for name in _recipes_of_any_seed(experiment.config, network):
-    item = experiment.config.recipes[name]
-    plan = _plan(spec, item.method, experiment.config.finetune, 1, variables)
+  """Trace one step of each recipe: mistakes show before training."""
+  config, spec = experiment.config, experiment.specs[network]
+  x, y = (part[:8] for part in experiment.data.train)
+  size = output_shape(spec)
+
+  def start(plan: Plan, variables: Variables) -> State:
+    stats = train.calibrate(spec, variables, Split(x, y))
+    return train.init_state(plan, variables, 0, stats)
+
+  for name in _recipes_of_any_seed(config, network):
+    method = config.recipes[name].method
+    plan = _plan(spec, method, config.finetune, 1, None)._replace(
+      teacher=lambda x: jnp.zeros((len(x), *size))
+    )
     try:
-      state = train.init_state(plan, variables, 0, stats)
-      jax.eval_shape(train.make_step(plan), state, split.x[:8], split.y[:8])
+      begin = functools.partial(start, plan)
+      state = jax.eval_shape(begin, train.shapes(spec))
+      jax.eval_shape(train.make_step(plan), state, x, y)
     except ValueError as e:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
 

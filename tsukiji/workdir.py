@@ -33,6 +33,11 @@ def digest(config: ConfigDict) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def named(file: str, config: ConfigDict) -> str:
+  """Return the folder of an experiment that was given none."""
+  return f'runs/{pathlib.Path(file).stem}-{digest(config)}'
+
+
 def claim(folder: pathlib.Path, config: ConfigDict) -> None:
   """Make the folder this experiment's, or find that it already is.
 
