@@ -21,7 +21,7 @@ _DEBUG = flags.DEFINE_boolean('debug', False, 'Show where an error came from.')
 def run() -> None:
   """Check everything, then do what `config.task` says."""
   try:
-    config = _CONFIG.value
+    config = _CONFIG.value.lock()
     settings.check(config)
     file = config_flags.get_config_filename(flags.FLAGS['config'])
     folder = pathlib.Path(_WORKDIR.value or workdir.named(file, config))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from compress import forward, recipe, tree
 from compress.method import Batch, Ctx, Method, chain
@@ -70,6 +71,21 @@ def calibrated(spec: sp.Spec) -> Ctx:
   logits, stats = jax.jit(functools.partial(run, spec))(start(spec))
   batch = Batch(images(spec, len(logits)), jnp.zeros(3), logits, 2 * logits)
   return Ctx(0, STEPS, jax.random.key(2), None, stats, batch)
+
+
+@struct.dataclass
+class Offset(tree.Compressed):
+  """A weight beside one that is held, both as large as weights are."""
+
+  trainable = ('w',)
+  inner = ('w',)
+  w: Any
+  base: jax.Array
+
+  def decode(self, key: jax.Array | None) -> jax.Array:
+    """Return the sum."""
+    del key
+    return self.w + self.base
 
 
 class Trained(NamedTuple):

@@ -26,7 +26,7 @@ class Block(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Return `x` beside what became of it."""
     y = nn.relu(self.shared(x))
-    y = nn.relu(self.shared(y))
+    y = nn.relu(self.shared(-3 * y))
     return jnp.concatenate([x + self.last(y), x], axis=-1)
 
 
@@ -34,11 +34,11 @@ class User(nn.Module):
   """A network nobody wrote for this library."""
 
   @nn.compact
-  def __call__(self, x: jax.Array, scale: float = 1.0) -> jax.Array:
+  def __call__(self, x: jax.Array) -> jax.Array:
     """Return logits."""
     x = Block(name='block')(nn.Dense(4, name='first')(x))
     x = nn.LayerNorm()(x)
-    return nn.DenseGeneral(3, name='out')(scale * x)
+    return nn.DenseGeneral(3, name='out')(x)
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def by_hand(
 
   x = dense('first', np.asarray(x, float))
   y = np.maximum(dense('block/shared', x), 0)
-  y = np.maximum(dense('block/shared', y), 0)
+  y = np.maximum(dense('block/shared', -3 * y), 0)
   x = np.concatenate([x + dense('block/last', y), x], axis=-1)
   centred = x - x.mean(axis=-1, keepdims=True)
   norm = plain['LayerNorm_0']
@@ -129,13 +129,25 @@ def test_grids_end_with_the_call(variables: Any) -> None:
   np.testing.assert_array_equal(after, before)
 
 
-def test_other_arguments_pass_through(variables: Any) -> None:
-  params = variables['params']
-  (y, extra), _ = forward.apply(
-    lambda: (User().apply(variables, X, scale=2.0), 'anything'), params
+class Gained(nn.Module):
+  """A layer with arguments beside its input."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array, gain: float, *, shift: float) -> jax.Array:
+    """Return the product, changed by the arguments."""
+    return gain * (x @ self.param('kernel', nn.zeros, (4, 2))) + shift
+
+
+def test_other_arguments_pass_through() -> None:
+  variables = {'params': {'kernel': jnp.ones((4, 2))}}
+  (y, extra), stats = forward.apply(
+    lambda: (Gained().apply(variables, X, 2.0, shift=1.0), 'anything'),
+    variables['params'],
   )
-  np.testing.assert_array_equal(y, User().apply(variables, X, 2.0))
+  want = 2 * np.asarray(X).sum(axis=1, keepdims=True) + np.ones((1, 2))
+  np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-6)
   assert extra == 'anything'
+  assert stats['kernel'].tolist() == [X.min(), X.max()]
 
 
 def test_a_module_may_be_the_whole_network() -> None:

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
 from compress import method, prune, recipe, tree
 from compress.method import Ctx, Method, chain, only
@@ -24,6 +23,7 @@ from tests.runs import (
   NETWORKS,
   STEPS,
   TINY,
+  Offset,
   Trained,
   assert_same_bits,
   calibrated,
@@ -329,21 +329,6 @@ def test_compiled_frozen_networks_give_the_same_logits() -> None:
 
 
 # Training moves what is trainable and nothing else.
-
-
-@struct.dataclass
-class Offset(tree.Compressed):
-  """A weight beside one that is held, both as large as weights are."""
-
-  trainable = ('w',)
-  inner = ('w',)
-  w: Any
-  base: jax.Array
-
-  def decode(self, key: jax.Array | None) -> jax.Array:
-    """Return the sum."""
-    del key
-    return self.w + self.base
 
 
 def test_held_fields_do_not_move() -> None:

@@ -61,7 +61,7 @@ def test_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
   names: dict[str, Any] = {}
   for block in CODE:
     exec(block, names)
-  assert np.shape(names['logits']) == (3, 5)
+  assert np.shape(names['logits']) == (3, 3)
   low = names['lowrank'](2).init({'fc': np.ones((4, 3), np.float32)}, None)
   assert low['fc'].u.shape == (4, 2)
   np.testing.assert_allclose(low['fc'].decode(None), 1, rtol=1e-5)
