@@ -116,7 +116,7 @@ class Quantizing(Compressed):
   def decode(self, key: Key | None) -> Array:
     """Return the weight on its grid, with a straight-through gradient."""
     del key
-    scale = symmetric_scale(jax.lax.stop_gradient(self.w), self.bits)
+    scale = symmetric_scale(self.w, self.bits)
     return straight_through(encode(self.w, scale, self.bits) * scale, self.w)
 
   def meet(self, x: Array) -> Array:
