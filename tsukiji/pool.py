@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
@@ -132,12 +134,16 @@ def _start_worker(free: Any, halt: Event, parent: int) -> None:
   if hasattr(os, 'sched_setaffinity'):
     os.sched_setaffinity(0, {free.get()})
 
-  def orphaned() -> int | None:
-    gone = halt.is_set() or os.getppid() != parent
-    return signal.SIGTERM if gone else None
-
   stop.listen()
-  stop.watch(orphaned)
+  stop.watch(lambda: signal.SIGTERM if halt.is_set() else None)
+  threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+  """End this process, busy or idle, when the one that started it is gone."""
+  while os.getppid() == parent:
+    time.sleep(0.5)
+  os._exit(1)
 
 
 def _work(experiment: Experiment, job: Job, told: Any) -> None:
