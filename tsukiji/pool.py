@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.managers import SyncManager
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -86,7 +87,9 @@ def _run_pool(
 ) -> None:
   os.environ.update(KEEP_MEMORY)
   context = multiprocessing.get_context('spawn')
-  with context.Manager() as manager:
+  manager = SyncManager(ctx=context)
+  manager.start(_watch_parent, (os.getpid(),))
+  with manager:
     told, free = manager.Queue(), manager.Queue()
     mine, halt = cores(), context.Event()
     for i in range(workers):
@@ -136,6 +139,10 @@ def _start_worker(free: Any, halt: Event, parent: int) -> None:
 
   stop.listen()
   stop.watch(lambda: signal.SIGTERM if halt.is_set() else None)
+  _watch_parent(parent)
+
+
+def _watch_parent(parent: int) -> None:
   threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
