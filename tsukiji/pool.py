@@ -150,7 +150,7 @@ def _follow(parent: int) -> None:
   """End this process, busy or idle, when the one that started it is gone."""
   while os.getppid() == parent:
     time.sleep(0.5)
-  os._exit(1)
+  os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _work(experiment: Experiment, job: Job, told: Any) -> None:
