@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from tsukiji import experiment, settings, stop, tasks, workdir
+from tsukiji import experiment, stop, tasks, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/quickstart.py')
 _WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the experiment.')
@@ -22,11 +22,8 @@ def run() -> None:
   """Check everything, then do what `config.task` says."""
   try:
     config = _CONFIG.value.lock()
-    settings.check(config)
     file = config_flags.get_config_filename(flags.FLAGS['config'])
     folder = pathlib.Path(_WORKDIR.value or workdir.named(file, config))
-    if config.distributed:
-      jax.distributed.initialize()
     prepared = experiment.prepare(config, folder)
     workdir.claim(folder, config)
     stop.listen()

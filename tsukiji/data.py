@@ -9,14 +9,14 @@ import contextlib
 import hashlib
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsukiji import data_tfds, sources
-from tsukiji.sources import Raw, require
+from tsukiji import data_tfds, files, sources
+from tsukiji.errors import expect
+from tsukiji.sources import Raw
 
 
 class Split(NamedTuple):
@@ -141,9 +141,9 @@ def hold_out(
   ok = (fraction or count.is_integer()) and 1 <= round(count) < n
   fix = 'Give a fraction such as 0.1 or a count.'
   what = f'1 to {n - 1} of {n} train examples, or such a fraction'
-  require(ok, 'validation', what, validation, fix)
+  expect('validation', ok, what, validation, fix)
   fix = 'Give a whole number that is not negative.'
-  require(0 <= seed < 2**32, 'seed', 'it in [0, 2^32)', seed, fix)
+  expect('seed', 0 <= seed < 2**32, 'it in [0, 2^32)', seed, fix)
   # RandomState is frozen by NumPy's policy (NEP 19), default_rng is not.
   order = np.random.RandomState(seed).permutation(n)
   return np.sort(order[round(count) :]), np.sort(order[: round(count)])
@@ -221,12 +221,5 @@ def _save(path: Path, raw: Raw) -> None:
     OSError: the folder cannot be written, or the disk is full.
   """
   arrays: dict[str, Any] = {k: np.asarray(v) for k, v in raw._asdict().items()}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, draft = tempfile.mkstemp(suffix='.npz', dir=path.parent)
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      np.savez(file, **arrays)
-    os.replace(draft, path)
-  except BaseException:
-    os.unlink(draft)
-    raise
+  with files.replacing(path) as file:
+    np.savez(file, **arrays)

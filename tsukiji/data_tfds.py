@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tsukiji.sources import Raw, idx, line, require
+from tsukiji.errors import expect
+from tsukiji.sources import Raw, idx, line
 
 # Named where nothing is near a misspelt name.
 KNOWN = (
@@ -137,10 +138,10 @@ def _keys(builder: Any) -> tuple[str, str]:
   pair = isinstance(keys, tuple) and len(keys) == 2
   fix = 'Choose a dataset of images with one label each, or bring an .npz.'
   ok = pair and all(isinstance(key, str) for key in keys)
-  require(ok, where, 'one input and one label', keys, fix)
+  expect(where, ok, 'one input and one label', keys, fix)
   shape = info.features[keys[0]].shape
   ok = len(shape) in (2, 3) and None not in shape
-  require(ok, where, 'inputs of one shape [height, width, ...]', shape, fix)
+  expect(where, ok, 'inputs of one shape [height, width, ...]', shape, fix)
   return keys
 
 
@@ -150,7 +151,7 @@ def _read(builder: Any) -> Raw:
   splits = sorted(builder.info.splits)
   fix = 'Make the splits yourself and bring them as an .npz.'
   ok = {'train', 'test'} <= set(splits)
-  require(ok, where, 'splits train and test', splits, fix)
+  expect(where, ok, 'splits train and test', splits, fix)
   names = tuple(getattr(builder.info.features[y], 'names', ()))
   try:
     train, test = builder.as_data_source(['train', 'test'])

@@ -59,6 +59,8 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     ValueError: If anything the user chose cannot work.
   """
   settings.check(config)
+  if config.distributed:
+    jax.distributed.initialize()
   loaded = load_data(config)
   moments = data.moments(loaded.train.x)
   specs = {

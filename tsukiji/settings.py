@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from compress import recipe
 from tsukiji import batches, zoo
+from tsukiji.errors import expect
 
 TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
 ROLES = ('reference', 'control_scratch')
@@ -124,12 +125,12 @@ def check(config: ConfigDict) -> None:
   _check_fields('config', config, default())
   _expect_name('config.task', config.task, TASKS)
   seeds = config.seeds and all(seed >= 0 for seed in config.seeds)
-  _expect('config.seeds', seeds, 'whole numbers from 0', config.seeds)
+  expect('config.seeds', seeds, 'whole numbers from 0', config.seeds)
   _least('config.workers', config.workers, 0)
   _least('config.measure.repeats', config.measure.repeats, 1)
   _least('config.measure.batches', min(config.measure.batches, default=0), 1)
   fix = "Add config.networks.NAME = settings.network('tsukijinet')."
-  _expect('config.networks', config.networks, 'a network', 'none', fix)
+  expect('config.networks', config.networks, 'a network', 'none', fix)
   for name, item in config.networks.items():
     where = f'config.networks.{name}'
     _check_item(where, name, item, network(''), config)
@@ -143,9 +144,7 @@ def check(config: ConfigDict) -> None:
   for name, item in config.recipes.items():
     where = f'config.recipes.{name}'
     _check_item(where, name, item, compression('', ''), config)
-    _expect(
-      where, name != 'dense', 'another name', name, "It is the network's."
-    )
+    expect(where, name != 'dense', 'another name', name, "It is the network's.")
     _expect_name(f'{where}.role', item.role, RECIPE_ROLES)
     _least(f'{where}.epochs', item.epochs, -1)
     _least(f'{where}.lr', item.lr, 0)
@@ -160,24 +159,22 @@ def _check_item(
   """Check what networks and recipes share."""
   # Names become those of files, joined by '-'.
   plain = re.fullmatch(r'\w+', name)
-  _expect(where, plain, 'a name of letters, digits and _', name)
+  expect(where, plain, 'a name of letters, digits and _', name)
   _check_fields(where, item, known)
   for seed in item.seeds:
     known_seed = seed in config.seeds
-    _expect(f'{where}.seeds', known_seed, f'some of {config.seeds}', item.seeds)
+    expect(f'{where}.seeds', known_seed, f'some of {config.seeds}', item.seeds)
 
 
 def _check_training(where: str, settings: ConfigDict) -> None:
   for name in ('batch_size', 'lr'):
-    _expect(
-      f'{where}.{name}', settings[name] > 0, 'more than 0', settings[name]
-    )
+    expect(f'{where}.{name}', settings[name] > 0, 'more than 0', settings[name])
   for name in ('weight_decay', 'clip', 'patience'):
     _least(f'{where}.{name}', settings[name], 0)
   _least(f'{where}.epochs', settings.epochs, int(where == 'config.train'))
   for name in ('warmup', 'momentum', 'label_smoothing'):
     value = settings[name]
-    _expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
+    expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
   _expect_name(f'{where}.optimiser', settings.optimiser, ('adamw', 'sgd'))
   _expect_name(f'{where}.schedule', settings.schedule, ('constant', 'cosine'))
   for kind in settings.augment:
@@ -186,29 +183,24 @@ def _check_training(where: str, settings: ConfigDict) -> None:
 
 def _check_fields(where: str, config: Any, known: ConfigDict) -> None:
   fix = 'Build configs from tsukiji.settings.'
-  _expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
+  expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
   for name, value in config.items():
     _expect_name(where, name, known)
     if name in ('dataset', 'measure', 'train', 'finetune'):
       _check_fields(f'{where}.{name}', value, known[name])
   for name in known:
-    _expect(where, name in config, f'a field {name!r}', sorted(config), fix)
+    expect(where, name in config, f'a field {name!r}', sorted(config), fix)
 
 
 def _expect_name(where: str, name: str, known: Iterable[str]) -> None:
   names = sorted(known)
   near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
   fix = f'Nearest: {near[0]!r}.' if near else ''
-  _expect(where, name in names, f'one of {", ".join(names)}', name, fix)
+  expect(where, name in names, f'one of {", ".join(names)}', name, fix)
 
 
 def _least(where: str, value: float, least: int) -> None:
-  _expect(where, value >= least, f'at least {least}', value)
-
-
-def _expect(where: str, right: Any, what: str, got: Any, fix: str = '') -> None:
-  if not right:
-    raise ValueError(f'{where}: expected {what}, got {got!r}. {fix}'.rstrip())
+  expect(where, value >= least, f'at least {least}', value)
 
 
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tsukiji.errors import expect
+
 KEYS = ('x_train', 'y_train', 'x_test', 'y_test')
 
 # The four files of an IDX folder, in the order of KEYS.
@@ -43,27 +45,6 @@ class Raw(NamedTuple):
   x_test: np.ndarray
   y_test: np.ndarray
   classes: tuple[str, ...] = ()
-
-
-def require(ok: bool, where: str, what: str, got: object, fix: str) -> None:
-  """Raise the one form of error this project shows its user.
-
-  Args:
-    ok: whether all is well.
-    where: the argument, file or array at fault.
-    what: what was expected.
-    got: what was given.
-    fix: how to mend it, a sentence.
-
-  Raises:
-    ValueError: `ok` is false.
-
-  >>> require(False, 'y', 'labels >= 0', -1, 'Count classes from 0.')
-  Traceback (most recent call last):
-  ValueError: y: expected labels >= 0, got -1. Count classes from 0.
-  """
-  if not ok:
-    raise ValueError(f'{where}: expected {what}, got {got!r}. {fix}')
 
 
 def line(error: Exception) -> str:
@@ -112,7 +93,7 @@ def idx(folder: Path, sha256: Mapping[str, str] | None = None) -> Raw:
   for name, want in (sha256 or {}).items():
     got = hashlib.sha256(contents[name]).hexdigest()
     fix = 'The file is not the published one; install it again.'
-    require(got == want, f'{folder / name}', f'sha256 {want}', got, fix)
+    expect(f'{folder / name}', got == want, f'sha256 {want}', got, fix)
   arrays = (parse_idx(c, f'{folder / n}') for n, c in contents.items())
   x_train, y_train, x_test, y_test = arrays
   return Raw(x_train, y_train, x_test, y_test)
@@ -139,13 +120,13 @@ def parse_idx(content: bytes, where: str = 'IDX') -> np.ndarray:
   known = len(magic) == 4 and magic[2] in _IDX_TYPES and 1 <= magic[3] <= 4
   fix = 'The file is not IDX or is damaged; fetch it again.'
   ok = known and magic[:2] == bytes(2)
-  require(ok, where, 'the magic number 0 0 type ndim', magic, fix)
+  expect(where, ok, 'the magic number 0 0 type ndim', magic, fix)
   dtype, start = np.dtype(_IDX_TYPES[magic[2]]), 4 + 4 * magic[3]
   sizes = [content[i : i + 4] for i in range(4, start, 4)]
   shape = tuple(int.from_bytes(size, 'big') for size in sizes)
   size = start + math.prod(shape) * dtype.itemsize
   what = f'{size} bytes for shape {shape}, which must not be empty'
-  require(len(content) == size > start, where, what, len(content), fix)
+  expect(where, len(content) == size > start, what, len(content), fix)
   return np.ndarray(shape, dtype, content, start)
 
 
@@ -173,7 +154,7 @@ def npz(path: Path) -> Raw:
     ) from error
   missing = [key for key in KEYS if key not in found]
   fix = f'Add {", ".join(missing)}.'
-  require(not missing, f'{path}', f'keys {KEYS}', tuple(found), fix)
+  expect(f'{path}', not missing, f'keys {KEYS}', tuple(found), fix)
   classes = np.atleast_1d(found.pop('classes', np.array([], str))).tolist()
   return Raw(**found, classes=tuple(map(str, classes)))
 
@@ -196,17 +177,17 @@ def check(raw: Raw, where: str) -> Raw:
   test = _inputs(raw.x_test, f'{where} x_test')
   kinds = [(x.shape[1:], x.dtype.name) for x in (train, test)]
   fix = 'Make the test inputs as the train inputs were made.'
-  require(kinds[0] == kinds[1], f'{where} x_test', f'{kinds[0]}', kinds[1], fix)
+  expect(f'{where} x_test', kinds[0] == kinds[1], f'{kinds[0]}', kinds[1], fix)
   y_train = _labels(raw.y_train, len(train), f'{where} y_train')
   y_test = _labels(raw.y_test, len(test), f'{where} y_test')
   top = int(y_train.max())
   # Without this bound one absurd label would ask for as many class names.
   limit = len(raw.classes) or len(y_train)
   fix = 'Number the classes 0, 1, 2, ...'
-  require(top < limit, f'{where} y_train', f'labels < {limit}', top, fix)
+  expect(f'{where} y_train', top < limit, f'labels < {limit}', top, fix)
   unseen = np.setdiff1d(y_test, y_train).tolist()
   fix = 'Every class of the test split must occur in train.'
-  require(not unseen, f'{where} y_test', 'labels of train', unseen[:5], fix)
+  expect(f'{where} y_test', not unseen, 'labels of train', unseen[:5], fix)
   classes = raw.classes or tuple(map(str, range(top + 1)))
   return Raw(train, y_train, test, y_test, classes)
 
@@ -214,28 +195,28 @@ def check(raw: Raw, where: str) -> Raw:
 def _inputs(x: np.ndarray, where: str) -> np.ndarray:
   """Return x as finite uint8 or float32 [n, height, width, channels]."""
   fix = 'Save plain numbers, uint8 or float32.'
-  require(x.dtype.kind in 'buif', where, 'real numbers', x.dtype.name, fix)
+  expect(where, x.dtype.kind in 'buif', 'real numbers', x.dtype.name, fix)
   what = '[n, height, width(, channels)] or [n, time, channels], none empty'
   fix = 'Reshape it, and see that it holds examples.'
-  require(x.ndim in (3, 4) and x.size > 0, where, what, x.shape, fix)
+  expect(where, x.ndim in (3, 4) and x.size > 0, what, x.shape, fix)
   if x.dtype != np.uint8:
     with np.errstate(over='ignore'):  # what overflows is inf, refused below
       x = x.astype(np.float32)
     bad = len(x) - int(np.isfinite(x).all(axis=tuple(range(1, x.ndim))).sum())
     fix = 'Drop or repair them.'
-    require(not bad, where, 'finite numbers', f'{bad} examples without', fix)
+    expect(where, not bad, 'finite numbers', f'{bad} examples without', fix)
   return x if x.ndim == 4 else x[..., None]
 
 
 def _labels(y: np.ndarray, n: int, where: str) -> np.ndarray:
   """Return y as int32 [n], none negative."""
   fix = 'Give one integer class per example, not one-hot rows or scores.'
-  require(y.dtype.kind in 'iu', where, 'integer labels', y.dtype.name, fix)
-  require(y.shape == (n,), where, f'labels of shape ({n},)', y.shape, fix)
+  expect(where, y.dtype.kind in 'iu', 'integer labels', y.dtype.name, fix)
+  expect(where, y.shape == (n,), f'labels of shape ({n},)', y.shape, fix)
   low, high = int(y.min()), int(y.max())
   ok = low >= 0 and high < 2**31
   fix = 'Number the classes 0, 1, 2, ...'
-  require(ok, where, 'labels in [0, 2^31)', low if low < 0 else high, fix)
+  expect(where, ok, 'labels in [0, 2^31)', low if low < 0 else high, fix)
   return y.astype(np.int32)
 
 

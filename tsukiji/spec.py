@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+from tsukiji.errors import expect
+
 Shape: TypeAlias = tuple[int, ...]  # one example, channels last
 Padding: TypeAlias = str  # 'VALID' or 'SAME'
 ACTIVATIONS = ('relu', 'leaky_relu', 'elu', 'gelu', 'silu', 'tanh', 'sigmoid')
@@ -160,7 +162,7 @@ def walk(spec: Spec) -> Iterator[Step]:
   steps = list(_walk(spec.layers, spec.input_shape))
   names = Counter(_label(s.layer) for s in steps if hasattr(s.layer, 'name'))
   for name, count in names.items():
-    _expect(name, count == 1, 'one layer of this name', count)
+    expect(name, count == 1, 'one layer of this name', count)
   yield from steps
 
 
@@ -199,12 +201,12 @@ def _after(layer: Layer, shape: Shape, outs: list[Shape]) -> Shape:
   match layer:
     case Standardise(mean=mean, std=std):
       right = {len(mean), len(std)} <= {1, *shape[-1:]}
-      _expect(where, right, f'1 or {shape[-1:]} means and deviations', layer)
+      expect(where, right, f'1 or {shape[-1:]} means and deviations', layer)
     case Conv(groups=groups):
       _expect_axes(where, shape, 3)
       right = not (shape[2] % groups or layer.features % groups)
       what = f'groups that divide {shape[2]} and {layer.features} channels'
-      _expect(where, right, what, groups)
+      expect(where, right, what, groups)
       size = _windows(layer, shape, layer.kernel, layer.padding)
       return (*size, layer.features)
     case Pool():
@@ -219,7 +221,7 @@ def _after(layer: Layer, shape: Shape, outs: list[Shape]) -> Shape:
     case Flatten():
       return (math.prod(shape),)
     case Dropout(rate=rate):
-      _expect(where, 0 <= rate < 1, 'a rate in [0, 1)', rate)
+      expect(where, 0 <= rate < 1, 'a rate in [0, 1)', rate)
     case Branch():
       return _merged(layer, shape, outs)
   return shape
@@ -234,7 +236,7 @@ def _windows(
   )
   fix = 'Use a smaller window, SAME padding or fewer pools.'
   what = f'an input of at least {window}'
-  _expect(_label(layer), min(size) >= 1, what, shape[:2], fix)
+  expect(_label(layer), min(size) >= 1, what, shape[:2], fix)
   return size
 
 
@@ -244,7 +246,7 @@ def _merged(layer: Branch, shape: Shape, outs: list[Shape]) -> Shape:
   right = layer.merge == 'add' and len(set(outs)) == 1
   what = f'paths that {layer.merge!r} can merge on an input {shape}'
   fix = 'Make the shapes equal (1x1 convolution).'
-  _expect('Branch', right, what, outs, fix)
+  expect('Branch', right, what, outs, fix)
   return outs[0]
 
 
@@ -255,7 +257,7 @@ def _check_fields(x: Layer | Spec) -> None:
     right = value in known if known else _fits(value, hint)
     what = ', '.join(known or (inspect.formatannotation(hint),))
     fix = 'Sizes are whole numbers from 1.'
-    _expect(_label(x), right, f'{name} to be {what}', value, fix)
+    expect(_label(x), right, f'{name} to be {what}', value, fix)
 
 
 def _fits(x: Any, hint: Any) -> bool:
@@ -275,14 +277,7 @@ def _fits(x: Any, hint: Any) -> bool:
 
 def _expect_axes(where: str, shape: Shape, axes: int) -> None:
   fix = 'Put Flatten or GlobalMean between convolutions and dense layers.'
-  _expect(where, len(shape) == axes, f'an input of {axes} axes', shape, fix)
-
-
-def _expect(
-  where: str, right: bool, what: str, got: Any, fix: str = ''
-) -> None:
-  if not right:
-    raise ValueError(f'{where}: expected {what}, got {got!r}. {fix}'.rstrip())
+  expect(where, len(shape) == axes, f'an input of {axes} axes', shape, fix)
 
 
 def _label(x: Layer | Spec) -> str:

@@ -9,12 +9,11 @@ import platform
 import shlex
 import subprocess
 import sys
-import tempfile
 from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
-from tsukiji import settings
+from tsukiji import files, settings
 
 Row: TypeAlias = dict[str, Any]  # a row of results.json; keys in the README
 INCIDENTAL = ('task', 'workers', 'distributed')  # do not change the results
@@ -123,14 +122,8 @@ def machine() -> str:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Write a JSON file whole or not at all."""
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-  try:
-    with os.fdopen(handle, 'w') as f:
-      json.dump(value, f, indent=1)
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise
+  with files.replacing(path) as file:
+    file.write(json.dumps(value, indent=1).encode())
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

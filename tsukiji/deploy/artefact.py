@@ -1,9 +1,7 @@
 """A packed network that runs: a file in, a function of images out."""
 
-import contextlib
 import dataclasses
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +12,7 @@ import numpy as np
 
 from compress import forward as grids
 from compress import tree
+from tsukiji import files
 from tsukiji import spec as sp
 from tsukiji.deploy import header, pack
 from tsukiji.net import Net
@@ -80,22 +79,14 @@ def save(path: str | os.PathLike[str], blob: bytes) -> None:
     ValueError: If the place cannot be written.
   """
   path = Path(path)
-  draft = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(draft, 'xb') as file:
+    with files.replacing(path) as file:
       file.write(blob)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(draft, path)
   except OSError as e:
     raise ValueError(
       f'artefact {path}: expected a place to write to, got {e.strerror}. '
       'Choose another path.'
     ) from e
-  finally:
-    with contextlib.suppress(OSError):
-      draft.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Artefact:

@@ -3,12 +3,12 @@
 rows, one per seed -> summary.lines, one per recipe -> words, tables, figures
 """
 
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 
+from tsukiji import files
 from tsukiji.report import html as report_html
 from tsukiji.report import tables
 from tsukiji.report.columns import Row, digits, meanings, number, points
@@ -131,11 +131,6 @@ def _bullets(head: str, items: Iterable[str]) -> str:
 
 def _replace(path: pathlib.Path, content: bytes) -> pathlib.Path:
   """Write a file as a whole or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    partial.write_bytes(content)
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  with files.replacing(path) as file:
+    file.write(content)
   return path

@@ -1,0 +1,34 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Open a draft beside a file, which it replaces once it is whole.
+
+  Args:
+    path: The file; its folder is made.
+
+  Yields:
+    The draft, to write to; it is removed if writing it fails.
+
+  Raises:
+    OSError: If the place cannot be written or the disk is full.
+  """
+  draft = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(draft, 'xb') as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(draft, path)
+  finally:
+    with contextlib.suppress(OSError):
+      draft.unlink(missing_ok=True)
