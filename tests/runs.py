@@ -10,7 +10,7 @@ from flax import struct
 
 from compress import forward, recipe, tree
 from compress.method import Batch, Ctx, Method, chain
-from tsukiji import settings, train, zoo
+from tsukiji import evaluation, optimise, settings, train, zoo
 from tsukiji import spec as sp
 from tsukiji.net import Net
 
@@ -102,9 +102,9 @@ def plan_of(method: Method) -> train.Plan:
   return train.Plan(
     TINY,
     method,
-    train.optimiser(chosen, STEPS),
+    optimise.optimiser(chosen, STEPS),
     STEPS,
-    teacher=train.predictor(TINY, start(TINY)),
+    teacher=evaluation.predictor(TINY, start(TINY)),
   )
 
 

@@ -17,12 +17,12 @@ from ml_collections import ConfigDict
 
 from tests import test_train
 from tests.test_checkpoint import assert_same_bits
-from tsukiji import checkpoint, stop, train
+from tsukiji import checkpoint, evaluation, stop, train
 from tsukiji import fit as fitting
 from tsukiji import settings as st_
 from tsukiji.data import Data
+from tsukiji.evaluation import Score
 from tsukiji.fit import Progress, Run, fit
-from tsukiji.train import Score
 
 EPOCH, STEPS = 5, 18  # the last epoch is cut short
 DATA = Data(
@@ -183,7 +183,7 @@ def test_metrics_are_one_line_an_epoch_and_split(whole: pathlib.Path) -> None:
   ]
   last = restored(compressed(), whole).state
   variables = {'params': last.params, 'batch_stats': last.batch_stats}
-  score = train.evaluate(test_train.NET, variables, DATA.validation)
+  score = evaluation.evaluate(test_train.NET, variables, DATA.validation)
   assert Score(found[-1]['loss'], found[-1]['accuracy']) == score
 
 
@@ -214,7 +214,7 @@ def scripted(
     shown.append(jax.tree.map(np.array, variables))
     return Score(1.0, accuracies[len(shown) - 1])
 
-  monkeypatch.setattr(train, 'evaluate', evaluate)
+  monkeypatch.setattr(evaluation, 'evaluate', evaluate)
   return shown
 
 

@@ -22,9 +22,9 @@ from compress import prune, quantize, recipe, tree
 from compress.method import Ctx
 from tests.test_net import variables
 from tests.test_spec import PATIENT
+from tsukiji import evaluation, optimise, train
 from tsukiji import settings as st_
 from tsukiji import spec as sp
-from tsukiji import train
 from tsukiji.data import Split
 from tsukiji.net import Net
 from tsukiji.train import Plan, State
@@ -73,10 +73,10 @@ def begin(
 ) -> tuple[Plan, State]:
   """Return a plan and its first state, from drawn weights."""
   found, split = variables(spec), examples(40)
-  tx = train.optimiser(chosen, steps)
+  tx = optimise.optimiser(chosen, steps)
   made = recipe.parse(method)
   plan = Plan(spec, made, tx, steps, chosen.label_smoothing)
-  stats = train.calibrate(spec, found, split) if method else None
+  stats = evaluation.calibrate(spec, found, split) if method else None
   return plan, train.init_state(plan, found, 0, stats)
 
 
@@ -121,7 +121,7 @@ def test_decay_reaches_weights_alone(name: str, gain: float) -> None:
     jax.tree.map(jnp.asarray, WEIGHTS), ctx
   )
   free, _ = tree.split(nodes)
-  tx = train.optimiser(sgd(optimiser=name, lr=0.5, weight_decay=0.1), 1)
+  tx = optimise.optimiser(sgd(optimiser=name, lr=0.5, weight_decay=0.1), 1)
   still = jax.tree.map(jnp.zeros_like, free)
   updates, _ = tx.update(still, tx.init(free), free)
   moved = {k: x for k, x in arrays(updates).items() if np.any(x)}
@@ -135,7 +135,7 @@ def test_adamw_is_its_formula() -> None:
   chosen = st_.training(
     lr=0.1, schedule='constant', momentum=0.8, weight_decay=0.3, clip=2.0
   )
-  tx, rng = train.optimiser(chosen, 9), np.random.default_rng(0)
+  tx, rng = optimise.optimiser(chosen, 9), np.random.default_rng(0)
   w = rng.normal(size=(3, 4))
   m, v = np.zeros_like(w), np.zeros_like(w)
   params = {'w': jnp.float32(w)}
@@ -155,7 +155,7 @@ def test_adamw_is_its_formula() -> None:
 @pytest.mark.parametrize('warmup', [0.0, 0.25])
 def test_learning_rate(schedule: str, warmup: float) -> None:
   steps, top = 40, 0.5
-  rate = train.learning_rate(
+  rate = optimise.learning_rate(
     st_.training(lr=top, schedule=schedule, warmup=warmup), steps
   )
   rise = int(warmup * steps)
@@ -172,7 +172,7 @@ def test_learning_rate(schedule: str, warmup: float) -> None:
 @pytest.mark.parametrize('field', ['optimiser', 'schedule'])
 def test_unknown_choices_are_refused(field: str) -> None:
   with pytest.raises(ValueError, match=f"train.{field}: .* got 'addam'"):
-    train.optimiser(sgd(**{field: 'addam'}), 5)
+    optimise.optimiser(sgd(**{field: 'addam'}), 5)
 
 
 STILL = dataclasses.replace(
@@ -250,7 +250,7 @@ def test_evaluate_counts_every_example_once(batch_size: int) -> None:
   peak = logits.max(1)
   log_sum = peak + np.log(np.exp(logits - peak[:, None]).sum(1))
   loss = np.mean(log_sum - logits[np.arange(23), split.y])
-  score = train.evaluate(NET, found, split, batch_size)
+  score = evaluation.evaluate(NET, found, split, batch_size)
   assert score.loss == pytest.approx(loss, rel=1e-5)
   assert score.accuracy == np.mean(logits.argmax(1) == split.y)
 
@@ -266,7 +266,7 @@ def test_evaluate_meets_grids_and_masks() -> None:
   x, gap = split.x.reshape(50, -1) / 255, 0.77 / 3
   x = np.clip(np.round(x / gap), 0, 3) * gap
   logits = x @ (np.round(kernel / step) * step * mask) + bias
-  score = train.evaluate(DENSE, found, split, 16)
+  score = evaluation.evaluate(DENSE, found, split, 16)
   assert score.accuracy == np.mean(logits.argmax(1) == split.y)
   shifted = logits - logits.max(1, keepdims=True)
   log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
@@ -277,8 +277,8 @@ def test_evaluate_meets_grids_and_masks() -> None:
 def test_a_predictor_is_the_network_as_it_is_served() -> None:
   _, state = begin(DENSE, sgd(), 1, METHOD)
   found, split = {'params': state.params, 'batch_stats': {}}, examples(6)
-  logits = np.asarray(jax.jit(train.predictor(DENSE, found))(split.x))
-  score = train.evaluate(DENSE, found, split)
+  logits = np.asarray(jax.jit(evaluation.predictor(DENSE, found))(split.x))
+  score = evaluation.evaluate(DENSE, found, split)
   assert score.accuracy == np.mean(logits.argmax(1) == split.y)
   plain = jax.jit(Net(DENSE).apply)(variables(DENSE), split.x)
   assert not np.array_equal(logits, plain)
@@ -298,7 +298,7 @@ def test_calibrate_is_the_range_of_each_input() -> None:
   )
   found, split = variables(spec), examples(30)
   split.x[:20] = np.clip(split.x[:20], 60, 180)
-  seen = train.calibrate(spec, found, split, examples=20)
+  seen = evaluation.calibrate(spec, found, split, examples=20)
   x = (split.x[:20].reshape(20, -1) - 100.0) / 50
   first = found['params']['d1']
   y = np.tanh(x @ first['kernel'] + first['bias'])

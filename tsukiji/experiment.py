@@ -15,7 +15,16 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from compress import recipe
-from tsukiji import batches, data, settings, train, workdir, zoo
+from tsukiji import (
+  batches,
+  data,
+  evaluation,
+  optimise,
+  settings,
+  train,
+  workdir,
+  zoo,
+)
 from tsukiji.data import Data, Split
 from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.lower import Variables, lower
@@ -98,7 +107,7 @@ def _try_methods(experiment: Experiment, network: str) -> None:
   size = output_shape(spec)
 
   def start(plan: Plan, variables: Variables) -> State:
-    stats = train.calibrate(spec, variables, Split(x, y))
+    stats = evaluation.calibrate(spec, variables, Split(x, y))
     return train.init_state(plan, variables, 0, stats)
 
   for name in _recipes_of_any_seed(config, network):
@@ -131,10 +140,10 @@ def _plan(
   return Plan(
     spec,
     recipe.parse(method),
-    train.optimiser(chosen, steps),
+    optimise.optimiser(chosen, steps),
     steps,
     chosen.label_smoothing,
-    train.predictor(spec, dense) if dense else None,
+    evaluation.predictor(spec, dense) if dense else None,
   )
 
 
@@ -230,7 +239,7 @@ def _fit(
   if dense is None:
     dense = train.init_variables(spec, seed)
   else:
-    stats = train.calibrate(spec, dense, split)
+    stats = evaluation.calibrate(spec, dense, split)
   start = train.init_state(plan, dense, seed, stats)
   if not steps:  # post-training compression
     variables = {'params': start.params, 'batch_stats': start.batch_stats}
@@ -262,7 +271,7 @@ def _finish(
   artefact.save(path, blob)
   shipped = artefact.load(path)
   scored = {
-    key: train.evaluate(shipped.spec, shipped.variables, split).accuracy
+    key: evaluation.evaluate(shipped.spec, shipped.variables, split).accuracy
     for key, split in (
       ('val_accuracy', experiment.data.validation),
       ('accuracy', experiment.data.test),

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from flax import struct
 
-from tsukiji import batches, checkpoint, stop, train
+from tsukiji import batches, checkpoint, evaluation, stop, train
 from tsukiji.data import Data
 from tsukiji.train import Plan, State
 
@@ -177,7 +177,9 @@ def _close_epoch(
   state = progress.state
   steps = (int(state.step) - 1) % count + 1
   loss, accuracy = (np.asarray(state.sums) / steps).tolist()
-  score = train.evaluate(run.plan.spec, _variables(state), run.data.validation)
+  score = evaluation.evaluate(
+    run.plan.spec, _variables(state), run.data.validation
+  )
   if not np.isfinite(score.loss):
     raise _diverged(run, int(state.step))
   where = {

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
+from tsukiji import evaluation, fit, pool, report, workdir
 from tsukiji import experiment as ex
-from tsukiji import fit, pool, report, train, workdir
 from tsukiji import publish as publishing
 from tsukiji.deploy import artefact
 from tsukiji.experiment import Experiment
@@ -47,7 +47,7 @@ def evaluate(experiment: Experiment, console: Console) -> None:
   """Load every artefact and check its test accuracy against its row."""
   for row in _need_rows(experiment):
     shipped = artefact.load(experiment.folder / row['artefact'])
-    found = train.evaluate(
+    found = evaluation.evaluate(
       shipped.spec, shipped.variables, experiment.data.test
     )
     same = 'as' if found.accuracy == row['accuracy'] else 'NOT as'

@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from compress import forward, tree
 from compress.method import Batch, Ctx, Method, chain
 from compress.tree import Array, Params, Stats
-from tsukiji import batches, ops
+from tsukiji import batches, ops, optimise
 from tsukiji.data import Split
 from tsukiji.net import Net
 from tsukiji.spec import Spec
@@ -89,89 +89,6 @@ def shapes(spec: Spec) -> dict[str, Any]:
   return jax.eval_shape(functools.partial(_init, spec), jax.random.key(0))
 
 
-def predictor(
-  spec: Spec, variables: dict[str, Any]
-) -> Callable[[Array], Array]:
-  """Return a network as a function from images to logits, to teach with.
-
-  Args:
-    spec: The network.
-    variables: Its parameters (arrays or nodes) and batch statistics.
-
-  Returns:
-    The function, in evaluation mode.
-  """
-  params = variables['params']
-  dense = {**variables, 'params': tree.decode(params)}
-  return lambda x: _apply_eval(spec, params, dense, x)[0]
-
-
-def _apply_eval(
-  spec: Spec, params: Params, dense: dict[str, Any], x: Array
-) -> tuple[Array, Stats]:
-  """Apply decoded variables in evaluation mode: logits, input statistics."""
-  run: Callable[[], Any] = functools.partial(Net(spec).apply, dense, x)
-  return forward.apply(run, params)
-
-
-def optimiser(
-  settings: ml_collections.ConfigDict, steps: int
-) -> optax.GradientTransformation:
-  """Return the optimiser that the settings describe.
-
-  Args:
-    settings: `optimiser`, `lr`, `schedule`, `warmup` (fraction of the run),
-      `momentum`, `weight_decay`, `clip` (largest gradient norm, 0 for none).
-    steps: Length of the run.
-
-  Returns:
-    An optax transformation. Weight decay reaches weights alone: no biases,
-    no norms, no scales; what a node holds never gets here.
-  """
-  lr = learning_rate(settings, steps)
-  decay = functools.partial(jax.tree.map, tree.is_weight)
-  match settings.optimiser:
-    case 'adamw':
-      tx = optax.adamw(
-        lr,
-        b1=settings.momentum,
-        weight_decay=settings.weight_decay,
-        mask=decay,
-      )
-    case 'sgd':
-      tx = optax.chain(
-        optax.add_decayed_weights(settings.weight_decay, mask=decay),
-        optax.sgd(lr, momentum=settings.momentum, nesterov=True),
-      )
-    case other:
-      raise ValueError(
-        f'train.optimiser: expected adamw or sgd, got {other!r}.'
-      )
-  if settings.clip > 0:
-    return optax.chain(optax.clip_by_global_norm(settings.clip), tx)
-  return tx
-
-
-def learning_rate(
-  settings: ml_collections.ConfigDict, steps: int
-) -> optax.Schedule:
-  """Return the learning rate by step: 'constant' or 'cosine', warmed up."""
-  warmup = int(settings.warmup * steps)
-  match settings.schedule:
-    case 'constant':
-      after = optax.constant_schedule(settings.lr)
-    case 'cosine':
-      after = optax.cosine_decay_schedule(settings.lr, max(1, steps - warmup))
-    case other:
-      raise ValueError(
-        f'train.schedule: expected constant or cosine, got {other!r}.'
-      )
-  if not warmup:
-    return after
-  rise = optax.linear_schedule(0.0, settings.lr, warmup)
-  return optax.join_schedules([rise, after], [warmup])
-
-
 def init_state(
   plan: Plan, variables: dict[str, Any], seed: int, stats: Stats | None = None
 ) -> State:
@@ -181,7 +98,7 @@ def init_state(
     plan: The run.
     variables: `params` (arrays) and `batch_stats` to start from.
     seed: Seed of everything random in the run.
-    stats: Calibration statistics, by path; see `calibrate`.
+    stats: Calibration statistics, by path; see `evaluation.calibrate`.
 
   Returns:
     The state.
@@ -285,74 +202,6 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
   return jnp.mean(optax.softmax_cross_entropy(logits, hot))
 
 
-def calibrate(
-  spec: Spec, variables: dict[str, Any], split: Split, examples: int = 1024
-) -> Stats:
-  """Return `[min, max]` of the input of each weight over some examples.
-
-  Args:
-    spec: The network.
-    variables: Its parameters (arrays or nodes) and batch statistics.
-    split: Where the first `examples` are taken from; never the test set.
-    examples: How many.
-
-  Returns:
-    The statistics, by path.
-  """
-  params = variables['params']
-  dense = {**variables, 'params': tree.decode(params)}
-  observe = jax.jit(lambda x: _apply_eval(spec, params, dense, x)[1])
-  return observe(split.x[:examples])
-
-
-class Score(NamedTuple):
-  """How a network does on a set: mean loss and share of correct answers."""
-
-  loss: float
-  accuracy: float
-
-
-def evaluate(
-  spec: Spec, variables: dict[str, Any], split: Split, batch_size: int = 512
-) -> Score:
-  """Evaluate by masked sums, so that no example is dropped or counted twice.
-
-  Args:
-    spec: The network.
-    variables: Its parameters (arrays or nodes) and batch statistics.
-    split: The examples.
-    batch_size: Examples at a time.
-
-  Returns:
-    The mean loss and accuracy over all examples.
-  """
-  params = variables['params']
-  dense = jax.jit(tree.decode)(params)  # once, outside the loop
-  sums = np.zeros(2)
-  for x, y, mask in batches.padded(split, min(batch_size, len(split.y))):
-    sums += np.asarray(
-      _sums(spec, params, dense, variables['batch_stats'], x, y, mask)
-    )
-  return Score(*(sums / len(split.y)).tolist())
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _sums(
-  spec: Spec,
-  params: Params,
-  dense: Params,
-  batch_stats: Any,
-  x: Array,
-  y: Array,
-  mask: Array,
-) -> Array:
-  variables = {'params': dense, 'batch_stats': batch_stats}
-  logits, _ = _apply_eval(spec, params, variables, x)
-  loss = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-  correct = jnp.argmax(logits, -1) == y
-  return jnp.stack([jnp.sum(loss * mask), jnp.sum(correct * mask)])
-
-
 def replicated() -> NamedSharding:
   """Return the sharding that gives every device the whole array."""
   return NamedSharding(batches.over_devices().mesh, PartitionSpec())
@@ -383,5 +232,5 @@ def run_steps(
 
 def plain(spec: Spec, settings: ml_collections.ConfigDict, steps: int) -> Plan:
   """Return the plan of plain training."""
-  tx = optimiser(settings, steps)
+  tx = optimise.optimiser(settings, steps)
   return Plan(spec, chain(), tx, steps, settings.label_smoothing)

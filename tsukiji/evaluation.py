@@ -1,0 +1,110 @@
+"""Networks in evaluation mode: predictions, calibration, accuracy."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from compress import forward, tree
+from compress.tree import Array, Params, Stats
+from tsukiji import batches
+from tsukiji.data import Split
+from tsukiji.net import Net
+from tsukiji.spec import Spec
+
+
+def predictor(
+  spec: Spec, variables: dict[str, Any]
+) -> Callable[[Array], Array]:
+  """Return a network as a function from images to logits, to teach with.
+
+  Args:
+    spec: The network.
+    variables: Its parameters (arrays or nodes) and batch statistics.
+
+  Returns:
+    The function, in evaluation mode.
+  """
+  params = variables['params']
+  dense = {**variables, 'params': tree.decode(params)}
+  return lambda x: _apply_eval(spec, params, dense, x)[0]
+
+
+def _apply_eval(
+  spec: Spec, params: Params, dense: dict[str, Any], x: Array
+) -> tuple[Array, Stats]:
+  """Apply decoded variables in evaluation mode: logits, input statistics."""
+  run: Callable[[], Any] = functools.partial(Net(spec).apply, dense, x)
+  return forward.apply(run, params)
+
+
+def calibrate(
+  spec: Spec, variables: dict[str, Any], split: Split, examples: int = 1024
+) -> Stats:
+  """Return `[min, max]` of the input of each weight over some examples.
+
+  Args:
+    spec: The network.
+    variables: Its parameters (arrays or nodes) and batch statistics.
+    split: Where the first `examples` are taken from; never the test set.
+    examples: How many.
+
+  Returns:
+    The statistics, by path.
+  """
+  params = variables['params']
+  dense = {**variables, 'params': tree.decode(params)}
+  observe = jax.jit(lambda x: _apply_eval(spec, params, dense, x)[1])
+  return observe(split.x[:examples])
+
+
+class Score(NamedTuple):
+  """How a network does on a set: mean loss and share of correct answers."""
+
+  loss: float
+  accuracy: float
+
+
+def evaluate(
+  spec: Spec, variables: dict[str, Any], split: Split, batch_size: int = 512
+) -> Score:
+  """Evaluate by masked sums, so that no example is dropped or counted twice.
+
+  Args:
+    spec: The network.
+    variables: Its parameters (arrays or nodes) and batch statistics.
+    split: The examples.
+    batch_size: Examples at a time.
+
+  Returns:
+    The mean loss and accuracy over all examples.
+  """
+  params = variables['params']
+  dense = jax.jit(tree.decode)(params)  # once, outside the loop
+  sums = np.zeros(2)
+  for x, y, mask in batches.padded(split, min(batch_size, len(split.y))):
+    sums += np.asarray(
+      _sums(spec, params, dense, variables['batch_stats'], x, y, mask)
+    )
+  return Score(*(sums / len(split.y)).tolist())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sums(
+  spec: Spec,
+  params: Params,
+  dense: Params,
+  batch_stats: Any,
+  x: Array,
+  y: Array,
+  mask: Array,
+) -> Array:
+  variables = {'params': dense, 'batch_stats': batch_stats}
+  logits, _ = _apply_eval(spec, params, variables, x)
+  loss = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+  correct = jnp.argmax(logits, -1) == y
+  return jnp.stack([jnp.sum(loss * mask), jnp.sum(correct * mask)])
