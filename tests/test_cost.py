@@ -70,6 +70,14 @@ def test_tsukijinet2021_has_the_known_size():
   }
 
 
+@pytest.mark.parametrize(
+  ('widths', 'expected'),
+  [((16, 32, 32, 64), 6_435_712), ((8, 16, 16, 32), 1_637_312)],
+)
+def test_the_control_has_the_known_size(widths, expected):
+  assert cost.macs(zoo.small((28, 28, 1), 10, widths=widths)) == expected
+
+
 @pytest.mark.parametrize('name', sorted(zoo.NETWORKS))
 def test_layers_add_up_to_the_network(name):
   spec = zoo.build(name, (28, 28, 1), 10)

@@ -125,7 +125,7 @@ def test_a_workdir_belongs_to_one_config(
     (['--config=configs/nope.py'], 'configs/nope.py'),
     (['--config.trian.lr=0.1'], 'train'),
     (['--config.train.lr=fast'], 'lr'),
-    (['--config.task=tain'], 'Nearest: train'),
+    (['--config.task=tain'], "Nearest: 'train'"),
     (['--config.dataset.name=fashon_mnist'], 'fashion_mnist'),
     (['--config.recipes.int8.method=quantize.int9()'], 'quantize.int8'),
     (['--workdir=/dev/null/here'], 'folder that can be written'),

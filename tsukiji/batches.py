@@ -49,7 +49,8 @@ def training(
     indices = order(len(split.y), seed, epoch)
     for i in range(first, count):
       chosen = indices[i * batch_size : (i + 1) * batch_size]
-      rng = np.random.default_rng((seed, epoch, i))
+      # Not 0: numpy ignores it, and the stream would be that of the order.
+      rng = np.random.default_rng((seed, epoch, i + 1))
       yield augmented(split.x[chosen], rng, augment), split.y[chosen]
       step += 1
 

@@ -22,10 +22,12 @@ Array = jax.Array
 _PLAIN = ('NHWC', 'HWIO', 'NHWC')
 _CHUNK = 16  # images: their patches stay in a 2 MB L2 cache
 _MAX_CHUNKS = 8  # bounds compilation, which grows with every chunk
+_OPTIONS = {
+  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'
+}
 _PADDED = 1.1  # width in / out: columns gain at 16 / 14, lose at 32 / 30
 
 
-@functools.cache
 def compiler_options() -> dict[str, str]:
   """Return the options with which `jax.jit` should compile a training step.
 
@@ -43,14 +45,17 @@ def compiler_options() -> dict[str, str]:
   """
   if jax.default_backend() != 'cpu':
     return {}
-  options = {
-    'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'
-  }
+  return dict(_OPTIONS) if _known() else {}
+
+
+@functools.cache
+def _known() -> bool:
+  """Tell whether this compiler knows the options: they are experimental."""
   try:
-    jax.jit(lambda x: x, compiler_options=options)(0.0)
-  except RuntimeError:  # the option is experimental: it may come and go
-    return {}
-  return options
+    jax.jit(lambda x: x, compiler_options=_OPTIONS)(0.0)
+  except RuntimeError:
+    return False
+  return True
 
 
 def max_pool(x: Array, window: Sequence[int], strides: Sequence[int]) -> Array:

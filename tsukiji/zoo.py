@@ -186,8 +186,8 @@ def small(
   Args:
     input_shape: `(height, width, channels)`.
     classes: Number of outputs.
-    widths: Filters of the convolutions; a pool after the first two, unless
-      a side would vanish.
+    widths: Filters of the convolutions; a pool after the second and the
+      third, unless a side would vanish.
     name: Name of the network.
 
   Returns:
@@ -196,7 +196,7 @@ def small(
   layers: list[Layer] = []
   for i, features in enumerate(widths, 1):
     layers += _conv_norm(f'conv{i}', features)
-    layers += [Pool()] * (i <= 2 and min(input_shape[:2]) >= 2**i)
+    layers += [Pool()] * (i in (2, 3) and min(input_shape[:2]) >= 2 ** (i - 1))
   layers += [GlobalMean(), Dense(name='dense', features=classes)]
   return Spec(name=name, input_shape=input_shape, layers=tuple(layers))
 
