@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from compress import tree
-from compress.tree import Array, Key, Params, Stats
+from compress.tree import Array, Key, Params, Path, Stats
 
 
 class Batch(NamedTuple):
@@ -28,6 +28,44 @@ class Batch(NamedTuple):
   teacher: Array | None = None
 
 
+class Probe(NamedTuple):
+  """What `init` may ask of the trained network, on calibration data.
+
+  Each function takes a parameter tree of arrays or nodes; a leaf that is None,
+  as under `only`, stands for that of the trained network.
+
+  Attributes:
+    apply: Params -> logits `[examples, classes]` of some examples, unjitted,
+      to be run under `flax.linen.intercept_methods`.
+    loss: Params -> mean loss over the calibration examples, `()`.
+    grad: Params -> gradient of that mean loss in the decoded tree.
+    samples: Params, count -> the gradients of `count` single examples in the
+      decoded tree, stacked: leaves `[count, *shape]`.
+    uses: How often each entry of a weight is multiplied for one example, by
+      path: a convolution's output positions, 1 for a dense layer.
+  """
+
+  apply: Callable[[Params], Array]
+  loss: Callable[[Params], Array]
+  grad: Callable[[Params], Params]
+  samples: Callable[[Params, int], Params]
+  uses: dict[Path, int]
+
+
+def expect_probe(where: str, ctx: 'Ctx') -> Probe:
+  """Return the probe of a context.
+
+  Raises:
+    ValueError: If there is none: the method needs data.
+  """
+  if ctx.probe is None:
+    raise ValueError(
+      f'{where}: expected calibration data, got none. Pass Ctx(probe=...), or '
+      'choose what needs no data, as score="magnitude".'
+    )
+  return ctx.probe
+
+
 class Ctx(NamedTuple):
   """All that a method may look at; nothing is global.
 
@@ -35,10 +73,11 @@ class Ctx(NamedTuple):
     step: Steps taken so far, `()` int32.
     steps: Steps that the whole run takes, so schedules are fractions of it.
     key: Randomness of this step.
-    grads: Gradient of the loss in the *decoded* tree; `None` in `init`
-      unless calibration took one.
+    grads: Gradient of the loss in the *decoded* tree; `None` in `init`, which
+      asks the probe.
     stats: `[min, max]` of the input that met each weight, by path.
     batch: The batch of this step; `None` outside `loss`.
+    probe: The trained network on calibration data; `None` outside `init`.
   """
 
   step: Array | int = 0
@@ -47,10 +86,13 @@ class Ctx(NamedTuple):
   grads: Params | None = None
   stats: Stats | None = None
   batch: Batch | None = None
+  probe: Probe | None = None
 
   @property
   def progress(self) -> Array:
-    """Fraction of the run that is done, in [0, 1]."""
+    """Fraction of the run that is done, in [0, 1]; 1 if it has no steps."""
+    if not self.steps:
+      return jnp.float32(1.0)
     return jnp.minimum(jnp.asarray(self.step) / self.steps, 1.0)
 
 

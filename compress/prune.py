@@ -88,7 +88,7 @@ def weights(
     params = tree.map_arrays(wrap, params)
     if scope == 'global':
       _check_room(params, sparsity, floor)
-    return mark(params, ctx._replace(step=0))
+    return mark(params, ctx)
 
   def mark(params: Params, ctx: Ctx) -> Params:
     part = amount(ctx.progress)

@@ -208,6 +208,11 @@ def merge(free: Params, held: Params) -> Params:
   )
 
 
+def filled(params: Params, dense: Params) -> Params:
+  """Return a decoded tree with what is None taken from another."""
+  return merge(decode(params), dense)
+
+
 def _marks(x: Any) -> Any:
   """Return `x` with True in place of each trainable array, else False."""
   if not is_node(x):

@@ -10,8 +10,9 @@ from flax import struct
 
 from compress import forward, recipe, tree
 from compress.method import Batch, Ctx, Method, chain
-from tsukiji import evaluation, optimise, settings, train, zoo
+from tsukiji import evaluation, optimise, probe, settings, train, zoo
 from tsukiji import spec as sp
+from tsukiji.data import Split
 from tsukiji.net import Net
 
 TINY = sp.Spec(
@@ -70,7 +71,11 @@ def calibrated(spec: sp.Spec) -> Ctx:
   """Return a context that holds whatever a method may look at."""
   logits, stats = jax.jit(functools.partial(run, spec))(start(spec))
   batch = Batch(images(spec, len(logits)), jnp.zeros(3), logits, 2 * logits)
-  return Ctx(0, STEPS, jax.random.key(2), None, stats, batch)
+  labels = np.arange(len(logits)) % 3
+  asked = probe.probe(
+    spec, start(spec), Split(np.asarray(batch.inputs), labels)
+  )
+  return Ctx(0, STEPS, jax.random.key(2), None, stats, batch, asked)
 
 
 @struct.dataclass
@@ -110,7 +115,8 @@ def plan_of(method: Method) -> train.Plan:
 
 def state_of(plan: train.Plan) -> train.State:
   """Return the state before the first step, in arrays of its own."""
-  state = train.init_state(plan, start(TINY), 0, calibrated(TINY).stats)
+  ctx = calibrated(TINY)
+  state = train.init_state(plan, start(TINY), 0, ctx.stats, ctx.probe)
   return jax.tree.map(jnp.array, state)  # the step donates its argument
 
 

@@ -8,6 +8,7 @@ and a row.
 import functools
 import itertools
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from tsukiji import (
   data,
   evaluation,
   optimise,
+  probe,
   settings,
   train,
   workdir,
@@ -107,8 +109,10 @@ def _try_methods(experiment: Experiment, network: str) -> None:
   size = output_shape(spec)
 
   def start(plan: Plan, variables: Variables) -> State:
-    stats = evaluation.calibrate(spec, variables, Split(x, y))
-    return train.init_state(plan, variables, 0, stats)
+    seen = Split(x, y)
+    stats = evaluation.calibrate(spec, variables, seen)
+    asked = probe.probe(spec, variables, seen)
+    return train.init_state(plan, variables, 0, stats, asked)
 
   for name in _recipes_of_any_seed(config, network):
     method = config.recipes[name].method
@@ -116,11 +120,18 @@ def _try_methods(experiment: Experiment, network: str) -> None:
       teacher=lambda x: jnp.zeros((len(x), *size))
     )
     try:
-      begin = functools.partial(start, plan)
-      state = jax.eval_shape(begin, train.shapes(spec))
+      state = _traced(functools.partial(start, plan), spec)
       jax.eval_shape(train.make_step(plan), state, x, y)
     except ValueError as e:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
+
+
+def _traced(begin: Callable[[Variables], State], spec: Spec) -> State:
+  """Return the shapes of a start, computed where sizes depend on values."""
+  try:
+    return jax.eval_shape(begin, train.shapes(spec))
+  except jax.errors.ConcretizationTypeError:
+    return begin(train.init_variables(spec, 0))
 
 
 def _recipes_of_any_seed(config: ConfigDict, network: str) -> list[str]:
@@ -234,13 +245,14 @@ def _fit(
   spec, split = experiment.specs[network], experiment.data.train
   chosen, steps = _steps(experiment, name)
   method = '' if dense is None else experiment.config.recipes[name].method
-  plan = _plan(spec, method, chosen, max(1, steps), dense)
-  stats = None
+  plan = _plan(spec, method, chosen, steps, dense)
+  stats = asked = None
   if dense is None:
     dense = train.init_variables(spec, seed)
   else:
     stats = evaluation.calibrate(spec, dense, split)
-  start = train.init_state(plan, dense, seed, stats)
+    asked = probe.probe(spec, dense, split)
+  start = train.init_state(plan, dense, seed, stats, asked)
   if not steps:  # post-training compression
     variables = {'params': start.params, 'batch_stats': start.batch_stats}
     return variables, 0.0

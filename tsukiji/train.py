@@ -19,7 +19,7 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from compress import forward, tree
-from compress.method import Batch, Ctx, Method, chain
+from compress.method import Batch, Ctx, Method, Probe, chain
 from compress.tree import Array, Params, Stats
 from tsukiji import batches, ops, optimise
 from tsukiji.data import Split
@@ -90,7 +90,11 @@ def shapes(spec: Spec) -> dict[str, Any]:
 
 
 def init_state(
-  plan: Plan, variables: dict[str, Any], seed: int, stats: Stats | None = None
+  plan: Plan,
+  variables: dict[str, Any],
+  seed: int,
+  stats: Stats | None = None,
+  probe: Probe | None = None,
 ) -> State:
   """Return the state before the first step: the method's `init` happens here.
 
@@ -99,12 +103,14 @@ def init_state(
     variables: `params` (arrays) and `batch_stats` to start from.
     seed: Seed of everything random in the run.
     stats: Calibration statistics, by path; see `evaluation.calibrate`.
+    probe: What methods that need data may ask; see `probe.probe`.
 
   Returns:
     The state.
   """
   key = jax.random.key(seed)
-  ctx = Ctx(0, plan.steps, jax.random.fold_in(key, NEVER), None, stats)
+  drawn = jax.random.fold_in(key, NEVER)
+  ctx = Ctx(0, plan.steps, drawn, stats=stats, probe=probe)
   params = plan.method.init(variables['params'], ctx)
   free, _ = tree.split(params)
   return State(

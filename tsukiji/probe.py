@@ -1,0 +1,79 @@
+"""The probe: what a method may ask of a trained network before training."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from compress import tree
+from compress.method import Probe
+from compress.tree import Array, Params, Path
+from tsukiji import spec as sp
+from tsukiji.data import Split
+from tsukiji.net import Net
+from tsukiji.spec import Spec
+
+SHOWN = 4  # examples of `Probe.apply`
+
+
+def probe(
+  spec: Spec, variables: dict[str, Any], split: Split, examples: int = 1024
+) -> Probe:
+  """Return the probe of a network, in evaluation mode.
+
+  Args:
+    spec: The network.
+    variables: Its parameters (arrays or nodes) and batch statistics.
+    split: Where the first `examples` are taken from; never the test set.
+    examples: How many.
+
+  Returns:
+    The probe. Nothing is computed before it is asked.
+  """
+  stats = variables['batch_stats']
+  start = tree.decode(variables['params'])
+  x, y = (part[:examples] for part in split)
+
+  def loss(dense: Params, x: Array, y: Array) -> Array:
+    logits = Net(spec).apply({'params': dense, 'batch_stats': stats}, x)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+
+  def apply(params: Params) -> Array:
+    dense = tree.filled(params, start)
+    network = {'params': dense, 'batch_stats': stats}
+    run: Callable[..., Array] = Net(spec).apply
+    return run(network, jnp.asarray(x[:SHOWN]))
+
+  def samples(params: Params, count: int) -> Params:
+    dense = tree.filled(params, start)
+    return singly(dense, jnp.asarray(x[:count]), jnp.asarray(y[:count]))
+
+  @jax.jit
+  def singly(dense: Params, x: Array, y: Array) -> Params:
+    # One by one: a convolution under vmap becomes a grouped one, and slow.
+    return jax.lax.map(
+      lambda pair: jax.grad(loss)(dense, pair[0][None], pair[1][None]), (x, y)
+    )
+
+  mean, slope = jax.jit(loss), jax.jit(jax.grad(loss))
+  return Probe(
+    apply,
+    lambda params: mean(tree.filled(params, start), x, y),
+    lambda params: slope(tree.filled(params, start), x, y),
+    samples,
+    uses(spec),
+  )
+
+
+def uses(spec: Spec) -> dict[Path, int]:
+  """Return how often each entry of a weight is multiplied for one example."""
+  return {
+    f'{step.layer.name}/kernel': functools.reduce(
+      lambda n, side: n * side, step.after[:-1], 1
+    )
+    for step in sp.walk(spec)
+    if isinstance(step.layer, sp.Conv | sp.Dense)
+  }
