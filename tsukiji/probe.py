@@ -44,8 +44,9 @@ def probe(
   def apply(params: Params) -> Array:
     dense = tree.filled(params, start)
     network = {'params': dense, 'batch_stats': stats}
-    run: Callable[..., Array] = Net(spec).apply
-    return run(network, jnp.asarray(x[:SHOWN]))
+    run: Callable[..., Any] = Net(spec).apply
+    logits: Array = run(network, jnp.asarray(x[:SHOWN]))
+    return logits
 
   def samples(params: Params, count: int) -> Params:
     dense = tree.filled(params, start)
