@@ -38,8 +38,11 @@ def get_config(arg: str = '') -> ConfigDict:
       seeds=(0,),
     ),
   }
-  config.train = settings.training(epochs=12, lr=2e-3, augment=('flip',))
-  config.finetune = settings.training(epochs=12, lr=2e-3, augment=('flip',))
+  # Chosen on validation with seed 0: 12 epochs without smoothing gave 92.8 %,
+  # dropout 0.5 for 16 epochs 92.7, shifts 92.0, and this 92.9.
+  common = {'lr': 2e-3, 'augment': ('flip',), 'label_smoothing': 0.1}
+  config.train = settings.training(epochs=16, **common)
+  config.finetune = settings.training(epochs=12, **common)
   config.recipes = {
     'int8': settings.compression(
       'quantize.int8()', 'quantize', mode='qat', epochs=1, lr=2e-4

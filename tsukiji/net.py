@@ -9,6 +9,11 @@ from tsukiji import spec as sp
 from tsukiji.spec import Layer, Spec
 
 
+# Uniform in +-1/sqrt(inputs), PyTorch's default, began 1 point better on
+# Fashion-MNIST than He's, which is sqrt(6) times as wide, and ended 0.1 better.
+INIT = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
 class Net(nn.Module):
   """Apply the layers of a spec in order.
 
@@ -49,7 +54,7 @@ def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
         layer.padding,
         feature_group_count=layer.groups,
         use_bias=layer.bias,
-        kernel_init=nn.initializers.he_normal(),
+        kernel_init=INIT,
         conv_general_dilated=ops.conv_general_dilated,
         name=layer.name,
       )(x)
@@ -57,7 +62,7 @@ def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
       return nn.Dense(
         layer.features,
         layer.bias,
-        kernel_init=nn.initializers.he_normal(),
+        kernel_init=INIT,
         name=layer.name,
       )(x)
     case sp.Norm():
