@@ -62,7 +62,7 @@ def _by_module(params: Params) -> dict[str, tuple[str, Any]]:
   """Return the first weight that each module holds, by module path."""
   found: dict[str, tuple[str, Any]] = {}
   for path, x in tree.paths(params).items():
-    if tree.is_node(x) or tree.is_weight(x):
+    if tree.holds_weight(x):
       found.setdefault(path.rpartition('/')[0], (path, x))
   return found
 

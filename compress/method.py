@@ -91,9 +91,8 @@ class Ctx(NamedTuple):
   @property
   def progress(self) -> Array:
     """Fraction of the run that is done, in [0, 1]; 1 if it has no steps."""
-    if not self.steps:
-      return jnp.float32(1.0)
-    return jnp.minimum(jnp.asarray(self.step) / self.steps, 1.0)
+    part = jnp.asarray(self.step) / jnp.maximum(self.steps, 1)
+    return jnp.where(self.steps > 0, jnp.minimum(part, 1.0), 1.0)
 
 
 def same(params: Params, ctx: Ctx) -> Params:
@@ -196,7 +195,7 @@ def only(where: str, method: Method) -> Method:
 
 
 def _check_match(pattern: re.Pattern[str], params: Params) -> None:
-  names = [p for p, x in tree.paths(params).items() if _holds_weight(x)]
+  names = [p for p, x in tree.paths(params).items() if tree.holds_weight(x)]
   if any(pattern.fullmatch(name) for name in names):
     return
   near = difflib.get_close_matches(pattern.pattern, names, n=1, cutoff=0.0)
@@ -207,12 +206,32 @@ def _check_match(pattern: re.Pattern[str], params: Params) -> None:
   )
 
 
-def _holds_weight(x: Any) -> bool:
-  return tree.is_node(x) or tree.is_weight(x)
-
-
 def abstract(method: Method, params: Params, ctx: Ctx) -> Params:
-  """Return the shapes that `decode . init` gives, without computing them."""
-  return jax.eval_shape(
-    lambda p: tree.decode(method.init(p, ctx), ctx.key), params
-  )
+  """Return the shapes that `decode . init` gives, computed only if need be."""
+
+  def run(params: Params) -> Params:
+    return tree.decode(method.init(params, ctx), ctx.key)
+
+  return traced(run, params, lambda: params)
+
+
+def traced(
+  fn: Callable[[Any], Any], shapes: Any, values: Callable[[], Any]
+) -> Any:
+  """Return the shapes of `fn(x)`, computed only where they hang on values.
+
+  Args:
+    fn: A function of a tree of arrays, as an `init`.
+    shapes: The tree, arrays or their shapes.
+    values: Gives the tree of arrays; called if shapes are not enough.
+
+  Returns:
+    A tree of `jax.ShapeDtypeStruct`.
+  """
+  try:
+    return jax.eval_shape(fn, shapes)
+  except (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+  ):
+    return jax.eval_shape(lambda x: x, fn(values()))

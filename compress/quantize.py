@@ -163,6 +163,14 @@ class Quantized(Compressed):
     """Return the node with code 0 where `mask` is False."""
     return self.replace(codes=jnp.where(mask, self.codes, 0))
 
+  def spread(self, keep: Array, axis: int, size: int) -> 'Quantized':
+    """Return the node with code 0 along an axis except at `keep`."""
+    codes = tree.scattered(self.codes, keep, axis, size)
+    scale = self.scale
+    if axis == self.codes.ndim - 1:
+      scale = tree.scattered(scale, keep, 0, size, fill=1)
+    return self.replace(codes=codes, scale=scale)
+
   def scaled(self, gain: Array) -> 'Quantized':
     """Return the node times `gain`; the codes stay."""
     return self.replace(scale=self.scale * gain)

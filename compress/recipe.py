@@ -11,7 +11,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from compress import distill, method, prune, quantize, schedule
+from compress import (
+  distill,
+  filters,
+  method,
+  neurons,
+  prune,
+  quantize,
+  schedule,
+)
 from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
@@ -19,6 +27,8 @@ TABLE: dict[str, Callable[..., Any]] = {
   'cubic': schedule.cubic,
   'distill.logits': distill.logits,
   'only': method.only,
+  'prune.filters': filters.filters,
+  'prune.neurons': neurons.neurons,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
   'quantize.int8': quantize.int8,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias, TypeGuard
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Array: TypeAlias = jax.Array
@@ -49,6 +50,10 @@ class Compressed(abc.ABC):
     """Return this node, 0 where `mask` is False, or None if it cannot."""
     del mask
 
+  def spread(self, keep: Array, axis: int, size: int) -> Any:
+    """Return this node among zeros along an axis, or None if it cannot."""
+    del keep, axis, size
+
   def scaled(self, gain: Array) -> Any:
     """Return this node times `gain` `[channels]`, or None if it cannot."""
     del gain
@@ -70,6 +75,11 @@ def is_weight(x: Any) -> bool:
   weight decay does not touch them.
   """
   return np.ndim(x) >= 2 and np.issubdtype(x.dtype, np.floating)
+
+
+def holds_weight(x: Any) -> bool:
+  """Tell whether an array or what a node decodes to is a weight."""
+  return is_weight(jax.eval_shape(decode, x) if is_node(x) else x)
 
 
 def join(path: tuple[Any, ...]) -> Path:
@@ -163,6 +173,19 @@ def _decode(x: Any, key: Key | None) -> Array:
     return x
   here, below = (None, None) if key is None else jax.random.split(key)
   return descend(lambda _, y: _decode(y, below), '', x).decode(here)
+
+
+def scattered(
+  x: Array, keep: Array, axis: int, size: int, fill: float = 0
+) -> Array:
+  """Return an array of length `size` along an axis: `x` at `keep`, else fill.
+
+  >>> scattered(np.array([5, 7]), np.array([0, 2]), 0, 4).tolist()
+  [5, 0, 7, 0]
+  """
+  shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+  at = (slice(None),) * axis + (keep,)
+  return jnp.full(shape, fill, x.dtype).at[at].set(x)
 
 
 def latent(x: Any) -> Array:

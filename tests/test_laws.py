@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import method, prune, recipe, tree
+from compress import channels, method, prune, recipe, tree
 from compress.method import Ctx, Method, chain, only
 from compress.prune import Masked
 from compress.quantize import Quantized, Quantizing
@@ -48,6 +48,7 @@ SAMPLES = {
     'only("fc/kernel", quantize.grid(3, 4))',
     'only("(conv|fc)/.*", prune.weights(0.25))',
   ),
+  'prune.filters': ('prune.filters(share=0.5, multiple=1)',),
   'prune.weights': (
     'prune.weights(0.6, scope="global", schedule=cubic(0.0, 0.5))',
     'prune.weights(0.35)',
@@ -56,7 +57,10 @@ SAMPLES = {
   'quantize.grid': ('quantize.grid(4)', 'quantize.grid(12, 6)'),
   'quantize.int8': ('quantize.int8()',),
 }
-CLAIMS = ('prune', 'quantize')  # at most one method of each on one weight
+# At most one method of each kind on one weight.
+CLAIMS = (('prune.weights',), ('quantize.grid', 'quantize.int8'))
+FIRST = ('prune.filters',)  # it cuts plain arrays
+ELSEWHERE = {'prune.neurons'}  # it shrinks no layer before a norm: test_neurons
 # Every method is chained with one of each family, on either side.
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
 PAIRS = [
@@ -67,7 +71,8 @@ PAIRS = [
 REFUSED = [
   (one, other)
   for one, other in PAIRS
-  if one.split('.')[0] == other.split('.')[0] in CLAIMS
+  if any(one in claim and other in claim for claim in CLAIMS)
+  or (other in FIRST and one.startswith(('prune', 'quantize')))
 ]
 CHAINS = [
   f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'
@@ -79,7 +84,9 @@ TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
 TRAINED = [
   text
   for text in CHAINS
-  if 'distill' not in text or text == 'distill.logits(2.0) >> quantize.int8()'
+  if text.startswith(('prune.weights', 'prune.filters'))
+  and 'logits' not in text
+  or text == 'distill.logits(2.0) >> quantize.int8()'
 ]
 every_recipe = pytest.mark.parametrize('text', TEXTS)
 
@@ -105,7 +112,7 @@ def test_every_method_of_the_table_is_here() -> None:
     for name, make in recipe.TABLE.items()
     if typing.get_type_hints(make)['return'] is Method
   }
-  assert set(SAMPLES) == makers
+  assert set(SAMPLES) == makers - ELSEWHERE
   for name, texts in SAMPLES.items():
     assert all(text.startswith(f'{name}(') for text in texts)
 
@@ -131,9 +138,11 @@ def test_decoded_shapes_are_the_dense_ones(text: str) -> None:
 def test_update_keeps_structure_and_types(text: str) -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
   compress = recipe.parse(text)
-  nodes = jax.eval_shape(lambda p: compress.init(p, ctx), params)
+  nodes = method.traced(lambda p: compress.init(p, ctx), params, lambda: params)
+  grads = jax.eval_shape(tree.decode, nodes)
+  grads = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), grads)
   after = jax.eval_shape(
-    lambda p, step: compress.update(p, ctx._replace(step=step, grads=params)),
+    lambda p, step: compress.update(p, ctx._replace(step=step, grads=grads)),
     nodes,
     jnp.int32(1),
   )
@@ -144,7 +153,7 @@ def test_update_keeps_structure_and_types(text: str) -> None:
 def test_a_step_gives_what_the_next_one_takes(text: str) -> None:
   plan = plan_of(recipe.parse(text))
   calibrated(TINY)  # not under the tracing below
-  state = jax.eval_shape(lambda: state_of(plan))
+  state = method.traced(lambda _: state_of(plan), (), tuple)
   x = jax.ShapeDtypeStruct((8, *TINY.input_shape), jnp.float32)
   y = jax.ShapeDtypeStruct((8,), jnp.int32)
   after = jax.eval_shape(train.make_step(plan), state, x, y)
@@ -217,13 +226,18 @@ def test_lowering_keeps_the_outputs_of(name: str, text: str) -> None:
 
 def program(one: Method) -> tuple[str, Any, jax.Array]:
   """Return what a method computes: its program, its trees, its penalty."""
-  params, ctx = start(TINY)['params'], calibrated(TINY)
+  params, probe = start(TINY)['params'], calibrated(TINY).probe
+  ctx = calibrated(TINY)._replace(probe=None)
 
   def life(params: Any, ctx: Ctx) -> Any:
-    nodes = one.init(params, ctx)
+    nodes = one.init(params, ctx._replace(probe=probe))
     return nodes, one.update(nodes, ctx._replace(step=STEPS, grads=params))
 
-  made, trees = jax.make_jaxpr(life, return_shape=True)(params, ctx)
+  try:
+    made, trees = jax.make_jaxpr(life, return_shape=True)(params, ctx)
+  except jax.errors.TracerArrayConversionError:  # sizes hang on values
+    trees = life(params, ctx)
+    made = [np.asarray(x).tolist() for x in jax.tree.leaves(trees)]
   nodes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trees[0])
   return str(made), shapes(trees), one.loss(nodes, ctx)
 
@@ -273,7 +287,8 @@ def test_chains_are_associative(order: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(('one', 'other'), REFUSED)
 def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
   both = recipe.parse(f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}')
-  with pytest.raises(ValueError, match='conv/kernel.*one .* method'):
+  why = 'Put it first' if other in FIRST else 'one .* method'
+  with pytest.raises(ValueError, match=f'/kernel.*{why}'):
     both.init(start(TINY)['params'], calibrated(TINY))
 
 
@@ -281,7 +296,10 @@ def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
 # array: `test_prune`).
 
 
-@pytest.mark.parametrize('text', [t for t in TEXTS if 'prune' in t])
+@pytest.mark.parametrize(
+  'text',
+  [t for t in TEXTS if 'prune.weights' in t and not t.startswith(FIRST)],
+)
 def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   params = finished(text)['params']
   amount = float(re.search(r'prune\.weights\(([.\d]+)', text)[1])
@@ -295,6 +313,18 @@ def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   for path, mask in masks.items():
     assert np.all(np.asarray(decoded[path])[~mask] == 0)
     assert np.any(np.asarray(decoded[path])[mask] != 0)
+
+
+@pytest.mark.parametrize('text', [t for t in TEXTS if t.startswith(FIRST)])
+def test_removed_channels_are_zero_at_the_end(text: str) -> None:
+  params = finished(text)['params']
+  nodes = tree.find(channels.Sliced, params)
+  assert {'conv/kernel', 'fc/kernel'} <= set(nodes)
+  decoded = tree.paths(tree.decode(params))
+  for path, node in nodes.items():
+    gone = np.setdiff1d(np.arange(node.size), node.keep)
+    assert 2 * len(gone) == node.size
+    assert not np.take(np.asarray(decoded[path]), gone, node.axis).any()
 
 
 # Law 7: what is served is what was trained.

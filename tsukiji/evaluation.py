@@ -1,5 +1,6 @@
 """Networks in evaluation mode: predictions, calibration, accuracy."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import optax
 from compress import forward, tree
 from compress.tree import Array, Params, Stats
 from tsukiji import batches
+from tsukiji import spec as sp
 from tsukiji.data import Split
 from tsukiji.net import Net
 from tsukiji.spec import Spec
@@ -60,6 +62,58 @@ def calibrate(
   dense = {**variables, 'params': tree.decode(params)}
   observe = jax.jit(lambda x: _apply_eval(spec, params, dense, x)[1])
   return observe(split.x[:examples])
+
+
+def recalibrate(
+  spec: Spec,
+  variables: dict[str, Any],
+  split: Split,
+  batch_size: int = 512,
+  examples: int = 4096,
+) -> dict[str, Any]:
+  """Return the variables with running statistics taken anew.
+
+  Args:
+    spec: The network.
+    variables: Its parameters (arrays or nodes) and batch statistics.
+    split: Training examples, of which the first are taken.
+    batch_size: Examples at a time, as many as there are if fewer.
+    examples: How many in all.
+
+  Returns:
+    The variables, the statistics the mean of those of the batches.
+  """
+  if not variables['batch_stats']:
+    return variables
+  dense = tree.decode(variables['params'])
+  # Momentum 0 makes the running statistics those of the batch.
+  fresh = sp.map_layers(
+    lambda layer: (
+      dataclasses.replace(layer, momentum=0.0)
+      if isinstance(layer, sp.Norm)
+      else layer
+    ),
+    spec,
+  )
+
+  @jax.jit
+  def seen(x: Array) -> Any:
+    state = {'params': dense, 'batch_stats': variables['batch_stats']}
+    key = jax.random.key(0)  # of dropout, which comes behind every norm
+    run: Callable[..., Any] = Net(fresh).apply
+    _, after = forward.apply(
+      lambda: run(
+        state, x, train=True, mutable=['batch_stats'], rngs={'dropout': key}
+      ),
+      variables['params'],
+    )[0]
+    return after['batch_stats']
+
+  size = min(batch_size, len(split.y))
+  count = max(1, min(examples, len(split.y)) // size)
+  found = [seen(split.x[i * size : (i + 1) * size]) for i in range(count)]
+  mean = jax.tree.map(lambda *xs: sum(xs) / len(xs), *found)
+  return {**variables, 'batch_stats': mean}
 
 
 class Score(NamedTuple):

@@ -5,17 +5,17 @@ from the same dense network. Every cell is resumable and leaves an artefact
 and a row.
 """
 
+import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from compress import recipe
+from compress import method, recipe, tree
 from tsukiji import (
   batches,
   data,
@@ -30,6 +30,7 @@ from tsukiji import (
 from tsukiji.data import Data, Split
 from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.lower import Variables, lower
+from tsukiji.deploy.shrink import shrink
 from tsukiji.fit import Run, Tell, fit
 from tsukiji.measure import cost, energy
 from tsukiji.spec import Spec, output_shape
@@ -54,6 +55,14 @@ class Experiment(NamedTuple):
   folder: pathlib.Path
   data: Data
   specs: dict[str, Spec]
+
+
+class Trained(NamedTuple):
+  """A network at the end of its training, and the seconds that took."""
+
+  spec: Spec
+  variables: Variables
+  seconds: float
 
 
 def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
@@ -115,23 +124,17 @@ def _try_methods(experiment: Experiment, network: str) -> None:
     return train.init_state(plan, variables, 0, stats, asked)
 
   for name in _recipes_of_any_seed(config, network):
-    method = config.recipes[name].method
-    plan = _plan(spec, method, config.finetune, 1, None)._replace(
+    text = config.recipes[name].method
+    plan = _plan(spec, text, config.finetune, 1, None)._replace(
       teacher=lambda x: jnp.zeros((len(x), *size))
     )
     try:
-      state = _traced(functools.partial(start, plan), spec)
+      begin = functools.partial(start, plan)
+      fresh = functools.partial(train.init_variables, spec, 0)
+      state = method.traced(begin, train.shapes(spec), fresh)
       jax.eval_shape(train.make_step(plan), state, x, y)
     except ValueError as e:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
-
-
-def _traced(begin: Callable[[Variables], State], spec: Spec) -> State:
-  """Return the shapes of a start, computed where sizes depend on values."""
-  try:
-    return jax.eval_shape(begin, train.shapes(spec))
-  except jax.errors.ConcretizationTypeError:
-    return begin(train.init_variables(spec, 0))
 
 
 def _recipes_of_any_seed(config: ConfigDict, network: str) -> list[str]:
@@ -142,7 +145,7 @@ def _recipes_of_any_seed(config: ConfigDict, network: str) -> list[str]:
 
 def _plan(
   spec: Spec,
-  method: str,
+  text: str,
   chosen: ConfigDict,
   steps: int,
   dense: Variables | None,
@@ -150,7 +153,7 @@ def _plan(
   """Return the plan of a run; the dense network, if any, teaches."""
   return Plan(
     spec,
-    recipe.parse(method),
+    recipe.parse(text),
     optimise.optimiser(chosen, steps),
     steps,
     chosen.label_smoothing,
@@ -218,7 +221,7 @@ def run_network(
     seed: Seed of the initial weights, the order and the noise.
     tell: See `fit.fit`.
   """
-  dense = None
+  dense: Trained | None = None
   for name in cells(experiment.config, network, seed):
     total = _steps(experiment, name)[1]
     if workdir.cell(experiment.folder, cell_name(network, seed, name)):
@@ -226,10 +229,10 @@ def run_network(
       continue
     if dense is None:
       dense = _fit(experiment, network, seed, DENSE, None, tell)
-    variables, seconds = dense
+    done = dense
     if name != DENSE:
-      variables, seconds = _fit(experiment, network, seed, name, dense[0], tell)
-    row = _finish(experiment, network, seed, name, variables, seconds)
+      done = _fit(experiment, network, seed, name, dense.variables, tell)
+    row = _finish(experiment, network, seed, name, done)
     workdir.write_cell(experiment.folder, row)
 
 
@@ -240,12 +243,12 @@ def _fit(
   name: str,
   dense: Variables | None,
   tell: Tell,
-) -> tuple[Variables, float]:
+) -> Trained:
   """Train a dense network from scratch, or fine-tune it under a recipe."""
   spec, split = experiment.specs[network], experiment.data.train
   chosen, steps = _steps(experiment, name)
-  method = '' if dense is None else experiment.config.recipes[name].method
-  plan = _plan(spec, method, chosen, steps, dense)
+  text = '' if dense is None else experiment.config.recipes[name].method
+  plan = _plan(spec, text, chosen, steps, dense)
   stats = asked = None
   if dense is None:
     dense = train.init_variables(spec, seed)
@@ -253,12 +256,25 @@ def _fit(
     stats = evaluation.calibrate(spec, dense, split)
     asked = probe.probe(spec, dense, split)
   start = train.init_state(plan, dense, seed, stats, asked)
+  plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
     variables = {'params': start.params, 'batch_stats': start.batch_stats}
-    return variables, 0.0
+    return Trained(plan.spec, variables, 0.0)
   title = cell_name(network, seed, name)
   run = Run(title, plan, start, experiment.data, chosen, seed)
-  return fit(run, experiment.folder, tell)
+  return Trained(plan.spec, *fit(run, experiment.folder, tell))
+
+
+def _shrunk(plan: Plan, start: State, split: Split) -> tuple[Plan, State]:
+  """Take removed channels out before training: it is faster on what is left."""
+  variables = {'params': start.params, 'batch_stats': start.batch_stats}
+  spec, small = shrink(plan.spec, variables)
+  if spec == plan.spec:
+    return plan, start
+  small = evaluation.recalibrate(spec, small, split)
+  free, _ = tree.split(small['params'])
+  opt = plan.tx.init(free)
+  return plan._replace(spec=spec), dataclasses.replace(start, opt=opt, **small)
 
 
 def _finish(
@@ -266,12 +282,11 @@ def _finish(
   network: str,
   seed: int,
   name: str,
-  variables: Variables,
-  seconds: float,
+  done: Trained,
 ) -> Row:
   """Pack a network and measure the file: what is shipped is what counts."""
   title = cell_name(network, seed, name)
-  spec, small = lower(experiment.specs[network], variables)
+  spec, small = lower(done.spec, done.variables)
   meta = {
     'name': title,
     'dataset': experiment.data.name,
@@ -310,7 +325,7 @@ def _finish(
       'weights': joules.weights,
       'activations': joules.activations,
     },
-    'train_seconds': round(seconds, 1),
+    'train_seconds': round(done.seconds, 1),
     'artefact': f'artefacts/{title}.tsk',
   }
 

@@ -11,7 +11,7 @@ import json
 import math
 import typing
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from tsukiji.errors import expect
@@ -164,6 +164,20 @@ def walk(spec: Spec) -> Iterator[Step]:
   for name, count in names.items():
     expect(name, count == 1, 'one layer of this name', count)
   yield from steps
+
+
+def map_layers(fn: Callable[[Layer], Layer], spec: Spec) -> Spec:
+  """Replace every layer by `fn(layer)`; branches after their paths."""
+
+  def visit(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    return tuple(
+      fn(dataclasses.replace(x, paths=tuple(map(visit, x.paths))))
+      if isinstance(x, Branch)
+      else fn(x)
+      for x in layers
+    )
+
+  return dataclasses.replace(spec, layers=visit(spec.layers))
 
 
 def _walk(layers: tuple[Layer, ...], shape: Shape) -> Iterator[Step]:

@@ -1,16 +1,18 @@
 """Lowering: from decoded-equal to really smaller.
 
 `lower(spec, variables)` returns a network that computes the same outputs with
-fewer layers and numbers: nodes frozen to what is stored, norms folded into the
-weights before them.
+fewer layers and numbers: channels that were removed gone, nodes frozen to what
+is stored, norms folded into the weights before them.
 """
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 
 from compress import tree
 from compress.tree import Array
+from tsukiji.deploy.shrink import shrink
 from tsukiji.spec import Branch, Conv, Dense, Layer, Norm, Spec
 
 Variables = dict[str, Any]
@@ -26,9 +28,10 @@ def lower(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
   Returns:
     The spec and variables of a network with the same outputs, to float error.
   """
+  spec, variables = shrink(spec, {'batch_stats': {}, **variables})
   lowered = {
     'params': dict(tree.freeze(variables['params'])),
-    'batch_stats': dict(variables.get('batch_stats', {})),
+    'batch_stats': dict(variables['batch_stats']),
   }
   layers = _fold_norms(spec.layers, lowered)
   small = Spec(name=spec.name, input_shape=spec.input_shape, layers=layers)
@@ -76,11 +79,7 @@ def _fold(
     'bias': (bias - seen['mean']) * gain + affine['bias'],
   }
   del params[norm.name], stats[norm.name]
-  match layer:
-    case Conv():
-      return Conv(**{**vars(layer), 'bias': True})
-    case Dense():
-      return Dense(**{**vars(layer), 'bias': True})
+  return dataclasses.replace(layer, bias=True)
 
 
 def _scaled(kernel: Any, gain: Array) -> Any:
