@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from compress import distill, method, prune, quantize, schedule
+from compress import distill, method, pattern, prune, quantize, schedule
 from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
@@ -19,9 +19,13 @@ TABLE: dict[str, Callable[..., Any]] = {
   'cubic': schedule.cubic,
   'distill.logits': distill.logits,
   'only': method.only,
+  'prune.blocks': pattern.blocks,
+  'prune.pattern': pattern.pattern,
+  'prune.threshold': prune.threshold,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
   'quantize.int8': quantize.int8,
+  'steps': schedule.steps,
 }
 
 
