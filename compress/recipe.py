@@ -11,7 +11,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from compress import distill, method, pattern, prune, quantize, schedule
+from compress import (
+  distill,
+  method,
+  pattern,
+  prune,
+  quantize,
+  regrow,
+  rewind,
+  schedule,
+  second_order,
+)
 from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
@@ -20,8 +30,12 @@ TABLE: dict[str, Callable[..., Any]] = {
   'distill.logits': distill.logits,
   'only': method.only,
   'prune.blocks': pattern.blocks,
+  'prune.movement': regrow.movement,
+  'prune.obs': second_order.obs,
   'prune.pattern': pattern.pattern,
+  'prune.rigl': regrow.rigl,
   'prune.threshold': prune.threshold,
+  'prune.ticket': rewind.ticket,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
   'quantize.int8': quantize.int8,

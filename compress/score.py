@@ -50,7 +50,7 @@ def random(params: Params, ctx: Ctx) -> Worth:
 def taylor(params: Params, ctx: Ctx) -> Worth:
   r"""Score by the first-order change of the loss, $|w \, g|$.
 
-  Molchanov+ 2017 (arXiv 1611.06440, equation 7) for single weights. The
+  Molchanov+ 2017 (arXiv 1611.06440, section 2.2) for single weights. The
   gradient $g$ is that of the step, or of all calibration data before training.
   """
   gradient = gradients('score.taylor', params, ctx)
@@ -60,7 +60,7 @@ def taylor(params: Params, ctx: Ctx) -> Worth:
 def fisher(params: Params, ctx: Ctx) -> Worth:
   r"""Score by the second-order change of the loss, $w^2 \, E[g^2] / 2$.
 
-  The saliency of Optimal Brain Damage (LeCun+ 1989, equation 5) with the
+  The saliency of Optimal Brain Damage (LeCun+ 1989, section 2) with the
   diagonal of the empirical Fisher matrix for that of the Hessian: $g$ are the
   gradients of `SAMPLES` single calibration examples.
   """

@@ -49,8 +49,12 @@ SAMPLES = {
     'only("(conv|fc)/.*", prune.weights(0.25))',
   ),
   'prune.blocks': ('prune.blocks(0.5, (3, 2), scope="global")',),
+  'prune.movement': ('prune.movement(0.5, schedule=cubic(0.0, 0.5))',),
+  'prune.obs': ('prune.obs(0.4, block=8, rounds=1)',),
   'prune.pattern': ('prune.pattern(2, 4)',),
+  'prune.rigl': ('prune.rigl(0.5, distribution="uniform")',),
   'prune.threshold': ('prune.threshold(0.7)',),
+  'prune.ticket': ('prune.ticket(0.6, at=0.1, rounds=2)',),
   'prune.weights': (
     'prune.weights(0.6, scope="global", schedule=cubic(0.0, 0.5))',
     'prune.weights(0.35, score="fisher")',
@@ -60,7 +64,7 @@ SAMPLES = {
   'quantize.int8': ('quantize.int8()',),
 }
 # Methods that say which share of the weights they prune.
-SHARE = re.compile(r'prune\.(?:weights)\(([.\d]+)')
+SHARE = re.compile(r'prune\.(?:weights|movement|obs|rigl|ticket)\(([.\d]+)')
 CLAIMS = ('prune', 'quantize')  # at most one method of each on one weight
 # Every method is chained with one of each family, on either side.
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
@@ -81,7 +85,11 @@ CHAINS = [
 ]
 TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
 # Compiling a step takes seconds, so that the others are held to one shot.
-STILL = ('distill', 'prune.blocks', 'prune.pattern', 'prune.threshold')
+STILL = (
+  'distill',
+  *(f'prune.{name}' for name in ('blocks', 'obs', 'pattern', 'threshold')),
+  *(f'int8() >> prune.{name}' for name in ('movement', 'rigl', 'ticket')),
+)
 TRAINED = [
   text
   for text in CHAINS
