@@ -97,8 +97,8 @@ def obs(
 def fisher(grads: Array, block: int, damping: float) -> tuple[Array, Array]:
   r"""Return the damped empirical Fisher matrices of the blocks of a weight.
 
-  $F = \frac{1}{N} \sum_n g_n g_n^T + \lambda I$ with $\lambda$ a part of the mean
-  of the diagonal.
+  $F = \frac{1}{N} \sum_n g_n g_n^T + \lambda I$, with $\lambda$ a part of the
+  mean of the diagonal.
 
   Args:
     grads: Gradients of single examples, `[examples, *shape]`.
