@@ -16,9 +16,13 @@ from compress import (
   filters,
   method,
   neurons,
+  pattern,
   prune,
   quantize,
+  regrow,
+  rewind,
   schedule,
+  second_order,
 )
 from compress.method import Method
 
@@ -27,11 +31,19 @@ TABLE: dict[str, Callable[..., Any]] = {
   'cubic': schedule.cubic,
   'distill.logits': distill.logits,
   'only': method.only,
+  'prune.blocks': pattern.blocks,
   'prune.filters': filters.filters,
+  'prune.movement': regrow.movement,
   'prune.neurons': neurons.neurons,
+  'prune.obs': second_order.obs,
+  'prune.pattern': pattern.pattern,
+  'prune.rigl': regrow.rigl,
+  'prune.threshold': prune.threshold,
+  'prune.ticket': rewind.ticket,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
   'quantize.int8': quantize.int8,
+  'steps': schedule.steps,
 }
 
 

@@ -34,14 +34,55 @@ def cubic(begin: float = 0.0, end: float = 0.6) -> Schedule:
   >>> float(cubic(0.0, 0.5)(jnp.float32(0.25)))
   0.875
   """
-  if not 0 <= begin < end <= 1:
-    raise ValueError(
-      f'cubic: expected 0 <= begin < end <= 1, got {begin!r} and {end!r}. '
-      'Both are fractions of the run.'
-    )
+  _check('cubic', begin, end)
 
   def amount(progress: Array) -> Array:
     left = jnp.clip((end - progress) / (end - begin), 0.0, 1.0)
     return 1.0 - left**3
 
   return amount
+
+
+def steps(count: int, begin: float = 0.0, end: float = 1.0) -> Schedule:
+  r"""Rise in equal steps with training between (prune, retrain, repeat).
+
+  $s(p) = \frac{1}{n} (1 + \lfloor n \frac{p - b}{e - b} \rfloor)$ inside
+  [b, e): each of the n steps is followed by as much training (Han+ 2015, arXiv
+  1506.02626, section 3.4).
+
+  Args:
+    count: How many steps, n >= 1.
+    begin: Fraction of the run at which the first step is taken.
+    end: Fraction of the run at which the training of the last step ends.
+
+  Returns:
+    The schedule.
+
+  Raises:
+    ValueError: If the count is no positive integer, or not
+      0 <= begin < end <= 1.
+
+  >>> [float(steps(4)(jnp.float32(p))) for p in (0.0, 0.3, 0.75)]
+  [0.25, 0.5, 1.0]
+  """
+  if not isinstance(count, int) or count < 1:
+    raise ValueError(
+      f'steps: expected a count of 1 or more, got {count!r}. It is how often '
+      'the network is pruned.'
+    )
+  _check('steps', begin, end)
+
+  def amount(progress: Array) -> Array:
+    done = count * (progress - begin) / (end - begin)
+    # Half a thousandth, so that a step on the border counts despite rounding.
+    return jnp.clip(jnp.floor(done + 1.0005), 0, count) / count
+
+  return amount
+
+
+def _check(where: str, begin: float, end: float) -> None:
+  if not 0 <= begin < end <= 1:
+    raise ValueError(
+      f'{where}: expected 0 <= begin < end <= 1, got {begin!r} and {end!r}. '
+      'Both are fractions of the run.'
+    )

@@ -139,11 +139,16 @@ def fit(method: Method) -> Trained:
 
 
 def one_shot(spec: sp.Spec, text: str) -> dict[str, Any]:
-  """Return the variables of a network compressed without training."""
+  """Return the variables of a network after a run that trains nothing."""
   compress, ctx = recipe.parse(text), calibrated(spec)
 
   def life(params: Any) -> Any:
-    return compress.update(compress.init(params, ctx), ctx._replace(step=STEPS))
+    return jax.lax.fori_loop(
+      1,
+      STEPS + 1,
+      lambda step, nodes: compress.update(nodes, ctx._replace(step=step)),
+      compress.init(params, ctx),
+    )
 
   params = start(spec)['params']
   try:

@@ -48,25 +48,43 @@ SAMPLES = {
     'only("fc/kernel", quantize.grid(3, 4))',
     'only("(conv|fc)/.*", prune.weights(0.25))',
   ),
+  'prune.blocks': ('prune.blocks(0.5, (3, 2), scope="global")',),
   'prune.filters': ('prune.filters(share=0.5, multiple=1)',),
+  'prune.movement': ('prune.movement(0.5, schedule=cubic(0.0, 0.5))',),
+  'prune.obs': ('prune.obs(0.4, block=8, rounds=1)',),
+  'prune.pattern': ('prune.pattern(2, 4)',),
+  'prune.rigl': ('prune.rigl(0.5, distribution="uniform")',),
+  'prune.threshold': ('prune.threshold(0.7)',),
+  'prune.ticket': ('prune.ticket(0.6, at=0.1, rounds=2)',),
   'prune.weights': (
     'prune.weights(0.6, scope="global", schedule=cubic(0.0, 0.5))',
-    'prune.weights(0.35)',
-    'prune.weights(0.5, score="random")',
+    'prune.weights(0.35, score="fisher")',
+    'prune.weights(0.5, score="taylor", schedule=steps(2))',
   ),
   'quantize.grid': ('quantize.grid(4)', 'quantize.grid(12, 6)'),
   'quantize.int8': ('quantize.int8()',),
 }
-# At most one method of each kind on one weight.
-CLAIMS = (('prune.weights',), ('quantize.grid', 'quantize.int8'))
+# Methods that say which share of the weights they prune.
+SHARE = re.compile(r'prune\.(?:weights|movement|obs|rigl|ticket)\(([.\d]+)')
 FIRST = ('prune.filters',)  # it cuts plain arrays
 ELSEWHERE = {'prune.neurons'}  # it shrinks no layer before a norm: test_neurons
-# Every method is chained with one of each family, on either side.
+# At most one method of each kind on one weight.
+CLAIMS = (
+  [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
+  [name for name in SAMPLES if name.startswith('quantize')],
+)
+# One of each family is chained with one of each; the others stand before the
+# grid, and beside the masks that most of them do not go with.
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
 PAIRS = [
   (one, other)
   for one, other in itertools.product(SAMPLES, repeat=2)
-  if 'only' not in (one, other) and {one, other} & {*FAMILIES}
+  if 'only' not in (one, other)
+  and (
+    {one, other} <= {*FAMILIES}
+    or other == 'quantize.int8'
+    or 'prune.weights' in (one, other)
+  )
 ]
 REFUSED = [
   (one, other)
@@ -81,11 +99,14 @@ CHAINS = [
 ]
 TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
 # Compiling a step takes seconds, so that the others are held to one shot.
+STILL = (
+  'distill',
+  *(f'prune.{name}' for name in ('blocks', 'obs', 'pattern', 'threshold')),
+)
 TRAINED = [
   text
   for text in CHAINS
-  if text.startswith(('prune.weights', 'prune.filters'))
-  and 'logits' not in text
+  if not any(name in text for name in STILL)
   or text == 'distill.logits(2.0) >> quantize.int8()'
 ]
 every_recipe = pytest.mark.parametrize('text', TEXTS)
@@ -226,17 +247,16 @@ def test_lowering_keeps_the_outputs_of(name: str, text: str) -> None:
 
 def program(one: Method) -> tuple[str, Any, jax.Array]:
   """Return what a method computes: its program, its trees, its penalty."""
-  params, probe = start(TINY)['params'], calibrated(TINY).probe
-  ctx = calibrated(TINY)._replace(probe=None)
+  params, ctx = start(TINY)['params'], calibrated(TINY)
 
-  def life(params: Any, ctx: Ctx) -> Any:
-    nodes = one.init(params, ctx._replace(probe=probe))
+  def life(params: Any) -> Any:
+    nodes = one.init(params, ctx)
     return nodes, one.update(nodes, ctx._replace(step=STEPS, grads=params))
 
   try:
-    made, trees = jax.make_jaxpr(life, return_shape=True)(params, ctx)
+    made, trees = jax.make_jaxpr(life, return_shape=True)(params)
   except jax.errors.TracerArrayConversionError:  # sizes hang on values
-    trees = life(params, ctx)
+    trees = life(params)
     made = [np.asarray(x).tolist() for x in jax.tree.leaves(trees)]
   nodes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trees[0])
   return str(made), shapes(trees), one.loss(nodes, ctx)
@@ -302,13 +322,15 @@ def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
 )
 def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   params = finished(text)['params']
-  amount = float(re.search(r'prune\.weights\(([.\d]+)', text)[1])
   nodes = tree.find(Masked, params)
   masks = {path: np.asarray(node.mask) for path, node in nodes.items()}
   assert set(masks) == {'conv/kernel', 'fc/kernel'}
-  groups = [np.concatenate([m.ravel() for m in masks.values()])]
-  for mask in groups if 'global' in text else masks.values():
-    assert np.sum(~mask) == round(amount * mask.size)
+  asked = SHARE.search(text)
+  whole = [np.concatenate([m.ravel() for m in masks.values()])]
+  for mask in whole if 'global' in text else masks.values():
+    assert np.any(~mask)
+    if asked:
+      assert np.sum(~mask) == round(float(asked[1]) * mask.size)
   decoded = tree.paths(tree.decode(params))
   for path, mask in masks.items():
     assert np.all(np.asarray(decoded[path])[~mask] == 0)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import prune, quantize, schedule, tree
+from compress import mask, prune, quantize, schedule, tree
 from compress.method import Ctx, chain
 from compress.prune import Masked
 
@@ -107,7 +107,7 @@ def test_a_floor_guards_every_array() -> None:
 
 def test_a_floor_without_room_is_refused() -> None:
   compress = prune.weights(0.995, scope='global')
-  with pytest.raises(ValueError, match=r'at most 1 of 144 .* leaves 2 in 2'):
+  with pytest.raises(ValueError, match=r'at most 1 of 144,.* leaves 2 in 2'):
     compress.init(PARAMS, Ctx())
   # What is left per layer is no concern of a ranking by layer.
   assert masks(prune.weights(0.995).init(PARAMS, Ctx()))
@@ -195,7 +195,7 @@ def test_masks_change_a_hundred_times_at_most() -> None:
   left = np.asarray(changed(jnp.arange(1, steps + 1)))
   due = np.flatnonzero(left < 72) + 1
   # Every tenth step, give or take the rounding of the fraction done.
-  assert 90 <= len(due) <= prune.UPDATES
+  assert 90 <= len(due) <= mask.UPDATES
   assert due[-1] == steps
   assert left[-1] == 72 - round(0.9 * 72)
 
@@ -225,7 +225,7 @@ def test_impossible_sparsities_are_refused(sparsity: float) -> None:
   ('wrong', 'message'),
   [
     ({'scope': 'network'}, "a scope of layer, global, got 'network'"),
-    ({'score': 'taylor'}, "a score of magnitude, random, got 'taylor'"),
+    ({'score': 0}, 'a score of magnitude, random, taylor, fisher, got 0'),
     ({'schedule': 'cubic'}, "a schedule, got 'cubic'"),
     ({'schedule': 0.5}, 'a schedule, got 0.5'),
     ({'floor': -0.1}, 'a floor in .*, got -0.1'),
@@ -241,3 +241,51 @@ def test_pruning_twice_is_refused() -> None:
   once = prune.weights(0.5).init(PARAMS, Ctx())
   with pytest.raises(ValueError, match='a mask at conv/kernel'):
     prune.weights(0.2).init(once, Ctx())
+
+
+@given(quality=st.floats(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_a_threshold_is_in_standard_deviations(quality: float) -> None:
+  found = masks(prune.threshold(quality).init(PARAMS, Ctx()))
+  for path in PATHS:
+    size = np.abs(np.asarray(tree.paths(PARAMS)[path]))
+    border = np.float32(quality) * np.std(tree.paths(PARAMS)[path])
+    clear = np.abs(size - border) > 1e-5
+    want = (size > border) | (size == size.max())
+    np.testing.assert_array_equal(found[path][clear], want[clear])
+    assert found[path].any()
+
+
+def test_a_threshold_takes_two_thirds_of_a_normal_array() -> None:
+  w = {'w': jax.random.normal(jax.random.key(0), (100, 100))}
+  kept = masks(prune.threshold(1.0).init(w, Ctx()))['w']
+  assert abs(np.mean(~kept) - 0.6827) < 0.02
+
+
+def test_iterated_thresholds_follow_the_weights() -> None:
+  compress = prune.threshold(1.0, schedule=schedule.steps(2))
+  w = np.array([[4.0, -0.2, 1.0, 2.0, -2.9]])
+  begun = compress.init({'w': jnp.float32(w)}, Ctx(0, 10))
+  # Half of the deviation 2.3 passes 1.0 and more; then training moves them.
+  assert masks(begun)['w'].tolist() == [[True, False, False, True, True]]
+  after = begun['w'].replace(w=jnp.float32([[3.0, 9.0, 9.0, 1.2, -2.9]]))
+  same = compress.update({'w': after}, Ctx(4, 10))
+  np.testing.assert_array_equal(same['w'].mask, begun['w'].mask)
+  done = compress.update({'w': after}, Ctx(5, 10))
+  # The deviation of [3, 0, 0, 1.2, -2.9] is 1.9: zeros count, 9 does not.
+  assert masks(done)['w'].tolist() == [[True, False, False, False, True]]
+
+
+def test_all_zero_arrays_have_no_deviation() -> None:
+  params = {'w': jnp.zeros((2, 3))}
+  assert masks(prune.threshold(2.0).init(params, Ctx()))['w'].all()
+
+
+@pytest.mark.parametrize('quality', [-0.1, math.nan, math.inf])
+def test_impossible_qualities_are_refused(quality: float) -> None:
+  with pytest.raises(
+    ValueError, match=f'quality of 0 or more, got {quality!r}'
+  ):
+    prune.threshold(quality)
+  with pytest.raises(ValueError, match='prune.threshold: expected a schedule'):
+    prune.threshold(1.0, schedule=quality)

@@ -1,6 +1,8 @@
 """Schedules against the formula of the paper."""
 
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +57,34 @@ def test_at_once_is_all_from_the_start() -> None:
 
 
 @pytest.mark.parametrize(
+  ('count', 'begin', 'end', 'run'),
+  [(4, 0.0, 1.0, 100), (10, 0.1, 0.7, 100), (1, 0.5, 0.6, 10), (3, 0, 1, 300)],
+)
+def test_steps_are_equal_and_equally_long(
+  count: int, begin: float, end: float, run: int
+) -> None:
+  found = np.asarray(
+    schedule.steps(count, begin, end)(jnp.arange(run + 1) / run)
+  )
+  starts = [
+    round(run * (begin + i * (end - begin) / count)) for i in range(count)
+  ]
+  want = [sum(t >= s for s in starts) / count for t in range(run + 1)]
+  np.testing.assert_allclose(found, want, rtol=1e-6)
+  assert found[-1] == 1.0
+
+
+@pytest.mark.parametrize('count', [0, -1, 2.0, math.nan])
+def test_impossible_counts_are_refused(count: Any) -> None:
+  with pytest.raises(ValueError, match=f'a count of 1 or more, got {count!r}'):
+    schedule.steps(count)
+
+
+@pytest.mark.parametrize(
   ('begin', 'end'),
   [(0.5, 0.5), (0.6, 0.2), (-0.1, 0.5), (0.0, 1.1), (math.nan, 0.5), (0.0, 0)],
 )
 def test_impossible_fractions_are_refused(begin: float, end: float) -> None:
-  with pytest.raises(ValueError, match='0 <= begin < end <= 1, got'):
-    schedule.cubic(begin, end)
+  for make in (schedule.cubic, functools.partial(schedule.steps, 3)):
+    with pytest.raises(ValueError, match='0 <= begin < end <= 1, got'):
+      make(begin, end)
