@@ -219,11 +219,11 @@ def program(one: Method) -> tuple[str, Any, jax.Array]:
   """Return what a method computes: its program, its trees, its penalty."""
   params, ctx = start(TINY)['params'], calibrated(TINY)
 
-  def life(params: Any, ctx: Ctx) -> Any:
+  def life(params: Any) -> Any:
     nodes = one.init(params, ctx)
     return nodes, one.update(nodes, ctx._replace(step=STEPS, grads=params))
 
-  made, trees = jax.make_jaxpr(life, return_shape=True)(params, ctx)
+  made, trees = jax.make_jaxpr(life, return_shape=True)(params)
   nodes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trees[0])
   return str(made), shapes(trees), one.loss(nodes, ctx)
 
