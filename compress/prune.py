@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from compress.score import SCORES
 from compress.tree import Array, Compressed, Key, Params, Path
 
 UPDATES = 100  # how often a mask may change in one run
+# How many weights of each array become 0, asked once, in `init`.
+Goals: TypeAlias = Callable[[Params, Ctx], dict[Path, Any]]
 
 
 @struct.dataclass
@@ -45,8 +47,23 @@ class Masked(Compressed):
     return self if zeroed is None else zeroed
 
 
+@struct.dataclass
+class Allotted(Masked):
+  """A masked weight that has its own number of zeros.
+
+  Attributes:
+    goal: How many positions are 0 once the schedule is through, `()` int32.
+  """
+
+  goal: Array
+
+  def freeze(self) -> Any:
+    """Return what is stored; the goal is met and forgotten."""
+    return Masked(self.w, self.mask).freeze()
+
+
 def weights(
-  sparsity: float,
+  sparsity: float | dict[Path, float] | Goals,
   *,
   scope: str = 'layer',
   score: str = 'magnitude',
@@ -62,7 +79,9 @@ def weights(
 
   Args:
     sparsity: Share of zeros among the weights, in [0, 1). Weights are the
-      arrays of two axes or more; biases and norms are left alone.
+      arrays of two axes or more; biases and norms are left alone. By path
+      (`{'conv1/kernel': 0.5}`), each array gets its own share and those not
+      named stay whole; a function counts the zeros of each in `init`.
     scope: 'layer' prunes the same share of each array, 'global' ranks all of
       them together.
     score: 'magnitude' or 'random' (the control).
@@ -74,41 +93,52 @@ def weights(
     The method.
 
   Raises:
-    ValueError: If the sparsity is outside [0, 1) or leaves less than the
-      floor, or the scope, score or schedule is none.
+    ValueError: If the sparsity is outside [0, 1), leaves less than the floor
+      or names no weight, or the scope, score or schedule is none.
   """
   amount = at_once() if schedule is None else schedule
   _check(sparsity, scope, score, amount, floor)
+  goals_of = _goals(sparsity)
+  share: Any = None if goals_of else sparsity
 
   def init(params: Params, ctx: Ctx) -> Params:
-    def wrap(path: Path, w: Array) -> Masked:
-      return Masked(w, jnp.ones(w.shape, bool))
-
     _refuse_masks(params)
+    goals = goals_of(params, ctx) if goals_of else {}
+
+    def wrap(path: Path, w: Array) -> Any:
+      whole = jnp.ones(w.shape, bool)
+      if not goals_of:
+        return Masked(w, whole)
+      return Allotted(w, whole, goals[path]) if path in goals else w
+
     params = tree.map_arrays(wrap, params)
     if scope == 'global':
-      _check_room(params, sparsity, floor)
+      _check_room(params, share, floor)
     return mark(params, ctx)
 
   def mark(params: Params, ctx: Ctx) -> Params:
     part = amount(ctx.progress)
 
-    def keep(ranked: Array) -> Array:
+    def keep(ranked: Array, goal: Any = None) -> Array:
       # Counted from the end, so that the whole amount is met exactly.
-      whole = round(sparsity * ranked.size)
+      whole = round(share * ranked.size) if goal is None else goal
       left = jnp.round((1.0 - part) * whole).astype(jnp.int32)
       return _keep(ranked, whole - left)
 
+    nodes = tree.find(Masked, params)
     ranked = {
       path: jnp.where(
         node.mask, SCORES[score](path, tree.latent(node), ctx), -jnp.inf
       )
-      for path, node in tree.find(Masked, params).items()
+      for path, node in nodes.items()
     }
     if scope == 'global':
       masks = _together(keep, ranked, floor)
     else:
-      masks = {path: keep(x) for path, x in ranked.items()}
+      goals = {
+        path: getattr(node, 'goal', None) for path, node in nodes.items()
+      }
+      masks = {path: keep(x, goals[path]) for path, x in ranked.items()}
     return tree.map_nodes(
       Masked, lambda path, node: node.replace(mask=masks[path]), params
     )
@@ -160,13 +190,39 @@ def _least(size: int, floor: float) -> int:
   return max(1, round(floor * size))
 
 
+def _goals(sparsity: Any) -> Goals | None:
+  """Return what counts the zeros of each array, None for one share of all."""
+  if not isinstance(sparsity, dict):
+    return sparsity if callable(sparsity) else None
+
+  def goals(params: Params, ctx: Ctx) -> dict[Path, Array]:
+    sizes: dict[Path, int] = {}
+    tree.map_arrays(lambda path, w: sizes.setdefault(path, w.size), params)
+    for path in sparsity:
+      if path not in sizes:
+        raise ValueError(
+          f'prune.weights: expected a sparsity of {", ".join(sizes)}, got one '
+          f'of {path!r}.'
+        )
+    return {p: jnp.int32(round(s * sizes[p])) for p, s in sparsity.items()}
+
+  return goals
+
+
 def _check(
-  sparsity: float, scope: str, score: str, amount: Schedule, floor: float
+  sparsity: Any, scope: str, score: str, amount: Schedule, floor: float
 ) -> None:
-  if not 0 <= sparsity < 1:
+  shares = sparsity.values() if isinstance(sparsity, dict) else [sparsity]
+  for share in [] if callable(sparsity) else shares:
+    if not 0 <= share < 1:
+      raise ValueError(
+        f'prune.weights: expected a sparsity in [0, 1), got {share!r}. '
+        'It is the share of weights that become 0.'
+      )
+  if scope == 'global' and (isinstance(sparsity, dict) or callable(sparsity)):
     raise ValueError(
-      f'prune.weights: expected a sparsity in [0, 1), got {sparsity!r}. '
-      'It is the share of weights that become 0.'
+      'prune.weights: expected one sparsity for the scope global, got '
+      f'{sparsity!r}. Amounts by path go with the scope layer.'
     )
   if not callable(amount):
     raise ValueError(

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from compress import distill, method, prune, quantize, schedule
+from compress import auto, distill, method, prune, quantize, schedule
 from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
@@ -19,6 +19,7 @@ TABLE: dict[str, Callable[..., Any]] = {
   'cubic': schedule.cubic,
   'distill.logits': distill.logits,
   'only': method.only,
+  'prune.auto': auto.auto,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
   'quantize.int8': quantize.int8,
