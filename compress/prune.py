@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from compress.allot import Goals, allotted, shares
 from compress.mask import Masked as Masked
 from compress.mask import Scores, share, shrinking
 from compress.method import Ctx, Method
@@ -11,7 +12,7 @@ from compress.tree import Array, Params, Path
 
 
 def weights(
-  sparsity: float,
+  sparsity: float | dict[Path, float] | Goals,
   *,
   scope: str = 'layer',
   score: str = 'magnitude',
@@ -27,7 +28,9 @@ def weights(
 
   Args:
     sparsity: Share of zeros among the weights, in [0, 1). Weights are the
-      arrays of two axes or more; biases and norms are left alone.
+      arrays of two axes or more; biases and norms are left alone. By path
+      (`{'conv1/kernel': 0.5}`), each array gets its own share and those not
+      named stay whole; a function counts the zeros of each in `init`.
     scope: 'layer' prunes the same share of each array, 'global' ranks all of
       them together.
     score: 'magnitude', 'taylor', 'fisher' or 'random' (the control). 'fisher'
@@ -41,12 +44,20 @@ def weights(
     The method.
 
   Raises:
-    ValueError: If the sparsity is outside [0, 1) or leaves less than the
-      floor, the scope, score or schedule is none, or the score needs data
-      that is not there.
+    ValueError: If a sparsity is outside [0, 1), leaves less than the floor or
+      names no weight, the scope, score or schedule is none, or the score
+      needs data that is not there.
   """
   where = 'prune.weights'
   judge = named(where, score, schedule)
+  if isinstance(sparsity, dict) or callable(sparsity):
+    if scope != 'layer':
+      raise ValueError(
+        f'{where}: expected one sparsity for the scope {scope}, got '
+        f'{sparsity!r}. Amounts by path go with the scope layer.'
+      )
+    goals = sparsity if callable(sparsity) else shares(where, sparsity)
+    return allotted(where, judge, goals, schedule)
   choose = share(where, sparsity, scope, floor)
   return shrinking(where, judge, choose, schedule)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from compress import (
+  auto,
   distill,
   filters,
   method,
@@ -31,6 +32,7 @@ TABLE: dict[str, Callable[..., Any]] = {
   'cubic': schedule.cubic,
   'distill.logits': distill.logits,
   'only': method.only,
+  'prune.auto': auto.auto,
   'prune.blocks': pattern.blocks,
   'prune.filters': filters.filters,
   'prune.movement': regrow.movement,

@@ -48,6 +48,9 @@ SAMPLES = {
     'only("fc/kernel", quantize.grid(3, 4))',
     'only("(conv|fc)/.*", prune.weights(0.25))',
   ),
+  'prune.auto': (
+    'prune.auto(0.6, candidates=4, floor=0.1, schedule=cubic(0.0, 0.5))',
+  ),
   'prune.blocks': ('prune.blocks(0.5, (3, 2), scope="global")',),
   'prune.filters': ('prune.filters(share=0.5, multiple=1)',),
   'prune.movement': ('prune.movement(0.5, schedule=cubic(0.0, 0.5))',),
@@ -65,7 +68,9 @@ SAMPLES = {
   'quantize.int8': ('quantize.int8()',),
 }
 # Methods that say which share of the weights they prune.
-SHARE = re.compile(r'prune\.(?:weights|movement|obs|rigl|ticket)\(([.\d]+)')
+SHARE = re.compile(
+  r'prune\.(?:auto|weights|movement|obs|rigl|ticket)\(([.\d]+)'
+)
 FIRST = ('prune.filters',)  # it cuts plain arrays
 ELSEWHERE = {'prune.neurons'}  # it shrinks no layer before a norm: test_neurons
 # At most one method of each kind on one weight.
@@ -327,7 +332,7 @@ def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   assert set(masks) == {'conv/kernel', 'fc/kernel'}
   asked = SHARE.search(text)
   whole = [np.concatenate([m.ravel() for m in masks.values()])]
-  for mask in whole if 'global' in text else masks.values():
+  for mask in whole if 'global' in text or 'auto' in text else masks.values():
     assert np.any(~mask)
     if asked:
       assert np.sum(~mask) == round(float(asked[1]) * mask.size)

@@ -289,3 +289,31 @@ def test_impossible_qualities_are_refused(quality: float) -> None:
     prune.threshold(quality)
   with pytest.raises(ValueError, match='prune.threshold: expected a schedule'):
     prune.threshold(1.0, schedule=quality)
+
+
+def test_each_layer_may_have_its_own_share() -> None:
+  shares = {'conv/kernel': 0.25, 'fc/kernel': 0.9}
+  late = prune.weights(shares, schedule=schedule.cubic(0.0, 0.5))
+  params = late.init(TIES, Ctx(0, 4))
+  assert all(kept.all() for kept in masks(params).values())
+  for at, part in ((1, 1 - 0.5**3), (4, 1.0)):
+    params = late.update(params, Ctx(at, 4))
+    found = masks(params)
+    assert set(found) == set(shares)  # what is not named stays whole
+    for path, share in shares.items():
+      w = np.asarray(tree.paths(TIES)[path])
+      gone = smallest(w, round(part * round(share * w.size)))
+      np.testing.assert_array_equal(~found[path], gone)
+  once = masks(prune.weights(shares).init(TIES, Ctx()))
+  for path, kept in masks(params).items():
+    np.testing.assert_array_equal(once[path], kept)
+
+
+def test_shares_of_no_weight_are_refused() -> None:
+  compress = prune.weights({'fc/kernel': 0.5, 'fc/bias': 0.5})
+  with pytest.raises(ValueError, match="of conv/kernel, fc/kernel.*'fc/bias'"):
+    compress.init(PARAMS, Ctx())
+  with pytest.raises(ValueError, match=r'in \[0, 1\), got 1.5'):
+    prune.weights({'fc/kernel': 1.5})
+  with pytest.raises(ValueError, match='one sparsity for the scope global'):
+    prune.weights({'fc/kernel': 0.5}, scope='global')
