@@ -11,17 +11,22 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from compress import distill, method, prune, quantize, schedule
+from compress import distill, method, prune, quantize, regularise, schedule
 from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
   'at_once': schedule.at_once,
   'cubic': schedule.cubic,
   'distill.logits': distill.logits,
+  'linear': schedule.linear,
   'only': method.only,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
   'quantize.int8': quantize.int8,
+  'regularise.group_lasso': regularise.group_lasso,
+  'regularise.l1': regularise.l1,
+  'regularise.l2': regularise.l2,
+  'regularise.shrink': regularise.shrink,
 }
 
 

@@ -45,3 +45,27 @@ def cubic(begin: float = 0.0, end: float = 0.6) -> Schedule:
     return 1.0 - left**3
 
   return amount
+
+
+def linear(begin: float = 0.0, end: float = 1.0) -> Schedule:
+  """Rise evenly between two fractions of the run.
+
+  Args:
+    begin: Fraction of the run at which the rise begins.
+    end: Fraction of the run at which the whole amount is reached.
+
+  Returns:
+    The schedule.
+
+  Raises:
+    ValueError: If not 0 <= begin < end <= 1.
+
+  >>> float(linear(0.0, 0.5)(jnp.float32(0.25)))
+  0.5
+  """
+  if not 0 <= begin < end <= 1:
+    raise ValueError(
+      f'linear: expected 0 <= begin < end <= 1, got {begin!r} and {end!r}. '
+      'Both are fractions of the run.'
+    )
+  return lambda p: jnp.clip((p - begin) / (end - begin), 0.0, 1.0)

@@ -55,14 +55,20 @@ SAMPLES = {
   ),
   'quantize.grid': ('quantize.grid(4)', 'quantize.grid(12, 6)'),
   'quantize.int8': ('quantize.int8()',),
+  'regularise.group_lasso': ('regularise.group_lasso(0.01)',),
+  'regularise.l1': ('regularise.l1(0.01, schedule=linear(0.0, 0.5))',),
+  'regularise.l2': ('regularise.l2(0.01)',),
+  'regularise.shrink': ('regularise.shrink(0.1)',),
 }
 CLAIMS = ('prune', 'quantize')  # at most one method of each on one weight
 # Every method is chained with one of each family, on either side.
+# Like `only`, what differs from `regularise.l1` in its penalty alone is not.
+ALONE = ('only', 'regularise.group_lasso', 'regularise.l2')
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
 PAIRS = [
   (one, other)
   for one, other in itertools.product(SAMPLES, repeat=2)
-  if 'only' not in (one, other) and {one, other} & {*FAMILIES}
+  if not {one, other} & {*ALONE} and {one, other} & {*FAMILIES}
 ]
 REFUSED = [
   (one, other)
@@ -79,7 +85,8 @@ TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
 TRAINED = [
   text
   for text in CHAINS
-  if 'distill' not in text or text == 'distill.logits(2.0) >> quantize.int8()'
+  if not re.search(r'distill|\.l1', text)
+  or text == 'distill.logits(2.0) >> quantize.int8()'
 ]
 every_recipe = pytest.mark.parametrize('text', TEXTS)
 
@@ -219,11 +226,11 @@ def program(one: Method) -> tuple[str, Any, jax.Array]:
   """Return what a method computes: its program, its trees, its penalty."""
   params, ctx = start(TINY)['params'], calibrated(TINY)
 
-  def life(params: Any, ctx: Ctx) -> Any:
+  def life(params: Any) -> Any:
     nodes = one.init(params, ctx)
     return nodes, one.update(nodes, ctx._replace(step=STEPS, grads=params))
 
-  made, trees = jax.make_jaxpr(life, return_shape=True)(params, ctx)
+  made, trees = jax.make_jaxpr(life, return_shape=True)(params)
   nodes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trees[0])
   return str(made), shapes(trees), one.loss(nodes, ctx)
 
