@@ -1,48 +1,25 @@
 """Pruning of single weights: masks that hold an exact share of zeros."""
 
-import itertools
-from collections.abc import Callable
-from typing import Any, ClassVar
-
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from compress import tree
+from compress.mask import (
+  UPDATES,
+  Masked,
+  due,
+  expect_name,
+  expect_schedule,
+  masked,
+  remasked,
+  share,
+)
 from compress.method import Ctx, Method
 from compress.schedule import Schedule, at_once
 from compress.score import SCORES
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Params
 
-UPDATES = 100  # how often a mask may change in one run
-
-
-@struct.dataclass
-class Masked(Compressed):
-  """A weight with positions held at exactly 0.
-
-  Attributes:
-    w: The weight, any shape; what is pruned keeps its last value here.
-    mask: True where the weight is kept, the shape of `w`.
-  """
-
-  trainable: ClassVar[tuple[str, ...]] = ('w',)
-  inner: ClassVar[tuple[str, ...]] = ('w',)
-
-  w: Any
-  mask: Array
-
-  def decode(self, key: Key | None) -> Array:
-    """Return `where(mask, w, 0)`."""
-    del key
-    return jnp.where(self.mask, self.w, 0)
-
-  def freeze(self) -> Any:
-    """Return the zeroed weight; its zeros need no mask beside them."""
-    if not tree.is_node(self.w):
-      return jnp.where(self.mask, self.w, 0)
-    zeroed = self.w.zeroed(self.mask)
-    return self if zeroed is None else zeroed
+__all__ = ['UPDATES', 'Masked', 'weights']
 
 
 def weights(
@@ -77,47 +54,26 @@ def weights(
     ValueError: If the sparsity is outside [0, 1) or leaves less than the
       floor, or the scope, score or schedule is none.
   """
+  where = 'prune.weights'
   amount = at_once() if schedule is None else schedule
-  _check(sparsity, scope, score, amount, floor)
+  choose = share(where, sparsity, scope, floor)
+  expect_schedule(where, amount)
+  expect_name(where, 'score', score, SCORES)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    def wrap(path: Path, w: Array) -> Masked:
-      return Masked(w, jnp.ones(w.shape, bool))
-
-    _refuse_masks(params)
-    params = tree.map_arrays(wrap, params)
-    if scope == 'global':
-      _check_room(params, sparsity, floor)
-    return mark(params, ctx)
+    return mark(masked(where, params), ctx)
 
   def mark(params: Params, ctx: Ctx) -> Params:
-    part = amount(ctx.progress)
-
-    def keep(ranked: Array) -> Array:
-      # Counted from the end, so that the whole amount is met exactly.
-      whole = round(sparsity * ranked.size)
-      left = jnp.round((1.0 - part) * whole).astype(jnp.int32)
-      return _keep(ranked, whole - left)
-
     ranked = {
       path: jnp.where(
         node.mask, SCORES[score](path, tree.latent(node), ctx), -jnp.inf
       )
       for path, node in tree.find(Masked, params).items()
     }
-    if scope == 'global':
-      masks = _together(keep, ranked, floor)
-    else:
-      masks = {path: keep(x) for path, x in ranked.items()}
-    return tree.map_nodes(
-      Masked, lambda path, node: node.replace(mask=masks[path]), params
-    )
+    return remasked(params, choose(ranked, amount(ctx.progress)))
 
   def update(params: Params, ctx: Ctx) -> Params:
-    due = jnp.floor(ctx.progress * UPDATES) != jnp.floor(
-      ctx._replace(step=ctx.step - 1).progress * UPDATES
-    )
-    return jax.lax.cond(due, lambda p: mark(p, ctx), lambda p: p, params)
+    return jax.lax.cond(due(ctx), lambda p: mark(p, ctx), lambda p: p, params)
 
   return Method(init, same_masks if schedule is None else update)
 
@@ -126,85 +82,3 @@ def same_masks(params: Params, ctx: Ctx) -> Params:
   """Keep the masks of one-shot pruning as they are."""
   del ctx
   return params
-
-
-def _keep(scores: Array, drop: Array | int) -> Array:
-  """Return False at the `drop` lowest scores, ties by index."""
-  order = jnp.argsort(scores, axis=None, stable=True)
-  rank = (
-    jnp.zeros(scores.size, jnp.int32)
-    .at[order]
-    .set(jnp.arange(scores.size, dtype=jnp.int32))
-  )
-  return (rank >= drop).reshape(scores.shape)
-
-
-def _together(
-  keep: Callable[[Array], Array], ranked: dict[Path, Array], floor: float
-) -> dict[Path, Array]:
-  """Rank all arrays as one, with the best of each out of reach."""
-  guarded = [
-    jnp.where(_keep(x, x.size - _least(x.size, floor)), jnp.inf, x).ravel()
-    for x in ranked.values()
-  ]
-  ends = list(itertools.accumulate(x.size for x in guarded))[:-1]
-  parts = jnp.split(keep(jnp.concatenate(guarded)), ends)
-  return {
-    path: part.reshape(x.shape)
-    for (path, x), part in zip(ranked.items(), parts, strict=True)
-  }
-
-
-def _least(size: int, floor: float) -> int:
-  """Return how many weights of an array a global ranking must leave."""
-  return max(1, round(floor * size))
-
-
-def _check(
-  sparsity: float, scope: str, score: str, amount: Schedule, floor: float
-) -> None:
-  if not 0 <= sparsity < 1:
-    raise ValueError(
-      f'prune.weights: expected a sparsity in [0, 1), got {sparsity!r}. '
-      'It is the share of weights that become 0.'
-    )
-  if not callable(amount):
-    raise ValueError(
-      f'prune.weights: expected a schedule, got {amount!r}. Call one of '
-      'compress.schedule, as cubic(0.0, 0.5).'
-    )
-  if not 0 <= floor <= 1:
-    raise ValueError(
-      f'prune.weights: expected a floor in [0, 1], got {floor!r}. Each array '
-      'keeps at least this share of its weights.'
-    )
-  for what, got, names in (
-    ('scope', scope, ('layer', 'global')),
-    ('score', score, tuple(SCORES)),
-  ):
-    if got not in names:
-      raise ValueError(
-        f'prune.weights: expected a {what} of {", ".join(names)}, got {got!r}.'
-      )
-
-
-def _check_room(params: Params, sparsity: float, floor: float) -> None:
-  sizes = [node.mask.size for node in tree.find(Masked, params).values()]
-  left = sum(sizes) - round(sparsity * sum(sizes))
-  least = sum(_least(size, floor) for size in sizes)
-  if least > left:
-    raise ValueError(
-      f'prune.weights: expected a floor that leaves at most {left} of '
-      f'{sum(sizes)} weights, got {floor!r}, which leaves {least} in '
-      f'{len(sizes)} arrays. Lower the sparsity or the floor.'
-    )
-
-
-def _refuse_masks(params: Params) -> None:
-  masked = tree.find(Masked, params)
-  if masked:
-    raise ValueError(
-      f'prune.weights: expected weights that are not pruned yet, got a mask '
-      f'at {next(iter(masked))}. Give each weight one pruning method; '
-      "`only('path', ...)` tells them apart."
-    )

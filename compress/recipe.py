@@ -11,7 +11,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from compress import distill, method, prune, quantize, regularise, schedule
+from compress import (
+  distill,
+  gates,
+  method,
+  prune,
+  quantize,
+  regularise,
+  schedule,
+)
 from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
@@ -20,6 +28,7 @@ TABLE: dict[str, Callable[..., Any]] = {
   'distill.logits': distill.logits,
   'linear': schedule.linear,
   'only': method.only,
+  'prune.l0': gates.l0,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
   'quantize.int8': quantize.int8,

@@ -48,6 +48,7 @@ SAMPLES = {
     'only("fc/kernel", quantize.grid(3, 4))',
     'only("(conv|fc)/.*", prune.weights(0.25))',
   ),
+  'prune.l0': ('prune.l0(5.0, sparsity=0.6, settle=0.5)',),
   'prune.weights': (
     'prune.weights(0.6, scope="global", schedule=cubic(0.0, 0.5))',
     'prune.weights(0.35)',
@@ -291,12 +292,12 @@ def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
 @pytest.mark.parametrize('text', [t for t in TEXTS if 'prune' in t])
 def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   params = finished(text)['params']
-  amount = float(re.search(r'prune\.weights\(([.\d]+)', text)[1])
+  amount = float(re.search(r'(?:weights\(|sparsity=)([.\d]+)', text)[1])
   nodes = tree.find(Masked, params)
   masks = {path: np.asarray(node.mask) for path, node in nodes.items()}
   assert set(masks) == {'conv/kernel', 'fc/kernel'}
   groups = [np.concatenate([m.ravel() for m in masks.values()])]
-  for mask in groups if 'global' in text else masks.values():
+  for mask in groups if re.search('global|l0', text) else masks.values():
     assert np.sum(~mask) == round(amount * mask.size)
   decoded = tree.paths(tree.decode(params))
   for path, mask in masks.items():
