@@ -19,6 +19,7 @@ from compress import (
   quantize,
   regularise,
   schedule,
+  variational,
 )
 from compress.method import Method
 
@@ -29,6 +30,7 @@ TABLE: dict[str, Callable[..., Any]] = {
   'linear': schedule.linear,
   'only': method.only,
   'prune.l0': gates.l0,
+  'prune.variational': variational.variational,
   'prune.weights': prune.weights,
   'quantize.grid': quantize.grid,
   'quantize.int8': quantize.int8,

@@ -49,6 +49,7 @@ SAMPLES = {
     'only("(conv|fc)/.*", prune.weights(0.25))',
   ),
   'prune.l0': ('prune.l0(5.0, sparsity=0.6, settle=0.5)',),
+  'prune.variational': ('prune.variational(0.5, sparsity=0.55)',),
   'prune.weights': (
     'prune.weights(0.6, scope="global", schedule=cubic(0.0, 0.5))',
     'prune.weights(0.35)',
@@ -297,7 +298,9 @@ def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   masks = {path: np.asarray(node.mask) for path, node in nodes.items()}
   assert set(masks) == {'conv/kernel', 'fc/kernel'}
   groups = [np.concatenate([m.ravel() for m in masks.values()])]
-  for mask in groups if re.search('global|l0', text) else masks.values():
+  for mask in (
+    groups if re.search('global|l0|variational', text) else masks.values()
+  ):
     assert np.sum(~mask) == round(amount * mask.size)
   decoded = tree.paths(tree.decode(params))
   for path, mask in masks.items():
