@@ -43,6 +43,26 @@ def cubic(begin: float = 0.0, end: float = 0.6) -> Schedule:
   return amount
 
 
+def linear(begin: float = 0.0, end: float = 1.0) -> Schedule:
+  """Rise evenly between two fractions of the run.
+
+  Args:
+    begin: Fraction of the run at which the rise begins.
+    end: Fraction of the run at which the whole amount is reached.
+
+  Returns:
+    The schedule.
+
+  Raises:
+    ValueError: If not 0 <= begin < end <= 1.
+
+  >>> float(linear(0.0, 0.5)(jnp.float32(0.25)))
+  0.5
+  """
+  _check('linear', begin, end)
+  return lambda p: jnp.clip((p - begin) / (end - begin), 0.0, 1.0)
+
+
 def steps(count: int, begin: float = 0.0, end: float = 1.0) -> Schedule:
   r"""Rise in equal steps with training between (prune, retrain, repeat).
 

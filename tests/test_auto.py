@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import auto, method, prune, recipe, schedule, tree
+from compress import allot, auto, method, prune, recipe, schedule, tree
 from compress.auto import Budget
 from compress.method import Ctx
 from compress.prune import Masked
@@ -140,12 +140,12 @@ def test_what_is_stored_has_no_goal() -> None:
   params = auto.auto(0.5, damage='energy').init(PARAMS, Ctx())
   frozen = tree.freeze(params)
   assert not tree.find(Masked, frozen)
-  inner = prune.Allotted(LARGE, LARGE > 0, jnp.int32(1))
-  outer = prune.Allotted(inner, LARGE < 1, jnp.int32(1))
+  inner = allot.Allotted(LARGE, LARGE > 0, jnp.int32(1))
+  outer = allot.Allotted(inner, LARGE < 1, jnp.int32(1))
   np.testing.assert_array_equal(
     tree.freeze(outer), jnp.where((LARGE > 0) & (LARGE < 1), LARGE, 0)
   )
-  late = prune.Allotted(Stranger(LARGE), LARGE > 0, jnp.int32(1)).freeze()
+  late = allot.Allotted(Stranger(LARGE), LARGE > 0, jnp.int32(1)).freeze()
   assert type(late) is Masked
 
 

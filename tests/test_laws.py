@@ -1,12 +1,11 @@
 """The laws that every method and every chain of two of them keep.
 
-A new method is one more row of `SAMPLES`; everything below then holds it to
+A new method is one more row of `samples.SAMPLES`; everything below then holds it to
 the laws of the algebra, alone and before and after every other method.
 """
 
 import functools
 import itertools
-import re
 import typing
 from typing import Any
 
@@ -35,85 +34,22 @@ from tests.runs import (
   start,
   state_of,
 )
+from tests.samples import (
+  CHAINS,
+  ELSEWHERE,
+  FIRST,
+  REFUSED,
+  SAMPLES,
+  SHARE,
+  TEXTS,
+  TRAINED,
+  WHOLE,
+)
 from tsukiji import spec as sp
 from tsukiji import train
 from tsukiji.deploy import pack
 from tsukiji.deploy.lower import lower
 
-# Every row of `recipe.TABLE` that makes a method; the first text of each goes
-# into chains.
-SAMPLES = {
-  'distill.logits': ('distill.logits(2.0)',),
-  'only': (
-    'only("fc/kernel", quantize.grid(3, 4))',
-    'only("(conv|fc)/.*", prune.weights(0.25))',
-  ),
-  'prune.auto': (
-    'prune.auto(0.6, candidates=4, floor=0.1, schedule=cubic(0.0, 0.5))',
-  ),
-  'prune.blocks': ('prune.blocks(0.5, (3, 2), scope="global")',),
-  'prune.filters': ('prune.filters(share=0.5, multiple=1)',),
-  'prune.movement': ('prune.movement(0.5, schedule=cubic(0.0, 0.5))',),
-  'prune.obs': ('prune.obs(0.4, block=8, rounds=1)',),
-  'prune.pattern': ('prune.pattern(2, 4)',),
-  'prune.rigl': ('prune.rigl(0.5, distribution="uniform")',),
-  'prune.threshold': ('prune.threshold(0.7)',),
-  'prune.ticket': ('prune.ticket(0.6, at=0.1, rounds=2)',),
-  'prune.weights': (
-    'prune.weights(0.6, scope="global", schedule=cubic(0.0, 0.5))',
-    'prune.weights(0.35, score="fisher")',
-    'prune.weights(0.5, score="taylor", schedule=steps(2))',
-  ),
-  'quantize.grid': ('quantize.grid(4)', 'quantize.grid(12, 6)'),
-  'quantize.int8': ('quantize.int8()',),
-}
-# Methods that say which share of the weights they prune.
-SHARE = re.compile(
-  r'prune\.(?:auto|weights|movement|obs|rigl|ticket)\(([.\d]+)'
-)
-FIRST = ('prune.filters',)  # it cuts plain arrays
-ELSEWHERE = {'prune.neurons'}  # it shrinks no layer before a norm: test_neurons
-# At most one method of each kind on one weight.
-CLAIMS = (
-  [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
-  [name for name in SAMPLES if name.startswith('quantize')],
-)
-# One of each family is chained with one of each; the others stand before the
-# grid, and beside the masks that most of them do not go with.
-FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
-PAIRS = [
-  (one, other)
-  for one, other in itertools.product(SAMPLES, repeat=2)
-  if 'only' not in (one, other)
-  and (
-    {one, other} <= {*FAMILIES}
-    or other == 'quantize.int8'
-    or 'prune.weights' in (one, other)
-  )
-]
-REFUSED = [
-  (one, other)
-  for one, other in PAIRS
-  if any(one in claim and other in claim for claim in CLAIMS)
-  or (other in FIRST and one.startswith(('prune', 'quantize')))
-]
-CHAINS = [
-  f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'
-  for one, other in PAIRS
-  if (one, other) not in REFUSED
-]
-TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
-# Compiling a step takes seconds, so that the others are held to one shot.
-STILL = (
-  'distill',
-  *(f'prune.{name}' for name in ('blocks', 'obs', 'pattern', 'threshold')),
-)
-TRAINED = [
-  text
-  for text in CHAINS
-  if not any(name in text for name in STILL)
-  or text == 'distill.logits(2.0) >> quantize.int8()'
-]
 every_recipe = pytest.mark.parametrize('text', TEXTS)
 
 
@@ -332,7 +268,7 @@ def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   assert set(masks) == {'conv/kernel', 'fc/kernel'}
   asked = SHARE.search(text)
   whole = [np.concatenate([m.ravel() for m in masks.values()])]
-  for mask in whole if 'global' in text or 'auto' in text else masks.values():
+  for mask in whole if WHOLE.search(text) else masks.values():
     assert np.any(~mask)
     if asked:
       assert np.sum(~mask) == round(float(asked[1]) * mask.size)

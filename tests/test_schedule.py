@@ -51,6 +51,12 @@ def test_cubic_rises_from_none_to_all(
   assert float(amount(jnp.float32(1.0))) == 1.0
 
 
+def test_linear_rises_evenly() -> None:
+  found = schedule.linear(0.25, 0.75)(jnp.linspace(0.0, 1.0, 9))
+  want = [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
+  np.testing.assert_allclose(found, want, atol=1e-6)
+
+
 def test_at_once_is_all_from_the_start() -> None:
   amount = jax.jit(schedule.at_once())
   assert [float(amount(jnp.float32(p))) for p in (0.0, 0.3, 1.0)] == [1.0] * 3
@@ -85,6 +91,7 @@ def test_impossible_counts_are_refused(count: Any) -> None:
   [(0.5, 0.5), (0.6, 0.2), (-0.1, 0.5), (0.0, 1.1), (math.nan, 0.5), (0.0, 0)],
 )
 def test_impossible_fractions_are_refused(begin: float, end: float) -> None:
-  for make in (schedule.cubic, functools.partial(schedule.steps, 3)):
+  stepwise = functools.partial(schedule.steps, 3)
+  for make in (schedule.cubic, schedule.linear, stepwise):
     with pytest.raises(ValueError, match='0 <= begin < end <= 1, got'):
       make(begin, end)

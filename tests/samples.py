@@ -1,0 +1,84 @@
+"""The recipes that the laws are held to: every method, and chains of them."""
+
+import itertools
+import re
+
+# Every row of `recipe.TABLE` that makes a method; the first text of each goes
+# into chains.
+SAMPLES = {
+  'distill.logits': ('distill.logits(2.0)',),
+  'only': (
+    'only("fc/kernel", quantize.grid(3, 4))',
+    'only("(conv|fc)/.*", prune.weights(0.25))',
+  ),
+  'prune.auto': (
+    'prune.auto(0.6, candidates=4, floor=0.1, schedule=cubic(0.0, 0.5))',
+  ),
+  'prune.blocks': ('prune.blocks(0.5, (3, 2), scope="global")',),
+  'prune.filters': ('prune.filters(share=0.5, multiple=1)',),
+  'prune.l0': ('prune.l0(5.0, sparsity=0.6, settle=0.5)',),
+  'prune.movement': ('prune.movement(0.5, schedule=cubic(0.0, 0.5))',),
+  'prune.obs': ('prune.obs(0.4, block=8, rounds=1)',),
+  'prune.pattern': ('prune.pattern(2, 4)',),
+  'prune.rigl': ('prune.rigl(0.5, distribution="uniform")',),
+  'prune.threshold': ('prune.threshold(0.7)',),
+  'prune.ticket': ('prune.ticket(0.6, at=0.1, rounds=2)',),
+  'prune.variational': ('prune.variational(0.5, sparsity=0.55)',),
+  'prune.weights': (
+    'prune.weights(0.6, scope="global", schedule=cubic(0.0, 0.5))',
+    'prune.weights(0.35, score="fisher")',
+    'prune.weights(0.5, score="taylor", schedule=steps(2))',
+  ),
+  'quantize.grid': ('quantize.grid(4)', 'quantize.grid(12, 6)'),
+  'quantize.int8': ('quantize.int8()',),
+  'regularise.group_lasso': ('regularise.group_lasso(0.01)',),
+  'regularise.l1': ('regularise.l1(0.01, schedule=linear(0.0, 0.5))',),
+  'regularise.l2': ('regularise.l2(0.01)',),
+  'regularise.shrink': ('regularise.shrink(0.1)',),
+}
+# Methods that say which share of the weights they prune.
+SHARE = re.compile(
+  r'prune\.(?:auto|l0|movement|obs|rigl|ticket|variational|weights)'
+  r'\((?:[.\d]+, sparsity=)?([.\d]+)'
+)
+WHOLE = re.compile('global|auto|l0|variational')  # over all layers
+FIRST = ('prune.filters',)  # it cuts plain arrays
+ELSEWHERE = {'prune.neurons'}  # it shrinks no layer before a norm: test_neurons
+# At most one method of each kind on one weight.
+CLAIMS = (
+  [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
+  [name for name in SAMPLES if name.startswith('quantize')],
+)
+# One of each family is chained with one of each; the others stand before the
+# grid, and beside the masks that most of them do not go with.
+# Like `only`, what differs from `regularise.l1` in its penalty alone is not.
+ALONE = ('only', 'regularise.group_lasso', 'regularise.l2')
+FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
+PAIRS = [
+  (one, other)
+  for one, other in itertools.product(SAMPLES, repeat=2)
+  if not {one, other} & {*ALONE}
+  and (
+    {one, other} <= {*FAMILIES}
+    or other == 'quantize.int8'
+    or 'prune.weights' in (one, other)
+  )
+]
+REFUSED = [
+  (one, other)
+  for one, other in PAIRS
+  if any(one in claim and other in claim for claim in CLAIMS)
+  or (other in FIRST and one.startswith(('prune', 'quantize')))
+]
+CHAINS = [
+  f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'
+  for one, other in PAIRS
+  if (one, other) not in REFUSED
+]
+TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
+# Compiling a step takes seconds, so that the others are held to one shot.
+LIVELY = re.compile(
+  r'prune.(filters|l0|movement|ticket|variational|weights).* >> quantize'
+  '|filters.* >> prune.weights|^distill.* >> quantize'
+)
+TRAINED = [text for text in CHAINS if LIVELY.search(text)]
