@@ -1,7 +1,7 @@
 """The laws that every method and every chain of two of them keep.
 
-A new method is one more row of `samples.SAMPLES`; everything below then holds it to
-the laws of the algebra, alone and before and after every other method.
+A new method is one more row of `tests.samples.SAMPLES`; everything below then
+holds it to the laws of the algebra, alone and in chains.
 """
 
 import functools
