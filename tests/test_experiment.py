@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tsukiji import experiment as ex
-from tsukiji import fit, settings, tasks, train, workdir
+from tsukiji import fit, running, settings, tasks, train, workdir
 from tsukiji.deploy import artefact
 
 KEYS = {
@@ -54,7 +54,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
   config = tiny(both='prune.weights(0.9) >> quantize.int8()')
   experiment = ex.prepare(config, folder)
   workdir.claim(folder, config)
-  ex.run_network(experiment, 'net', 0, fit.ignore)
+  running.run_network(experiment, 'net', 0, fit.ignore)
   return experiment
 
 
@@ -98,7 +98,7 @@ def test_a_finished_cell_is_not_run_again(done: ex.Experiment) -> None:
   path = done.folder / 'cells' / 'net-0-both.json'
   before = path.stat().st_mtime_ns
   told: list[tuple[str, int]] = []
-  ex.run_network(done, 'net', 0, lambda *what: told.append(what))
+  running.run_network(done, 'net', 0, lambda *what: told.append(what))
   assert path.stat().st_mtime_ns == before
   assert sum(count for _, count in told) == ex.batches_of(done, 'net', 0)
 
@@ -110,7 +110,7 @@ def test_a_recipe_of_no_epochs_is_applied_without_training(
   config.recipes.ptq.epochs = 0
   experiment = ex.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
-  ex.run_network(experiment, 'net', 0, fit.ignore)
+  running.run_network(experiment, 'net', 0, fit.ignore)
   assert cell(experiment, 'ptq')['train_seconds'] == 0
   assert 'net-0-ptq' not in fit.curves(tmp_path)
 
@@ -144,7 +144,7 @@ def test_controls_are_compared_with_their_reference(
   experiment = ex.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
   for name in config.networks:
-    ex.run_network(experiment, name, 0, fit.ignore)
+    running.run_network(experiment, name, 0, fit.ignore)
   rows = {row['network']: row for row in tasks.gather(experiment)}
   assert rows['net']['compression_rate'] == 1
   assert rows['other']['role'] == 'control_scratch'

@@ -10,7 +10,7 @@ import pytest
 
 from tests.test_experiment import tiny
 from tsukiji import experiment as ex
-from tsukiji import pool, stop, workdir
+from tsukiji import pool, running, stop, workdir
 
 
 def test_the_first_seed_of_every_network_comes_first() -> None:
@@ -38,7 +38,9 @@ def test_finished_jobs_are_not_started(
   experiment = ex.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
   started: list[Any] = []
-  monkeypatch.setattr(ex, 'run_network', lambda *args: started.append(args))
+  monkeypatch.setattr(
+    running, 'run_network', lambda *args: started.append(args)
+  )
   pool.run(experiment)
   assert [args[1:3] for args in started] == [('net', 0)]
   workdir.write_cell(tmp_path, {'name': 'net-0-dense'})

@@ -85,6 +85,7 @@ def test_what_uses_every_field_is_valid() -> None:
     ('train.weight_decay', -1.0, 'weight_decay: expected at least 0'),
     ('train.clip', -1.0, 'config.train.clip: expected at least 0'),
     ('train.patience', -1, 'config.train.patience: expected at least 0'),
+    ('finetune.patience', 2, 'config.finetune.patience: expected 0, got 2'),
     ('train.optimiser', 'adam', "optimiser: .* Nearest: 'adamw'"),
     ('finetune.schedule', 'cosin', "schedule: .* Nearest: 'cosine'"),
     ('train.augment', ('flop',), "config.train.augment: .* Nearest: 'flip'"),

@@ -29,7 +29,7 @@ from rich.progress import (
 )
 
 from tsukiji import experiment as ex
-from tsukiji import stop, workdir
+from tsukiji import running, stop, workdir
 from tsukiji.experiment import Experiment, Job
 from tsukiji.fit import Tell
 
@@ -56,7 +56,7 @@ def run(experiment: Experiment) -> None:
   with _bars(experiment, jobs) as tell:
     if workers == 1:
       for name, seed in jobs:
-        ex.run_network(experiment, name, seed, tell)
+        running.run_network(experiment, name, seed, tell)
     else:
       _run_pool(experiment, jobs, workers, tell)
 
@@ -164,7 +164,7 @@ def _work(experiment: Experiment, job: Job, told: Any) -> None:
       told.put((name, count))
       count = 0
 
-  ex.run_network(experiment, *job, tell)
+  running.run_network(experiment, *job, tell)
   told.put((ex.cell_name(*job, ex.DENSE), count))
 
 

@@ -65,6 +65,9 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'epochs': -1,  # of fine-tuning; -1 takes finetune.epochs
       'lr': 0.0,  # of fine-tuning; 0 takes finetune.lr
       'seeds': (),  # its own, where fewer than all are enough
+      'start': 'dense',  # the trained network, or 'fresh' weights
+      'fewer': 0,  # units that go first, those that add least (`readings`)
+      'without': (),  # units that go first, by name (`shallow.units`)
     }
   )
   return _changed(defaults, changes)
@@ -148,9 +151,14 @@ def check(config: ConfigDict) -> None:
     _expect_name(f'{where}.role', item.role, RECIPE_ROLES)
     _least(f'{where}.epochs', item.epochs, -1)
     _least(f'{where}.lr', item.lr, 0)
+    _least(f'{where}.fewer', item.fewer, 0)
+    _expect_name(f'{where}.start', item.start, ('dense', 'fresh'))
     recipe.parse(item.method)
   for name in ('train', 'finetune'):
     _check_training(f'config.{name}', config[name])
+  fix = 'Methods change the network until the end of the run; set epochs.'
+  patience = config.finetune.patience
+  expect('config.finetune.patience', not patience, '0', patience, fix)
 
 
 def _check_item(

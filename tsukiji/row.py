@@ -1,0 +1,111 @@
+"""A row: a trained network packed, and everything measured on the file."""
+
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from tsukiji import evaluation, train
+from tsukiji import experiment as ex
+from tsukiji.deploy import artefact, pack
+from tsukiji.deploy.lower import Variables, lower
+from tsukiji.measure import cost, energy
+from tsukiji.spec import Spec
+from tsukiji.workdir import Row
+
+
+class Trained(NamedTuple):
+  """A network at the end of its training.
+
+  Attributes:
+    spec: The network, smaller than the dense one where channels went.
+    variables: Arrays or nodes, not lowered yet.
+    seconds: What training took.
+  """
+
+  spec: Spec
+  variables: Variables
+  seconds: float
+
+
+def finish(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  done: Trained,
+) -> Row:
+  """Pack a network and measure the file: what is shipped is what counts.
+
+  Args:
+    experiment: The experiment; the artefact goes to its folder.
+    network: Name in the config.
+    seed: Of the run.
+    name: Of the recipe.
+    done: What training gave.
+
+  Returns:
+    The row, without latency.
+  """
+  title = ex.cell_name(network, seed, name)
+  spec, small = lower(done.spec, done.variables)
+  meta = {
+    'name': title,
+    'dataset': experiment.data.name,
+    'classes': list(experiment.data.classes),
+    'recipe': _method(experiment.config, name),
+  }
+  blob = pack.pack(spec, small, meta)
+  path = experiment.folder / 'artefacts' / f'{title}.tsk'
+  artefact.save(path, blob)
+  shipped = artefact.load(path)
+  scored = {
+    key: evaluation.evaluate(shipped.spec, shipped.variables, split).accuracy
+    for key, split in (
+      ('val_accuracy', experiment.data.validation),
+      ('accuracy', experiment.data.test),
+    )
+  }
+  params = shipped.variables['params']
+  joules = energy.model(shipped.spec, params, len(blob))
+  dense = experiment.specs[network]
+  return {
+    'name': title,
+    'dataset': experiment.data.name,
+    'network': network,
+    'seed': seed,
+    **_labels(experiment.config, network, name),
+    **scored,
+    'params_trained': cost.params(train.shapes(dense)['params']),
+    **cost.summary(shipped.spec, params),
+    'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
+    'bytes': len(blob),
+    'energy_uj': joules.total,
+    'energy_source': joules.source,
+    'energy_parts_uj': {
+      'compute': joules.compute,
+      'weights': joules.weights,
+      'activations': joules.activations,
+    },
+    'train_seconds': round(done.seconds, 1),
+    'artefact': f'artefacts/{title}.tsk',
+  }
+
+
+def _method(config: ConfigDict, name: str) -> str:
+  return '' if name == ex.DENSE else config.recipes[name].method
+
+
+def _labels(config: ConfigDict, network: str, name: str) -> dict[str, Any]:
+  """Return what kind of row this is."""
+  control = config.networks[network].role != 'reference'
+  role = config.networks[network].role
+  if name == ex.DENSE:
+    return {'recipe': ex.DENSE, 'role': role, 'mode': 'scratch'}
+  item = config.recipes[name]
+  return {
+    'recipe': name,
+    'role': role if control else item.role,
+    'method': item.method,
+    'family': item.family,
+    'mode': item.mode,
+  }

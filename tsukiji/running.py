@@ -1,0 +1,123 @@
+"""Running: a network is trained, and compressed by each of its recipes."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from compress import tree
+from tsukiji import (
+  evaluation,
+  probe,
+  readings,
+  row,
+  shallow,
+  train,
+  workdir,
+)
+from tsukiji import experiment as ex
+from tsukiji.data import Split
+from tsukiji.deploy.lower import Variables
+from tsukiji.deploy.shrink import shrink
+from tsukiji.fit import Run, Tell, fit
+from tsukiji.row import Trained
+from tsukiji.spec import Spec
+from tsukiji.train import Plan, State
+
+
+def run_network(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  tell: Tell,
+) -> None:
+  """Train one network with one seed and compress it by all its recipes.
+
+  Args:
+    experiment: The experiment.
+    network: Name in the config.
+    seed: Seed of the initial weights, the order and the noise.
+    tell: See `fit.fit`.
+  """
+  dense: Trained | None = None
+  for name in ex.cells(experiment.config, network, seed):
+    total = ex.steps_of(experiment, name)[1]
+    if workdir.cell(experiment.folder, ex.cell_name(network, seed, name)):
+      tell(ex.cell_name(network, seed, name), total)
+      continue
+    if dense is None:
+      dense = _fit(experiment, network, seed, ex.DENSE, None, tell)
+    done = dense
+    if name != ex.DENSE:
+      done = _fit(experiment, network, seed, name, dense.variables, tell)
+    made = row.finish(experiment, network, seed, name, done)
+    workdir.write_cell(experiment.folder, made)
+
+
+def _fit(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  dense: Variables | None,
+  tell: Tell,
+) -> Trained:
+  """Train a dense network from scratch, or fine-tune it under a recipe."""
+  spec, split = experiment.specs[network], experiment.data.train
+  chosen, steps = ex.steps_of(experiment, name)
+  text, stats, asked, teacher = '', None, None, None
+  if dense is None:
+    variables = train.init_variables(spec, seed)
+  else:
+    item = experiment.config.recipes[name]
+    text, teacher = item.method, evaluation.predictor(spec, dense)
+    spec, variables = _begun(experiment, item, spec, dense, seed)
+    stats = evaluation.calibrate(spec, variables, split)
+    asked = probe.probe(spec, variables, split)
+  plan = ex.plan_of(spec, text, chosen, steps, teacher)
+  start = train.init_state(plan, variables, seed, stats, asked)
+  plan, start = _shrunk(plan, start, split)
+  if not steps:  # post-training compression
+    variables = {'params': start.params, 'batch_stats': start.batch_stats}
+    return Trained(plan.spec, variables, 0.0)
+  title = ex.cell_name(network, seed, name)
+  run = Run(title, plan, start, experiment.data, chosen, seed)
+  return Trained(plan.spec, *fit(run, experiment.folder, tell))
+
+
+def _begun(
+  experiment: ex.Experiment,
+  item: ConfigDict,
+  spec: Spec,
+  dense: Variables,
+  seed: int,
+) -> tuple[Spec, Variables]:
+  """Return what a recipe starts from: the dense network or what it asks for."""
+  if item.start == 'fresh':
+    return spec, train.init_variables(spec, seed)
+  names = tuple(item.without)
+  if item.fewer:
+    found = readings.readings(
+      spec, dense, experiment.data.train, experiment.data.validation
+    )
+    names += shallow.choose(
+      spec,
+      readings.gains(found),
+      count=item.fewer,
+      reshape=not shallow.removable(spec),
+    )
+  if not names:
+    return spec, dense
+  left = shallow.shallow(spec, dense, names, seed)
+  return left.spec, left.variables
+
+
+def _shrunk(plan: Plan, start: State, split: Split) -> tuple[Plan, State]:
+  """Take removed channels out before training: it is faster on what is left."""
+  variables = {'params': start.params, 'batch_stats': start.batch_stats}
+  spec, small = shrink(plan.spec, variables)
+  if spec == plan.spec:
+    return plan, start
+  small = evaluation.recalibrate(spec, small, split)
+  free, _ = tree.split(small['params'])
+  opt = plan.tx.init(free)
+  return plan._replace(spec=spec), dataclasses.replace(start, opt=opt, **small)
