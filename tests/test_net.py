@@ -223,8 +223,8 @@ def test_fresh_weights_keep_the_variance_and_follow_the_seed() -> None:
   )
   for name, inputs in (('c1', 50), ('d1', 256)):
     kernel = first[name]['kernel']
-    std = math.sqrt(2 / inputs)
-    assert np.std(kernel) == pytest.approx(std, rel=0.05)
+    assert np.std(kernel) == pytest.approx(1 / math.sqrt(3 * inputs), rel=0.05)
+    assert np.max(np.abs(kernel)) <= 1 / math.sqrt(inputs)
     assert not np.any(first[name]['bias'])
     np.testing.assert_array_equal(again[name]['kernel'], kernel)
     assert not np.array_equal(other[name]['kernel'], kernel)

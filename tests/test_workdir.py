@@ -52,6 +52,19 @@ def test_the_same_config_may_come_again(claimed: pathlib.Path) -> None:
   assert (claimed / 'config.json').read_text() == before
 
 
+def test_a_folder_of_an_older_release_is_the_same(
+  claimed: pathlib.Path,
+) -> None:
+  path = claimed / 'config.json'
+  stored = json.loads(path.read_text())
+  del stored['config']['measure'], stored['config']['train']['clip']
+  del stored['config']['networks']['net']['seeds']
+  path.write_text(json.dumps(stored))
+  workdir.claim(claimed, config())
+  with pytest.raises(ValueError, match='differs in train'):
+    workdir.claim(claimed, config(**{'train.clip': 0.5}))
+
+
 def test_a_lost_folder_is_made_again(claimed: pathlib.Path) -> None:
   (claimed / 'cells').rmdir()
   workdir.claim(claimed, config())

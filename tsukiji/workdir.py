@@ -20,15 +20,44 @@ INCIDENTAL = ('task', 'workers', 'distributed')  # do not change the results
 LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
-def identity(config: ConfigDict) -> dict[str, Any]:
-  """Return what makes two configs the same experiment."""
-  plain = settings.plain(config)
-  return {k: v for k, v in plain.items() if k not in INCIDENTAL}
+def identity(plain: dict[str, Any]) -> dict[str, Any]:
+  """Return what makes two configs the same experiment.
+
+  Args:
+    plain: A config as JSON types (`settings.plain`), of this release or an
+      older one that had fewer fields.
+
+  Returns:
+    What is not as it is by default, by field.
+  """
+  items = {
+    'networks': settings.network(''),
+    'recipes': settings.compression('', ''),
+  }
+  beyond = _beyond(plain, settings.plain(settings.default()))
+  for name, known in items.items():
+    beyond[name] = {
+      key: _beyond(item, settings.plain(known))
+      for key, item in plain.get(name, {}).items()
+    }
+  return {k: v for k, v in beyond.items() if k not in INCIDENTAL}
+
+
+def _beyond(plain: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+  """Return what differs from known values, field by field."""
+  found = {}
+  for name, value in plain.items():
+    default = known.get(name)
+    if isinstance(value, dict) and isinstance(default, dict):
+      value, default = _beyond(value, default), {}
+    if value != default:
+      found[name] = value
+  return found
 
 
 def digest(config: ConfigDict) -> str:
   """Return ten hex digits that name the experiment."""
-  text = json.dumps(identity(config), sort_keys=True)
+  text = json.dumps(identity(settings.plain(config)), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -49,7 +78,7 @@ def claim(folder: pathlib.Path, config: ConfigDict) -> None:
   """
   path = folder / 'config.json'
   if path.exists():
-    _expect_same(folder, identity(config), _read(path).get('config'))
+    _expect_same(folder, settings.plain(config), _read(path).get('config'))
   try:
     for name in ('artefacts', 'cells', 'checkpoints', 'figures'):
       (folder / name).mkdir(parents=True, exist_ok=True)
@@ -65,17 +94,30 @@ def claim(folder: pathlib.Path, config: ConfigDict) -> None:
 def _expect_same(
   folder: pathlib.Path, here: dict[str, Any], there: Any
 ) -> None:
-  there = there if isinstance(there, dict) else {}
+  here, there = identity(here), identity(_dictionary(there))
   changed = sorted(
-    k
-    for k in here.keys() | there.keys()
-    if k not in INCIDENTAL and here.get(k) != there.get(k)
+    k for k in here.keys() | there.keys() if here.get(k) != there.get(k)
   )
   if changed:
     raise ValueError(
       f'workdir {folder}: expected a folder of this config, got one that '
       f'differs in {", ".join(changed)}. Use another --workdir.'
     )
+
+
+def _dictionary(x: Any) -> dict[str, Any]:
+  """Return `x` if it is a config at all, else an empty one."""
+  parts = ('networks', 'recipes')
+  right = isinstance(x, dict) and all(
+    isinstance(item, dict)
+    for part in parts
+    for item in (x.get(part), *_values(x.get(part)))
+  )
+  return x if right else {}
+
+
+def _values(x: Any) -> list[Any]:
+  return list(x.values()) if isinstance(x, dict) else []
 
 
 def _provenance(config: ConfigDict) -> dict[str, Any]:
