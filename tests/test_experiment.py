@@ -25,6 +25,7 @@ KEYS = {
   'macs',
   'bops',
   'bytes',
+  'layers',
   'energy_uj',
   'energy_source',
   'train_seconds',

@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from compress.tree import Params
 from tsukiji import evaluation, train
 from tsukiji import experiment as ex
+from tsukiji import spec as sp
 from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.lower import Variables, lower
 from tsukiji.measure import cost, energy
@@ -78,6 +80,7 @@ def finish(
     'params_trained': cost.params(train.shapes(dense)['params']),
     **cost.summary(shipped.spec, params),
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
+    'layers': _layers(shipped.spec, params),
     'bytes': len(blob),
     'energy_uj': joules.total,
     'energy_source': joules.source,
@@ -89,6 +92,25 @@ def finish(
     'train_seconds': round(done.seconds, 1),
     'artefact': f'artefacts/{title}.tsk',
   }
+
+
+def _layers(spec: Spec, params: Params) -> list[dict[str, Any]]:
+  """Return what each layer has, for the table of what was removed."""
+  outputs = {
+    step.layer.name: step.after[-1]
+    for step in sp.walk(spec)
+    if isinstance(step.layer, sp.Conv | sp.Dense)
+  }
+  return [
+    {
+      'name': item.name,
+      'outputs': outputs[item.name],
+      'weights': item.weights,
+      'nonzero': item.nonzero,
+      'macs': item.macs,
+    }
+    for item in cost.layers(spec, params)
+  ]
 
 
 def _method(config: ConfigDict, name: str) -> str:

@@ -71,6 +71,8 @@ def show(experiment: Experiment, console: Console) -> None:
   console.print(report.table(summary))
   for line in report.sentences(summary):
     console.print(f'- {line}', highlight=False)
+  for line in report.removed(rows):
+    console.print(f'- removed by {line}', highlight=False, soft_wrap=True)
   console.print(f'Report: {path}', soft_wrap=True)
 
 

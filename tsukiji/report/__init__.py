@@ -10,15 +10,17 @@ from rich.table import Table
 
 from tsukiji import files
 from tsukiji.report import html as report_html
-from tsukiji.report import tables
+from tsukiji.report import layers, tables
 from tsukiji.report.columns import Row, digits, meanings, number, points
 from tsukiji.report.figures import Picture, draw
+from tsukiji.report.layers import removed
 from tsukiji.report.scatter import pareto
 from tsukiji.report.summary import lines, summarise
 
 __all__ = [
   'markdown',
   'pareto',
+  'removed',
   'sentences',
   'summarise',
   'table',
@@ -80,9 +82,10 @@ def write(
   pictures = draw(means, curves)
   for picture in pictures:
     _replace(workdir / picture.path, picture.light)
-  text = _markdown(means, words, pictures, title, notes)
+  gone = layers.removed(rows)
+  text = _markdown(means, words, gone, pictures, title, notes)
   _replace(workdir / 'report.md', text.encode())
-  page = report_html.page(found, words, pictures, title, notes)
+  page = report_html.page(found, words, gone, pictures, title, notes)
   return _replace(workdir / 'report.html', page.encode())
 
 
@@ -109,6 +112,7 @@ def _times(rate: float | None, more: str, less: str) -> str:
 def _markdown(
   means: Sequence[Row],
   words: Sequence[str],
+  gone: Sequence[str],
   pictures: Iterable[Picture],
   title: str,
   notes: Sequence[str],
@@ -116,6 +120,7 @@ def _markdown(
   said = [f'**{term}**: {text}' for term, text in meanings(means)]
   parts = [f'# {tables.escape(title)}', '## Results', tables.markdown(means)]
   parts += [_bullets('In words', map(tables.escape, words))]
+  parts += [_bullets('What was removed', map(tables.escape, gone))]
   parts += [_bullets('How to read', said)]
   parts += [
     f'## {p.title}\n\n![{tables.escape(p.alt)}]({p.path})' for p in pictures

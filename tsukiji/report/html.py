@@ -49,6 +49,7 @@ PAGE = """<!DOCTYPE html>
 def page(
   lines: Sequence[Line],
   sentences: Sequence[str],
+  gone: Sequence[str],
   pictures: Sequence[Picture],
   title: str,
   notes: Sequence[str],
@@ -58,6 +59,7 @@ def page(
   Args:
     lines: Summary rows, each with its seeds.
     sentences: The same in plain words.
+    gone: What was removed, layer by layer.
     pictures: Figures, embedded.
     title: Heading.
     notes: Sentences to close with.
@@ -67,7 +69,11 @@ def page(
   """
   means = [row for row, _ in lines]
   body = [_read(means), _table(lines), _list('In words', sentences, 'short')]
-  body += [_figures(pictures), _list('Notes', notes)]
+  body += [
+    _list('What was removed', gone),
+    _figures(pictures),
+    _list('Notes', notes),
+  ]
   return PAGE.format(
     title=escape(title),
     style=STYLE,

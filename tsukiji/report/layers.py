@@ -1,0 +1,60 @@
+"""What was removed from a network, layer by layer, in words."""
+
+from collections.abc import Sequence
+
+from tsukiji.report.columns import Row
+from tsukiji.report.tables import recipe, role
+
+
+def removed(rows: Sequence[Row]) -> list[str]:
+  """Say for each compressed recipe what its layers had and have.
+
+  Args:
+    rows: Rows of results.json, one per seed; the first of each recipe is told.
+
+  Returns:
+    A line for each recipe that removed something.
+
+  >>> conv = {'name': 'conv1', 'outputs': 32, 'weights': 800, 'nonzero': 800}
+  >>> dense = {'recipe': 'dense', 'role': 'reference', 'layers': [conv]}
+  >>> half = {**conv, 'outputs': 16, 'weights': 400, 'nonzero': 400}
+  >>> removed([dense, {'recipe': 'half', 'layers': [half]}])
+  ['half: conv1 32 -> 16 outputs, 800 -> 400 weights']
+  """
+  first: dict[tuple[str, str], Row] = {}
+  for row in rows:
+    if row.get('layers'):
+      first.setdefault((str(row.get('network')), recipe(row)), row)
+  dense = {
+    name: row for (name, _), row in first.items() if role(row) == 'reference'
+  }
+  several = len(dense) > 1
+  told = []
+  for (network, name), row in first.items():
+    if role(row) != 'compressed' or network not in dense:
+      continue
+    words = _words(dense[network]['layers'], row['layers'])
+    if words:
+      label = f'{name} ({network})' if several else name
+      told.append(f'{label}: {"; ".join(words)}')
+  return told
+
+
+def _words(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
+  left = {layer['name']: layer for layer in after}
+  return list(
+    filter(None, (_change(layer, left.get(layer['name'])) for layer in before))
+  )
+
+
+def _change(before: Row, after: Row | None) -> str:
+  """Say what one layer lost, '' if nothing."""
+  if after is None:
+    return f'{before["name"]} gone'
+  parts = []
+  if after['outputs'] != before['outputs']:
+    parts.append(f'{before["outputs"]} -> {after["outputs"]} outputs')
+  # A grid puts a few weights on 0 by itself: that is no removal.
+  if after['nonzero'] < 0.95 * before['nonzero']:
+    parts.append(f'{before["nonzero"]:,} -> {after["nonzero"]:,} weights')
+  return f'{before["name"]} {", ".join(parts)}' if parts else ''
