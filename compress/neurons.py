@@ -95,6 +95,7 @@ def merge(
   Returns:
     Which stay, `[neurons]` bool, and the new outgoing weights.
   """
+  incoming = np.asarray(incoming, float)  # differences of squares follow
   square = np.sum(incoming**2, 1)
   apart = square[:, None] + square - 2 * incoming @ incoming.T
   apart = np.maximum(apart, 0)
