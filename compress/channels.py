@@ -71,6 +71,9 @@ def _sliced(x: Any, part: Slice, keep: np.ndarray) -> Sliced:
   size = size_along(x, part.axis)
   left = np.ones(size, bool)
   left[part.entries[~keep].ravel()] = False
+  if kept(x, part.axis) is not None:
+    narrowed: Sliced = taken(x, left, part.axis)
+    return narrowed
   return Sliced(
     taken(x, left, part.axis), jnp.int32(np.flatnonzero(left)), part.axis, size
   )
@@ -86,7 +89,13 @@ def size_along(x: Any, axis: int) -> int:
 
 
 def taken(x: Any, left: np.ndarray, axis: int) -> Any:
-  """Return the entries of an array, or of what is sliced along other axes."""
+  """Return an array of which fewer entries are left, `left` of the dense."""
+  if isinstance(x, Sliced) and x.axis == axis:
+    # Two groups that are concatenated share the axis of what takes them in.
+    still = left[np.asarray(x.keep)]
+    return dataclasses.replace(
+      x, w=taken(x.w, still, axis), keep=x.keep[np.flatnonzero(still)]
+    )
   if isinstance(x, Sliced):
     return dataclasses.replace(x, w=taken(x.w, left, axis))
   return jnp.compress(left, x, axis)

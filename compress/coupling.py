@@ -25,6 +25,7 @@ ROLES = ('makes', 'carries', 'takes')
 Members: TypeAlias = dict[
   tuple[str, str], list[int]
 ]  # (module, role) -> channels
+_INPUT = '<input>'  # of the network, beside the names of modules
 _AT_ONCE = 32  # pushes in one batch
 TOUCHED = 1e-3  # relative; a float error is smaller, an effect is larger
 
@@ -98,8 +99,9 @@ def groups(apply: Callable[[Params], Array], params: Params) -> list[Group]:
 
   Returns:
     The groups, in the order of the network. Channels that reach the outputs,
-    that a layer of unknown form takes in, or that are mixed by something
-    without weights (as a layer norm does) are in none.
+    that a layer of unknown form takes in or adds to, that the (floating point)
+    inputs of the network are added to, or that are mixed by something without
+    weights (as a layer norm does) are in none.
   """
   shapes = {
     path: x.shape
@@ -143,9 +145,14 @@ def _kernel(module: str) -> Path:
 
 def _kind(module: str, shapes: dict[Path, Any], before: int, after: int) -> str:
   """Tell what a module does with the channels of its input."""
-  weights = [p for p, s in _leaves(module, shapes).items() if len(s) >= 2]
+  leaves = _leaves(module, shapes)
+  within = f'{module}/' if module else ''
+  if any(p.startswith(within) and p not in leaves for p in shapes):
+    return 'opaque'  # parameters of its own, somewhere among its layers
+  weights = [p for p, s in leaves.items() if len(s) >= 2]
   if not weights:
-    return 'carries'
+    each = all(s in ((), (1,), (before,)) for s in leaves.values())
+    return 'carries' if each and before == after else 'opaque'
   if weights != [_kernel(module)]:
     return 'opaque'
   *_, wide, out = shapes[weights[0]]
@@ -160,7 +167,7 @@ def _run(
   shapes: dict[Path, Any],
   visit: Callable[[_Call], Array | None],
 ) -> Array:
-  """Apply a network and let `visit` replace the outputs of its layers."""
+  """Apply a network; `visit` may replace its inputs and what layers return."""
   owners = {path.rpartition('/')[0] for path in shapes}
 
   def intercept(
@@ -170,12 +177,18 @@ def _run(
     context: nn.module.InterceptorContext,
   ) -> Any:
     module = '/'.join(context.module.path)
-    outputs = call(*args, **kwargs)
-    layer = context.method_name == '__call__' and module in owners and args
-    if not layer or not all(map(_is_array, (args[0], outputs))):
+    if context.method_name != '__call__' or not args or not _is_array(args[0]):
+      return call(*args, **kwargs)
+    x, *rest = args
+    if not module and jnp.issubdtype(x.dtype, jnp.floating):
+      start = visit(_Call(_INPUT, 'opaque', x, x.shape))
+      x = x if start is None else start
+    outputs = call(x, *rest, **kwargs)
+    if module not in owners or not _is_array(outputs):
       return outputs
-    x = args[0]
     kind = _kind(module, shapes, x.shape[-1], outputs.shape[-1])
+    if kind == 'opaque':  # what its inner layers push may leave it
+      visit(_Call(module, kind, outputs, outputs.shape))
     replaced = visit(_Call(module, kind, x, outputs.shape))
     return outputs if replaced is None else replaced
 
@@ -190,12 +203,13 @@ def _is_array(x: Any) -> bool:
 def _pushed(
   apply: Callable[[Params], Array], params: Params, shapes: dict[Path, Any]
 ) -> list[_Hit]:
-  """Push each output channel of each mixing module; see what it reaches.
+  """Push each output channel of each module; see what it reaches.
 
-  Every such module is held at noise of unit size, plus the push.
+  All but those that carry are held at noise of unit size, plus the push, and
+  so are the inputs of the network.
   """
   calls: list[_Call] = []
-  wide = {m: shapes[_kernel(m)][-1] for m in _order(apply, params, shapes)}
+  wide = _widths(apply, params, shapes)
   starts = dict(
     zip(wide, itertools.accumulate(wide.values(), initial=0), strict=False)
   )
@@ -208,7 +222,7 @@ def _pushed(
       if call.kind == 'carries':
         return None
       noise = _noise(len(calls), call.shape)
-      if call.kind == 'opaque':
+      if call.shape[-1] != wide[call.module]:
         return noise
       first = starts[call.module]
       return noise + push[first : first + wide[call.module]]
@@ -243,13 +257,13 @@ def _noise(seed: int, shape: tuple[int, ...]) -> Array:
   ).reshape(shape)
 
 
-def _order(
+def _widths(
   apply: Callable[[Params], Array], params: Params, shapes: dict[Path, Any]
-) -> list[str]:
-  """Return the modules that mix channels, in the order of their calls."""
+) -> dict[str, int]:
+  """Return the outputs of the modules to push, in the order of their calls."""
   found: list[_Call] = []
   jax.eval_shape(lambda p: _run(apply, p, shapes, found.append), params)
-  return list(dict.fromkeys(c.module for c in found if c.kind == 'mixes'))
+  return {c.module: c.shape[-1] for c in found if c.kind != 'carries'}
 
 
 def _changed(x: Array, base: Array) -> Array:
@@ -268,6 +282,8 @@ def _families(hits: list[_Hit], shapes: dict[Path, Any]) -> list[Group]:
       members[module, role].append(i)
     makers = (m for m, role in members if role == 'makes')
     name = tuple(sorted(makers, key=order.index))
+    if not name:
+      continue  # nothing that could be removed
     families.setdefault(name, []).append(members)
   found = [
     _group(makers, families[makers], shapes)
@@ -286,10 +302,12 @@ def _components(hits: list[_Hit]) -> list[set[tuple[str, str, int]]]:
       a |= b
       parts.update(dict.fromkeys(b, a))
 
+  opaque = {hit.module for hit in hits if hit.kind == 'opaque'}
   for maker, module, kind, changed in hits:
+    source = 'opaque' if maker in opaque else 'makes'
     role = 'takes' if kind == 'mixes' else kind
     for c, i in np.argwhere(changed).tolist():
-      join((maker, 'makes', c), (module, role, i))
+      join((maker, source, c), (module, role, i))
   return list({id(part): part for part in parts.values()}.values())
 
 

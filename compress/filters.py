@@ -77,7 +77,8 @@ def filters(
     ctx = ctx._replace(
       probe=probe._replace(samples=lambda _, count: asked(count))
     )
-    found = _chosen(coupling.groups(probe.apply, params), layers, params)
+    every = coupling.groups(probe.apply, whole(params, probe))
+    found = _chosen(every, layers, params)
     ladder = {g.name: _steps(g.channels, multiple) for g in found}
     remove = _remover(found, score, greedy, params, ctx)
     if scope == 'auto':
@@ -106,11 +107,18 @@ def widths(params: Params) -> dict[Path, tuple[int, int]]:
   return found
 
 
+def whole(params: Params, probe: Probe) -> Params:
+  """Return the shapes of a network of which `only` may hold back a part."""
+  leaves = jax.tree.leaves(params, is_leaf=lambda x: x is None)
+  missing = any(x is None for x in leaves)
+  return jax.eval_shape(probe.grad if missing else tree.decode, params)
+
+
 def _chosen(found: list[Group], layers: str, params: Params) -> list[Group]:
   """Return the groups that the user lets shrink, and that can."""
   have = tree.paths(params)
-  whole = [g for g in found if all(s.path in have for s in g.slices)]
-  chosen = [g for g in whole if re.fullmatch(layers, g.name)]
+  here = [g for g in found if all(s.path in have for s in g.slices)]
+  chosen = [g for g in here if re.fullmatch(layers, g.name)]
   if not chosen:
     names = ', '.join(g.name for g in found) or 'none'
     raise ValueError(
@@ -136,15 +144,14 @@ def multiplications(
   found: list[Group], widths: Widths, probe: Probe, params: Params
 ) -> float:
   """Return the multiplications of one example at some widths."""
-  sizes = {p: x.size for p, x in tree.paths(tree.decode(params)).items()}
-  left = {path: uses * sizes[path] for path, uses in probe.uses.items()}
+  shapes = {p: x.shape for p, x in tree.paths(whole(params, probe)).items()}
+  left = {path: list(shapes[path]) for path in probe.uses}
   for group in found:
-    part = widths[group.name] / group.channels
-    for path in {s.path for s in group.slices} & left.keys():
-      # A weight that both makes and takes a channel loses on two axes.
-      axes = len({s.axis for s in group.slices if s.path == path})
-      left[path] *= part**axes
-  return sum(left.values())
+    gone = group.channels - widths[group.name]
+    for part in group.slices:
+      if part.path in left:
+        left[part.path][part.axis] -= gone * part.entries.shape[1]
+  return sum(uses * math.prod(left[path]) for path, uses in probe.uses.items())
 
 
 def _uniform(

@@ -36,9 +36,14 @@ def neurons(
     The method. The probe is asked for the wiring, never for data.
 
   Raises:
-    ValueError: If the share is impossible or no layer can shrink: a norm
+    ValueError: If an argument is impossible or no layer can shrink: a norm
       between two layers makes its neurons incomparable.
   """
+  if not (isinstance(multiple, int) and multiple >= 1):
+    raise ValueError(
+      f'prune.neurons: expected a multiple from 1, got {multiple!r}. Widths '
+      'are multiples of it.'
+    )
   if share is not None and not 0 <= share < 1:
     raise ValueError(
       f'prune.neurons: expected a share in [0, 1), got {share!r}. It is the '
@@ -48,14 +53,22 @@ def neurons(
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.neurons', ctx)
     filters.refuse_nodes('prune.neurons', params)
-    found = coupling.groups(probe.apply, params)
-    plain = [g for g in found if not g.of('carries') and '+' not in g.name]
+    found = coupling.groups(probe.apply, filters.whole(params, probe))
+    have = tree.paths(params)
+    plain = [
+      g
+      for g in found
+      if not g.of('carries')
+      and '+' not in g.name
+      and all(s.path in have for s in g.slices)
+    ]
     chosen = [g for g in plain if re.fullmatch(layers, g.name)]
     if not chosen:
       names = ', '.join(g.name for g in plain) or 'none'
       raise ValueError(
         f'prune.neurons: expected layers to shrink, got {layers!r} of {names}. '
-        'A layer needs no norm behind it and one source of its neurons.'
+        'A layer needs no norm behind it, one source of its neurons, and goes '
+        'as a whole, so leave out `only`.'
       )
     keeps = []
     for group in chosen:
@@ -82,11 +95,13 @@ def merge(
   Returns:
     Which stay, `[neurons]` bool, and the new outgoing weights.
   """
+  incoming = np.asarray(incoming, float)  # differences of squares follow
   square = np.sum(incoming**2, 1)
   apart = square[:, None] + square - 2 * incoming @ incoming.T
-  apart = np.maximum(apart, 0) + np.diag(np.full(len(apart), np.inf))
+  apart = np.maximum(apart, 0)
   out = np.array(outgoing, float)
   saliency = apart * np.mean(out**2, 1)  # [stays, goes]
+  np.fill_diagonal(saliency, np.inf)
   limit = math.inf
   if count is None:
     finite = saliency[np.isfinite(saliency)]
@@ -101,6 +116,7 @@ def merge(
     keep[j] = False
     saliency[j], saliency[:, j] = np.inf, np.inf
     saliency[:, i] = np.where(keep, apart[:, i] * np.mean(out[i] ** 2), np.inf)
+    saliency[i, i] = np.inf
   return keep, out
 
 
@@ -117,9 +133,11 @@ def _merged(
   joined = np.concatenate(outgoing, axis=1)
   if share is None:
     left = int(merge(incoming, joined)[0].sum())
+    width = math.ceil(left / multiple) * multiple
   else:
-    left = math.ceil((1 - share) * group.channels)
-  width = min(group.channels, math.ceil(left / multiple) * multiple)
+    left = math.floor((1 - share) * group.channels + 1e-9)
+    width = max(1, left // multiple) * multiple
+  width = min(group.channels, width)
   keep, merged = merge(incoming, joined, group.channels - width)
   ends = np.cumsum([rows.shape[1] for rows in outgoing])[:-1]
   parts = np.split(merged * keep[:, None], ends, axis=1)

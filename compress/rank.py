@@ -34,7 +34,7 @@ def median(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
   (He+ 2019, arXiv 1811.00250, equation 4).
   """
   del ctx
-  rows = _filters(group, params)
+  rows = _filters(group, params).astype(float)  # differences of squares
   square = np.sum(rows**2, 1)
   apart = square[:, None] + square - 2 * rows @ rows.T
   return np.sqrt(np.maximum(apart, 0)).sum(1)

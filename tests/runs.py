@@ -54,7 +54,8 @@ def start(spec: sp.Spec) -> dict[str, Any]:
     spread = 1 / np.sqrt(np.prod(x.shape[:-1])) if x.ndim > 1 else 0.3
     return jnp.float32(generator.normal(0.0, spread, x.shape))
 
-  return jax.tree_util.tree_map_with_path(draw, shapes)
+  drawn = jax.tree_util.tree_map_with_path(draw, shapes)
+  return {'batch_stats': {}, **drawn}
 
 
 def run(spec: sp.Spec, variables: dict[str, Any], count: int = 32) -> Any:

@@ -160,3 +160,30 @@ def test_abstract_computes_nothing() -> None:
   huge = {'fc': {'kernel': shape}}  # 40 GB, were it ever made
   found = method.abstract(quantize.grid(4), huge, Ctx())
   assert found == huge
+
+
+@pytest.mark.parametrize('step', [0, 3])
+def test_a_run_without_steps_is_done(step: int) -> None:
+  assert float(Ctx(step, 0).progress) == 1.0
+  assert float(jax.jit(lambda n: Ctx(step, n).progress)(0)) == 1.0
+
+
+def test_shapes_are_traced_and_computed_only_if_need_be() -> None:
+  x, asked = jnp.arange(-1.0, 3.0), []
+
+  def values() -> jax.Array:
+    asked.append(1)
+    return x
+
+  found = method.traced(lambda x: {'y': x[:2]}, x, values)
+  assert found == {'y': jax.ShapeDtypeStruct((2,), jnp.float32)}
+  assert not asked
+  for fn in (
+    lambda x: x[: int(x.max())],
+    lambda x: jnp.asarray(np.asarray(x)[:2]),
+  ):
+    found = method.traced(fn, x, values)
+    assert found == jax.ShapeDtypeStruct((2,), jnp.float32)
+  assert len(asked) == 2
+  with pytest.raises(TypeError):
+    method.traced(lambda x: x + 'text', x, values)

@@ -253,3 +253,15 @@ def test_quantizing_twice_is_refused(frozen: bool) -> None:
 def test_a_range_is_rounded_to_the_bits_it_holds() -> None:
   grid = Inputs(jnp.float32(0.0), jnp.float32(7.0), 3)
   assert grid.round(jnp.array([2.4, 2.6, 8.0])).tolist() == [2.0, 3.0, 7.0]
+
+
+@pytest.mark.parametrize('axis', range(W.ndim))
+def test_codes_are_spread_among_zeros(axis: int) -> None:
+  keep, size = np.arange(W.shape[axis])[::2], W.shape[axis]
+  node = Quantizing(jnp.take(W, keep, axis), None, 8).freeze()
+  wide = node.spread(keep, axis, size)
+  want = np.zeros(W.shape, np.float32)
+  np.moveaxis(want, axis, 0)[keep] = np.moveaxis(node.decode(None), axis, 0)
+  np.testing.assert_array_equal(wide.decode(None), want)
+  assert wide.codes.dtype == jnp.int8
+  assert np.all(wide.scale > 0)

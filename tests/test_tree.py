@@ -257,3 +257,30 @@ def test_grids_are_met_through_any_wrapping() -> None:
 def test_nodes_that_cannot_scale_say_so() -> None:
   assert Sum(W, W).scaled(jnp.ones(3)) is None
   assert Sum(W, W).zeroed(MASK) is None
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_scattered_is_the_inverse_of_taking(axis: int) -> None:
+  size, keep = W.shape[axis], np.array([1, 0])
+  part = jnp.take(W, keep, axis)
+  found = np.asarray(tree.scattered(part, keep, axis, size, fill=7))
+  np.testing.assert_array_equal(np.take(found, keep, axis), part)
+  assert found.shape == W.shape
+  assert np.all(np.delete(found, keep, axis) == 7)
+
+
+def test_missing_leaves_are_filled_from_another_tree() -> None:
+  part = {'a': Masked(W, MASK), 'b': None, 'c': {'d': None}}
+  dense = {'a': 2 * W, 'b': W, 'c': {'d': MASK}}
+  filled = tree.filled(part, dense)
+  np.testing.assert_array_equal(filled['a'], np.where(MASK, W, 0))
+  assert filled['b'] is W
+  assert filled['c']['d'] is MASK
+
+
+def test_nodes_hold_weights_by_what_they_decode_to() -> None:
+  coded = Quantized(jnp.ones((2, 3), jnp.int8), jnp.ones(3), None, 8)
+  assert tree.holds_weight(coded)
+  assert tree.holds_weight(W)
+  assert not tree.holds_weight(Masked(jnp.ones(3), jnp.ones(3, bool)))
+  assert not tree.holds_weight(coded.codes)

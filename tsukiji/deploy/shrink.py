@@ -43,7 +43,7 @@ def _narrow(params: Any, layer: Layer) -> Layer:
     return layer
   weight = channels.whittled(params[layer.name]['kernel'])
   features = jax.eval_shape(tree.decode, weight).shape[-1]
-  if isinstance(layer, Conv) and layer.groups > 1:  # depthwise
+  if isinstance(layer, Conv) and layer.groups == layer.features:  # depthwise
     return dataclasses.replace(layer, features=features, groups=features)
   return dataclasses.replace(layer, features=features)
 

@@ -1,0 +1,116 @@
+"""Tiny networks whose channels are wired in every way, and their groups."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from compress import coupling, tree
+from compress.coupling import Group
+from compress.method import Probe
+from tests.runs import NETWORKS, calibrated, start
+from tsukiji import spec as sp
+from tsukiji.spec import Act, Branch, Conv, Dense, GlobalMean, Norm
+
+
+def conv(name: str, features: int = 4, **sizes: Any) -> Conv:
+  """Return a convolution that keeps the sides."""
+  sizes = {'kernel': (3, 3), 'padding': 'SAME'} | sizes
+  return Conv(name=name, features=features, **sizes)
+
+
+def net(name: str, *layers: sp.Layer, channels: int = 1) -> sp.Spec:
+  """Return a network with a mean and a dense layer behind the layers."""
+  end = (GlobalMean(), Dense(name='fc', features=3))
+  shape = (6, 6, channels)
+  return sp.Spec(name=name, input_shape=shape, layers=(*layers, *end))
+
+
+SEPARABLE = net(
+  'separable',
+  conv('wide'),
+  Act(),
+  conv('depth', groups=4),
+  Norm(name='norm'),
+  Act(fn='tanh'),
+  conv('point', 6, kernel=(1, 1)),
+  Act(),
+)
+CONCAT = net(
+  'concat',
+  conv('stem'),
+  Act(),
+  Branch(
+    paths=(
+      (conv('left', 4), Act()),
+      (conv('right', 6), Norm(name='right_norm')),
+    ),
+    merge='concat',
+  ),
+  Norm(name='norm'),
+  Act(),
+  conv('mix'),
+  Act(),
+)
+PLAIN = net('plain', conv('one'), Act(), conv('two', 6), Act(fn='tanh'))
+SPECS = {**NETWORKS, 'separable': SEPARABLE, 'concat': CONCAT, 'plain': PLAIN}
+
+
+@functools.cache
+def groups(spec: sp.Spec) -> tuple[Group, ...]:
+  """Return the groups of a network, found once."""
+  asked = calibrated(spec).probe
+  assert asked is not None
+  return tuple(coupling.groups(asked.apply, start(spec)['params']))
+
+
+class Own(nn.Module):
+  """A network that is no spec: a residual, a concatenation, `tanh`."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return three logits."""
+    x = jnp.tanh(nn.Conv(4, (3, 3), name='stem')(x))
+    y = nn.Conv(4, (3, 3), name='body')(x)
+    x = jnp.tanh(nn.BatchNorm(True, name='norm')(x + y))
+    side = jnp.tanh(nn.Conv(6, (1, 1), name='side')(x))
+    x = jnp.concatenate([x, side], -1)
+    x = x.reshape(len(x), -1)
+    x = nn.swish(nn.Dense(8, name='hidden')(x))
+    return nn.Dense(3, name='head')(x)
+
+
+@functools.cache
+def module(
+  network: nn.Module, channels: int = 1
+) -> tuple[dict[str, Any], Probe]:
+  """Return the variables of a Flax module and a probe made by hand."""
+  drawn = np.random.default_rng(0)
+  x = jnp.float32(drawn.normal(size=(8, 5, 5, channels)))
+  y = jnp.arange(8) % 3
+  variables = network.init(jax.random.key(0), x)
+  variables = jax.tree.map(
+    lambda a: a + jnp.float32(drawn.uniform(0.1, 0.3, a.shape)), variables
+  )
+
+  def apply(params: Any) -> jax.Array:
+    filled = tree.filled(params, variables['params'])
+    logits: Any = network.apply({**variables, 'params': filled}, x)
+    return logits
+
+  def loss(params: Any) -> jax.Array:
+    return jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(apply(params), y)
+    )
+
+  uses = {
+    path: 1 if a.ndim == 2 else 25
+    for path, a in tree.paths(variables['params']).items()
+    if a.ndim > 1
+  }
+  no_samples: Any = None
+  return variables, Probe(apply, loss, jax.grad(loss), no_samples, uses)
