@@ -12,7 +12,9 @@ from tsukiji.report.summary import lines
 
 def page_of(rows: list[Row]) -> tuple[str, Page]:
   """Write a page without figures."""
-  text = report_html.page(lines(rows), ['a: smaller'], ['b: <conv1> gone'], [], 'Title', ['A note'])
+  text = report_html.page(
+    lines(rows), ['a: smaller'], ['b: <conv1> gone'], [], 'Title', ['A note']
+  )
   return text, Page(text)
 
 
