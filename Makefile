@@ -13,7 +13,7 @@ test: $(VENV)/installed-test  ## Format, lint, types, tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .
