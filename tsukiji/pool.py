@@ -12,11 +12,11 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.managers import SyncManager
 from multiprocessing.synchronize import Event
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from rich.progress import (
@@ -29,9 +29,11 @@ from rich.progress import (
 )
 
 from tsukiji import experiment as ex
-from tsukiji import running, stop, workdir
+from tsukiji import running, settings, stop, workdir
 from tsukiji.experiment import Experiment, Job
 from tsukiji.fit import Tell
+
+Future: TypeAlias = concurrent.futures.Future[None]
 
 # glibc returns large buffers to the system after every step, to fault them in
 # again page by page; these two (mallopt(3)) make workers keep them.
@@ -49,10 +51,11 @@ def run(experiment: Experiment) -> None:
     FloatingPointError: If a loss was not finite.
   """
   config = experiment.config
-  jobs = [job for job in ex.jobs(config) if not _finished(experiment, *job)]
+  jobs = [job for job in ex.jobs(config) if _left(experiment, *job)]
   if not jobs:
     return
-  workers = min(len(jobs), _workers(config.workers))
+  left = [len(_left(experiment, *job)) for job in jobs]
+  workers = min(sum(left), _workers(config.workers))
   with _bars(experiment, jobs) as tell:
     if workers == 1:
       for name, seed in jobs:
@@ -61,11 +64,13 @@ def run(experiment: Experiment) -> None:
       _run_pool(experiment, jobs, workers, tell)
 
 
-def _finished(experiment: Experiment, name: str, seed: int) -> bool:
-  return all(
-    workdir.cell(experiment.folder, ex.cell_name(name, seed, r))
-    for r in ex.cells(experiment.config, name, seed)
-  )
+def _left(experiment: Experiment, name: str, seed: int) -> list[str]:
+  """Return the recipes of a network and seed that have no row yet."""
+  return [
+    recipe
+    for recipe in ex.cells(experiment.config, name, seed)
+    if not workdir.cell(experiment.folder, ex.cell_name(name, seed, recipe))
+  ]
 
 
 def cores() -> list[int]:
@@ -98,9 +103,20 @@ def _run_pool(
       workers, context, _start_worker, (free, halt, os.getpid())
     )
     with pool:
-      futures = [pool.submit(_work, experiment, job, told) for job in jobs]
+      # Recipes wait for their dense network, and for nothing else.
+      first = {
+        pool.submit(_work, experiment, job, ex.DENSE, told): job for job in jobs
+      }
+
+      def then(future: Future) -> list[Future]:
+        if future not in first:
+          return []
+        job = first[future]
+        names = settings.recipes_of(experiment.config, *job)
+        return [pool.submit(_work, experiment, job, r, told) for r in names]
+
       try:
-        _watch(futures, told, tell)
+        _watch([*first], told, tell, then)
       except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         halt.set()
@@ -108,9 +124,12 @@ def _run_pool(
 
 
 def _watch(
-  futures: list[concurrent.futures.Future[None]], told: Any, tell: Tell
+  futures: list[Future],
+  told: Any,
+  tell: Tell,
+  then: Callable[[Future], list[Future]] = lambda future: [],
 ) -> None:
-  """Pass on what workers tell until all are done or one fails."""
+  """Pass on what workers tell until all and what follows are done."""
   waiting = set(futures)
   while waiting:
     done, waiting = concurrent.futures.wait(
@@ -119,6 +138,7 @@ def _watch(
     _drain(told, tell)
     for future in done:
       future.result()
+      waiting |= set(then(future))
     signum = stop.wished()
     if signum is not None:
       raise stop.Stopped(signum)
@@ -153,8 +173,8 @@ def _follow(parent: int) -> None:
   os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _work(experiment: Experiment, job: Job, told: Any) -> None:
-  """Run one job in a worker; batches are told in handfuls."""
+def _work(experiment: Experiment, job: Job, name: str, told: Any) -> None:
+  """Run one recipe of a job in a worker; batches are told in handfuls."""
   count = 0
 
   def tell(name: str, batches: int) -> None:
@@ -164,8 +184,11 @@ def _work(experiment: Experiment, job: Job, told: Any) -> None:
       told.put((name, count))
       count = 0
 
-  running.run_network(experiment, *job, tell)
-  told.put((ex.cell_name(*job, ex.DENSE), count))
+  if name == ex.DENSE:
+    running.run_dense(experiment, *job, tell)
+  else:
+    running.run_recipe(experiment, *job, name, tell)
+  told.put((ex.cell_name(*job, name), count))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from tsukiji import (
   probe,
   readings,
   row,
+  settings,
   shallow,
   train,
   workdir,
@@ -18,7 +19,7 @@ from tsukiji import experiment as ex
 from tsukiji.data import Split
 from tsukiji.deploy.lower import Variables
 from tsukiji.deploy.shrink import shrink
-from tsukiji.fit import Run, Tell, fit
+from tsukiji.fit import Run, Tell, fit, ignore
 from tsukiji.row import Trained
 from tsukiji.spec import Spec
 from tsukiji.train import Plan, State
@@ -38,19 +39,35 @@ def run_network(
     seed: Seed of the initial weights, the order and the noise.
     tell: See `fit.fit`.
   """
-  dense: Trained | None = None
-  for name in ex.cells(experiment.config, network, seed):
-    total = ex.steps_of(experiment, name)[1]
-    if workdir.cell(experiment.folder, ex.cell_name(network, seed, name)):
-      tell(ex.cell_name(network, seed, name), total)
-      continue
-    if dense is None:
-      dense = _fit(experiment, network, seed, ex.DENSE, None, tell)
-    done = dense
-    if name != ex.DENSE:
-      done = _fit(experiment, network, seed, name, dense.variables, tell)
-    made = row.finish(experiment, network, seed, name, done)
+  run_dense(experiment, network, seed, tell)
+  for name in settings.recipes_of(experiment.config, network, seed):
+    run_recipe(experiment, network, seed, name, tell)
+
+
+def run_dense(
+  experiment: ex.Experiment, network: str, seed: int, tell: Tell
+) -> None:
+  """Train the network that all recipes start from; see `run_network`."""
+  done = _fit(experiment, network, seed, ex.DENSE, None, tell)
+  title = ex.cell_name(network, seed, ex.DENSE)
+  wanted = ex.DENSE in ex.cells(experiment.config, network, seed)
+  if wanted and not workdir.cell(experiment.folder, title):
+    made = row.finish(experiment, network, seed, ex.DENSE, done)
     workdir.write_cell(experiment.folder, made)
+
+
+def run_recipe(
+  experiment: ex.Experiment, network: str, seed: int, name: str, tell: Tell
+) -> None:
+  """Compress a network that `run_dense` has trained; see `run_network`."""
+  title = ex.cell_name(network, seed, name)
+  if workdir.cell(experiment.folder, title):
+    tell(title, ex.steps_of(experiment, name)[1])
+    return
+  dense = _fit(experiment, network, seed, ex.DENSE, None, ignore)
+  done = _fit(experiment, network, seed, name, dense.variables, tell)
+  made = row.finish(experiment, network, seed, name, done)
+  workdir.write_cell(experiment.folder, made)
 
 
 def _fit(
