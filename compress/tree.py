@@ -183,6 +183,7 @@ def scattered(
   >>> scattered(np.array([5, 7]), np.array([0, 2]), 0, 4).tolist()
   [5, 0, 7, 0]
   """
+  x = jnp.asarray(x)
   shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
   at = (slice(None),) * axis + (keep,)
   return jnp.full(shape, fill, x.dtype).at[at].set(x)

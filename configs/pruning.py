@@ -31,10 +31,12 @@ def get_config(arg: str = '') -> ConfigDict:
     config.seeds = (0,)
     config.train.epochs = config.finetune.epochs = 1
     config.networks.tsukijinet2021.sizes = {'conv': (4, 8), 'hidden': (16,)}
+    config.recipes = {
+      name: config.recipes[name] for name in ('weights95_2', 'filters50_2')
+    }
     for item in config.recipes.values():
-      item.epochs = min(item.epochs, 1)
+      item.epochs = 1
       item.method = item.method.replace('multiple=8', 'multiple=1')
-      item.seeds = ()
     config.measure.repeats = 5
   return config
 

@@ -142,7 +142,7 @@ def test_layers_drawn_anew_are_named() -> None:
   assert small.fresh == ('dense2',)
   kernel = small.variables['params']['dense2']['kernel']
   assert kernel.shape == (1024, 10)
-  assert np.std(kernel) == pytest.approx(np.sqrt(2 / 1024), rel=0.05)
+  assert np.std(kernel) == pytest.approx(1 / np.sqrt(3 * 1024), rel=0.05)
   assert not np.any(small.variables['params']['dense2']['bias'])
 
 

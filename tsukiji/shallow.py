@@ -196,7 +196,7 @@ def shallow(
     spec: The network.
     variables: Its parameters (arrays or nodes) and batch statistics.
     names: Units to remove; see `removable` and `choose`.
-    seed: Of the layers that have to be drawn anew (He normal).
+    seed: Of the layers that have to be drawn anew.
 
   Returns:
     The smaller network. It has to be trained again, above all if `fresh`.
