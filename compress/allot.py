@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from compress import mask, tree
 from compress.mask import Masked
 from compress.method import Ctx, Method
-from compress.schedule import Schedule, at_once
+from compress.schedule import Schedule
 from compress.score import Score
 from compress.tree import Array, Params, Path
 
@@ -46,11 +45,9 @@ def allotted(
   Raises:
     ValueError: If the schedule is none.
   """
-  amount = at_once() if schedule is None else schedule
-  mask.expect_schedule(where, amount)
 
-  def mark(params: Params, ctx: Ctx) -> Params:
-    part, scores = amount(ctx.progress), mask.ranked(params, score, ctx)
+  def mark(params: Params, ctx: Ctx, part: Array) -> Params:
+    scores = mask.ranked(params, score, ctx)
 
     def keep(path: Path, goal: Array) -> Array:
       # Counted from the end, so that the whole amount is met exactly.
@@ -61,7 +58,7 @@ def allotted(
     masks = {path: keep(path, node.goal) for path, node in nodes.items()}
     return mask.remasked(params, masks)
 
-  def init(params: Params, ctx: Ctx) -> Params:
+  def begin(params: Params, ctx: Ctx) -> Params:
     mask.masked(where, params)  # refuses a second mask
     found = goals(params, ctx)
 
@@ -70,14 +67,9 @@ def allotted(
         return w
       return Allotted(w, jnp.ones(w.shape, bool), jnp.int32(found[path]))
 
-    return mark(tree.map_arrays(wrap, params), ctx)
+    return tree.map_arrays(wrap, params)
 
-  def update(params: Params, ctx: Ctx) -> Params:
-    return jax.lax.cond(
-      mask.due(ctx), lambda p: mark(p, ctx), lambda p: p, params
-    )
-
-  return Method(init, mask.same_masks if schedule is None else update)
+  return mask.marking(where, begin, mark, schedule)
 
 
 def shares(where: str, amounts: dict[Path, float]) -> Goals:

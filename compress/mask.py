@@ -168,18 +168,48 @@ def shrinking(
   Raises:
     ValueError: If the schedule is none.
   """
+
+  def mark(params: Params, ctx: Ctx, part: Array) -> Params:
+    return remasked(params, choose(ranked(params, score, ctx), part))
+
+  def begin(params: Params, ctx: Ctx) -> Params:
+    del ctx
+    return masked(where, params)
+
+  return marking(where, begin, mark, schedule)
+
+
+def marking(
+  where: str,
+  begin: Callable[[Params, Ctx], Params],
+  mark: Callable[[Params, Ctx, Array], Params],
+  schedule: Schedule | None,
+) -> Method:
+  """Return the method that puts masks on and marks what goes as time comes.
+
+  Args:
+    where: Its name, for errors.
+    begin: Puts masks that keep everything on the weights.
+    mark: Sets the masks, given the share of the whole amount.
+    schedule: How that share grows over the run; None is all at once.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If the schedule is none.
+  """
   amount = at_once() if schedule is None else schedule
   expect_schedule(where, amount)
 
-  def mark(params: Params, ctx: Ctx) -> Params:
-    scores = ranked(params, score, ctx)
-    return remasked(params, choose(scores, amount(ctx.progress)))
+  def again(params: Params, ctx: Ctx) -> Params:
+    return mark(params, ctx, amount(ctx.progress))
 
   def init(params: Params, ctx: Ctx) -> Params:
-    return mark(masked(where, params), ctx)
+    return again(begin(params, ctx), ctx)
 
   def update(params: Params, ctx: Ctx) -> Params:
-    return jax.lax.cond(due(ctx), lambda p: mark(p, ctx), lambda p: p, params)
+    return jax.lax.cond(due(ctx), lambda p: again(p, ctx), lambda p: p, params)
 
   return Method(init, same_masks if schedule is None else update)
 
