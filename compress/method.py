@@ -28,6 +28,18 @@ class Batch(NamedTuple):
   teacher: Array | None = None
 
 
+class Weight(NamedTuple):
+  """A weight of the dense network, which budgets are shares of.
+
+  Attributes:
+    shape: Of the array.
+    uses: How often each entry is multiplied for one example.
+  """
+
+  shape: tuple[int, ...]
+  uses: int
+
+
 class Probe(NamedTuple):
   """What `init` may ask of the trained network, on calibration data.
 
@@ -43,6 +55,10 @@ class Probe(NamedTuple):
       decoded tree, stacked: leaves `[count, *shape]`.
     uses: How often each entry of a weight is multiplied for one example, by
       path: a convolution's output positions, 1 for a dense layer.
+    dense: The weights of the dense network, where a method starts from one
+      that was compressed already; None where it starts from the dense one.
+    milliseconds: Params -> time of one example in the lowered network; None
+      where nobody measures.
   """
 
   apply: Callable[[Params], Array]
@@ -50,6 +66,8 @@ class Probe(NamedTuple):
   grad: Callable[[Params], Params]
   samples: Callable[[Params, int], Params]
   uses: dict[Path, int]
+  dense: dict[Path, Weight] | None = None
+  milliseconds: Callable[[Params], float] | None = None
 
 
 def expect_probe(where: str, ctx: 'Ctx') -> Probe:

@@ -7,7 +7,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from compress import channels, coupling, filters, rank, tree
+from compress import channels, coupling, filters, rank, tree, widths
 from compress.coupling import Group
 from compress.method import Ctx, Method, expect_probe
 from compress.tree import Params
@@ -53,7 +53,7 @@ def neurons(
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.neurons', ctx)
     filters.refuse_nodes('prune.neurons', params)
-    found = coupling.groups(probe.apply, filters.whole(params, probe))
+    found = coupling.groups(probe.apply, widths.whole(params, probe))
     have = tree.paths(params)
     plain = [
       g

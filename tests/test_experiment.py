@@ -116,6 +116,44 @@ def test_a_recipe_of_no_epochs_is_applied_without_training(
   assert 'net-0-ptq' not in fit.curves(tmp_path)
 
 
+def test_a_recipe_starts_from_another(tmp_path: pathlib.Path) -> None:
+  config = tiny(
+    half='prune.filters(share=0.5, multiple=1)',
+    less='prune.filters(share=0.75, multiple=1) >> quantize.int8()',
+  )
+  config.recipes.less.start = 'half'
+  config.recipes.less.dropout = 0.0
+  experiment = ex.prepare(config, tmp_path)
+  workdir.claim(tmp_path, config)
+  assert ex.after(config, 'net', 0, 'dense') == ('half',)
+  assert ex.after(config, 'net', 0, 'half') == ('less',)
+  running.run_network(experiment, 'net', 0, fit.ignore)
+  for recipe, outputs in (('half', [2, 4, 8, 10]), ('less', [1, 2, 4, 10])):
+    layers = cell(experiment, recipe)['layers']
+    assert [layer['outputs'] for layer in layers] == outputs
+
+
+def test_a_recipe_may_draw_a_small_network_anew(
+  tmp_path: pathlib.Path,
+) -> None:
+  config = tiny(new='prune.filters(share=0.5, multiple=1, score="random")')
+  config.recipes.new.start = 'fresh'
+  config.recipes.new.role = 'control_scratch'
+  experiment = ex.prepare(config, tmp_path)
+  workdir.claim(tmp_path, config)
+  running.run_network(experiment, 'net', 0, fit.ignore)
+  assert cell(experiment, 'new')['role'] == 'control_scratch'
+
+
+def test_networks_may_have_epochs_of_their_own(tmp_path: pathlib.Path) -> None:
+  config = tiny()
+  config.networks.net.epochs = 3
+  experiment = ex.prepare(config, tmp_path)
+  one = ex.steps_of(experiment, 'net', 'dense')[1]
+  config.networks.net.epochs = -1
+  assert one == 3 * ex.steps_of(experiment, 'net', 'dense')[1]
+
+
 @pytest.mark.parametrize(
   ('method', 'message'),
   [

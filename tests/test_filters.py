@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from compress import channels, filters, quantize, tree
+from compress import channels, filters, quantize, tree, widths
 from compress.method import Ctx, only
 from tests.nets import SPECS, groups
-from tests.runs import NETWORKS, TINY, calibrated, start
+from tests.runs import NETWORKS, TINY, calibrated, images, start
+from tsukiji import probe
+from tsukiji.data import Split
 from tsukiji.deploy.shrink import shrink
 from tsukiji.measure import cost
 
@@ -44,11 +46,11 @@ def macs(spec: Any, params: Any) -> int:
 def test_the_budget_is_met_by_the_shrunk_network(name: str) -> None:
   spec, part = SPECS[name], 0.6
   params = pruned(spec, macs=part)
-  found, widths = list(groups(spec)), left(spec, params)
+  found, kept = list(groups(spec)), left(spec, params)
   probe = calibrated(spec).probe
   assert probe is not None
-  assert macs(spec, params) == filters.multiplications(
-    found, widths, probe, start(spec)['params']
+  assert macs(spec, params) == widths.multiplications(
+    found, kept, probe, start(spec)['params']
   )
   assert 0 < macs(spec, params) <= part * cost.macs(spec)
   # The next wider widths of one share would not do.
@@ -59,9 +61,9 @@ def test_the_budget_is_met_by_the_shrunk_network(name: str) -> None:
   def at(share: float) -> dict[str, int]:
     return {g.name: max(1, int(share * g.channels + 1e-9)) for g in found}
 
-  chosen = max(p for p in parts if at(p) == widths)
+  chosen = max(p for p in parts if at(p) == kept)
   wider = at(min(p for p in parts if p > chosen))
-  work = filters.multiplications(found, wider, probe, start(spec)['params'])
+  work = widths.multiplications(found, wider, probe, start(spec)['params'])
   assert work > part * cost.macs(spec)
 
 
@@ -70,17 +72,17 @@ def test_auto_meets_the_budget_and_empties_nothing(
   part: float, multiple: int
 ) -> None:
   params = pruned(NET, macs=part, scope='auto', multiple=multiple)
-  widths = left(NET, params)
+  kept = left(NET, params)
   assert macs(NET, params) <= part * cost.macs(NET)
-  assert all(n >= multiple and n % multiple == 0 for n in widths.values())
+  assert all(n >= multiple and n % multiple == 0 for n in kept.values())
   # Nothing could be given back.
   for group in groups(NET):
-    if widths[group.name] < group.channels:
-      wider = {**widths, group.name: widths[group.name] + multiple}
+    if kept[group.name] < group.channels:
+      wider = {**kept, group.name: kept[group.name] + multiple}
       probe = calibrated(NET).probe
       assert probe is not None
       dense = start(NET)['params']
-      work = filters.multiplications(list(groups(NET)), wider, probe, dense)
+      work = widths.multiplications(list(groups(NET)), wider, probe, dense)
       assert work > part * cost.macs(NET)
 
 
@@ -141,6 +143,56 @@ def test_layers_choose_among_the_groups() -> None:
     pruned(NET, share=0.5, layers='fc')
 
 
+@pytest.mark.parametrize('scope', ['uniform', 'auto'])
+def test_a_budget_of_weights_is_met(scope: str) -> None:
+  params = pruned(NET, size=0.5, scope=scope)
+  small, variables = shrink(NET, {**start(NET), 'params': params})
+  dense = start(NET)['params']
+  sizes = [
+    sum(x.size for x in tree.paths(p).values() if tree.is_weight(x))
+    for p in (variables['params'], dense)
+  ]
+  assert 0.3 * sizes[1] < sizes[0] <= 0.5 * sizes[1]
+  assert cost.macs(small) < cost.macs(NET)
+
+
+@pytest.mark.parametrize('scope', ['uniform', 'auto'])
+def test_a_budget_of_milliseconds_asks_the_clock(scope: str) -> None:
+  ctx = calibrated(NET)
+  assert ctx.probe is not None
+
+  def clock(params: Any) -> float:
+    return macs(NET, params) / cost.macs(NET)
+
+  timed = ctx._replace(probe=ctx.probe._replace(milliseconds=clock))
+  compress = filters.filters(ms=0.6, multiple=1, scope=scope)
+  small = compress.init(start(NET)['params'], timed)
+  want = pruned(NET, macs=0.6, scope=scope)
+  assert left(NET, small) == left(NET, want)
+  with pytest.raises(ValueError, match='probe that measures time, got none'):
+    compress.init(
+      start(NET)['params'],
+      ctx._replace(probe=ctx.probe._replace(milliseconds=None)),
+    )
+
+
+@pytest.mark.parametrize('how', [{'macs': 0.4}, {'size': 0.4}, {'share': 0.5}])
+def test_a_second_stage_reaches_what_one_does(how: dict[str, float]) -> None:
+  halfway = {k: (x + 1) / 2 if k != 'share' else x / 2 for k, x in how.items()}
+  spec, small = shrink(NET, {**start(NET), 'params': pruned(NET, **halfway)})
+  asked = probe.probe(
+    spec,
+    small,
+    Split(np.asarray(images(NET, 32)), np.arange(32) % 3),
+    dense=NET,
+  )
+  ctx = calibrated(NET)._replace(probe=asked)
+  then = filters.filters(**how, multiple=1).init(small['params'], ctx)
+  last, _ = shrink(spec, {**small, 'params': then})
+  once, _ = shrink(NET, {**start(NET), 'params': pruned(NET, **how)})
+  assert last == once
+
+
 def test_a_budget_out_of_reach_names_the_least() -> None:
   for scope in ('uniform', 'auto'):
     with pytest.raises(ValueError, match='macs of at least .*, got 0.01') as e:
@@ -157,15 +209,17 @@ def test_a_budget_out_of_reach_names_the_least() -> None:
 @pytest.mark.parametrize(
   ('how', 'said'),
   [
-    ({}, 'expected macs or share, got'),
-    ({'macs': 0.5, 'share': 0.5}, 'expected macs or share, got'),
+    ({}, 'one of macs, size, ms and share, got'),
+    ({'macs': 0.5, 'share': 0.5}, 'one of macs, size, ms and share, got'),
     ({'macs': 0}, r'macs in \(0, 1\], got 0'),
     ({'macs': 1.1}, r'macs in \(0, 1\], got 1.1'),
     ({'share': 1.0}, r'share in \[0, 1\), got 1.0'),
     ({'share': -0.1}, r'share in \[0, 1\), got -0.1'),
     ({'share': 0.5, 'score': 'size'}, "score of l1, .*got 'size'"),
     ({'share': 0.5, 'scope': 'all'}, "scope of uniform, auto, got 'all'"),
-    ({'share': 0.5, 'scope': 'auto'}, "macs with scope='auto', got 0.5"),
+    ({'size': 0}, r'size in \(0, 1\], got 0'),
+    ({'ms': 0}, 'ms above 0, got 0'),
+    ({'share': 0.5, 'scope': 'auto'}, "a budget with scope='auto', got"),
     ({'share': 0.5, 'multiple': 0}, 'multiple from 1, got 0'),
     ({'share': 0.5, 'multiple': 2.0}, 'multiple from 1, got 2.0'),
     *(
@@ -202,8 +256,8 @@ def test_only_may_show_a_whole_group() -> None:
   params, ctx = start(NET)['params'], calibrated(NET)
   compress = only('conv[12]/.*|norm1/.*', filters.filters(macs=0.9, multiple=1))
   small = compress.init(params, ctx)
-  widths = left(NET, small)
-  assert widths['conv1'] < 4 and {widths['conv2'], widths['dense1']} == {4, 8}
+  kept = left(NET, small)
+  assert kept['conv1'] < 4 and {kept['conv2'], kept['dense1']} == {4, 8}
   assert macs(NET, small) <= 0.9 * cost.macs(NET)
 
 

@@ -29,7 +29,7 @@ from tsukiji import (
   zoo,
 )
 from tsukiji.data import Data, Split
-from tsukiji.deploy.lower import Variables
+from tsukiji.deploy.shrink import Variables, shrink
 from tsukiji.errors import expect
 from tsukiji.spec import Shape, Spec, output_shape
 from tsukiji.train import Plan, State
@@ -102,29 +102,56 @@ def load_data(config: ConfigDict) -> Data:
 
 def _try_methods(experiment: Experiment, network: str) -> None:
   """Trace one step of each recipe: mistakes show before training."""
-  config, dense = experiment.config, experiment.specs[network]
-  x, y = (part[:8] for part in experiment.data.train)
-
-  def start(spec: Spec, plan: Plan, variables: Variables) -> State:
-    seen = Split(x, y)
-    stats = evaluation.calibrate(spec, variables, seen)
-    asked = probe.probe(spec, variables, seen)
-    return train.init_state(plan, variables, 0, stats, asked)
-
-  for name in _recipes_of_any_seed(config, network):
-    item = config.recipes[name]
-    teacher = functools.partial(_silent, output_shape(dense))
-    plan = plan_of(dense, item.method, config.finetune, 1, teacher)
+  x, y = _seen(experiment)
+  for name in _recipes_of_any_seed(experiment.config, network):
     try:
-      spec = shallow.cut(dense, item.without)
-      _expect_fewer(spec, item.fewer)
-      plan = plan._replace(spec=spec)
-      begin = functools.partial(start, spec, plan)
-      fresh = functools.partial(train.init_variables, spec, 0)
-      state = method.traced(begin, train.shapes(spec), fresh)
-      jax.eval_shape(train.make_step(plan), state, x, y)
+      sketch = _sketched(experiment, network, name)
+      begin = functools.partial(_begin, experiment, sketch.plan)
+      state = method.traced(begin, sketch.shapes, sketch.values)
+      jax.eval_shape(train.make_step(sketch.plan), state, x, y)
     except ValueError as e:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
+
+
+class _Sketch(NamedTuple):
+  """A recipe's plan and what it starts from: shapes, and values if need be."""
+
+  plan: Plan
+  shapes: Variables
+  values: Callable[[], Variables]
+
+
+def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
+  """Return a recipe on an untrained network."""
+  config, dense = experiment.config, experiment.specs[network]
+  item = config.recipes[name]
+  if item.start in settings.STARTS:
+    spec = shallow.cut(dense, item.without)
+    shapes = train.shapes(spec)
+    values: Callable[[], Variables] = functools.partial(
+      train.init_variables, spec, 0
+    )
+  else:
+    before = _sketched(experiment, network, item.start)
+    state = _begin(experiment, before.plan, before.values())
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    spec, small = shrink(before.plan.spec, variables)
+    shapes, values = jax.eval_shape(lambda: small), lambda: small
+  _expect_fewer(spec, item.fewer)
+  teacher = functools.partial(_silent, output_shape(dense))
+  plan = plan_of(spec, item.method, config.finetune, 1, teacher)
+  return _Sketch(plan, shapes, values)
+
+
+def _begin(experiment: Experiment, plan: Plan, variables: Variables) -> State:
+  seen = Split(*_seen(experiment))
+  stats = evaluation.calibrate(plan.spec, variables, seen)
+  asked = probe.probe(plan.spec, variables, seen, clock=lambda *_: 0.0)
+  return train.init_state(plan, variables, 0, stats, asked)
+
+
+def _seen(experiment: Experiment) -> Split:
+  return Split(*(part[:8] for part in experiment.data.train))
 
 
 def _expect_fewer(spec: Spec, count: int) -> None:
@@ -168,6 +195,19 @@ def cells(config: ConfigDict, network: str, seed: int) -> tuple[str, ...]:
   return own + settings.recipes_of(config, network, seed)
 
 
+def after(
+  config: ConfigDict, network: str, seed: int, done: str
+) -> tuple[str, ...]:
+  """Return the recipes that can start once one is done, in order."""
+
+  def waits_for(name: str) -> str:
+    start = config.recipes[name].start
+    return DENSE if start == 'fresh' else start
+
+  every = settings.recipes_of(config, network, seed)
+  return tuple(name for name in every if waits_for(name) == done)
+
+
 def jobs(config: ConfigDict) -> list[Job]:
   """Return every network and seed, the first seed of all networks first."""
   return sorted(
@@ -188,21 +228,27 @@ def cell_name(network: str, seed: int, recipe_name: str) -> str:
 def batches_of(experiment: Experiment, network: str, seed: int) -> int:
   """Return the training steps of all cells of one network and seed."""
   return sum(
-    steps_of(experiment, r)[1]
+    steps_of(experiment, network, r)[1]
     for r in (DENSE, *settings.recipes_of(experiment.config, network, seed))
   )
 
 
-def steps_of(experiment: Experiment, name: str) -> tuple[ConfigDict, int]:
+def steps_of(
+  experiment: Experiment, network: str, name: str
+) -> tuple[ConfigDict, int]:
   """Return the training settings of a recipe and the steps they make."""
   config = experiment.config
   if name == DENSE:
-    chosen = config.train
+    chosen = config.train.copy_and_resolve_references()
+    epochs = config.networks[network].epochs
+    chosen.epochs = epochs if epochs >= 0 else chosen.epochs
   else:
     chosen = config.finetune.copy_and_resolve_references()
     item = config.recipes[name]
     chosen.epochs = item.epochs if item.epochs >= 0 else chosen.epochs
     chosen.lr = item.lr or chosen.lr
+    if item.label_smoothing >= 0:
+      chosen.label_smoothing = item.label_smoothing
   examples = len(experiment.data.train.y)
   count = batches.steps_per_epoch(examples, chosen.batch_size)
   return chosen, chosen.epochs * count

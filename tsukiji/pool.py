@@ -29,7 +29,7 @@ from rich.progress import (
 )
 
 from tsukiji import experiment as ex
-from tsukiji import running, settings, stop, workdir
+from tsukiji import running, stop, workdir
 from tsukiji.experiment import Experiment, Job
 from tsukiji.fit import Tell
 
@@ -103,20 +103,24 @@ def _run_pool(
       workers, context, _start_worker, (free, halt, os.getpid())
     )
     with pool:
-      # Recipes wait for their dense network, and for nothing else.
-      first = {
-        pool.submit(_work, experiment, job, ex.DENSE, told): job for job in jobs
+      # A recipe waits for the network it starts from, and for nothing else.
+      cells = {
+        pool.submit(_work, experiment, job, ex.DENSE, told): (job, ex.DENSE)
+        for job in jobs
       }
+      first = [*cells]
 
       def then(future: Future) -> list[Future]:
-        if future not in first:
-          return []
-        job = first[future]
-        names = settings.recipes_of(experiment.config, *job)
-        return [pool.submit(_work, experiment, job, r, told) for r in names]
+        job, done = cells[future]
+        new = {
+          pool.submit(_work, experiment, job, name, told): (job, name)
+          for name in ex.after(experiment.config, *job, done)
+        }
+        cells.update(new)
+        return [*new]
 
       try:
-        _watch([*first], told, tell, then)
+        _watch(first, told, tell, then)
       except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         halt.set()

@@ -2,25 +2,35 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from compress import tree
-from compress.method import Probe
+from compress.method import Probe, Weight
 from compress.tree import Array, Params, Path
 from tsukiji import spec as sp
+from tsukiji import train
 from tsukiji.data import Split
+from tsukiji.deploy.lower import lower
 from tsukiji.net import Net
 from tsukiji.spec import Spec
+
+Clock: TypeAlias = Callable[[Spec, dict[str, Any]], float]  # milliseconds
 
 SHOWN = 4  # examples of `Probe.apply`
 
 
 def probe(
-  spec: Spec, variables: dict[str, Any], split: Split, examples: int = 1024
+  spec: Spec,
+  variables: dict[str, Any],
+  split: Split,
+  examples: int = 1024,
+  *,
+  dense: Spec | None = None,
+  clock: Clock | None = None,
 ) -> Probe:
   """Return the probe of a network, in evaluation mode.
 
@@ -29,6 +39,8 @@ def probe(
     variables: Its parameters (arrays or nodes) and batch statistics.
     split: Where the first `examples` are taken from; never the test set.
     examples: How many.
+    dense: The network that budgets are shares of; by default this one.
+    clock: Measures a lowered network in milliseconds; by default nobody.
 
   Returns:
     The probe. Nothing is computed before it is asked.
@@ -59,6 +71,14 @@ def probe(
       lambda pair: jax.grad(loss)(dense, pair[0][None], pair[1][None]), (x, y)
     )
 
+  def milliseconds(params: Params) -> float:
+    assert clock is not None
+    filled = tree.map_paths(
+      lambda path, x: whole[path] if x is None else x, params
+    )
+    return clock(*lower(spec, {'params': filled, 'batch_stats': stats}))
+
+  whole = tree.paths(variables['params'])
   mean, slope = jax.jit(loss), jax.jit(jax.grad(loss))
   return Probe(
     apply,
@@ -66,7 +86,18 @@ def probe(
     lambda params: slope(tree.filled(params, start), x, y),
     samples,
     uses(spec),
+    weights(dense or spec),
+    milliseconds if clock else None,
   )
+
+
+def weights(spec: Spec) -> dict[Path, Weight]:
+  """Return the shape of each weight of a network, and how often it is used."""
+  shapes = tree.paths(train.shapes(spec)['params'])
+  return {
+    path: Weight(shapes[path].shape, count)
+    for path, count in uses(spec).items()
+  }
 
 
 def uses(spec: Spec) -> dict[Path, int]:

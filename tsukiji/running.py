@@ -16,10 +16,12 @@ from tsukiji import (
   workdir,
 )
 from tsukiji import experiment as ex
+from tsukiji import spec as sp
 from tsukiji.data import Split
 from tsukiji.deploy.lower import Variables
 from tsukiji.deploy.shrink import shrink
 from tsukiji.fit import Run, Tell, fit, ignore
+from tsukiji.measure import clock
 from tsukiji.row import Trained
 from tsukiji.spec import Spec
 from tsukiji.train import Plan, State
@@ -62,7 +64,7 @@ def run_recipe(
   """Compress a network that `run_dense` has trained; see `run_network`."""
   title = ex.cell_name(network, seed, name)
   if workdir.cell(experiment.folder, title):
-    tell(title, ex.steps_of(experiment, name)[1])
+    tell(title, ex.steps_of(experiment, network, name)[1])
     return
   dense = _fit(experiment, network, seed, ex.DENSE, None, ignore)
   done = _fit(experiment, network, seed, name, dense.variables, tell)
@@ -80,16 +82,22 @@ def _fit(
 ) -> Trained:
   """Train a dense network from scratch, or fine-tune it under a recipe."""
   spec, split = experiment.specs[network], experiment.data.train
-  chosen, steps = ex.steps_of(experiment, name)
+  chosen, steps = ex.steps_of(experiment, network, name)
   text, stats, asked, teacher = '', None, None, None
   if dense is None:
     variables = train.init_variables(spec, seed)
   else:
     item = experiment.config.recipes[name]
     text, teacher = item.method, evaluation.predictor(spec, dense)
-    spec, variables = _begun(experiment, item, spec, dense, seed)
+    spec, variables = _begun(experiment, network, seed, item, dense)
     stats = evaluation.calibrate(spec, variables, split)
-    asked = probe.probe(spec, variables, split)
+    asked = probe.probe(
+      spec,
+      variables,
+      split,
+      dense=experiment.specs[network],
+      clock=clock.remembering(experiment.folder / 'times'),
+    )
   plan = ex.plan_of(spec, text, chosen, steps, teacher)
   start = train.init_state(plan, variables, seed, stats, asked)
   plan, start = _shrunk(plan, start, split)
@@ -103,18 +111,35 @@ def _fit(
 
 def _begun(
   experiment: ex.Experiment,
-  item: ConfigDict,
-  spec: Spec,
-  dense: Variables,
+  network: str,
   seed: int,
+  item: ConfigDict,
+  dense: Variables,
 ) -> tuple[Spec, Variables]:
   """Return what a recipe starts from: the dense network or what it asks for."""
+  spec, variables = experiment.specs[network], dense
   if item.start == 'fresh':
-    return spec, train.init_variables(spec, seed)
+    variables = train.init_variables(spec, seed)
+  elif item.start != ex.DENSE:
+    done = _fit(experiment, network, seed, item.start, dense, ignore)
+    spec, variables = done.spec, done.variables
+  if item.dropout >= 0:
+    spec = sp.with_dropout(spec, item.dropout)
+  return _shallowed(experiment, item, spec, variables, seed)
+
+
+def _shallowed(
+  experiment: ex.Experiment,
+  item: ConfigDict,
+  spec: Spec,
+  variables: Variables,
+  seed: int,
+) -> tuple[Spec, Variables]:
+  """Take out the units that a recipe names, or those that add least."""
   names = tuple(item.without)
   if item.fewer:
     found = readings.readings(
-      spec, dense, experiment.data.train, experiment.data.validation
+      spec, variables, experiment.data.train, experiment.data.validation
     )
     names += shallow.choose(
       spec,
@@ -123,8 +148,8 @@ def _begun(
       reshape=not shallow.removable(spec),
     )
   if not names:
-    return spec, dense
-  left = shallow.shallow(spec, dense, names, seed)
+    return spec, variables
+  left = shallow.shallow(spec, variables, names, seed)
   return left.spec, left.variables
 
 

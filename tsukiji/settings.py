@@ -14,7 +14,8 @@ from tsukiji.errors import expect
 
 TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
 ROLES = ('reference', 'control_scratch')
-RECIPE_ROLES = ('compressed', 'control_random')
+RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
+STARTS = ('dense', 'fresh')  # of a recipe, beside other recipes
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -47,6 +48,7 @@ def network(kind: str, **changes: Any) -> ConfigDict:
       'role': 'reference',  # or 'control_scratch'
       'of': '',  # the reference that a control stands beside
       'recipes': ('*',),  # names in `recipes`; '*' is all of them
+      'epochs': -1,  # of training; -1 takes train.epochs
       'dense': True,  # whether the uncompressed network gets a row
       'seeds': (),  # its own, where fewer than all are enough
     }
@@ -64,8 +66,10 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'role': 'compressed',  # or 'control_random'
       'epochs': -1,  # of fine-tuning; -1 takes finetune.epochs
       'lr': 0.0,  # of fine-tuning; 0 takes finetune.lr
+      'label_smoothing': -1.0,  # of fine-tuning; -1 takes that of finetune
+      'dropout': -1.0,  # rate of fine-tuning; -1 keeps the network's
       'seeds': (),  # its own, where fewer than all are enough
-      'start': 'dense',  # the trained network, or 'fresh' weights
+      'start': 'dense',  # the trained network, a recipe, or 'fresh' weights
       'fewer': 0,  # units that go first, those that add least (`readings`)
       'without': (),  # units that go first, by name (`shallow.units`)
     }
@@ -141,6 +145,7 @@ def check(config: ConfigDict) -> None:
     _expect_name(f'{where}.role', item.role, ROLES)
     if item.of:
       _expect_name(f'{where}.of', item.of, config.networks)
+    _least(f'{where}.epochs', item.epochs, -1)
     for wanted in item.recipes:
       if wanted != '*':
         _expect_name(f'{where}.recipes', wanted, config.recipes)
@@ -152,8 +157,11 @@ def check(config: ConfigDict) -> None:
     _least(f'{where}.epochs', item.epochs, -1)
     _least(f'{where}.lr', item.lr, 0)
     _least(f'{where}.fewer', item.fewer, 0)
-    _expect_name(f'{where}.start', item.start, ('dense', 'fresh'))
+    _check_start(where, name, config)
     recipe.parse(item.method)
+  for name, item in config.networks.items():
+    for seed in item.seeds or config.seeds:
+      _check_order(config, name, seed)
   for name in ('train', 'finetune'):
     _check_training(f'config.{name}', config[name])
   fix = 'Methods change the network until the end of the run; set epochs.'
@@ -172,6 +180,27 @@ def _check_item(
   for seed in item.seeds:
     known_seed = seed in config.seeds
     expect(f'{where}.seeds', known_seed, f'some of {config.seeds}', item.seeds)
+
+
+def _check_start(where: str, name: str, config: ConfigDict) -> None:
+  """Check that a recipe starts from what is there before it."""
+  start, seen = config.recipes[name].start, [name]
+  while start not in STARTS:
+    _expect_name(f'{where}.start', start, (*STARTS, *config.recipes))
+    fix = 'A recipe starts from one that does not start from it.'
+    expect(f'{where}.start', start not in seen, 'no circle', seen, fix)
+    seen.append(start)
+    start = config.recipes[start].start
+
+
+def _check_order(config: ConfigDict, network: str, seed: int) -> None:
+  """Check that what a network's recipes start from is among them."""
+  have = recipes_of(config, network, seed)
+  for name in have:
+    start = config.recipes[name].start
+    right = start in STARTS or start in have
+    where = f'config.networks.{network}.recipes'
+    expect(where, right, f'{start}, which {name} starts from', have)
 
 
 def _check_training(where: str, settings: ConfigDict) -> None:

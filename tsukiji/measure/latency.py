@@ -281,10 +281,17 @@ def _load(path: str | Path) -> _Loaded:
 
 
 def _run(net: _Loaded, batch: int) -> Run:
-  shape = (batch, *net.input_shape)
+  return runner(net.input_shape, net.forward, batch)
+
+
+def runner(
+  input_shape: Shape, forward: Callable[[jax.Array], Any], batch: int
+) -> Run:
+  """Return a compiled call of a network on random images."""
+  shape = (batch, *input_shape)
   images = np.random.default_rng(0).uniform(0, 255, shape)
   device = jax.device_put(images.astype(np.float32))
-  compiled = compile_ahead(net.forward, shape)
+  compiled = compile_ahead(forward, shape)
   return lambda: compiled(device)
 
 
