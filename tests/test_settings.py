@@ -34,6 +34,9 @@ def valid() -> ConfigDict:
       'prune.weights(0.5, score="random")', 'prune', role='control_random'
     ),
   }
+  config.figures = {
+    'a': settings.figure('A', 'kept', {'b': ('prune', 'tiny/dense')})
+  }
   return config
 
 
@@ -72,8 +75,11 @@ def test_what_uses_every_field_is_valid() -> None:
     ('recipes.int8.epochs', -2, 'recipes.int8.epochs: expected at least -1'),
     ('recipes.int8.lr', -0.1, 'recipes.int8.lr: expected at least 0'),
     ('recipes.int8.start', 'prone', "int8.start: .*Nearest: 'prune'"),
-    ('recipes.int8.start', 'int8', r"int8.start: expected no circle"),
-    ('recipes.int8.start', 'prune', 'tiny.recipes: .*prune, which int8 starts'),
+    ('recipes.int8.start', 'int8', r'int8.start: expected no circle'),
+    ('recipes.int8.start', 'prune', 'big.recipes: .*prune, which int8 starts'),
+    ('figures.a.x', 'bits', 'figures.a.x: expected one of epochs, '),
+    ('figures.a.lines', (('b', ('in8',)),), "a.lines: .*Nearest: 'int8'"),
+    ('figures.a.lines', (('b', ('bog/int8',)),), "Nearest: 'big'"),
     ('networks.big.epochs', -2, 'networks.big.epochs: expected at least -1'),
     ('recipes.int8.seeds', (3,), r'int8.seeds: .* got \(3,\)'),
     ('recipes.int8.method', 'quantize.int9()', "Nearest: 'quantize.int8'"),

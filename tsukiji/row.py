@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from compress.tree import Params
-from tsukiji import evaluation, train
+from tsukiji import evaluation, shallow, train
 from tsukiji import experiment as ex
 from tsukiji import spec as sp
 from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.lower import Variables, lower
 from tsukiji.measure import cost, energy
+from tsukiji.readings import Reading
 from tsukiji.spec import Spec
 from tsukiji.workdir import Row
 
@@ -22,11 +23,14 @@ class Trained(NamedTuple):
     spec: The network, smaller than the dense one where channels went.
     variables: Arrays or nodes, not lowered yet.
     seconds: What training took.
+    readings: What linear classifiers read behind each unit of the network it
+      started from, where units were removed by that.
   """
 
   spec: Spec
   variables: Variables
   seconds: float
+  readings: tuple[Reading, ...] = ()
 
 
 def finish(
@@ -81,6 +85,8 @@ def finish(
     **cost.summary(shipped.spec, params),
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
     'layers': _layers(shipped.spec, params),
+    'units': len(shallow.units(shipped.spec)),
+    'epochs': ex.steps_of(experiment, network, name)[0].epochs,
     'bytes': len(blob),
     'energy_uj': joules.total,
     'energy_source': joules.source,
@@ -91,7 +97,12 @@ def finish(
     },
     'train_seconds': round(done.seconds, 1),
     'artefact': f'artefacts/{title}.tsk',
+    **_read(done.readings),
   }
+
+
+def _read(found: tuple[Reading, ...]) -> dict[str, Any]:
+  return {'readings': [reading._asdict() for reading in found]} if found else {}
 
 
 def _layers(spec: Spec, params: Params) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Running: a network is trained, and compressed by each of its recipes."""
 
 import dataclasses
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -17,11 +18,12 @@ from tsukiji import (
 )
 from tsukiji import experiment as ex
 from tsukiji import spec as sp
-from tsukiji.data import Split
+from tsukiji.data import Data, Split
 from tsukiji.deploy.lower import Variables
 from tsukiji.deploy.shrink import shrink
 from tsukiji.fit import Run, Tell, fit, ignore
 from tsukiji.measure import clock
+from tsukiji.readings import Reading
 from tsukiji.row import Trained
 from tsukiji.spec import Spec
 from tsukiji.train import Plan, State
@@ -85,28 +87,37 @@ def _fit(
   chosen, steps = ex.steps_of(experiment, network, name)
   text, stats, asked, teacher = '', None, None, None
   if dense is None:
-    variables = train.init_variables(spec, seed)
+    begun = Begun(spec, train.init_variables(spec, seed))
   else:
     item = experiment.config.recipes[name]
     text, teacher = item.method, evaluation.predictor(spec, dense)
-    spec, variables = _begun(experiment, network, seed, item, dense)
-    stats = evaluation.calibrate(spec, variables, split)
+    begun = _begun(experiment, network, seed, item, dense)
+    stats = evaluation.calibrate(begun.spec, begun.variables, split)
     asked = probe.probe(
-      spec,
-      variables,
+      begun.spec,
+      begun.variables,
       split,
-      dense=experiment.specs[network],
+      dense=spec,
       clock=clock.remembering(experiment.folder / 'times'),
     )
-  plan = ex.plan_of(spec, text, chosen, steps, teacher)
-  start = train.init_state(plan, variables, seed, stats, asked)
+  plan = ex.plan_of(begun.spec, text, chosen, steps, teacher)
+  start = train.init_state(plan, begun.variables, seed, stats, asked)
   plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
     variables = {'params': start.params, 'batch_stats': start.batch_stats}
-    return Trained(plan.spec, variables, 0.0)
+    return Trained(plan.spec, variables, 0.0, begun.readings)
   title = ex.cell_name(network, seed, name)
   run = Run(title, plan, start, experiment.data, chosen, seed)
-  return Trained(plan.spec, *fit(run, experiment.folder, tell))
+  variables, seconds = fit(run, experiment.folder, tell)
+  return Trained(plan.spec, variables, seconds, begun.readings)
+
+
+class Begun(NamedTuple):
+  """What a run starts from; see `row.Trained`."""
+
+  spec: Spec
+  variables: Variables
+  readings: tuple[Reading, ...] = ()
 
 
 def _begun(
@@ -115,7 +126,7 @@ def _begun(
   seed: int,
   item: ConfigDict,
   dense: Variables,
-) -> tuple[Spec, Variables]:
+) -> Begun:
   """Return what a recipe starts from: the dense network or what it asks for."""
   spec, variables = experiment.specs[network], dense
   if item.start == 'fresh':
@@ -125,22 +136,15 @@ def _begun(
     spec, variables = done.spec, done.variables
   if item.dropout >= 0:
     spec = sp.with_dropout(spec, item.dropout)
-  return _shallowed(experiment, item, spec, variables, seed)
+  return _shallowed(experiment.data, item, Begun(spec, variables), seed)
 
 
-def _shallowed(
-  experiment: ex.Experiment,
-  item: ConfigDict,
-  spec: Spec,
-  variables: Variables,
-  seed: int,
-) -> tuple[Spec, Variables]:
-  """Take out the units that a recipe names, or those that add least."""
+def _shallowed(data: Data, item: ConfigDict, begun: Begun, seed: int) -> Begun:
+  """Take out the units that a recipe names, and those that add least."""
+  spec, variables, found = begun
   names = tuple(item.without)
   if item.fewer:
-    found = readings.readings(
-      spec, variables, experiment.data.train, experiment.data.validation
-    )
+    found = readings.readings(spec, variables, data.train, data.validation)
     names += shallow.choose(
       spec,
       readings.gains(found),
@@ -148,9 +152,9 @@ def _shallowed(
       reshape=not shallow.removable(spec),
     )
   if not names:
-    return spec, variables
+    return begun
   left = shallow.shallow(spec, variables, names, seed)
-  return left.spec, left.variables
+  return Begun(left.spec, left.variables, found)
 
 
 def _shrunk(plan: Plan, start: State, split: Split) -> tuple[Plan, State]:

@@ -15,6 +15,7 @@ from tsukiji.errors import expect
 TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
 ROLES = ('reference', 'control_scratch')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
+AXES = ('epochs', 'kept', 'macs', 'size', 'units')  # of a figure
 STARTS = ('dense', 'fresh')  # of a recipe, beside other recipes
 
 
@@ -77,6 +78,22 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
   return _changed(defaults, changes)
 
 
+def figure(title: str, x: str, lines: Mapping[str, Any]) -> ConfigDict:
+  """Return a figure of the report: accuracy along a cost, a line a label.
+
+  Args:
+    title: Of the figure.
+    x: The cost, one of `AXES`.
+    lines: Recipes by label, as 'int8' or, of one network, 'lenet5/int8';
+      'small/dense' is a network itself.
+
+  Returns:
+    The settings.
+  """
+  pairs = tuple((label, tuple(names)) for label, names in lines.items())
+  return ConfigDict({'title': title, 'x': x, 'lines': pairs})
+
+
 def default(task: str = 'compress') -> ConfigDict:
   """Return an experiment without networks and recipes, for configs to fill.
 
@@ -101,6 +118,7 @@ def default(task: str = 'compress') -> ConfigDict:
       'train': training(),
       'finetune': training(epochs=3, lr=1e-3),
       'recipes': {},  # name -> compression(...)
+      'figures': {},  # name -> figure(...)
       'seeds': (0,),
       'workers': 0,  # processes; 0 is one a core on CPU, else one
       'distributed': False,  # call jax.distributed.initialize()
@@ -162,6 +180,14 @@ def check(config: ConfigDict) -> None:
   for name, item in config.networks.items():
     for seed in item.seeds or config.seeds:
       _check_order(config, name, seed)
+  for name, item in config.figures.items():
+    where = f'config.figures.{name}'
+    _check_fields(where, item, figure('', '', {}))
+    _expect_name(f'{where}.x', item.x, AXES)
+    for wanted in (w for _, names in item.lines for w in names):
+      parts = (('dense', *config.recipes), config.networks)
+      for part, known in zip(reversed(wanted.split('/')), parts, strict=False):
+        _expect_name(f'{where}.lines', part, known)
   for name in ('train', 'finetune'):
     _check_training(f'config.{name}', config[name])
   fix = 'Methods change the network until the end of the run; set epochs.'

@@ -67,6 +67,7 @@ def show(experiment: Experiment, console: Console) -> None:
     fit.curves(experiment.folder),
     title,
     NOTES,
+    experiment.config.figures,
   )
   console.print(report.table(summary))
   for line in report.sentences(summary):

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from tsukiji import files, settings
 
 Row: TypeAlias = dict[str, Any]  # a row of results.json; keys in the README
-INCIDENTAL = ('task', 'workers', 'distributed')  # do not change the results
+INCIDENTAL = ('task', 'workers', 'distributed', 'figures')  # not the results
 LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 

@@ -64,6 +64,7 @@ def write(
   curves: Mapping[str, Sequence[Row]],
   title: str,
   notes: Sequence[str] = (),
+  figures: Mapping[str, Row] | None = None,
 ) -> pathlib.Path:
   """Write report.md, report.html and figures/*.png, each atomically.
 
@@ -73,13 +74,14 @@ def write(
     curves: Objects of metrics.jsonl, by name of the run.
     title: Heading of the report.
     notes: Sentences to close it with.
+    figures: More figures by name: `title`, `x` and `lines` of `series.draw`.
 
   Returns:
     The path of report.html, one file that needs no other.
   """
   found, words = lines(rows), sentences(rows)
   means = [row for row, _ in found]
-  pictures = draw(means, curves)
+  pictures = draw(means, curves, figures or {})
   for picture in pictures:
     _replace(workdir / picture.path, picture.light)
   gone = layers.removed(rows)

@@ -1,11 +1,11 @@
 """The figures of a report: which there are data for, and their words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from tsukiji.report import curves, plotting, scatter
+from tsukiji.report import curves, plotting, readings, scatter, series
 from tsukiji.report.columns import Row, digits
 from tsukiji.report.plotting import Theme
 
@@ -28,19 +28,56 @@ class Picture(NamedTuple):
   dark: bytes
 
 
-def draw(rows: Sequence[Row], runs: curves.Runs) -> list[Picture]:
+def draw(
+  rows: Sequence[Row],
+  runs: curves.Runs,
+  wanted: Mapping[str, Row] | None = None,
+) -> list[Picture]:
   """Draw the figures for which there are data.
 
   Args:
     rows: Summarised rows.
     runs: Objects of metrics.jsonl, by name of the run.
+    wanted: Figures of lines by name, as `settings.figure` describes them.
 
   Returns:
-    Accuracy against size and against latency, and the training curves.
+    The figures of lines, accuracy against size and against latency, what
+    linear classifiers read, and the training curves.
   """
   costs = {'accuracy_bytes': scatter.SIZE, 'accuracy_latency': scatter.LATENCY}
   out = [_scatter(name, rows, cost) for name, cost in costs.items()]
-  return [p for p in (*out, _training(curves.drawable(runs))) if p]
+  more = [_lines(name, rows, item) for name, item in (wanted or {}).items()]
+  last = (_readings(rows), _training(curves.drawable(runs)))
+  return [p for p in (*more, *out, *last) if p]
+
+
+def _lines(name: str, rows: Sequence[Row], item: Row) -> Picture | None:
+  axis, wanted = series.AXES[item['x']], dict(item['lines'])
+  found = series.series(rows, wanted, axis)
+  if not found:
+    return None
+  told = '; '.join(
+    f'{label}: ' + ', '.join(f'{y:.2f} % at {digits(x)}' for x, y, _ in points)
+    for label, points in found.items()
+  )
+  return _picture(
+    name,
+    item['title'],
+    f'Test accuracy against {axis.label}. {told}.',
+    lambda theme: series.draw(rows, wanted, axis, item['title'], theme),
+  )
+
+
+def _readings(rows: Sequence[Row]) -> Picture | None:
+  found = readings.curves(rows)
+  if not found:
+    return None
+  return _picture(
+    'readings',
+    'What a linear classifier reads behind each unit',
+    f'Accuracy by depth of {", ".join(found)}.',
+    lambda theme: readings.draw(found, theme),
+  )
 
 
 def _scatter(

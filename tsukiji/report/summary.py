@@ -10,7 +10,15 @@ from tsukiji.report.tables import recipe, role
 
 Line: TypeAlias = tuple[Row, list[Row]]  # a summary row and its seeds
 
-TEXT = ('network', 'dataset', 'recipe', 'family', 'mode', 'energy_source')
+TEXT = (
+  'network',
+  'dataset',
+  'recipe',
+  'family',
+  'mode',
+  'energy_source',
+  'readings',
+)
 PER_SEED = ('seed', 'n_seeds', 'accuracy_std')  # their mean says nothing
 SETTINGS = ('engine', 'threads')
 QUARTILES = ('p25', 'p50', 'p75')

@@ -1,0 +1,150 @@
+"""Accuracy along a cost: recipes of one kind joined by a line."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from tsukiji.report import plotting
+from tsukiji.report.columns import Row, number
+from tsukiji.report.plotting import Theme
+from tsukiji.report.tables import CONTROLS, recipe, role
+
+Wanted: TypeAlias = Mapping[str, Sequence[str]]  # label -> recipes
+Point: TypeAlias = tuple[float, float, float]  # cost, accuracy, deviation
+
+MARKS = 'os^Dv>hP'
+
+
+class Axis(NamedTuple):
+  """What accuracy is drawn along: words, value, and whether by its log."""
+
+  label: str
+  read: Callable[[Row], float | None]
+  log: bool = True
+
+
+def _part(key: str) -> Callable[[Row], float | None]:
+  def read(row: Row) -> float | None:
+    value = number(row, key)
+    return None if value is None else 100 * value
+
+  return read
+
+
+def _kept(row: Row) -> float | None:
+  sparsity = number(row, 'sparsity')
+  return None if sparsity is None else 100 * (1 - sparsity)
+
+
+AXES = {
+  'epochs': Axis('epochs of fine-tuning', lambda row: number(row, 'epochs')),
+  'kept': Axis('weights that are not 0, %', _kept),
+  'macs': Axis('MACs of the dense network, %', _part('mac_fraction')),
+  'size': Axis(
+    'size of the file, kB', lambda row: (number(row, 'bytes') or 0) / 1000
+  ),
+  'units': Axis('units left', lambda row: number(row, 'units'), log=False),
+}
+
+
+def series(
+  rows: Sequence[Row], wanted: Wanted, axis: Axis
+) -> dict[str, list[Point]]:
+  """Return the points of each line, by rising cost.
+
+  Args:
+    rows: Summarised rows.
+    wanted: Recipes by label, as 'int8' or, where several networks have it,
+      'lenet5/int8'; 'lenet5/dense' is a network itself.
+    axis: What accuracy is drawn along.
+
+  Returns:
+    By label, what there is of it; lines without points are left out.
+  """
+  found: dict[str, list[Point]] = {}
+  for label, names in wanted.items():
+    for row in rows:
+      cost, value = axis.read(row), number(row, 'accuracy')
+      named = {_long(row)} | ({recipe(row)} if not _other(row) else set())
+      if cost is not None and value is not None and named & set(names):
+        std = number(row, 'accuracy_std') or 0
+        found.setdefault(label, []).append((cost, 100 * value, 100 * std))
+  return {label: sorted(points) for label, points in found.items()}
+
+
+def _long(row: Row) -> str:
+  return f'{row.get("network")}/{recipe(row)}'
+
+
+def _other(row: Row) -> bool:
+  """Tell whether a row is that of a network trained beside the others."""
+  return recipe(row) == 'dense' and role(row) in CONTROLS
+
+
+def draw(
+  rows: Sequence[Row], wanted: Wanted, axis: Axis, title: str, theme: Theme
+) -> Figure:
+  """Draw a line a label, with deviations, and the dense networks as levels.
+
+  Args:
+    rows: Summarised rows, some of which `series` finds.
+    wanted: See `series`.
+    axis: See `series`.
+    title: Of the figure.
+    theme: Colours.
+
+  Returns:
+    The figure.
+  """
+  out = plotting.blank(5.2, theme)
+  axes = out.subplots()
+  plotting.dress(axes, theme, title, axis.label, 'test accuracy, %')
+  _scale(axes, axis)
+  handles = []
+  looks = zip(itertools.cycle(MARKS), itertools.cycle(plotting.COLOURS))
+  drawn = series(rows, wanted, axis)
+  for (label, points), (mark, colour) in zip(
+    drawn.items(), looks, strict=False
+  ):
+    x, y, std = zip(*points, strict=True)
+    bars = axes.errorbar(x, y, std, color=colour, marker=mark, capsize=2)
+    bars.lines[0].set(linewidth=1.4, markersize=5)
+    bars.lines[0].set_label(plotting.drawable(label))
+    handles.append(bars.lines[0])
+  for row in _levels(rows, wanted):
+    level = axes.axhline(
+      100 * (number(row, 'accuracy') or 0), color=theme.quiet, zorder=1
+    )
+    level.set(linestyle=(0, (1, 2)), linewidth=1.2)
+    level.set_label(plotting.drawable(f'{row.get("network")}, dense'))
+    handles.append(level)
+  plotting.legend(out, handles, theme)
+  return out
+
+
+def _levels(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
+  """Return the references of the networks that are drawn."""
+  names = {name for part in wanted.values() for name in part}
+  own = {
+    str(row.get('network'))
+    for row in rows
+    if recipe(row) != 'dense' and names & {recipe(row), _long(row)}
+  }
+  return [
+    row
+    for row in rows
+    if role(row) == 'reference' and str(row.get('network')) in own
+  ]
+
+
+def _scale(axes: Axes, axis: Axis) -> None:
+  if not axis.log:
+    return
+  axes.set_xscale('log')
+  axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+  axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,g}'))
+  axes.xaxis.set_minor_locator(NullLocator())
