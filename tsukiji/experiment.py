@@ -26,6 +26,7 @@ from tsukiji import (
   settings,
   shallow,
   train,
+  workdir,
   zoo,
 )
 from tsukiji.data import Data, Split
@@ -104,6 +105,8 @@ def _try_methods(experiment: Experiment, network: str) -> None:
   """Trace one step of each recipe: mistakes show before training."""
   x, y = _seen(experiment)
   for name in _recipes_of_any_seed(experiment.config, network):
+    if _finished(experiment, network, name):
+      continue
     try:
       sketch = _sketched(experiment, network, name)
       begin = functools.partial(_begin, experiment, sketch.plan)
@@ -111,6 +114,17 @@ def _try_methods(experiment: Experiment, network: str) -> None:
       jax.eval_shape(train.make_step(sketch.plan), state, x, y)
     except ValueError as e:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
+
+
+def _finished(experiment: Experiment, network: str, name: str) -> bool:
+  """Tell whether a recipe has all its rows: then it has worked before."""
+  config = experiment.config
+  seeds = config.networks[network].seeds or config.seeds
+  return all(
+    workdir.cell(experiment.folder, cell_name(network, seed, name))
+    for seed in seeds
+    if name in settings.recipes_of(config, network, seed)
+  )
 
 
 class _Sketch(NamedTuple):

@@ -207,6 +207,7 @@ def resnet(
   *,
   blocks: int = 1,
   widths: tuple[int, ...] = (16, 32, 64),
+  stride: int = 1,
   name: str = 'resnet',
 ) -> Spec:
   """Return a small ResNet of `6 blocks + 2` layers (He+ 2016, section 4.2).
@@ -216,12 +217,13 @@ def resnet(
     classes: Number of outputs.
     blocks: Residual blocks a stage.
     widths: Filters of each stage; every stage but the first halves the sides.
+    stride: Of the first convolution.
     name: Name of the network.
 
   Returns:
     The spec; shortcuts are 1x1 convolutions where shapes change.
   """
-  layers = _conv_norm('conv0', widths[0])
+  layers = _conv_norm('conv0', widths[0], stride)
   before = widths[0]
   for stage, features in enumerate(widths, 1):
     for block in range(1, blocks + 1):
