@@ -56,6 +56,15 @@ def test_a_table_of_another_file_stays(root: pathlib.Path) -> None:
   assert quoted(text, 'results/other.json', ROWS) == text
 
 
+def test_a_table_may_show_a_part(root: pathlib.Path) -> None:
+  part = [{**row, 'recipe': 'half', 'role': 'compressed'} for row in ROWS]
+  page = '<!-- table: a.json half|none -->\nold\n<!-- end -->'
+  found = quoted(page, 'a.json', [*ROWS, *part])
+  assert len(found.splitlines()) == 2 + 3
+  assert '| half |' in found and 'dense' not in found
+  assert quoted(found, 'a.json', [*ROWS, *part]) == found
+
+
 def test_quoting_twice_changes_nothing(root: pathlib.Path) -> None:
   text = (root / 'README.md').read_text()
   once = quoted(text, 'results/run.json', ROWS)

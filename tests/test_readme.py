@@ -20,7 +20,9 @@ COMMANDS = [
   if line.strip()
 ]
 CODE = re.findall(r'```python\n(.*?)```', TEXT, re.S)
-TABLES = re.findall(r'<!-- table: (\S+) -->\n(.*?)<!-- end -->', TEXT, re.S)
+TABLES = re.findall(
+  r'<!-- table: (\S+)(?: ([^\n]+?))? -->\n(.*?)<!-- end -->', TEXT, re.S
+)
 
 
 @pytest.mark.parametrize('line', [c for c in COMMANDS if c.startswith('make ')])
@@ -67,12 +69,12 @@ def test_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
   np.testing.assert_allclose(low['fc'].decode(None), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize(('path', 'table'), TABLES)
-def test_tables_come_from_results(path: str, table: str) -> None:
+@pytest.mark.parametrize(('path', 'named', 'table'), TABLES)
+def test_tables_come_from_results(path: str, named: str, table: str) -> None:
   from tsukiji import report
 
   rows = json.loads((ROOT / path).read_text())['rows']
-  assert table.strip() == report.markdown(rows).strip()
+  assert table.strip() == report.markdown(rows, named).strip()
 
 
 def test_pictures_exist() -> None:

@@ -34,6 +34,13 @@ def test_a_control_of_another_network_does_not_lengthen_names() -> None:
   assert tables.names(rows) == ['d', 's (from scratch)']
 
 
+def test_several_control_networks_are_told_apart() -> None:
+  rows: list[Row] = [
+    {'recipe': 's', 'network': n, 'role': 'control_scratch'} for n in 'ab'
+  ]
+  assert tables.names(rows) == ['s (from scratch, a)', 's (from scratch, b)']
+
+
 @pytest.mark.parametrize(
   ('row', 'role'),
   [

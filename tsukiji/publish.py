@@ -46,14 +46,23 @@ def publish(
 
 
 def quoted(text: str, source: str, rows: list[Row]) -> str:
-  """Return a README with the table of one results file brought up to date.
+  """Return a README with the tables of one results file brought up to date.
+
+  A table is what stands between `<!-- table: FILE -->` and `<!-- end -->`; a
+  regular expression behind FILE shows the rows whose names it finds.
 
   >>> rows = [{'recipe': 'dense', 'role': 'reference', 'bytes': 1000}]
   >>> page = '<!-- table: a.json -->\\nold\\n<!-- end -->'
   >>> 'old' in quoted(page, 'a.json', rows)
   False
   """
-  start, end = f'<!-- table: {source} -->\n', '<!-- end -->'
-  table = report.markdown(rows).strip()
-  pattern = re.compile(re.escape(start) + '.*?' + re.escape(end), re.DOTALL)
-  return pattern.sub(lambda _: f'{start}{table}\n{end}', text)
+  pattern = re.compile(
+    rf'(<!-- table: {re.escape(source)}(?: ([^\n]+?))? -->\n).*?<!-- end -->',
+    re.DOTALL,
+  )
+  return pattern.sub(
+    lambda found: (
+      f'{found[1]}{report.markdown(rows, found[2] or "").strip()}\n<!-- end -->'
+    ),
+    text,
+  )

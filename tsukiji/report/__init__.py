@@ -33,9 +33,18 @@ def table(rows: Sequence[Row]) -> Table:
   return tables.terminal([row for row, _ in lines(rows)])
 
 
-def markdown(rows: Sequence[Row]) -> str:
-  """Lay out rows, summed up by recipe, as a Markdown table."""
-  return tables.markdown([row for row, _ in lines(rows)])
+def markdown(rows: Sequence[Row], named: str = '') -> str:
+  """Lay out rows, summed up by recipe, as a Markdown table.
+
+  Args:
+    rows: Rows of results.json.
+    named: Regular expression for the names of those to show; '' for all.
+
+  Returns:
+    The table.
+  """
+  means = [row for row, _ in lines(rows)]
+  return tables.markdown(means, named)
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:

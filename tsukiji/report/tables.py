@@ -59,7 +59,12 @@ def names(rows: Sequence[Row]) -> list[str]:
     extra += [words[role(row)]] if role(row) in words else []
     return recipe(row) + (f' ({", ".join(extra)})' if extra else '')
 
-  return [name(row) for row in rows]
+  found = [name(row) for row in rows]
+  # Several networks may be trained as controls.
+  return [
+    f'{text[:-1]}, {row.get("network")})' if found.count(text) > 1 else text
+    for text, row in zip(found, rows, strict=True)
+  ]
 
 
 def terminal(rows: Sequence[Row]) -> Table:
@@ -76,13 +81,16 @@ def terminal(rows: Sequence[Row]) -> Table:
   return out
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], named: str = '') -> str:
   """Lay out summarised rows as a table of GitHub Markdown."""
+  told = names(rows)
+  at = [i for i, name in enumerate(told) if re.search(named, name)]
+  rows, told = [rows[i] for i in at], [told[i] for i in at]
   shown = columns(rows)
   heads = [', '.join(filter(None, (c.head, c.unit))) for c in shown]
   lines = [['recipe', *map(escape, heads)], ['---'] + ['---:'] * len(shown)]
   cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
-  for name, *texts in zip(names(rows), *cells, strict=True):
+  for name, *texts in zip(told, *cells, strict=True):
     lines.append([escape(str(text)) for text in (name, *texts)])
   return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
