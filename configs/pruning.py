@@ -8,7 +8,7 @@ fine-tuning; the others have 12 where nothing else is said. About 90 minutes on
 validation set with seed 0.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -18,9 +18,11 @@ TEACH = 'distill.logits(4.0)'  # the dense network teaches
 # A sparse network underfits: no dropout, and the teacher's labels are soft.
 SPARSE = {'dropout': 0.0, 'label_smoothing': 0.0}
 AMOUNTS = (80, 90, 95, 98)  # % of the weights
+KEPT = (20, 10, 5, 2, 1)  # % of the weights of the LeNets
 LONG = AMOUNTS[1:]  # with 12 epochs too
 PARTS = (50, 30, 10)  # % of the multiplications that are left
 RISE = 'schedule=cubic(0.0, 0.7)'
+INFLUENCE = 'score="taylor", scope="auto"'
 # What each layer loses at 95 % if set by hand: the best of four profiles.
 HAND = {
   'conv1/kernel': 0.3,
@@ -48,7 +50,7 @@ def get_config(arg: str = '') -> ConfigDict:
       _allocation(),
       _regularised(),
       _methods(),
-      _fewer_layers(),
+      _layers(),
     ],
     'lenet5': [_kept()],
     'lenet_300_100': [_kept()],
@@ -95,7 +97,7 @@ def _filters() -> dict[str, ConfigDict]:
   for part in PARTS:
     # With multiples of 16 a tenth would empty a layer.
     budget = f'macs={part / 100}, multiple={16 if part > 10 else 8}'
-    text = f'prune.filters({budget}) >> {TEACH}'
+    text = f'prune.filters({budget}, {INFLUENCE}) >> {TEACH}'
     chance = f'prune.filters({budget}, score="random")'
     for suffix, epochs in (('_2', 2), ('', 12)):
       found[f'filters{part}{suffix}'] = _recipe(
@@ -181,20 +183,20 @@ def _methods() -> dict[str, ConfigDict]:
   ):
     found[name] = _recipe(text, 'prune', 18, start='fresh', **ONE)
   scores = {
-    'l1': 'score="l1"',
-    'greedy': 'greedy=True',
-    'taylor': 'score="taylor"',
-    'median': 'score="median"',
-    'auto': 'scope="auto"',
-    'size': 'size=0.3, scope="auto"',
-    'time': 'ms=0.15, scope="auto"',
+    'l1': 'macs=0.3, score="l1"',
+    'l2': 'macs=0.3',
+    'greedy': 'macs=0.3, greedy=True',
+    'taylor': 'macs=0.3, score="taylor"',
+    'median': 'macs=0.3, score="median"',
+    'size': f'size=0.3, {INFLUENCE}',
+    'time': f'ms=0.15, {INFLUENCE}',
   }
   for name, text in scores.items():
-    budget = '' if name in ('size', 'time') else 'macs=0.3, '
     found[f'filters30_2_{name}'] = _recipe(
-      f'prune.filters({budget}{text}) >> {TEACH}',
+      f'prune.filters({text}) >> {TEACH}',
       'channels',
       2,
+      lr=4e-3,
       **ONE,
       **SPARSE,
     )
@@ -208,126 +210,120 @@ def _methods() -> dict[str, ConfigDict]:
   return found
 
 
-def _fewer_layers() -> dict[str, ConfigDict]:
+def _layers() -> dict[str, ConfigDict]:
   """Return Tsukijinet2021 without the layer that adds least."""
-  again = {'fewer': 1, **ONE}
+  fresh = {'role': 'control_scratch', 'start': 'fresh'}
   return {
-    'fewer1': _recipe(TEACH, 'layers', 12, **again),
-    'fresh_fewer1': _recipe(
-      '', 'layers', 28, role='control_scratch', start='fresh', **again
-    ),
+    'fewer1': _recipe(TEACH, 'layers', 12, fewer=1, **ONE),
+    'fresh_fewer1': _recipe('', 'layers', 28, fewer=1, **fresh, **ONE),
   }
 
 
 def _blocks() -> dict[str, ConfigDict]:
   """Return the ResNet without the blocks that add least."""
-  found = {
-    f'blocks_fewer{count}': _recipe(TEACH, 'layers', 3, fewer=count)
-    for count in (2, 4)
+  fresh = {'role': 'control_scratch', 'start': 'fresh'}
+  return {
+    'blocks_fewer2': _recipe(TEACH, 'layers', 3, fewer=2),
+    'blocks_fewer4': _recipe(TEACH, 'layers', 3, fewer=4),
+    'blocks_fresh_fewer4': _recipe('', 'layers', 11, fewer=4, **fresh, **ONE),
   }
-  found['blocks_fresh_fewer4'] = _recipe(
-    '', 'layers', 11, role='control_scratch', start='fresh', fewer=4, **ONE
-  )
-  return found
 
 
 def _kept() -> dict[str, ConfigDict]:
   """Return the LeNets with ever fewer weights."""
   found = {}
-  for kept in (20, 10, 5, 2, 1):
-    share = round(1 - kept / 100, 2)
-    text = f'prune.auto({share}, damage="energy", {RISE}) >> {TEACH}'
-    found[f'kept{kept}'] = _recipe(text, 'prune', 6, **SPARSE)
+  for kept in KEPT:
+    text = f'prune.auto({1 - kept / 100:g}, damage="energy", {RISE})'
+    found[f'kept{kept}'] = _recipe(f'{text} >> {TEACH}', 'prune', 6, **SPARSE)
   return found
 
 
 def _scratch() -> dict[str, ConfigDict]:
-  """Return dense networks of the bytes of what is pruned to 90, 95 and 98 %."""
-  sizes = {
-    'small33k': ((16, 32, 32, 64), (0,)),
-    'small19k': ((12, 24, 24, 48), (0,)),
-    'small9k': ((8, 16, 16, 32), (0, 1, 2)),
-  }
-  return {
-    name: settings.network(
-      'small',
-      role='control_scratch',
-      of='tsukijinet2021',
-      recipes=(),
-      sizes={'widths': widths},
-      seeds=seeds,
+  """Return dense networks of the bytes of what is pruned to 80 % and more.
+
+  Those named narrow are Tsukijinet2021 with fewer channels, those named small
+  a better architecture, 3x3 convolutions only.
+  """
+
+  def control(kind: str, **more: Any) -> ConfigDict:
+    return settings.network(
+      kind, role='control_scratch', of='tsukijinet2021', recipes=(), **more
     )
-    for name, (widths, seeds) in sizes.items()
+
+  narrow = {
+    69: ((16, 40), 80),
+    35: ((12, 32), 48),
+    18: ((8, 24), 32),
+    8: ((6, 16), 20),
   }
+  small = {33: (16, 32, 32, 64), 9: (8, 16, 16, 32)}
+  found = {
+    f'narrow{count}k': control(
+      'tsukijinet2021', sizes={'conv': conv, 'hidden': (hidden,)}
+    )
+    for count, (conv, hidden) in narrow.items()
+  }
+  found |= {
+    f'small{count}k': control('small', sizes={'widths': widths}, **ONE)
+    for count, widths in small.items()
+  }
+  return found
 
 
 def _figures() -> dict[str, ConfigDict]:
   """Return what is drawn beside the figures of every report."""
-
-  def weights(name: str, suffix: str = '') -> list[str]:
-    amounts = AMOUNTS if suffix else LONG
-    return [f'{name}{amount}{suffix}' for amount in amounts]
-
-  def filters(form: str, parts: Sequence[int] = PARTS) -> list[str]:
-    return [form.format(part) for part in parts]
-
-  small = [f'{name}/dense' for name in _scratch()]
-  lenets = [f'kept{kept}' for kept in (20, 10, 5, 2, 1)]
+  big = 'tsukijinet2021/'
   return {
     'pruning_weights': settings.figure(
       'Single weights pruned',
       'size',
       {
-        '12 epochs': weights('weights'),
-        '2 epochs': weights('weights', '_2'),
-        'random mask, 12 epochs': weights('random'),
-        'random mask, 2 epochs': weights('random', '_2'),
-        'small networks from scratch': small,
+        '12 epochs': rf'{big}weights\d+',
+        '2 epochs': rf'{big}weights\d+_2',
+        'random mask, 12 epochs': rf'{big}random\d+',
+        'random mask, 2 epochs': rf'{big}random\d+_2',
+        'narrow from scratch': 'narrow.*/dense',
+        'small from scratch': 'small.*/dense',
       },
     ),
     'pruning_filters': settings.figure(
       'Filters removed',
       'macs',
       {
-        '12 epochs': filters('filters{}'),
-        '12 epochs a stage': filters('filters{}_staged', PARTS[1:]),
-        '2 epochs': filters('filters{}_2'),
-        'random filters, 12 epochs': filters('random_filters{}'),
-        'the same widths from scratch': filters('fresh_filters{}'),
+        '12 epochs': rf'{big}filters\d+',
+        '12 epochs a stage': rf'{big}filters\d+_staged',
+        '2 epochs': rf'{big}filters\d+_2',
+        'random filters, 12 epochs': rf'{big}random_filters\d+',
+        'the same widths from scratch': rf'{big}fresh_filters\d+',
       },
     ),
     'pruning_regularised': settings.figure(
       'To 90 % with l1 and l2, and by the gradual schedule',
       'epochs',
-      {
-        name: [f'{name}_{epochs}' for epochs in (1, 2, 4, 8)]
-        for name in ('gradual', 'l1', 'l2')
-      },
+      {name: rf'{big}{name}_\d' for name in ('gradual', 'l1', 'l2')},
     ),
     'pruning_lenets': settings.figure(
       'LeNets with ever fewer weights',
       'kept',
       {
-        'LeNet-5': [f'lenet5/{name}' for name in lenets],
-        'LeNet-300-100': [f'lenet_300_100/{name}' for name in lenets],
+        'LeNet-5': r'lenet5/kept\d+',
+        'LeNet-300-100': r'lenet_300_100/kept\d+',
       },
     ),
     'pruning_layers': settings.figure(
       'Layers removed',
       'units',
       {
-        'Tsukijinet2021': ['fewer1'],
-        'Tsukijinet2021, from scratch': ['fresh_fewer1'],
-        'ResNet': ['blocks_fewer2', 'blocks_fewer4'],
-        'ResNet, from scratch': ['blocks_fresh_fewer4'],
+        'Tsukijinet2021': f'{big}fewer1',
+        'Tsukijinet2021, from scratch': f'{big}fresh_fewer1',
+        'ResNet': r'resnet/blocks_fewer\d',
+        'ResNet, from scratch': r'resnet/blocks_fresh_fewer\d',
       },
     ),
   }
 
 
-def _recipe(
-  method: str, family: str, epochs: int, **more: object
-) -> ConfigDict:
+def _recipe(method: str, family: str, epochs: int, **more: Any) -> ConfigDict:
   """Return a recipe that trains for some epochs."""
   return settings.compression(method, family, epochs=epochs, **more)
 

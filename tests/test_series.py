@@ -34,10 +34,10 @@ ROWS = [
   ),
 ]
 WANTED = {
-  'pruned': ('half', 'most'),
-  'other': ('other/most',),
-  'scratch': ('small/dense',),
-  'nothing': ('nowhere',),
+  'pruned': 'big/(half|most)',
+  'other': 'other/.*',
+  'scratch': 'small/dense',
+  'nothing': 'half',
 }
 
 
@@ -48,7 +48,7 @@ def test_axes_are_those_of_the_settings() -> None:
 def test_points_are_found_by_recipe_and_network() -> None:
   found = series.series(ROWS, WANTED, series.AXES['size'])
   assert found == {
-    'pruned': [(0.9, 60.0, 0.0), (1.0, 70.0, 0.0), (2.0, 80.0, 1.0)],
+    'pruned': [(1.0, 70.0, 0.0), (2.0, 80.0, 1.0)],
     'other': [(0.9, 60.0, 0.0)],
     'scratch': [(1.5, 75.0, 0.0)],
   }
@@ -57,11 +57,11 @@ def test_points_are_found_by_recipe_and_network() -> None:
 def test_what_was_not_measured_is_no_point() -> None:
   assert series.series(ROWS, WANTED, series.AXES['epochs']) == {}
   kept = series.series(ROWS, WANTED, series.AXES['kept'])
-  assert [x for x, _, _ in kept['pruned']] == pytest.approx([10, 25, 50])
+  assert [x for x, _, _ in kept['pruned']] == pytest.approx([25, 50])
 
 
 def test_a_line_a_label_and_a_level_a_network() -> None:
-  wanted = {'pruned': ('half', 'big/most')}
+  wanted = {'pruned': 'big/[hm].*'}
   axis = series.AXES['kept']
   figure = series.draw(ROWS, wanted, axis, 'Title', plotting.LIGHT)
   [axes] = figure.axes
@@ -72,7 +72,7 @@ def test_a_line_a_label_and_a_level_a_network() -> None:
 
 
 def test_figures_of_lines_have_words() -> None:
-  item = settings.figure('Title', 'kept', {'pruned': ('big/half',)})
+  item = settings.figure('Title', 'kept', {'pruned': 'big/half'})
   found = figures.draw(ROWS, {}, {'mine': item, 'none': {**item, 'lines': ()}})
   assert [p.path for p in found][:1] == ['figures/mine.png']
   assert 'pruned: 80.00 % at 50.0' in found[0].alt

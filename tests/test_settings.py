@@ -35,7 +35,7 @@ def valid() -> ConfigDict:
     ),
   }
   config.figures = {
-    'a': settings.figure('A', 'kept', {'b': ('prune', 'tiny/dense')})
+    'a': settings.figure('A', 'kept', {'b': 'big/prune|tiny/dense'})
   }
   return config
 
@@ -78,8 +78,8 @@ def test_what_uses_every_field_is_valid() -> None:
     ('recipes.int8.start', 'int8', r'int8.start: expected no circle'),
     ('recipes.int8.start', 'prune', 'big.recipes: .*prune, which int8 starts'),
     ('figures.a.x', 'bits', 'figures.a.x: expected one of epochs, '),
-    ('figures.a.lines', (('b', ('in8',)),), "a.lines: .*Nearest: 'int8'"),
-    ('figures.a.lines', (('b', ('bog/int8',)),), "Nearest: 'big'"),
+    ('figures.a.lines', (('b', 'big/in8'),), "a.lines: .*, got 'big/in8'"),
+    ('figures.a.lines', (('b', '('),), 'a.lines: expected a regular expr'),
     ('networks.big.epochs', -2, 'networks.big.epochs: expected at least -1'),
     ('recipes.int8.seeds', (3,), r'int8.seeds: .* got \(3,\)'),
     ('recipes.int8.method', 'quantize.int9()', "Nearest: 'quantize.int8'"),

@@ -109,7 +109,7 @@ def _try_methods(experiment: Experiment, network: str) -> None:
       continue
     try:
       sketch = _sketched(experiment, network, name)
-      begin = functools.partial(_begin, experiment, sketch.plan)
+      begin = functools.partial(_begin, experiment, network, sketch.plan)
       state = method.traced(begin, sketch.shapes, sketch.values)
       jax.eval_shape(train.make_step(sketch.plan), state, x, y)
     except ValueError as e:
@@ -147,7 +147,7 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
     )
   else:
     before = _sketched(experiment, network, item.start)
-    state = _begin(experiment, before.plan, before.values())
+    state = _begin(experiment, network, before.plan, before.values())
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
     spec, small = shrink(before.plan.spec, variables)
     shapes, values = jax.eval_shape(lambda: small), lambda: small
@@ -157,10 +157,18 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
   return _Sketch(plan, shapes, values)
 
 
-def _begin(experiment: Experiment, plan: Plan, variables: Variables) -> State:
+def _begin(
+  experiment: Experiment, network: str, plan: Plan, variables: Variables
+) -> State:
   seen = Split(*_seen(experiment))
   stats = evaluation.calibrate(plan.spec, variables, seen)
-  asked = probe.probe(plan.spec, variables, seen, clock=lambda *_: 0.0)
+  asked = probe.probe(
+    plan.spec,
+    variables,
+    seen,
+    dense=experiment.specs[network],
+    clock=lambda *_: 0.0,
+  )
   return train.init_state(plan, variables, 0, stats, asked)
 
 

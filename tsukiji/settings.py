@@ -78,20 +78,19 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
   return _changed(defaults, changes)
 
 
-def figure(title: str, x: str, lines: Mapping[str, Any]) -> ConfigDict:
+def figure(title: str, x: str, lines: Mapping[str, str]) -> ConfigDict:
   """Return a figure of the report: accuracy along a cost, a line a label.
 
   Args:
     title: Of the figure.
     x: The cost, one of `AXES`.
-    lines: Recipes by label, as 'int8' or, of one network, 'lenet5/int8';
-      'small/dense' is a network itself.
+    lines: By label, a regular expression for the 'network/recipe' of its
+      points, as 'lenet5/int8'; 'small/dense' is a network itself.
 
   Returns:
     The settings.
   """
-  pairs = tuple((label, tuple(names)) for label, names in lines.items())
-  return ConfigDict({'title': title, 'x': x, 'lines': pairs})
+  return ConfigDict({'title': title, 'x': x, 'lines': tuple(lines.items())})
 
 
 def default(task: str = 'compress') -> ConfigDict:
@@ -184,10 +183,8 @@ def check(config: ConfigDict) -> None:
     where = f'config.figures.{name}'
     _check_fields(where, item, figure('', '', {}))
     _expect_name(f'{where}.x', item.x, AXES)
-    for wanted in (w for _, names in item.lines for w in names):
-      parts = (('dense', *config.recipes), config.networks)
-      for part, known in zip(reversed(wanted.split('/')), parts, strict=False):
-        _expect_name(f'{where}.lines', part, known)
+    for _, pattern in item.lines:
+      _expect_match(f'{where}.lines', pattern, config)
   for name in ('train', 'finetune'):
     _check_training(f'config.{name}', config[name])
   fix = 'Methods change the network until the end of the run; set epochs.'
@@ -227,6 +224,22 @@ def _check_order(config: ConfigDict, network: str, seed: int) -> None:
     right = start in STARTS or start in have
     where = f'config.networks.{network}.recipes'
     expect(where, right, f'{start}, which {name} starts from', have)
+
+
+def _expect_match(where: str, pattern: str, config: ConfigDict) -> None:
+  """Expect a regular expression for some 'network/recipe'."""
+  names = [
+    f'{network}/{recipe}'
+    for network, item in config.networks.items()
+    for recipe in ('dense', *config.recipes)
+    if recipe == 'dense' or {'*', recipe} & {*item.recipes}
+  ]
+  try:
+    found = any(re.fullmatch(pattern, name) for name in names)
+  except re.error as e:
+    fix = f'{e}.'.capitalize()
+    expect(where, False, 'a regular expression', pattern, fix)
+  expect(where, found, f'a pattern of some of {", ".join(names)}', pattern)
 
 
 def _check_training(where: str, settings: ConfigDict) -> None:

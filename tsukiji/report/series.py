@@ -1,6 +1,7 @@
 """Accuracy along a cost: recipes of one kind joined by a line."""
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -11,9 +12,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tsukiji.report import plotting
 from tsukiji.report.columns import Row, number
 from tsukiji.report.plotting import Theme
-from tsukiji.report.tables import CONTROLS, recipe, role
+from tsukiji.report.tables import recipe, role
 
-Wanted: TypeAlias = Mapping[str, Sequence[str]]  # label -> recipes
+Wanted: TypeAlias = Mapping[str, str]  # label -> pattern of network/recipe
 Point: TypeAlias = tuple[float, float, float]  # cost, accuracy, deviation
 
 MARKS = 'os^Dv>hP'
@@ -58,31 +59,26 @@ def series(
 
   Args:
     rows: Summarised rows.
-    wanted: Recipes by label, as 'int8' or, where several networks have it,
-      'lenet5/int8'; 'lenet5/dense' is a network itself.
+    wanted: By label, a regular expression for the 'network/recipe' of its
+      points, as `settings.figure` takes them.
     axis: What accuracy is drawn along.
 
   Returns:
     By label, what there is of it; lines without points are left out.
   """
   found: dict[str, list[Point]] = {}
-  for label, names in wanted.items():
+  for label, pattern in wanted.items():
     for row in rows:
       cost, value = axis.read(row), number(row, 'accuracy')
-      named = {_long(row)} | ({recipe(row)} if not _other(row) else set())
-      if cost is not None and value is not None and named & set(names):
-        std = number(row, 'accuracy_std') or 0
-        found.setdefault(label, []).append((cost, 100 * value, 100 * std))
+      if cost is None or value is None or not re.fullmatch(pattern, _name(row)):
+        continue
+      std = number(row, 'accuracy_std') or 0
+      found.setdefault(label, []).append((cost, 100 * value, 100 * std))
   return {label: sorted(points) for label, points in found.items()}
 
 
-def _long(row: Row) -> str:
+def _name(row: Row) -> str:
   return f'{row.get("network")}/{recipe(row)}'
-
-
-def _other(row: Row) -> bool:
-  """Tell whether a row is that of a network trained beside the others."""
-  return recipe(row) == 'dense' and role(row) in CONTROLS
 
 
 def draw(
@@ -128,16 +124,15 @@ def draw(
 
 def _levels(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
   """Return the references of the networks that are drawn."""
-  names = {name for part in wanted.values() for name in part}
   own = {
-    str(row.get('network'))
+    row.get('network')
     for row in rows
-    if recipe(row) != 'dense' and names & {recipe(row), _long(row)}
+    if any(re.fullmatch(pattern, _name(row)) for pattern in wanted.values())
   }
   return [
     row
     for row in rows
-    if role(row) == 'reference' and str(row.get('network')) in own
+    if role(row) == 'reference' and row.get('network') in own
   ]
 
 
