@@ -116,7 +116,9 @@ def sensitivity(
   * 'fisher': $\frac12 \sum_i F_i (w_i - \hat w_i)^2$ with the diagonal
     $F_i$ of the empirical Fisher matrix: a quadratic model of the same loss
     that does not saturate where the network is broken;
-  * 'energy': $\|w - \hat w\|^2 / \|w\|^2$; it needs no data.
+  * 'energy': $e = \|w - \hat w\|^2 / \|w\|^2$; it needs no data;
+  * 'signal': $-\log(1 - e)$: what passes a chain of layers falls with the
+    product of the shares that they keep, so that no layer may lose nearly all.
 
   Args:
     ctx: With a probe for what needs data.
@@ -184,8 +186,14 @@ def _energy(params: Params, ctx: Ctx) -> Measure:
   return measure
 
 
+def _signal(params: Params, ctx: Ctx) -> Measure:
+  lost = _energy(params, ctx)
+  return lambda changed: -jnp.log1p(-jnp.minimum(lost(changed), 1.0))
+
+
 DAMAGES: dict[str, Callable[[Params, Ctx], Measure]] = {
   'energy': _energy,
   'fisher': _fisher,
   'loss': _loss,
+  'signal': _signal,
 }
