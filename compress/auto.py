@@ -66,7 +66,8 @@ def auto(
     size: Share of the bytes of the float32 weights, in (0, 1]; a layer of
       density p counts 32 p + H(p) bits a weight, H the binary entropy of the
       positions.
-    damage: 'loss', 'fisher' or 'energy'; see `allocate.sensitivity`.
+    damage: 'loss', 'fisher', 'energy' or 'signal'; see
+      `allocate.sensitivity`.
     score: Which weights of a layer go first; see `prune.weights`.
     schedule: How all shares rise together; by default all at once.
     candidates: Densities tried a layer, from 2; each costs one pass over the

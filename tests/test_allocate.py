@@ -1,6 +1,7 @@
 """The knapsack against brute force, and damage against loops."""
 
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -133,6 +134,9 @@ def test_damage_is_that_of_one_weight_alone(damage: str) -> None:
       return ctx.probe.loss(changed(path, amount)) - ctx.probe.loss(params)
     if damage == 'energy':
       return (1 - amount) ** 2
+    if damage == 'signal':
+      left = 1 - (1 - amount) ** 2
+      return -math.log(left) if left > 0 else allocate.WORST
     layer, name = path.split('/')
     fisher = np.mean(np.square(grads[layer][name]), axis=0)
     lost = (1 - amount) * np.asarray(params[layer][name])
