@@ -167,7 +167,10 @@ def test_it_may_be_traced() -> None:
     ('1.0', r'a sparsity in \[0, 1\), got 1.0'),
     ('macs=0.0', r'macs in \(0, 1\], got 0.0'),
     ('size=1.5', r'size in \(0, 1\], got 1.5'),
-    ('0.5, damage="taste"', "a damage of energy, fisher, loss, got 'taste'"),
+    (
+      '0.5, damage="taste"',
+      "a damage of energy, fisher, loss, signal, got 'taste'",
+    ),
     ('0.5, score="taste"', "a score of .*, got 'taste'"),
     ('0.5, candidates=1', 'at least 2 candidates, got 1'),
     ('0.5, floor=0.0', r'a floor in \(0, 1\], got 0.0'),
