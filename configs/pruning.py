@@ -70,7 +70,7 @@ def get_config(arg: str = '') -> ConfigDict:
   }
   # Twenty layers; at a quarter of the pixels, so that epochs stay short.
   config.networks.resnet.sizes = {'blocks': 3, 'stride': 2}
-  config.networks.resnet.update(epochs=8, seeds=(0, 1))
+  config.networks.resnet.update(epochs=8, seeds=(0,))
   config.networks.update(_scratch())
   config.figures = _figures()
   return _tiny(config) if arg == 'tiny' else config
@@ -112,15 +112,14 @@ def _filters() -> dict[str, ConfigDict]:
       **ONE,
       **SPARSE,
     )
-    # The same small network from new weights, for all epochs there were.
+    # The same small network from new weights.
     found[f'fresh_filters{part}'] = _recipe(
-      chance, 'channels', 28, role='control_scratch', start='fresh', **ONE
+      chance, 'channels', 16, role='control_scratch', start='fresh', **ONE
     )
   for part, start in zip(PARTS[1:], PARTS, strict=False):
-    found[f'filters{part}_staged'] = found[
-      f'filters{part}'
-    ].copy_and_resolve_references()
-    found[f'filters{part}_staged'].start = f'filters{start}'
+    staged = found[f'filters{part}'].copy_and_resolve_references()
+    staged.update(start=f'filters{start}', **ONE)
+    found[f'filters{part}_staged'] = staged
   return found
 
 
@@ -148,7 +147,7 @@ def _regularised() -> dict[str, ConfigDict]:
     'l2': 'regularise.l2(1e-3) >> ' + cut.format('0.5, 0.51'),
   }
   return {
-    f'{name}_{epochs}': _recipe(text, 'prune', epochs)
+    f'{name}_{epochs}': _recipe(text, 'prune', epochs, **ONE)
     for name, text in texts.items()
     for epochs in (1, 2, 4)
   }
@@ -176,12 +175,12 @@ def _methods() -> dict[str, ConfigDict]:
     ('size', 'prune.weights(0.7, scope="global")'),
   ):
     found[f'{name}70_0'] = _recipe(text, 'prune', 0, mode='one_shot', **ONE)
-  # From fresh weights, for all epochs that pruning a trained network takes.
+  # From fresh weights.
   for name, text in (
     ('rigl90', 'prune.rigl(0.9)'),
     ('ticket90', 'prune.ticket(0.9, scope="global")'),
   ):
-    found[name] = _recipe(text, 'prune', 12, start='fresh', **ONE)
+    found[name] = _recipe(text, 'prune', 8, start='fresh', **ONE)
   scores = {
     'l1': 'macs=0.3, score="l1"',
     'l2': 'macs=0.3',
@@ -213,8 +212,8 @@ def _layers() -> dict[str, ConfigDict]:
   """Return Tsukijinet2021 without the layer that adds least."""
   fresh = {'role': 'control_scratch', 'start': 'fresh'}
   return {
-    'fewer1': _recipe(TEACH, 'layers', 12, fewer=1, **ONE),
-    'fresh_fewer1': _recipe('', 'layers', 28, fewer=1, **fresh, **ONE),
+    'fewer1': _recipe(TEACH, 'layers', 8, fewer=1, **ONE),
+    'fresh_fewer1': _recipe('', 'layers', 16, fewer=1, **fresh, **ONE),
   }
 
 
@@ -224,7 +223,7 @@ def _blocks() -> dict[str, ConfigDict]:
   return {
     'blocks_fewer2': _recipe(TEACH, 'layers', 3, fewer=2),
     'blocks_fewer4': _recipe(TEACH, 'layers', 3, fewer=4),
-    'blocks_fresh_fewer4': _recipe('', 'layers', 11, fewer=4, **fresh, **ONE),
+    'blocks_fresh_fewer4': _recipe('', 'layers', 8, fewer=4, **fresh, **ONE),
   }
 
 
