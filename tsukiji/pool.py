@@ -122,8 +122,9 @@ def _run_pool(
       try:
         _watch(first, told, tell, then)
       except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
         halt.set()
+        # Workers may take one more cell from the queue: they need the manager.
+        pool.shutdown(cancel_futures=True)
         raise
 
 
@@ -179,6 +180,8 @@ def _follow(parent: int) -> None:
 
 def _work(experiment: Experiment, job: Job, name: str, told: Any) -> None:
   """Run one recipe of a job in a worker; batches are told in handfuls."""
+  if stop.wished() is not None:
+    return
   count = 0
 
   def tell(name: str, batches: int) -> None:
