@@ -272,7 +272,7 @@ def _figures() -> dict[str, ConfigDict]:
   """Return what is drawn beside the figures of every report."""
   big = 'tsukijinet2021/'
   return {
-    'pruning_weights': settings.figure(
+    'weights': settings.figure(
       'Single weights pruned',
       'size',
       {
@@ -284,7 +284,7 @@ def _figures() -> dict[str, ConfigDict]:
         'small from scratch': 'small.*/dense',
       },
     ),
-    'pruning_filters': settings.figure(
+    'filters': settings.figure(
       'Filters removed',
       'macs',
       {
@@ -295,12 +295,12 @@ def _figures() -> dict[str, ConfigDict]:
         'the same widths from scratch': rf'{big}fresh_filters\d+',
       },
     ),
-    'pruning_regularised': settings.figure(
+    'regularised': settings.figure(
       'To 90 % with l1 and l2, and by the gradual schedule',
       'epochs',
       {name: rf'{big}{name}_\d' for name in ('gradual', 'l1', 'l2')},
     ),
-    'pruning_lenets': settings.figure(
+    'lenets': settings.figure(
       'LeNets with ever fewer weights',
       'kept',
       {
@@ -308,7 +308,7 @@ def _figures() -> dict[str, ConfigDict]:
         'LeNet-300-100': r'lenet_300_100/kept\d+',
       },
     ),
-    'pruning_layers': settings.figure(
+    'layers': settings.figure(
       'Layers removed',
       'units',
       {

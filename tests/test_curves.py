@@ -24,6 +24,14 @@ def test_runs_without_numbers_are_left_out() -> None:
   assert list(curves.drawable(runs | study_curves())) == ['dense', 'prune90']
 
 
+def test_of_many_runs_the_dense_ones_are_drawn() -> None:
+  one = study_curves()['dense']
+  runs = {f'net-{seed}-{name}': one for name in 'ab' for seed in range(10)}
+  assert len(curves.drawable(runs)) == len(curves.STYLES)
+  runs |= {'net-0-dense': one}
+  assert list(curves.drawable(runs)) == ['net-0-dense']
+
+
 def test_a_line_per_run_and_split() -> None:
   figure = curves.training(study_curves(), DARK)
   loss, accuracy = figure.axes

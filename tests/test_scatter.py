@@ -52,6 +52,19 @@ def test_latency_has_quartiles_where_they_were_measured() -> None:
   assert scatter.latency({'latency_ms': {'batch_64': timing}}) is None
 
 
+def test_of_many_points_those_of_the_front_are_named() -> None:
+  rows: list[Row] = [
+    {'recipe': f'r{i}', 'accuracy': 0.5 + (i == 7) / 10, 'bytes': 1000 + i}
+    for i in range(scatter.CROWD)
+  ]
+  [(_, points)] = scatter.panels(rows, scatter.SIZE)
+  assert scatter.told(points) == points
+  dense: Row = {**rows[0], 'role': 'reference', 'bytes': 9000}
+  [(_, points)] = scatter.panels([*rows, dense], scatter.SIZE)
+  names = [point.name for point in scatter.told(points)]
+  assert names == ['r0', 'r7', 'r0 (reference)']
+
+
 def test_an_outlier_is_drawn_at_the_floor_and_says_so() -> None:
   [(_, points)] = scatter.panels(summarise(study_rows()), scatter.SIZE)
   low = next(p for p in points if p.row['recipe'] == 'int4')

@@ -43,13 +43,20 @@ def by_epoch(metrics: Iterable[Row], split: str, key: str) -> list[list[float]]:
 
 
 def drawable(runs: Runs) -> Runs:
-  """Keep the runs that have a loss or a validation accuracy to draw."""
+  """Keep the runs that have a loss or a validation accuracy to draw.
+
+  Of more than there are looks, only those of dense networks are kept, and of
+  these the first.
+  """
   keys = (('train', 'loss'), ('validation', 'loss'), ('validation', 'accuracy'))
-  return {
+  found = {
     name: metrics
     for name, metrics in runs.items()
     if any(by_epoch(metrics, *key) for key in keys)
   }
+  if len(found) > len(STYLES):
+    found = {n: m for n, m in found.items() if n.endswith('-dense')} or found
+  return dict(itertools.islice(found.items(), len(STYLES)))
 
 
 def training(runs: Runs, theme: Theme) -> Figure:

@@ -13,11 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tsukiji.report import labels, marks, plotting
 from tsukiji.report.columns import Row, digits, distinct, engine, number, timing
 from tsukiji.report.plotting import Theme
-from tsukiji.report.tables import names
+from tsukiji.report.tables import names, role
 
 Range: TypeAlias = tuple[float, float, float]  # low, middle, high
 
 NOWHERE = (1.0, 1.0, 1.0)
+CROWD = 24  # points that can all be named
 GAP = 7.0  # points from the centre of a mark to its name
 
 
@@ -205,8 +206,21 @@ def _draw(axes: Axes, points: Sequence[Point], theme: Theme) -> None:
     axes.add_line(marks.mark(row, theme, cost[1], height))
 
 
+def told(points: Sequence[Point]) -> Sequence[Point]:
+  """Return the points to name: where there are many, those of the front."""
+  if len(points) <= CROWD:
+    return points
+  front = pareto([(point.cost[1], point.accuracy) for point in points])
+  return [
+    point
+    for i, point in enumerate(points)
+    if i in front or role(point.row) == 'reference'
+  ]
+
+
 def _write(axes: Axes, points: Sequence[Point], theme: Theme) -> None:
   """Write the name of each point where it covers the least."""
+  points = told(points)
   at = axes.transData.transform([(p.cost[1], p.height) for p in points])
   names = [plotting.drawable(point.name) for point in points]
   obstacles = np.concatenate([_boxes(axes, line) for line in axes.lines])
