@@ -13,7 +13,7 @@ test: $(VENV)/installed-test  ## Format, lint, types, tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

@@ -19,6 +19,7 @@ from compress.mask import (
   share,
 )
 from compress.method import Ctx, Method
+from compress.noise import draw
 from compress.schedule import Schedule, linear
 from compress.tree import Array, Key, Params, Path
 
@@ -75,7 +76,7 @@ def sample(key: Key, log_alpha: Array) -> Array:
   $(\gamma, \zeta)$ and clipped to [0, 1] (Louizos+ 2018, arXiv 1712.01312,
   equations 10 and 11).
   """
-  noise = jax.random.logistic(key, log_alpha.shape, log_alpha.dtype)
+  noise = draw(jax.random.logistic, key, log_alpha.shape, log_alpha.dtype)
   return _stretched((noise + log_alpha) / BETA)
 
 

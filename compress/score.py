@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from compress import tree
 from compress.method import Ctx, expect_probe
+from compress.noise import draw
 from compress.schedule import Schedule
 from compress.tree import Array, Params, Path
 
@@ -42,7 +43,7 @@ def random(params: Params, ctx: Ctx) -> Worth:
         'Pass Ctx(key=jax.random.key(seed)).'
       )
     key = jax.random.fold_in(ctx.key, zlib.crc32(path.encode()))
-    return jax.random.uniform(key, w.shape)
+    return draw(jax.random.uniform, key, w.shape)
 
   return worth
 

@@ -10,6 +10,7 @@ from compress import tree
 from compress.gates import expect_settling, settled, settling
 from compress.mask import Masked, expect_run, expect_schedule, masked, share
 from compress.method import Ctx, Method
+from compress.noise import draw
 from compress.schedule import Schedule, linear
 from compress.tree import Array, Key, Params, Path
 
@@ -42,7 +43,7 @@ class Noisy(Masked):
     if key is None:
       return rest
     spread = jnp.exp(self.speed / 2 * self.log_var).reshape(self.mask.shape)
-    noise = jax.random.normal(key, spread.shape, spread.dtype)
+    noise = draw(jax.random.normal, key, spread.shape, spread.dtype)
     return jnp.where(self.settled, rest, self.w + spread * noise)
 
 

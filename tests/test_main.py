@@ -1,51 +1,27 @@
 """The command line, the way a newcomer uses it."""
 
 import json
-import os
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.commands import ROOT, once, run, workdir
+
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*.py') if p.stem[0] != '_')
-
-
-def command(*args: str) -> list[str]:
-  return [sys.executable, 'main.py', *args]
-
-
-def start(*args: str) -> subprocess.Popen[str]:
-  env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'COLUMNS': '120'}
-  return subprocess.Popen(
-    command(*args),
-    cwd=ROOT,
-    env=env,
-    text=True,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-  )
-
-
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-  process = start(*args)
-  out, err = process.communicate(timeout=300)
-  return subprocess.CompletedProcess(args, process.returncode, out, err)
 
 
 @pytest.fixture(scope='module', params=CONFIGS, ids=lambda p: p.stem)
 def finished(
   request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], pathlib.Path, str]:
-  folder = tmp_path_factory.mktemp(request.param.stem)
+  folder = workdir(tmp_path_factory, request.param.stem)
   args = [
     f'--config=configs/{request.param.name}:tiny',
     f'--workdir={folder}',
   ]
-  done = run(*args)
+  done = once(folder, *args)
   assert done.returncode == 0, done.stderr
   return args, folder, done.stdout
 
@@ -105,7 +81,8 @@ def test_a_finished_run_says_so_and_does_nothing(
 def test_artefacts_evaluate_to_their_rows(
   finished: tuple[list[str], pathlib.Path, str],
 ) -> None:
-  again = run(*finished[0], '--config.task=evaluate')
+  args, folder, _ = finished
+  again = once(folder, *args, '--config.task=evaluate')
   assert again.returncode == 0, again.stderr
   assert 'as in results.json' in again.stdout
   assert 'NOT as' not in again.stdout
@@ -154,51 +131,3 @@ def test_a_loss_that_turns_nan_exits_3_and_names_the_step(
   )
   assert done.returncode == 3, done.stderr
   assert 'at step' in done.stderr
-
-
-LONG = (
-  '--config=configs/quickstart.py:tiny',
-  '--config.task=train',
-  '--config.train.epochs=40',
-  '--config.measure.repeats=2',
-)
-
-
-def wait_for_epoch(
-  folder: pathlib.Path, process: subprocess.Popen[str]
-) -> None:
-  path = folder / 'metrics.jsonl'
-  for _ in range(1200):
-    if path.exists() and len(path.read_text().splitlines()) >= 4:
-      return
-    assert process.poll() is None, process.communicate()
-    time.sleep(0.05)
-  raise AssertionError('no epoch within a minute')
-
-
-@pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp('whole')
-  assert run(*LONG, f'--workdir={folder}').returncode == 0
-  return folder
-
-
-@pytest.mark.parametrize(
-  ('signum', 'code'),
-  [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
-)
-def test_a_stopped_run_continues_to_the_same_bits(
-  signum: int, code: int, tmp_path: pathlib.Path, uninterrupted: pathlib.Path
-) -> None:
-  args = (*LONG, f'--workdir={tmp_path}')
-  process = start(*args)
-  wait_for_epoch(tmp_path, process)
-  process.send_signal(signum)
-  process.communicate(timeout=120)
-  assert process.returncode == code
-  assert not (tmp_path / 'results.json').exists()
-  assert run(*args).returncode == 0
-  for path in (uninterrupted / 'artefacts').iterdir():
-    assert (tmp_path / 'artefacts' / path.name).read_bytes() == (
-      path.read_bytes()
-    )

@@ -3,15 +3,17 @@
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from tests.runs import assert_same_bits
 from tests.test_spec import PATIENT, network, specs
 from tsukiji import spec as sp
 from tsukiji import train, zoo
-from tsukiji.net import Net
+from tsukiji.net import Net, init
 from tsukiji.spec import Layer, Spec
 
 ACTIVATIONS = {
@@ -234,3 +236,10 @@ def test_what_is_no_layer_is_refused() -> None:
   spec = network(sp.Act(), 'relu')  # type: ignore[arg-type]
   with pytest.raises(TypeError, match="net: expected a layer, got 'relu'"):
     Net(spec).apply({}, np.zeros((1, 6, 6, 2)))
+
+
+@pytest.mark.parametrize('shape', [(3, 3, 2, 4), (6, 5)])
+def test_kernels_are_drawn_as_flax_would(shape: tuple[int, ...]) -> None:
+  want = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+  key = jax.random.key(3)
+  assert_same_bits(init(key, shape), want(key, shape))

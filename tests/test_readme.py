@@ -5,13 +5,13 @@ import pathlib
 import re
 import shlex
 import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.commands import ROOT, once, workdir
+
 TEXT = (ROOT / 'README.md').read_text()
 COMMANDS = [
   line.split('#')[0].strip()
@@ -32,29 +32,29 @@ def test_make_targets_exist(line: str) -> None:
   )
 
 
-def test_commands_run(tmp_path: pathlib.Path) -> None:
-  """Run every command on its config's ':tiny' form, in one workdir each."""
+def test_commands_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+  """Run every command on its config's ':tiny' form, in one workdir each.
+
+  The workdirs are those of `test_main`: the first to come does the work.
+  """
   lines = [c for c in COMMANDS if c.startswith('python ')]
   assert len(lines) >= 3
-  seen: set[tuple[str, ...]] = set()
   for line in lines:
+    program, *words = shlex.split(line)[1:]
+    assert program == 'main.py'
     args = []
-    for word in shlex.split(line)[1:]:
+    folder = None
+    for word in words:
       if word.startswith('--config='):
         word = word.removesuffix(':tiny') + ':tiny'
-      if word.startswith('--workdir='):
-        word = f'--workdir={tmp_path / word.rpartition("/")[2]}'
+        stem = pathlib.Path(word.removesuffix(':tiny')).stem
+        folder = workdir(tmp_path_factory, stem)
       if word.startswith('--config.train.epochs='):
         word = '--config.train.epochs=1'
-      args.append(word)
-    if not any(word.startswith('--workdir') for word in args):
-      args.append(f'--workdir={tmp_path / "default"}')
-    if tuple(args) in seen:
-      continue
-    seen.add(tuple(args))
-    done = subprocess.run(
-      [sys.executable, *args], cwd=ROOT, capture_output=True, text=True
-    )
+      if not word.startswith('--workdir='):
+        args.append(word)
+    assert folder
+    done = once(folder, args[0], f'--workdir={folder}', *args[1:])
     assert done.returncode == 0, done.stderr
 
 

@@ -1,17 +1,38 @@
 """The one module that interprets a `Spec`."""
 
+import math
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from compress.noise import draw
 from tsukiji import ops
 from tsukiji import spec as sp
 from tsukiji.spec import Layer, Spec
 
-# Uniform in +-1/sqrt(inputs), PyTorch's default. On Fashion-MNIST, one seed,
-# the first epoch ended 1 point better than from He's, which is sqrt(6) times
-# as wide, and the last 0.1: less than seeds differ by.
-INIT = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+def init(
+  key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+  """Return a kernel drawn uniformly in +-1/sqrt(inputs), PyTorch's default.
+
+  On Fashion-MNIST, one seed, the first epoch ended 1 point better than from
+  He's, which is sqrt(6) times as wide, and the last 0.1: less than seeds differ
+  by.
+
+  Args:
+    key: Of the numbers.
+    shape: Of the kernel, its outputs last.
+    dtype: Of the kernel.
+
+  Returns:
+    `nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')`, bit for bit.
+  """
+  variance = jnp.array(1 / 3 / math.prod(shape[:-1]), dtype)
+  drawn = draw(jax.random.uniform, key, shape, dtype, -1)
+  return drawn * jnp.sqrt(3 * variance)
 
 
 class Net(nn.Module):
@@ -54,7 +75,7 @@ def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
         layer.padding,
         feature_group_count=layer.groups,
         use_bias=layer.bias,
-        kernel_init=INIT,
+        kernel_init=init,
         conv_general_dilated=ops.conv_general_dilated,
         name=layer.name,
       )(x)
@@ -62,7 +83,7 @@ def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
       return nn.Dense(
         layer.features,
         layer.bias,
-        kernel_init=INIT,
+        kernel_init=init,
         name=layer.name,
       )(x)
     case sp.Norm():

@@ -1,0 +1,57 @@
+"""Runs that are stopped go on as if they had not been."""
+
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.commands import run, start
+
+LONG = (
+  '--config=configs/quickstart.py:tiny',
+  '--config.task=train',
+  '--config.train.epochs=40',
+  '--config.measure.repeats=2',
+)
+
+
+def wait_for_epoch(
+  folder: pathlib.Path, process: subprocess.Popen[str]
+) -> None:
+  path = folder / 'metrics.jsonl'
+  for _ in range(1200):
+    if path.exists() and len(path.read_text().splitlines()) >= 4:
+      return
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.05)
+  raise AssertionError('no epoch within a minute')
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp('whole')
+  assert run(*LONG, f'--workdir={folder}').returncode == 0
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('signum', 'code'),
+  [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+)
+def test_a_stopped_run_continues_to_the_same_bits(
+  signum: int, code: int, tmp_path: pathlib.Path, uninterrupted: pathlib.Path
+) -> None:
+  args = (*LONG, f'--workdir={tmp_path}')
+  process = start(*args)
+  wait_for_epoch(tmp_path, process)
+  process.send_signal(signum)
+  process.communicate(timeout=120)
+  assert process.returncode == code
+  assert not (tmp_path / 'results.json').exists()
+  assert run(*args).returncode == 0
+  for path in (uninterrupted / 'artefacts').iterdir():
+    assert (tmp_path / 'artefacts' / path.name).read_bytes() == (
+      path.read_bytes()
+    )
