@@ -53,15 +53,13 @@ def main(_: Sequence[str]) -> None:
   """Keep compiled programs between runs and start."""
   logging.set_verbosity(logging.ERROR)
   cache = os.environ.get('XDG_CACHE_HOME', os.path.expanduser('~/.cache'))
-  _configure('jax_compilation_cache_dir', f'{cache}/tsukiji/xla')
-  _configure('jax_persistent_cache_min_compile_time_secs', 0.0)
+  for name, value in (
+    ('jax_compilation_cache_dir', f'{cache}/tsukiji/xla'),
+    ('jax_persistent_cache_min_compile_time_secs', 0.0),
+  ):
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)  # for the processes we start
   run()
-
-
-def _configure(name: str, value: str | float) -> None:
-  """Set an option of JAX, here and in the processes that this one starts."""
-  jax.config.update(name, value)
-  os.environ[name.upper()] = str(value)
 
 
 if __name__ == '__main__':
