@@ -24,6 +24,7 @@ def start(*args: str) -> subprocess.Popen[str]:
     text=True,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
+    start_new_session=True,  # a group of its own, to signal as a whole
   )
 
 

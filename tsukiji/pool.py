@@ -93,7 +93,7 @@ def _run_pool(
   os.environ.update(KEEP_MEMORY)
   context = multiprocessing.get_context('spawn')
   manager = SyncManager(ctx=context)
-  manager.start(_watch_parent, (os.getpid(),))
+  manager.start(_start_manager, (os.getpid(),))
   with manager:
     told, free = manager.Queue(), manager.Queue()
     mine, halt = cores(), context.Event()
@@ -155,6 +155,12 @@ def _drain(told: Any, tell: Tell) -> None:
       tell(*told.get_nowait())
     except queue.Empty:
       return
+
+
+def _start_manager(parent: int) -> None:
+  """Outlive the workers, whose signals may be sent to the whole group."""
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  _watch_parent(parent)
 
 
 def _start_worker(free: Any, halt: Event, parent: int) -> None:
