@@ -43,6 +43,10 @@ class Probe(NamedTuple):
       decoded tree, stacked: leaves `[count, *shape]`.
     uses: How often each entry of a weight is multiplied for one example, by
       path: a convolution's output positions, 1 for a dense layer.
+    inputs: Params, see, count -> what `see` notes of the inputs of each weight
+      (`forward.apply`) on `count` calibration examples, by path in order of
+      execution; in parts of equally many examples, stacked: leaves `[parts,
+      ...]`. None where the inputs are not known.
   """
 
   apply: Callable[[Params], Array]
@@ -50,6 +54,7 @@ class Probe(NamedTuple):
   grad: Callable[[Params], Params]
   samples: Callable[[Params, int], Params]
   uses: dict[Path, int]
+  inputs: Callable[[Params, Any, int], dict[Path, Any]] | None = None
 
 
 def expect_probe(where: str, ctx: 'Ctx') -> Probe:

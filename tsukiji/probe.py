@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from compress import tree
+from compress import forward, tree
 from compress.method import Probe
 from compress.tree import Array, Params, Path
 from tsukiji import spec as sp
@@ -17,6 +17,7 @@ from tsukiji.net import Net
 from tsukiji.spec import Spec
 
 SHOWN = 4  # examples of `Probe.apply`
+PART = 64  # examples whose layer inputs are held at once
 
 
 def probe(
@@ -59,6 +60,24 @@ def probe(
       lambda pair: jax.grad(loss)(dense, pair[0][None], pair[1][None]), (x, y)
     )
 
+  def inputs(params: Params, see: forward.See, count: int) -> dict[Path, Any]:
+    given = tree.paths(params)
+    filled = tree.map_paths(lambda path, x: given.get(path, x), start)
+    network = {'params': tree.decode(filled), 'batch_stats': stats}
+    size = max(1, min(PART, count, len(x)))
+    parts = max(1, min(count, len(x)) // size)
+    shown = jnp.asarray(x[: parts * size]).reshape(parts, size, *x.shape[1:])
+    order: list[Path] = []
+
+    def part(x: Array) -> dict[Path, Any]:
+      run: Callable[..., Any] = Net(spec).apply
+      found = forward.apply(lambda: run(network, x), filled, see)[1]
+      order[:] = found  # a traced dictionary comes back sorted
+      return found
+
+    found = jax.lax.map(part, shown)
+    return {path: found[path] for path in order}
+
   mean, slope = jax.jit(loss), jax.jit(jax.grad(loss))
   return Probe(
     apply,
@@ -66,6 +85,7 @@ def probe(
     lambda params: slope(tree.filled(params, start), x, y),
     samples,
     uses(spec),
+    inputs,
   )
 
 
