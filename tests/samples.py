@@ -29,6 +29,8 @@ SAMPLES = {
     'prune.weights(0.35, score="fisher")',
     'prune.weights(0.5, score="taylor", schedule=steps(2))',
   ),
+  'quantize.adaptive': ('quantize.adaptive(3, steps=20)',),
+  'quantize.gptq': ('quantize.gptq(4, 6)',),
   'quantize.grid': (
     'quantize.grid(4)',
     'quantize.grid(12, 6)',
