@@ -1,8 +1,7 @@
-"""What is stored and served: integer codes, half floats, grids of inputs."""
+"""What is stored and served: integer codes, and the grids of inputs."""
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -145,46 +144,3 @@ def stored(found: grid.Coded, inputs: Any, bits: int) -> Quantized:
   if found.zero is None:
     return Quantized(codes, found.scale, grids, bits)
   return Shifted(codes, found.scale, grids, bits, found.zero.astype(width))
-
-
-@struct.dataclass
-class Half(Compressed):
-  """A weight as 16-bit floats.
-
-  Attributes:
-    halves: float16, or the bits of bfloat16 as uint16, `[..., channels]`.
-    gain: What each channel is multiplied by, `[channels]` float32, or None.
-  """
-
-  halves: Array
-  gain: Array | None = None
-
-  @property
-  def bits(self) -> int:
-    """Width of a number."""
-    return 16
-
-  def decode(self, key: Key | None) -> Array:
-    """Return the weight as float32."""
-    del key
-    x = self.halves
-    if x.dtype == jnp.uint16:
-      x = jax.lax.bitcast_convert_type(x, jnp.bfloat16)
-    x = x.astype(jnp.float32)
-    return x if self.gain is None else x * self.gain
-
-  def zeroed(self, mask: Array) -> 'Half':
-    """Return the node with 0 where `mask` is False; the bits of 0 are 0."""
-    zero = jnp.zeros((), self.halves.dtype)
-    return Half(jnp.where(mask, self.halves, zero), self.gain)
-
-  def spread(self, keep: Array, axis: int, size: int) -> 'Half':
-    """Return the node with 0 along an axis except at `keep`."""
-    gain = self.gain
-    if gain is not None and axis == self.halves.ndim - 1:
-      gain = tree.scattered(gain, keep, 0, size, fill=1)
-    return Half(tree.scattered(self.halves, keep, axis, size), gain)
-
-  def scaled(self, gain: Array) -> 'Half':
-    """Return the node times `gain`; the 16 bits stay."""
-    return Half(self.halves, gain if self.gain is None else self.gain * gain)

@@ -1,7 +1,7 @@
 """Quantization: uniform grids trained with a straight-through gradient."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from compress import clip as clips
 from compress import grid as grids
 from compress import seen, tree
 from compress.clip import Clip
-from compress.codes import Half, Inputs, Quantized, Shifted, stored
+from compress.codes import Inputs, Quantized, Shifted, stored
 from compress.grid import (
   Per,
   affine,
@@ -25,22 +25,24 @@ from compress.method import Ctx, Method
 from compress.tree import Array, Compressed, Key, Params, Path
 
 __all__ = [
-  'Half',
-  'Halving',
+  'How',
   'Inputs',
   'Quantized',
   'Quantizing',
   'Shifted',
   'affine',
+  'by_widths',
   'encode',
   'grid',
-  'half',
   'int8',
   'refuse_grids',
   'straight_through',
   'symmetric_scale',
   'ternary',
 ]
+
+# Widths by path, asked of the tree and the context.
+Widths: TypeAlias = Callable[[Params, Ctx], Callable[[Path], int]]
 
 CLIPS = 20  # how often clips follow the weights in one run
 
@@ -97,6 +99,48 @@ class Quantizing(Compressed):
     return stored(self.coded(), self.inputs, self.bits)
 
 
+class How(NamedTuple):
+  """What `grid` says of grids but for the widths of weights; see there."""
+
+  per: Per = 'channel'
+  symmetric: bool = True
+  clip: Clip = 'absmax'
+  activation_bits: int = 0
+  activation_clip: Clip = 'absmax'
+  momentum: float = 0.99
+  settle: float = 1.0
+  examples: int = 256
+
+  def check(self, where: str) -> None:
+    """Raise a ValueError if something is impossible."""
+    if self.activation_bits:
+      grids.expect_bits(where, 'activation_bits', self.activation_bits)
+    grids.expect_per(where, self.per)
+    clips.expect(where, self.clip)
+    clips.expect(where, self.activation_clip)
+    for what, part, meaning in (
+      ('momentum', self.momentum, 'the old range kept at each step'),
+      ('settle', self.settle, 'the run in which ranges move'),
+    ):
+      if not 0 <= part <= 1:
+        raise ValueError(
+          f'{where}: expected a {what} in [0, 1], got {part!r}. It is the '
+          f'share of {meaning}.'
+        )
+
+  def share(self, w: Array, bits: int) -> Array | None:
+    """Return how much of the range of a weight its grid spans."""
+    if self.clip == 'absmax':
+      return None
+    values = grids.columns(w, self.per)
+    return clips.share(self.clip, values, bits, self.symmetric)
+
+  def node(self, w: Array, bits: int) -> Any:
+    """Return a weight on its grid, its inputs left alone."""
+    share = self.share(w, bits)
+    return Quantizing(w, None, bits, share, None, self.per, self.symmetric)
+
+
 def grid(
   weight_bits: int = 8,
   activation_bits: int = 0,
@@ -141,37 +185,54 @@ def grid(
       quantized already, or ranges are wanted without calibration statistics,
       or of inputs that are not finite or all alike.
   """
-  where = 'quantize.grid'
-  grids.expect_bits(where, 'weight_bits', weight_bits)
-  if activation_bits:
-    grids.expect_bits(where, 'activation_bits', activation_bits)
-  grids.expect_per(where, per)
-  clips.expect(where, clip)
-  clips.expect(where, activation_clip)
-  _expect_part('momentum', momentum, 'the old range kept at each step')
-  _expect_part('settle', settle, 'the run in which ranges move')
+  grids.expect_bits('quantize.grid', 'weight_bits', weight_bits)
+  how = How(
+    per=per,
+    symmetric=symmetric,
+    clip=clip,
+    activation_bits=activation_bits,
+    activation_clip=activation_clip,
+    momentum=momentum,
+    settle=settle,
+    examples=examples,
+  )
+  return by_widths(
+    'quantize.grid', lambda params, ctx: lambda path: weight_bits, how
+  )
 
-  def shares(w: Array) -> Array | None:
-    if clip == 'absmax':
-      return None
-    values = grids.columns(w, per)
-    return clips.share(clip, values, weight_bits, symmetric)
+
+def by_widths(where: str, widths: Widths, how: How) -> Method:
+  """Return the method that gives each weight a grid of its own width.
+
+  Args:
+    where: Its name, for errors.
+    widths: Finds the width of each weight, asked once, in `init`.
+    how: Everything else.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If `how` is impossible.
+  """
+  how.check(where)
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, activation_bits)
-    reach = _reach(params, ctx, activation_bits, activation_clip, examples)
+    ranges = input_ranges(where, ctx, how.activation_bits)
+    reach = _reach(where, params, ctx, how)
+    width = widths(params, ctx)
 
     def wrap(path: Path, w: Array) -> Quantizing:
       inputs, part = ranges(path), reach.get(path)
       if inputs is not None and part is not None:
         inputs = Inputs(inputs.low * part, inputs.high * part, inputs.bits)
-      return Quantizing(w, inputs, weight_bits, shares(w), part, per, symmetric)
+      return how.node(w, width(path)).replace(inputs=inputs, reach=part)
 
     return tree.map_arrays(wrap, params)
 
   def update(params: Params, ctx: Ctx) -> Params:
-    held = jnp.where(ctx.progress <= settle, momentum, 1.0)
+    held = jnp.where(ctx.progress <= how.settle, how.momentum, 1.0)
 
     def follow(path: Path, node: Quantizing) -> Quantizing:
       observed = (ctx.stats or {}).get(path)
@@ -184,12 +245,14 @@ def grid(
     def clipped(path: Path, node: Quantizing) -> Quantizing:
       w = tree.decode(node.w)
       share = jax.lax.cond(
-        due(ctx, CLIPS), lambda: shares(w), lambda: node.share
+        due(ctx, CLIPS),
+        lambda: how.share(w, node.bits),
+        lambda: node.share,
       )
       return node.replace(share=share)
 
     params = tree.map_nodes(Quantizing, follow, params)
-    if clip == 'absmax':
+    if how.clip == 'absmax':
       return params
     return tree.map_nodes(Quantizing, clipped, params)
 
@@ -221,70 +284,6 @@ def ternary(
     ValueError: As `grid`.
   """
   return grid(2, activation_bits, per=per, clip='ternary', momentum=momentum)
-
-
-@struct.dataclass
-class Halving(Compressed):
-  """A float weight trained through 16-bit floats.
-
-  Attributes:
-    w: The latent weight.
-    dtype: 'float16' or 'bfloat16'.
-  """
-
-  trainable: ClassVar[tuple[str, ...]] = ('w',)
-  inner: ClassVar[tuple[str, ...]] = ('w',)
-
-  w: Any
-  dtype: str = struct.field(pytree_node=False)
-
-  @property
-  def bits(self) -> int:
-    """Width of a number."""
-    return 16
-
-  def _halves(self) -> Array:
-    top = float(jnp.finfo(self.dtype).max)
-    return jnp.clip(self.w, -top, top).astype(self.dtype)
-
-  def decode(self, key: Key | None) -> Array:
-    """Return the rounded weight, with a straight-through gradient."""
-    del key
-    return straight_through(self._halves().astype(self.w.dtype), self.w)
-
-  def freeze(self) -> Any:
-    """Return the 16-bit floats."""
-    if tree.is_node(self.w):
-      return self
-    x = self._halves()
-    if self.dtype == 'bfloat16':  # which NumPy and so the file do not have
-      x = jax.lax.bitcast_convert_type(x, jnp.uint16)
-    return Half(x)
-
-
-def half(dtype: str = 'float16') -> Method:
-  """Store weights as 16-bit floats, what is too large as the largest.
-
-  Args:
-    dtype: 'float16' (11 bits of precision, up to 65504) or 'bfloat16' (8 bits,
-      the range of float32).
-
-  Returns:
-    The method.
-
-  Raises:
-    ValueError: If the type is another or a weight is quantized already.
-  """
-  if dtype not in ('float16', 'bfloat16'):
-    raise ValueError(
-      f"quantize.half: expected 'float16' or 'bfloat16', got {dtype!r}."
-    )
-
-  def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids('quantize.half', params)
-    return tree.map_arrays(lambda path, w: Halving(w, dtype), params)
-
-  return Method(init)
 
 
 def input_ranges(
@@ -320,25 +319,16 @@ def input_ranges(
   return ranged
 
 
-def _reach(
-  params: Params, ctx: Ctx, bits: int, clip: Clip, examples: int
-) -> dict[Path, Array]:
+def _reach(where: str, params: Params, ctx: Ctx, how: How) -> dict[Path, Array]:
   """Return the share of each input's range that its grid should span."""
+  bits, clip = how.activation_bits, how.activation_clip
   if not bits or clip == 'absmax':
     return {}
-  found = seen.sample('quantize.grid', ctx, params, examples)
+  found = seen.sample(where, ctx, params, how.examples)
   return {
     path: clips.share(clip, x, bits, symmetric=False)
     for path, x in found.items()
   }
-
-
-def _expect_part(what: str, part: float, meaning: str) -> None:
-  if not 0 <= part <= 1:
-    raise ValueError(
-      f'quantize.grid: expected a {what} in [0, 1], got {part!r}. It is the '
-      f'share of {meaning}.'
-    )
 
 
 def refuse_grids(where: str, params: Params) -> None:

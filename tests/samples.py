@@ -65,13 +65,16 @@ CLAIMS = (
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
-ALONE = ('only', 'regularise.group_lasso', 'regularise.l2')
+ALONE = (
+  *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
+)
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
 # Quantizers differ in the grid alone: all but two meet a mask and no more.
 GRIDS = [
   name
   for name in SAMPLES
-  if name.startswith('quantize') and name not in ('quantize.grid', *FAMILIES)
+  if name.startswith('quantize')
+  and name not in ('quantize.grid', *FAMILIES, *ALONE)
 ]
 PAIRS = [
   *(('prune.weights', name) for name in GRIDS),

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import codes, grid, quantize, tree
-from compress.codes import Half, Quantized, Shifted
+from compress import codes, grid, half, quantize, tree
+from compress.channels import Sliced
+from compress.codes import Quantized, Shifted
 from compress.method import Ctx
 from tests.runs import TINY
 from tsukiji.deploy import pack
@@ -25,8 +26,8 @@ def frozen(text: str, w: np.ndarray = W) -> Any:
     'shifted': quantize.grid(4, symmetric=False),
     'shifted tensor': quantize.grid(9, per='tensor', symmetric=False),
     'shifted groups': quantize.grid(4, per=5, symmetric=False),
-    'float16': quantize.half(),
-    'bfloat16': quantize.half('bfloat16'),
+    'float16': half.half(),
+    'bfloat16': half.half('bfloat16'),
   }[text]
   return tree.freeze(method.init({'w': jnp.asarray(w)}, Ctx()))['w']
 
@@ -72,6 +73,15 @@ def test_files_keep_every_bit(kind: str) -> None:
     np.testing.assert_array_equal(again.decode(None), x.decode(None))
 
 
+def test_files_keep_what_is_left_of_groups() -> None:
+  node = frozen('groups', W[:, :, :1])
+  part = Sliced(node, jnp.array([1]), 2, 2)
+  assert tree.freeze({'w': part})['w'].w is node  # groups cannot be spread
+  again = pack.unpack(pack.pack(TINY, {'params': {'w': part}}))
+  found = tree.decode(again.variables['params'])['w']
+  np.testing.assert_array_equal(found, tree.decode({'w': part})['w'])
+
+
 @pytest.mark.parametrize('bits', [2, 3, 4, 8])
 @pytest.mark.parametrize('symmetric', [True, False])
 def test_codes_take_their_bits_in_a_file_or_fewer(
@@ -84,21 +94,6 @@ def test_codes_take_their_bits_in_a_file_or_fewer(
   rows = pack.sections(pack.pack(TINY, {'params': node}))
   found = next(row for row in rows if row.path == 'params/w/codes')
   assert found.bits_per_weight <= bits + 0.01
-
-
-def test_half_floats_are_those_of_numpy() -> None:
-  node = frozen('float16')
-  assert node.bits == 16
-  assert node.halves.dtype == jnp.float16
-  want = W.astype(np.float16).astype(np.float32)
-  np.testing.assert_array_equal(node.decode(None), want)
-  # bfloat16 is the upper half of float32, rounded to even.
-  raw = W.view(np.uint32)
-  upper = (raw + 0x7FFF + (raw >> 16 & 1)) >> 16
-  node = frozen('bfloat16')
-  np.testing.assert_array_equal(node.halves, upper.astype(np.uint16))
-  want = (upper.astype(np.uint32) << 16).view(np.float32)
-  np.testing.assert_array_equal(node.decode(None), want)
 
 
 def test_between_two_codes_there_is_no_zero() -> None:
@@ -119,8 +114,3 @@ def test_codes_stay_in_their_width() -> None:
       assert node.codes.dtype == width
       assert type(node) is (Quantized if symmetric else Shifted)
       np.testing.assert_array_equal(node.decode(None), grid.decoded(*found))
-
-
-def test_gains_of_half_floats_multiply() -> None:
-  node = Half(jnp.ones((2, 5), jnp.float16)).scaled(GAIN).scaled(GAIN)
-  np.testing.assert_array_equal(node.decode(None)[0], GAIN**2)

@@ -21,7 +21,8 @@ import numpy as np
 
 from compress import tree
 from compress.channels import Sliced
-from compress.codes import Half, Inputs, Quantized, Shifted
+from compress.codes import Inputs, Quantized, Shifted
+from compress.half import Half
 from compress.prune import Masked
 from tsukiji import spec as sp
 from tsukiji.deploy import code, header
