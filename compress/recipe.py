@@ -14,6 +14,7 @@ from typing import Any
 from compress import (
   auto,
   distill,
+  equalise,
   filters,
   gates,
   half,
@@ -55,7 +56,9 @@ TABLE: dict[str, Callable[..., Any]] = {
   'prune.variational': variational.variational,
   'prune.weights': prune.weights,
   'quantize.adaptive': rounding.adaptive,
+  'quantize.correct': equalise.correct,
   'quantize.dorefa': squash.dorefa,
+  'quantize.equalise': equalise.equalise,
   'quantize.gptq': rounding.gptq,
   'quantize.gradients': passing.gradients,
   'quantize.grid': quantize.grid,

@@ -30,7 +30,9 @@ SAMPLES = {
     'prune.weights(0.5, score="taylor", schedule=steps(2))',
   ),
   'quantize.adaptive': ('quantize.adaptive(3, steps=20)',),
+  'quantize.correct': ('quantize.correct(quantize.grid(3, 5), examples=16)',),
   'quantize.dorefa': ('quantize.dorefa(3, 5)',),
+  'quantize.equalise': ('quantize.equalise(sweeps=2)',),
   'quantize.gptq': ('quantize.gptq(4, 6)',),
   'quantize.gradients': ('quantize.gradients(4) >> quantize.grid(4, 6)',),
   'quantize.grid': (
