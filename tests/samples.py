@@ -30,6 +30,7 @@ SAMPLES = {
     'prune.weights(0.5, score="taylor", schedule=steps(2))',
   ),
   'quantize.adaptive': ('quantize.adaptive(3, steps=20)',),
+  'quantize.auto': ('quantize.auto(bits=4.0, choices=(2, 4, 8))',),
   'quantize.correct': ('quantize.correct(quantize.grid(3, 5), examples=16)',),
   'quantize.dorefa': ('quantize.dorefa(3, 5)',),
   'quantize.equalise': ('quantize.equalise(sweeps=2)',),
