@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import tree
+from compress import curvature, tree
 from compress.method import Ctx, expect_probe
 from compress.tree import Array, Params, Path
 
@@ -116,6 +116,9 @@ def sensitivity(
   * 'fisher': $\frac12 \sum_i F_i (w_i - \hat w_i)^2$ with the diagonal
     $F_i$ of the empirical Fisher matrix: a quadratic model of the same loss
     that does not saturate where the network is broken;
+  * 'trace': $\frac12 \frac{\mathrm{tr} H}{n} \|w - \hat w\|^2$ with the
+    mean curvature of the layer (HAWQ-V2: Dong+ 2020, arXiv 1911.03852,
+    equation 8; `curvature.traces`);
   * 'energy': $e = \|w - \hat w\|^2 / \|w\|^2$; it needs no data;
   * 'signal': $-\log(1 - e)$: what passes a chain of layers falls with the
     product of the shares that they keep, so that no layer may lose nearly all.
@@ -169,6 +172,23 @@ def _fisher(params: Params, ctx: Ctx) -> Measure:
   return measure
 
 
+def _trace(params: Params, ctx: Ctx) -> Measure:
+  dense = tree.paths(tree.decode(params))
+  found = curvature.traces('allocate.sensitivity', params, ctx)
+  mean = {p: jnp.maximum(found[p], 0.0) / x.size for p, x in dense.items()}
+
+  def measure(changed: Params) -> Array:
+    return 0.5 * sum(
+      (
+        mean[path] * jnp.sum((w - dense[path]) ** 2)
+        for path, w in tree.paths(tree.decode(changed)).items()
+      ),
+      jnp.zeros(()),
+    )
+
+  return measure
+
+
 def _energy(params: Params, ctx: Ctx) -> Measure:
   del ctx
   dense = tree.paths(tree.decode(params))
@@ -196,4 +216,5 @@ DAMAGES: dict[str, Callable[[Params, Ctx], Measure]] = {
   'fisher': _fisher,
   'loss': _loss,
   'signal': _signal,
+  'trace': _trace,
 }

@@ -5,7 +5,7 @@ Input grids live in the weight's node and are applied through the public
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,18 +14,36 @@ from compress import tree
 from compress.tree import Array, Params, Stats
 
 Out = TypeVar('Out')
+See: TypeAlias = Callable[[Any, nn.Module, Array], Any]
 
 
-def apply(run: Callable[[], Out], params: Params) -> tuple[Out, Stats]:
+def extent(seen: Array | None, module: nn.Module, x: Array) -> Array:
+  """Return `[min, max]` of what a layer took in so far: the usual `See`."""
+  del module
+  new = jnp.stack([jnp.min(x), jnp.max(x)])
+  if seen is None:
+    return new
+  return jnp.stack(
+    [
+      jnp.minimum(seen[0], new[0]),
+      jnp.maximum(seen[1], new[1]),
+    ]
+  )
+
+
+def apply(
+  run: Callable[[], Out], params: Params, see: See = extent
+) -> tuple[Out, Stats]:
   """Run a network so that its inputs meet the grids of their weights.
 
   Args:
     run: Applies Flax modules to *decoded* parameters and returns anything.
     params: The tree of nodes; its paths are the module paths.
+    see: What to note of an input: what was noted of the same weight before
+      (None at first), the module, and the input before rounding.
 
   Returns:
-    What `run` returned, and `[min, max]` of the input that met each weight
-    (before rounding), by path.
+    What `run` returned, and what `see` did, by path: `[min, max]`.
 
   Example:
     >>> import jax
@@ -50,7 +68,7 @@ def apply(run: Callable[[], Out], params: Params) -> tuple[Out, Stats]:
       return call(*args, **kwargs)
     path, weight = weights[module]
     x, *rest = args
-    stats[path] = _widen(stats.get(path), x)
+    stats[path] = see(stats.get(path), context.module, x)
     met = weight.meet(x) if tree.is_node(weight) else x
     return call(met, *rest, **kwargs)
 
@@ -65,15 +83,3 @@ def _by_module(params: Params) -> dict[str, tuple[str, Any]]:
     if tree.holds_weight(x):
       found.setdefault(path.rpartition('/')[0], (path, x))
   return found
-
-
-def _widen(seen: Array | None, x: Array) -> Array:
-  new = jnp.stack([jnp.min(x), jnp.max(x)])
-  if seen is None:
-    return new
-  return jnp.stack(
-    [
-      jnp.minimum(seen[0], new[0]),
-      jnp.maximum(seen[1], new[1]),
-    ]
-  )

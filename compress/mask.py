@@ -48,6 +48,11 @@ class Masked(Compressed):
     zeroed = self.w.zeroed(self.mask)
     return Masked(self.w, self.mask) if zeroed is None else zeroed
 
+  def scaled(self, gain: Array) -> Any:
+    """Return the node times `gain`, if what it masks can be."""
+    w = self.w.scaled(gain) if tree.is_node(self.w) else self.w * gain
+    return None if w is None else self.replace(w=w)
+
 
 def masked(
   where: str,

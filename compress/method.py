@@ -59,6 +59,10 @@ class Probe(NamedTuple):
       that was compressed already; None where it starts from the dense one.
     milliseconds: Params -> time of one example in the lowered network; None
       where nobody measures.
+    inputs: Params, see, count -> what `see` notes of the inputs of each weight
+      (`forward.apply`) on `count` calibration examples, by path in order of
+      execution; in parts of equally many examples, stacked: leaves `[parts,
+      ...]`. None where the inputs are not known.
   """
 
   apply: Callable[[Params], Array]
@@ -68,6 +72,7 @@ class Probe(NamedTuple):
   uses: dict[Path, int]
   dense: dict[Path, Weight] | None = None
   milliseconds: Callable[[Params], float] | None = None
+  inputs: Callable[[Params, Any, int], dict[Path, Any]] | None = None
 
 
 def expect_probe(where: str, ctx: 'Ctx') -> Probe:

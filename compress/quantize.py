@@ -1,233 +1,260 @@
 """Quantization: uniform grids trained with a straight-through gradient."""
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from compress import tree
+from compress import clip as clips
+from compress import grid as grids
+from compress import seen, tree
+from compress.clip import Clip
+from compress.codes import Inputs, Quantized, Shifted, stored
+from compress.grid import (
+  Per,
+  affine,
+  encode,
+  straight_through,
+  symmetric_scale,
+)
+from compress.mask import due
 from compress.method import Ctx, Method
 from compress.tree import Array, Compressed, Key, Params, Path
 
+__all__ = [
+  'How',
+  'Inputs',
+  'Quantized',
+  'Quantizing',
+  'Shifted',
+  'affine',
+  'by_widths',
+  'encode',
+  'grid',
+  'int8',
+  'refuse_grids',
+  'straight_through',
+  'symmetric_scale',
+  'ternary',
+]
 
-def straight_through(grid: Array, x: Array) -> Array:
-  """Return `grid` bit for bit, with the gradient of `x`.
+# Widths by path, asked of the tree and the context.
+Widths: TypeAlias = Callable[[Params, Ctx], Callable[[Path], int]]
 
-  `x + (grid - x)` would round twice; adding `x - x = 0` does not.
-  """
-  return jax.lax.stop_gradient(grid) + (x - jax.lax.stop_gradient(x))
-
-
-def symmetric_scale(w: Array, bits: int) -> Array:
-  r"""Return the step of a symmetric grid, one per output channel.
-
-  $s_c = \max_{i} |w_{ic}| / (2^{b-1} - 1)$; 1 for a channel that is all zero.
-
-  Args:
-    w: Weight `[..., channels]`.
-    bits: Width of the grid; the lowest code is not used, so that the grid is
-      symmetric (Jacob+ 2018, arXiv 1712.05877, section 3).
-
-  Returns:
-    `[channels]`, positive.
-  """
-  top = jnp.max(jnp.abs(w), axis=tuple(range(w.ndim - 1)))
-  scale = top / (2 ** (bits - 1) - 1)
-  return jnp.where(scale > 0, scale, 1.0)  # a tiny top underflows as well
-
-
-def encode(w: Array, scale: Array, bits: int) -> Array:
-  """Return the codes `round(w / scale)` inside the grid, as floats."""
-  top = 2 ** (bits - 1) - 1
-  return jnp.clip(jnp.round(w / scale), -top, top)
-
-
-def affine(x: Array, low: Array, high: Array, bits: int) -> Array:
-  r"""Round `x` to an affine grid over `[low, high]` that contains 0.
-
-  $q = \mathrm{clip}(\mathrm{round}(x / s) + z)$, result $s (q - z)$, with the
-  zero point $z$ nudged to an integer (Jacob+ 2018, equation 12). The gradient
-  is 1 inside the range and 0 outside.
-
-  Args:
-    x: Any shape.
-    low: `()`, at most 0 once nudged.
-    high: `()`, at least 0 once nudged.
-    bits: Width of the grid.
-
-  Returns:
-    `x` on the grid.
-  """
-  low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
-  top = 2**bits - 1
-  scale = (high - low) / top
-  scale = jnp.where(scale > 0, scale, 1.0)
-  zero = jnp.clip(jnp.round(-low / scale), 0, top)
-  code = jnp.clip(jnp.round(x / scale) + zero, 0, top)
-  inside = jnp.clip(x, scale * (0 - zero), scale * (top - zero))
-  return straight_through(scale * (code - zero), inside)
-
-
-@struct.dataclass
-class Inputs:
-  """The grid that a layer's input is rounded to before it meets the weight.
-
-  Attributes:
-    low: Smallest value of the range, `()`.
-    high: Largest value of the range, `()`.
-    bits: Width of the grid.
-  """
-
-  low: Array
-  high: Array
-  bits: int = struct.field(pytree_node=False)
-
-  def round(self, x: Array) -> Array:
-    """Return `x` on the grid."""
-    return affine(x, self.low, self.high, self.bits)
-
-  def follow(self, seen: Array, momentum: float) -> 'Inputs':
-    """Move the range towards `seen = [min, max]` by an exponential mean."""
-    low, high = (
-      momentum * old + (1 - momentum) * new
-      for old, new in ((self.low, seen[0]), (self.high, seen[1]))
-    )
-    return Inputs(low, high, self.bits)
+CLIPS = 20  # how often clips follow the weights in one run
 
 
 @struct.dataclass
 class Quantizing(Compressed):
   """A float weight trained through its grid (fake quantization).
 
+  With a step for each channel or group, the grid of w times a gain per channel
+  is that of w times the gain, code by code: folding a norm into a quantized
+  weight later is the same as quantizing the folded one, up to the rounding of
+  floats. So no gain need be folded in training (Jacob+ 2018, section 3.2).
+
   Attributes:
     w: The latent weight `[..., channels]`.
     inputs: The grid of the layer's input, or None to leave inputs alone.
     bits: Width of the weight's grid.
+    share: How much of the range of w the grid spans, by column of the grid;
+      None is all.
+    reach: How much of the range of the inputs theirs does, `()`; None is all.
+    per: What shares a step; see `grid.columns`.
+    symmetric: Whether 0 is in the middle of the grid.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
   inner: ClassVar[tuple[str, ...]] = ('w',)
 
   w: Any
-  inputs: Inputs | None
+  inputs: Any
   bits: int = struct.field(pytree_node=False)
+  share: Array | None = None
+  reach: Array | None = None
+  per: Per = struct.field(pytree_node=False, default='channel')
+  symmetric: bool = struct.field(pytree_node=False, default=True)
 
   def decode(self, key: Key | None) -> Array:
     """Return the weight on its grid, with a straight-through gradient."""
     del key
-    scale = symmetric_scale(self.w, self.bits)
-    return straight_through(encode(self.w, scale, self.bits) * scale, self.w)
+    return straight_through(grids.decoded(*self.coded()), self.w)
+
+  def coded(self) -> grids.Coded:
+    """Return the codes and the grid."""
+    return grids.coded(self.w, self.bits, self.per, self.share, self.symmetric)
 
   def meet(self, x: Array) -> Array:
     """Return the layer input on its grid."""
+    x = super().meet(x)
     return self.inputs.round(x) if self.inputs else x
 
-  def freeze(self) -> 'Quantized | Quantizing':
+  def freeze(self) -> Any:
     """Return the integer codes and their scale."""
     if tree.is_node(self.w):
       return self
-    scale = symmetric_scale(self.w, self.bits)
-    width = jnp.int8 if self.bits <= 8 else jnp.int16
-    codes = encode(self.w, scale, self.bits).astype(width)
-    return Quantized(codes, scale, self.inputs, self.bits)
+    return stored(self.coded(), self.inputs, self.bits)
 
 
-@struct.dataclass
-class Quantized(Compressed):
-  """A weight as integer codes: what is stored and served.
+class How(NamedTuple):
+  """What `grid` says of grids but for the widths of weights; see there."""
 
-  Attributes:
-    codes: int8 or int16 `[..., channels]`, in
-      `[-(2**(bits-1) - 1), 2**(bits-1) - 1]`.
-    scale: `[channels]` float32.
-    inputs: The grid of the layer's input, or None.
-    bits: Width of a code.
-  """
+  per: Per = 'channel'
+  symmetric: bool = True
+  clip: Clip = 'absmax'
+  activation_bits: int = 0
+  activation_clip: Clip = 'absmax'
+  momentum: float = 0.99
+  settle: float = 1.0
+  examples: int = 256
 
-  codes: Array
-  scale: Array
-  inputs: Inputs | None
-  bits: int = struct.field(pytree_node=False)
+  def check(self, where: str) -> None:
+    """Raise a ValueError if something is impossible."""
+    if self.activation_bits:
+      grids.expect_bits(where, 'activation_bits', self.activation_bits)
+    grids.expect_per(where, self.per)
+    clips.expect(where, self.clip)
+    clips.expect(where, self.activation_clip)
+    for what, part, meaning in (
+      ('momentum', self.momentum, 'the old range kept at each step'),
+      ('settle', self.settle, 'the run in which ranges move'),
+    ):
+      if not 0 <= part <= 1:
+        raise ValueError(
+          f'{where}: expected a {what} in [0, 1], got {part!r}. It is the '
+          f'share of {meaning}.'
+        )
 
-  def decode(self, key: Key | None) -> Array:
-    """Return `codes * scale`."""
-    del key
-    return self.codes.astype(self.scale.dtype) * self.scale
+  def share(self, w: Array, bits: int) -> Array | None:
+    """Return how much of the range of a weight its grid spans."""
+    if self.clip == 'absmax':
+      return None
+    values = grids.columns(w, self.per)
+    return clips.share(self.clip, values, bits, self.symmetric)
 
-  def meet(self, x: Array) -> Array:
-    """Return the layer input on its grid."""
-    return self.inputs.round(x) if self.inputs else x
-
-  def zeroed(self, mask: Array) -> 'Quantized':
-    """Return the node with code 0 where `mask` is False."""
-    return self.replace(codes=jnp.where(mask, self.codes, 0))
-
-  def spread(self, keep: Array, axis: int, size: int) -> 'Quantized':
-    """Return the node with code 0 along an axis except at `keep`."""
-    codes = tree.scattered(self.codes, keep, axis, size)
-    scale = self.scale
-    if axis == self.codes.ndim - 1:
-      scale = tree.scattered(scale, keep, 0, size, fill=1)
-    return self.replace(codes=codes, scale=scale)
-
-  def scaled(self, gain: Array) -> 'Quantized':
-    """Return the node times `gain`; the codes stay."""
-    return self.replace(scale=self.scale * gain)
+  def node(self, w: Array, bits: int) -> Any:
+    """Return a weight on its grid, its inputs left alone."""
+    share = self.share(w, bits)
+    return Quantizing(w, None, bits, share, None, self.per, self.symmetric)
 
 
 def grid(
   weight_bits: int = 8,
   activation_bits: int = 0,
   *,
+  per: Per = 'channel',
+  symmetric: bool = True,
+  clip: Clip = 'absmax',
+  activation_clip: Clip = 'absmax',
   momentum: float = 0.99,
+  settle: float = 1.0,
+  examples: int = 256,
 ) -> Method:
   """Quantize weights, and the inputs that meet them, to uniform grids.
 
-  Without training this is post-training quantization with absmax weights and
-  calibrated input ranges; with training it is quantization-aware training
-  (Jacob+ 2018, arXiv 1712.05877): latent float weights, straight-through
-  gradient, input ranges that follow an exponential mean.
+  Without training this is post-training quantization with calibrated input
+  ranges; with training it is quantization-aware training (Jacob+ 2018, arXiv
+  1712.05877): latent float weights, straight-through gradient, input ranges
+  that follow an exponential mean. Clips are shares of a range, chosen at the
+  start; that of the weights is chosen anew `CLIPS` times in a run, that of the
+  inputs is kept while the range moves.
 
   Args:
-    weight_bits: Width of the symmetric per-channel weight grid, 2 to 16.
+    weight_bits: Width of the weight grid, 2 to 16.
     activation_bits: Width of the affine grid of layer inputs, 2 to 16; 0
       leaves the inputs alone.
-    momentum: Share of the old range kept at each step.
+    per: What shares a step: 'channel' (of the output), 'tensor', or how many
+      consecutive inputs of a channel do.
+    symmetric: Whether 0 is the middle code of the weight grid; else the grid
+      spans the range of the weights, 0 being one of the codes.
+    clip: How much of their range the weights' grids span: 'absmax' (all),
+      'mse', 'kl', 'percentile', or the share of them that is inside.
+    activation_clip: The same for layer inputs; all but 'absmax' need a probe.
+    momentum: Share of the old input range kept at each step.
+    settle: Fraction of the run after which input ranges stay as they are.
+    examples: Calibration examples whose inputs `activation_clip` looks at.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If a width or the momentum is impossible, a weight is quantized
-      already, or ranges are wanted without calibration statistics.
+    ValueError: If a width or another argument is impossible, a weight is
+      quantized already, or ranges are wanted without calibration statistics,
+      or of inputs that are not finite or all alike.
   """
-  _check_bits('weight_bits', weight_bits, (2, 16))
-  if activation_bits:
-    _check_bits('activation_bits', activation_bits, (2, 16))
-  if not 0 <= momentum <= 1:
-    raise ValueError(
-      f'quantize.grid: expected a momentum in [0, 1], got {momentum!r}. It is '
-      'the share of the old range kept at each step.'
-    )
+  grids.expect_bits('quantize.grid', 'weight_bits', weight_bits)
+  how = How(
+    per=per,
+    symmetric=symmetric,
+    clip=clip,
+    activation_bits=activation_bits,
+    activation_clip=activation_clip,
+    momentum=momentum,
+    settle=settle,
+    examples=examples,
+  )
+  return by_widths(
+    'quantize.grid', lambda params, ctx: lambda path: weight_bits, how
+  )
+
+
+def by_widths(where: str, widths: Widths, how: How) -> Method:
+  """Return the method that gives each weight a grid of its own width.
+
+  Args:
+    where: Its name, for errors.
+    widths: Finds the width of each weight, asked once, in `init`.
+    how: Everything else.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If `how` is impossible.
+  """
+  how.check(where)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    _refuse_grids(params)
+    refuse_grids(where, params)
+    ranges = input_ranges(where, ctx, how.activation_bits)
+    reach = _reach(where, params, ctx, how)
+    width = widths(params, ctx)
 
     def wrap(path: Path, w: Array) -> Quantizing:
-      inputs = _inputs(path, ctx, activation_bits) if activation_bits else None
-      return Quantizing(w, inputs, weight_bits)
+      inputs, part = ranges(path), reach.get(path)
+      if inputs is not None and part is not None:
+        inputs = Inputs(inputs.low * part, inputs.high * part, inputs.bits)
+      return how.node(w, width(path)).replace(inputs=inputs, reach=part)
 
     return tree.map_arrays(wrap, params)
 
   def update(params: Params, ctx: Ctx) -> Params:
-    def follow(path: Path, node: Quantizing) -> Quantizing:
-      seen = (ctx.stats or {}).get(path)
-      if node.inputs is None or seen is None:
-        return node
-      return node.replace(inputs=node.inputs.follow(seen, momentum))
+    held = jnp.where(ctx.progress <= how.settle, how.momentum, 1.0)
 
-    return tree.map_nodes(Quantizing, follow, params)
+    def follow(path: Path, node: Quantizing) -> Quantizing:
+      observed = (ctx.stats or {}).get(path)
+      if node.inputs is None or observed is None:
+        return node
+      if node.reach is not None:
+        observed = observed * node.reach
+      return node.replace(inputs=node.inputs.follow(observed, held))
+
+    def clipped(path: Path, node: Quantizing) -> Quantizing:
+      w = tree.decode(node.w)
+      share = jax.lax.cond(
+        due(ctx, CLIPS),
+        lambda: how.share(w, node.bits),
+        lambda: node.share,
+      )
+      return node.replace(share=share)
+
+    params = tree.map_nodes(Quantizing, follow, params)
+    if how.clip == 'absmax':
+      return params
+    return tree.map_nodes(Quantizing, clipped, params)
 
   return Method(init, update)
 
@@ -237,30 +264,87 @@ def int8(*, momentum: float = 0.99) -> Method:
   return grid(8, 8, momentum=momentum)
 
 
-def _inputs(path: Path, ctx: Ctx, bits: int) -> Inputs:
-  seen = (ctx.stats or {}).get(path)
-  if seen is None:
-    raise ValueError(
-      f'quantize.grid at {path}: expected calibration statistics of the '
-      f'input, got {sorted(ctx.stats or {})}. Run `forward.apply` on a few '
-      'batches and pass Ctx(stats=...), or set activation_bits=0.'
-    )
-  return Inputs(jnp.float32(seen[0]), jnp.float32(seen[1]), bits)
+def ternary(
+  activation_bits: int = 0, *, per: Per = 'channel', momentum: float = 0.99
+) -> Method:
+  r"""Quantize weights to $\{-\alpha, 0, \alpha\}$, the best of such grids.
+
+  Ternary weight networks (Li+ 2016, arXiv 1605.04711, equations 3 to 6) with
+  the threshold found exactly; see `clip.ternary`.
+
+  Args:
+    activation_bits: As `grid`.
+    per: As `grid`; the paper has one step a tensor.
+    momentum: As `grid`.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: As `grid`.
+  """
+  return grid(2, activation_bits, per=per, clip='ternary', momentum=momentum)
 
 
-def _check_bits(what: str, bits: int, allowed: tuple[int, int]) -> None:
-  low, high = allowed
-  if not (isinstance(bits, int) and low <= bits <= high):
-    raise ValueError(
-      f'quantize.grid: expected {what} from {low} to {high}, got {bits!r}.'
-    )
+def input_ranges(
+  where: str, ctx: Ctx, bits: int
+) -> Callable[[Path], Inputs | None]:
+  """Return the input grid of each weight, by the calibrated range.
 
+  Args:
+    where: Who asks, for errors.
+    ctx: With calibration statistics, unless `bits` is 0.
+    bits: Width of the grids; 0 is none.
 
-def _refuse_grids(params: Params) -> None:
-  for kind in (Quantizing, Quantized):
-    for path in tree.find(kind, params):
+  Returns:
+    A function of a path, giving `Inputs` or None; it raises ValueError where
+    the range is not known, not finite or one point.
+  """
+
+  def ranged(path: Path) -> Inputs | None:
+    if not bits:
+      return None
+    observed = (ctx.stats or {}).get(path)
+    if observed is None:
       raise ValueError(
-        f'quantize.grid: expected weights that are not quantized yet, got a '
+        f'{where} at {path}: expected calibration statistics of the '
+        f'input, got {sorted(ctx.stats or {})}. Run `forward.apply` on a few '
+        'batches and pass Ctx(stats=...), or set activation_bits=0.'
+      )
+    if not isinstance(observed, jax.core.Tracer):
+      low, high = np.asarray(observed).tolist()
+      grids.expect_range(where, path, low, high)
+    return Inputs(jnp.float32(observed[0]), jnp.float32(observed[1]), bits)
+
+  return ranged
+
+
+def _reach(where: str, params: Params, ctx: Ctx, how: How) -> dict[Path, Array]:
+  """Return the share of each input's range that its grid should span."""
+  bits, clip = how.activation_bits, how.activation_clip
+  if not bits or clip == 'absmax':
+    return {}
+  found = seen.sample(where, ctx, params, how.examples)
+  return {
+    path: clips.share(clip, x, bits, symmetric=False)
+    for path, x in found.items()
+  }
+
+
+def refuse_grids(where: str, params: Params) -> None:
+  """Check that no weight is quantized.
+
+  Raises:
+    ValueError: If one is: two grids on one weight are a mistake.
+  """
+
+  def refuse(path: Path, node: Compressed) -> Compressed:
+    if hasattr(node, 'bits'):
+      raise ValueError(
+        f'{where}: expected weights that are not quantized yet, got a '
         f'grid at {path}. Give each weight one quantization method; '
         "`only('path', ...)` tells them apart."
       )
+    return node
+
+  tree.map_nodes(Compressed, refuse, params)

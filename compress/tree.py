@@ -240,7 +240,7 @@ def filled(params: Params, dense: Params) -> Params:
 def _marks(x: Any) -> Any:
   """Return `x` with True in place of each trainable array, else False."""
   if not is_node(x):
-    return True
+    return jax.tree.map(lambda _: True, x)
   held = functools.partial(jax.tree.map, lambda _: False)
   return x.replace(
     **{

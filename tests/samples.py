@@ -29,8 +29,24 @@ SAMPLES = {
     'prune.weights(0.35, score="fisher")',
     'prune.weights(0.5, score="taylor", schedule=steps(2))',
   ),
-  'quantize.grid': ('quantize.grid(4)', 'quantize.grid(12, 6)'),
+  'quantize.adaptive': ('quantize.adaptive(3, steps=20)',),
+  'quantize.auto': ('quantize.auto(bits=4.0, choices=(2, 4, 8))',),
+  'quantize.correct': ('quantize.correct(quantize.grid(3, 5), examples=16)',),
+  'quantize.dorefa': ('quantize.dorefa(3, 5)',),
+  'quantize.equalise': ('quantize.equalise(sweeps=2)',),
+  'quantize.gptq': ('quantize.gptq(4, 6)',),
+  'quantize.gradients': ('quantize.gradients(4) >> quantize.grid(4, 6)',),
+  'quantize.grid': (
+    'quantize.grid(4)',
+    'quantize.grid(12, 6)',
+    'quantize.grid(3, 5, per=4, symmetric=False, clip="mse")',
+  ),
+  'quantize.half': ('quantize.half("bfloat16")',),
   'quantize.int8': ('quantize.int8()',),
+  'quantize.late': ('quantize.late(0.5) >> quantize.grid(3, 4)',),
+  'quantize.lsq': ('quantize.lsq(3, 5)',),
+  'quantize.pact': ('quantize.pact(4, 5)',),
+  'quantize.ternary': ('quantize.ternary(per="tensor")',),
   'regularise.group_lasso': ('regularise.group_lasso(0.01)',),
   'regularise.l1': ('regularise.l1(0.01, schedule=linear(0.0, 0.5))',),
   'regularise.l2': ('regularise.l2(0.01)',),
@@ -52,17 +68,30 @@ CLAIMS = (
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
-ALONE = ('only', 'regularise.group_lasso', 'regularise.l2')
+ALONE = (
+  *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
+)
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
+# Quantizers differ in the grid alone: all but two meet a mask and no more.
+GRIDS = [
+  name
+  for name in SAMPLES
+  if name.startswith('quantize')
+  and name not in ('quantize.grid', *FAMILIES, *ALONE)
+]
 PAIRS = [
-  (one, other)
-  for one, other in itertools.product(SAMPLES, repeat=2)
-  if not {one, other} & {*ALONE}
-  and (
-    {one, other} <= {*FAMILIES}
-    or other == 'quantize.int8'
-    or 'prune.weights' in (one, other)
-  )
+  *(('prune.weights', name) for name in GRIDS),
+  *((name, 'quantize.int8') for name in GRIDS),
+  *(
+    (one, other)
+    for one, other in itertools.product(SAMPLES, repeat=2)
+    if not {one, other} & {*ALONE, *GRIDS}
+    and (
+      {one, other} <= {*FAMILIES}
+      or other == 'quantize.int8'
+      or 'prune.weights' in (one, other)
+    )
+  ),
 ]
 REFUSED = [
   (one, other)
@@ -78,7 +107,8 @@ CHAINS = [
 TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
 # Compiling a step takes seconds, so that the others are held to one shot.
 LIVELY = re.compile(
-  r'prune.(filters|l0|movement|ticket|variational|weights).* >> quantize'
+  r'prune.(filters|l0|movement|ticket|variational|weights).* >> '
+  r'quantize.(grid|int8|lsq)'
   '|filters.* >> prune.weights|^distill.* >> quantize'
 )
 TRAINED = [text for text in CHAINS if LIVELY.search(text)]

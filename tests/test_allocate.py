@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import allocate, tree
+from compress import allocate, curvature, tree
 from compress.method import Ctx
 from compress.prune import Masked
 from compress.quantize import Quantizing
@@ -138,6 +138,10 @@ def test_damage_is_that_of_one_weight_alone(damage: str) -> None:
       left = 1 - (1 - amount) ** 2
       return -math.log(left) if left > 0 else allocate.WORST
     layer, name = path.split('/')
+    if damage == 'trace':
+      w = np.asarray(params[layer][name])
+      mean = curvature.traces('here', params, ctx)[path] / w.size
+      return float(mean) * np.sum(((1 - amount) * w) ** 2) / 2
     fisher = np.mean(np.square(grads[layer][name]), axis=0)
     lost = (1 - amount) * np.asarray(params[layer][name])
     return np.sum(fisher * lost**2) / 2
@@ -182,7 +186,7 @@ def test_missing_weights_are_those_of_the_network() -> None:
       np.testing.assert_array_equal(some[path], want)
 
 
-@pytest.mark.parametrize('damage', ['fisher', 'loss'])
+@pytest.mark.parametrize('damage', ['fisher', 'loss', 'trace'])
 def test_what_needs_data_says_so(damage: str) -> None:
   with pytest.raises(ValueError, match='sensitivity: expected calibration'):
     allocate.sensitivity(Ctx(), {'w': jnp.ones((2, 2))}, {}, shrink, damage)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from compress import method, tree
+from compress import method, quantize, tree
 from compress.method import Ctx
 from tests.runs import NETWORKS, TINY, images, run, start
 from tsukiji import probe, zoo
@@ -53,6 +53,25 @@ def test_missing_leaves_are_those_of_the_network():
   assert float(asked.loss(part)) == float(asked.loss(whole))
   assert float(asked.loss(part)) != float(asked.loss(params))
   np.testing.assert_array_equal(asked.apply(part), asked.apply(whole))
+
+
+def test_inputs_are_seen_in_parts_and_in_order(monkeypatch):
+  monkeypatch.setattr(probe, 'PART', 4)
+
+  def see(seen, module, x):
+    return jnp.stack([jnp.min(x), jnp.max(x)])
+
+  params = start(TINY)['params']
+  found = probed().inputs(params, see, 10)
+  assert list(found) == ['conv/kernel', 'fc/kernel']
+  _, stats = run(TINY, start(TINY), 8)  # two whole parts of 4
+  for path, ends in found.items():
+    assert ends.shape == (2, 2)
+    whole = [ends[:, 0].min(), ends[:, 1].max()]
+    np.testing.assert_allclose(whole, stats[path], atol=1e-6)
+  grids = quantize.grid(2, 2).init(params, Ctx(stats=stats))
+  coarse = probed().inputs(grids, see, 4)['fc/kernel']
+  assert np.any(coarse != probed().inputs(params, see, 4)['fc/kernel'])
 
 
 @pytest.mark.parametrize('name', sorted(NETWORKS))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from compress import quantize, tree
 from compress.method import Ctx
 from compress.quantize import Inputs, Quantized, Quantizing
+from tests.runs import TINY, calibrated, images, start
 
 BITS = st.integers(2, 16)
 W = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)
@@ -265,3 +266,82 @@ def test_codes_are_spread_among_zeros(axis: int) -> None:
   np.testing.assert_array_equal(wide.decode(None), want)
   assert wide.codes.dtype == jnp.int8
   assert np.all(wide.scale > 0)
+
+
+def test_clips_make_the_grid_narrower_and_follow_the_weights() -> None:
+  compress = quantize.grid(3, clip='mse', per='tensor')
+  params = compress.init({'fc': {'kernel': jnp.asarray(W)}}, Ctx())
+  node = params['fc']['kernel']
+  assert 0 < float(node.share) < 1
+  spiky = jnp.asarray(W).at[0, 0, 0, 0].set(40.0)
+  moved = {'fc': {'kernel': node.replace(w=spiky)}}
+  fresh = compress.init({'fc': {'kernel': spiky}}, Ctx())
+  for step, want in ((3, node.share), (5, fresh['fc']['kernel'].share)):
+    found = compress.update(moved, Ctx(step, 100))['fc']['kernel']
+    assert float(found.share) == float(want)
+
+
+def test_clipped_ranges_follow_their_share_of_what_is_seen() -> None:
+  ctx = calibrated(TINY)
+  stats = {path: jnp.array([-2.0, 6.0]) for path in ctx.stats or {}}
+  compress = quantize.grid(8, 4, activation_clip=0.9, momentum=0.5, settle=0.5)
+  before = compress.init(start(TINY)['params'], ctx)
+  node = before['conv']['kernel']
+  x = np.abs(images(TINY, 32))
+  want = np.quantile(x, 0.9) / x.max()
+  assert float(node.reach) == pytest.approx(want, rel=1e-4)
+  low, high = ctx.stats['conv/kernel'] * node.reach
+  np.testing.assert_allclose([node.inputs.low, node.inputs.high], [low, high])
+  after = compress.update(before, Ctx(1, 4, stats=stats))['conv']['kernel']
+  np.testing.assert_allclose(
+    [after.inputs.low, after.inputs.high],
+    [(low - 2 * want) / 2, (high + 6 * want) / 2],
+    rtol=1e-4,
+  )
+  late = compress.update(before, Ctx(3, 4, stats=stats))['conv']['kernel']
+  np.testing.assert_allclose([late.inputs.low, late.inputs.high], [low, high])
+
+
+@pytest.mark.parametrize(
+  ('seen', 'message'),
+  [
+    ([-1.0, math.inf], 'fc/kernel: expected inputs in a finite range'),
+    ([math.nan, 1.0], 'fc/kernel: expected inputs in a finite range'),
+    ([0.0, 0.0], 'fc/kernel: expected inputs that differ, got 0 alone'),
+  ],
+)
+def test_ranges_that_are_none_are_refused(
+  seen: list[float], message: str
+) -> None:
+  with pytest.raises(ValueError, match=message):
+    quantize.int8().init(PARAMS, Ctx(stats={'fc/kernel': jnp.array(seen)}))
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: quantize.grid(per='row'), "expected per='tensor', 'channel'"),
+    (lambda: quantize.grid(clip='best'), 'expected a clip of absmax'),
+    (lambda: quantize.grid(8, 8, activation_clip=2.0), 'expected a clip of'),
+    (lambda: quantize.grid(settle=2.0), r'a settle in \[0, 1\], got 2.0'),
+  ],
+)
+def test_other_choices_are_refused(make: Any, message: str) -> None:
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+def test_clips_of_inputs_need_data() -> None:
+  stats = {'fc/kernel': jnp.array([0.0, 1.0])}
+  with pytest.raises(ValueError, match='quantize.grid: expected calibration'):
+    quantize.grid(8, 8, activation_clip='mse').init(PARAMS, Ctx(stats=stats))
+
+
+def test_ternary_weights_have_three_values() -> None:
+  node = quantize.ternary(per='tensor').init(PARAMS, Ctx())['fc']['kernel']
+  values = np.unique(node.decode(None))
+  assert len(values) == 3
+  alpha = values[-1]
+  np.testing.assert_allclose(values, [-alpha, 0, alpha])
+  beyond = np.abs(W)[np.abs(W) > alpha / 2]
+  assert alpha == pytest.approx(beyond.mean(), rel=1e-5)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from compress import tree
+from compress import forward, tree
 from compress.method import Probe, Weight
 from compress.tree import Array, Params, Path
 from tsukiji import spec as sp
@@ -21,6 +21,7 @@ from tsukiji.spec import Spec
 Clock: TypeAlias = Callable[[Spec, dict[str, Any]], float]  # milliseconds
 
 SHOWN = 4  # examples of `Probe.apply`
+PART = 64  # examples whose layer inputs are held at once
 
 
 def probe(
@@ -86,9 +87,38 @@ def probe(
     lambda params: slope(tree.filled(params, start), x, y),
     samples,
     uses(spec),
-    weights(dense or spec),
-    milliseconds if clock else None,
+    dense=weights(dense or spec),
+    milliseconds=milliseconds if clock else None,
+    inputs=functools.partial(_inputs, spec, start, stats, x),
   )
+
+
+def _inputs(
+  spec: Spec,
+  start: Params,
+  stats: Any,
+  x: Any,
+  params: Params,
+  see: forward.See,
+  count: int,
+) -> dict[Path, Any]:
+  """Return what is noted of layer inputs; see `compress.method.Probe`."""
+  given = tree.paths(params)
+  filled = tree.map_paths(lambda path, x: given.get(path, x), start)
+  network = {'params': tree.decode(filled), 'batch_stats': stats}
+  size = max(1, min(PART, count, len(x)))
+  parts = max(1, min(count, len(x)) // size)
+  shown = jnp.asarray(x[: parts * size]).reshape(parts, size, *x.shape[1:])
+  order: list[Path] = []
+
+  def part(x: Array) -> dict[Path, Any]:
+    run: Callable[..., Any] = Net(spec).apply
+    found = forward.apply(lambda: run(network, x), filled, see)[1]
+    order[:] = found  # a traced dictionary comes back sorted
+    return found
+
+  found = jax.lax.map(part, shown)
+  return {path: found[path] for path in order}
 
 
 def weights(spec: Spec) -> dict[Path, Weight]:

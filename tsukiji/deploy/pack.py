@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import tree
+from compress.channels import Sliced
+from compress.codes import Inputs, Quantized, Shifted
+from compress.half import Half
 from compress.prune import Masked
-from compress.quantize import Inputs, Quantized
 from tsukiji import spec as sp
 from tsukiji.deploy import code, header
 from tsukiji.deploy.header import Slot, check, damaged
@@ -29,9 +31,12 @@ from tsukiji.spec import Spec
 
 # What may stand in a file beside dictionaries, tuples and arrays.
 NODES: dict[str, type] = {
+  'Half': Half,
   'Inputs': Inputs,
   'Masked': Masked,
   'Quantized': Quantized,
+  'Shifted': Shifted,
+  'Sliced': Sliced,
 }
 STATIC_LIMIT = 2**24  # size of an integer in a node
 
