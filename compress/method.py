@@ -42,7 +42,8 @@ class Probe(NamedTuple):
     samples: Params, count -> the gradients of `count` single examples in the
       decoded tree, stacked: leaves `[count, *shape]`.
     uses: How often each entry of a weight is multiplied for one example, by
-      path: a convolution's output positions, 1 for a dense layer.
+      path: a convolution's output positions, 1 for a dense layer. In the order
+      in which the network applies them.
   """
 
   apply: Callable[[Params], Array]

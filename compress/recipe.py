@@ -13,6 +13,8 @@ from typing import Any
 
 from compress import (
   auto,
+  binary,
+  binary_inputs,
   distill,
   filters,
   gates,
@@ -32,6 +34,11 @@ from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
   'at_once': schedule.at_once,
+  'binary.bnn': binary.bnn,
+  'binary.inputs': binary_inputs.inputs,
+  'binary.react': binary.react,
+  'binary.weights': binary.weights,
+  'binary.xnor': binary.xnor,
   'cubic': schedule.cubic,
   'distill.logits': distill.logits,
   'linear': schedule.linear,

@@ -253,7 +253,11 @@ KERNEL = 'v/params/dense1/kernel'
     ('v/params/x', 'f4', 'arrays of'),
     ('v/params/x', 7, 'a dictionary at params/x'),
     ('s/layers', [{'layer': 'X'}], 'a network'),
-    (f'{KERNEL}/', 'os.system', 'a node of Inputs, Masked, Quantized at'),
+    (
+      f'{KERNEL}/',
+      'os.system',
+      'a node of Binarized, Inputs, Masked, Quantized, Signed at',
+    ),
     (f'{KERNEL}/', [], 'a node of'),
     (f'{KERNEL}/', 'Masked', 'fields .* at params/dense1/kernel'),
     (f'{KERNEL}/bits', {}, 'a text or a number'),

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import tree
+from compress.binary import Binarized
+from compress.binary_inputs import Signed
 from compress.prune import Masked
 from compress.quantize import Inputs, Quantized
 from tsukiji import spec as sp
@@ -29,9 +31,11 @@ from tsukiji.spec import Spec
 
 # What may stand in a file beside dictionaries, tuples and arrays.
 NODES: dict[str, type] = {
+  'Binarized': Binarized,
   'Inputs': Inputs,
   'Masked': Masked,
   'Quantized': Quantized,
+  'Signed': Signed,
 }
 STATIC_LIMIT = 2**24  # size of an integer in a node
 
