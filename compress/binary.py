@@ -48,9 +48,11 @@ class Binarizing(Compressed):
   def settled(self) -> 'Binarizing':
     """Return the node with `w` clipped to [-1, 1] and `alpha` that of `w`."""
     w = self.w if tree.is_node(self.w) else jnp.clip(self.w, -1, 1)
-    if self.alpha is None:
-      return self.replace(w=w)
-    return self.replace(w=w, alpha=size_of(tree.decode(w), self.alpha))
+    return self.replace(w=w, alpha=self.measured(tree.decode(w)))
+
+  def measured(self, w: Array) -> Array | None:
+    """Return the scale of a latent weight."""
+    return None if self.alpha is None else size_of(w, self.alpha)
 
   def freeze(self) -> 'Binarized':
     """Return the signs as bits."""

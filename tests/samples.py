@@ -8,6 +8,7 @@ import re
 SAMPLES = {
   'binary.bnn': ('binary.bnn(stochastic=True)',),
   'binary.inputs': ('binary.inputs(threshold=True)',),
+  'binary.loss_aware': ('binary.loss_aware(scale="filter")',),
   'binary.react': ('binary.react(ends=True)',),
   'binary.weights': ('binary.weights(scale="layer")',),
   'binary.xnor': ('binary.xnor(ends=True)',),
@@ -59,6 +60,7 @@ CLAIMS = (
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
 ALONE = (
   *('binary.bnn', 'binary.react', 'binary.xnor'),  # of parts that are here
+  'binary.loss_aware',  # its nodes are those of binary.weights
   *('only', 'regularise.group_lasso', 'regularise.l2'),
 )
 ONE_GRID = ('binary.weights', 'quantize.int8')  # the grid does not ask
