@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from compress import coupling, filters, rank, seen, tree
+from compress import coupling, filters, rank, seen, tree, widths
 from compress.coupling import Group, Slice
 from compress.method import Ctx, Method, Probe, expect_probe
 from compress.tree import Array, Params, Path
@@ -45,7 +45,7 @@ def equalise(*, sweeps: int = 10) -> Method:
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe(where, ctx)
     filters.refuse_nodes(where, params)
-    found = coupling.groups(probe.apply, filters.whole(params, probe))
+    found = coupling.groups(probe.apply, widths.whole(params, probe))
     have = tree.paths(params)
     whole = [g for g in found if all(s.path in have for s in g.slices)]
     free = [g for g in whole if _harmless(probe, params, g)]

@@ -70,7 +70,7 @@ def masked(
     The tree with a node around each innermost weight.
 
   Raises:
-    ValueError: If a weight has a mask already.
+    ValueError: If a weight has a mask already, or cannot be 0.
   """
   for path in tree.find(Masked, params):
     raise ValueError(
@@ -78,6 +78,12 @@ def masked(
       f'{path}. Give each weight one pruning method; '
       "`only('path', ...)` tells them apart."
     )
+  for path, found in tree.find(Compressed, params).items():
+    if not found.keeps_zero:
+      raise ValueError(
+        f'{where}: expected weights that can be 0, got {type(found).__name__} '
+        f'at {path}. Put it first: this method >> what makes them binary.'
+      )
   return tree.map_arrays(
     lambda path, w: node(w, jnp.ones(w.shape, bool)), params
   )

@@ -54,7 +54,8 @@ class Probe(NamedTuple):
     samples: Params, count -> the gradients of `count` single examples in the
       decoded tree, stacked: leaves `[count, *shape]`.
     uses: How often each entry of a weight is multiplied for one example, by
-      path: a convolution's output positions, 1 for a dense layer.
+      path: a convolution's output positions, 1 for a dense layer. In the order
+      in which the network applies them.
     dense: The weights of the dense network, where a method starts from one
       that was compressed already; None where it starts from the dense one.
     milliseconds: Params -> time of one example in the lowered network; None

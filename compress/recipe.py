@@ -13,12 +13,15 @@ from typing import Any
 
 from compress import (
   auto,
+  binary,
+  binary_inputs,
   distill,
   equalise,
   filters,
   gates,
   half,
   learned,
+  loss_aware,
   method,
   mixed,
   neurons,
@@ -39,6 +42,12 @@ from compress.method import Method
 
 TABLE: dict[str, Callable[..., Any]] = {
   'at_once': schedule.at_once,
+  'binary.bnn': binary.bnn,
+  'binary.inputs': binary_inputs.inputs,
+  'binary.loss_aware': loss_aware.loss_aware,
+  'binary.react': binary.react,
+  'binary.weights': binary.weights,
+  'binary.xnor': binary.xnor,
   'cubic': schedule.cubic,
   'distill.logits': distill.logits,
   'linear': schedule.linear,

@@ -28,10 +28,12 @@ class Compressed(abc.ABC):
   Attributes:
     trainable: Fields the optimiser may move; every other field is held.
     inner: Fields holding the weights that a later method compresses further.
+    keeps_zero: Whether what is 0 inside decodes to 0; masks go around others.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ()
   inner: ClassVar[tuple[str, ...]] = ()
+  keeps_zero: ClassVar[bool] = True
 
   @abc.abstractmethod
   def decode(self, key: Key | None) -> Array:

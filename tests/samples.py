@@ -6,6 +6,12 @@ import re
 # Every row of `recipe.TABLE` that makes a method; the first text of each goes
 # into chains.
 SAMPLES = {
+  'binary.bnn': ('binary.bnn(stochastic=True)',),
+  'binary.inputs': ('binary.inputs(threshold=True)',),
+  'binary.loss_aware': ('binary.loss_aware(scale="filter")',),
+  'binary.react': ('binary.react(ends=True)',),
+  'binary.weights': ('binary.weights(scale="layer")',),
+  'binary.xnor': ('binary.xnor(ends=True)',),
   'distill.logits': ('distill.logits(2.0)',),
   'only': (
     'only("fc/kernel", quantize.grid(3, 4))',
@@ -69,8 +75,11 @@ CLAIMS = (
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
 ALONE = (
+  *('binary.bnn', 'binary.react', 'binary.xnor'),  # of parts that are here
+  'binary.loss_aware',  # its nodes are those of binary.weights
   *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
 )
+ONE_GRID = ('binary.weights', 'quantize.int8')  # the grid does not ask
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
 # Quantizers differ in the grid alone: all but two meet a mask and no more.
 GRIDS = [
@@ -86,6 +95,7 @@ PAIRS = [
     (one, other)
     for one, other in itertools.product(SAMPLES, repeat=2)
     if not {one, other} & {*ALONE, *GRIDS}
+    and (one, other) != ONE_GRID
     and (
       {one, other} <= {*FAMILIES}
       or other == 'quantize.int8'
@@ -97,7 +107,8 @@ REFUSED = [
   (one, other)
   for one, other in PAIRS
   if any(one in claim and other in claim for claim in CLAIMS)
-  or (other in FIRST and one.startswith(('prune', 'quantize')))
+  or (other in FIRST and one.startswith(('binary', 'prune', 'quantize')))
+  or (one == 'binary.weights' and other.startswith('prune'))
 ]
 CHAINS = [
   f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'

@@ -55,7 +55,11 @@ def signed(spec: Spec) -> dict[str, Any]:
   return found
 
 
-@pytest.mark.parametrize('name', sorted(zoo.NETWORKS))
+# A maximum stands between weight and norm where signs follow the norm.
+APART = {'binary_tsukijinet'}
+
+
+@pytest.mark.parametrize('name', sorted({*zoo.NETWORKS} - APART))
 def test_every_norm_of_the_zoo_folds(name: str) -> None:
   shape = (16, 16, 1) if name == 'lenet5' else (8, 8, 1)
   spec = zoo.build(name, shape, 10, ((128.0,), (70.0,)))

@@ -26,6 +26,7 @@ ACTIVATIONS = {
   'silu': lambda x: x / (1 + np.exp(-x)),
   'tanh': np.tanh,
   'sigmoid': lambda x: 1 / (1 + np.exp(-x)),
+  'hard_tanh': lambda x: np.clip(x, -1, 1),
 }
 
 
@@ -61,6 +62,10 @@ def naive(layer: Layer, x: np.ndarray, found: dict[str, Any]) -> np.ndarray:
       return unit * weights['scale'] + weights['bias']
     case sp.Act():
       return ACTIVATIONS[layer.fn](x)
+    case sp.PReLU():
+      x = x - weights.get('before', 0)
+      below = weights['slope'] * np.minimum(x, 0)
+      return np.maximum(x, 0) + below + weights.get('after', 0)
     case sp.Pool():
       reduce = {'max': np.max, 'mean': np.mean}[layer.kind]
       return strided(
@@ -202,13 +207,13 @@ def test_parameters_are_named_by_their_layers(name: str) -> None:
   named = {
     step.layer.name: step
     for step in sp.walk(spec)
-    if isinstance(step.layer, sp.Conv | sp.Dense | sp.Norm)
+    if isinstance(step.layer, sp.Conv | sp.Dense | sp.Norm | sp.PReLU)
   }
   assert found['params'].keys() == named.keys()
   norms = {k for k, s in named.items() if isinstance(s.layer, sp.Norm)}
   assert found['batch_stats'].keys() == norms
   for key, (layer, before, after) in named.items():
-    if key not in norms:
+    if isinstance(layer, sp.Conv | sp.Dense):
       kernel = getattr(layer, 'kernel', ())
       expected = (*kernel, before[-1], after[-1])
       assert found['params'][key]['kernel'].shape == expected

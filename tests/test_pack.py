@@ -253,7 +253,7 @@ KERNEL = 'v/params/dense1/kernel'
     ('v/params/x', 'f4', 'arrays of'),
     ('v/params/x', 7, 'a dictionary at params/x'),
     ('s/layers', [{'layer': 'X'}], 'a network'),
-    (f'{KERNEL}/', 'os.system', 'a node of Half, .*, Quantized, .* at'),
+    (f'{KERNEL}/', 'os.system', 'a node of Binarized, .*, Quantized, .* at'),
     (f'{KERNEL}/', [], 'a node of'),
     (f'{KERNEL}/', 'Masked', 'fields .* at params/dense1/kernel'),
     (f'{KERNEL}/bits', {}, 'a text or a number'),

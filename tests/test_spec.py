@@ -28,7 +28,7 @@ def after(shape: Shape, *layers: Layer) -> Shape:
   return sp.output_shape(network(*layers, shape=shape))
 
 
-ANYWHERE = ('act', 'norm', 'dropout', 'flatten', 'branch')
+ANYWHERE = ('act', 'prelu', 'norm', 'dropout', 'flatten', 'branch')
 
 
 @st.composite
@@ -62,6 +62,8 @@ def draw_layer(draw: st.DrawFn, shape: Shape, names: Iterator[int]) -> Layer:
       return sp.Dense(name=name, features=3, bias=draw(st.booleans()))
     case 'act':
       return sp.Act(fn=draw(st.sampled_from(sp.ACTIVATIONS)))
+    case 'prelu':
+      return sp.PReLU(name=name, shifts=draw(st.booleans()))
     case 'norm':
       return sp.Norm(name=name, momentum=draw(st.floats(0, 1)), epsilon=0.1)
     case 'dropout':

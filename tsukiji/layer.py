@@ -5,7 +5,10 @@ import typing
 from typing import TypeAlias
 
 Padding: TypeAlias = str  # 'VALID' or 'SAME'
-ACTIVATIONS = ('relu', 'leaky_relu', 'elu', 'gelu', 'silu', 'tanh', 'sigmoid')
+ACTIVATIONS = (
+  *('relu', 'leaky_relu', 'elu', 'gelu', 'silu'),
+  *('tanh', 'hard_tanh', 'sigmoid'),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,18 @@ class Act:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PReLU:
+  """Multiply what is negative by a learned slope, one a channel.
+
+  With `shifts` the corner is moved by a learned amount a channel, and so is
+  the result (RPReLU of ReActNet).
+  """
+
+  name: str
+  shifts: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Pool:
   """Reduce windows of `[height, width]`, VALID, by 'max' or 'mean'."""
 
@@ -94,6 +109,7 @@ Layer: TypeAlias = (
   | Dense
   | Norm
   | Act
+  | PReLU
   | Pool
   | GlobalMean
   | Flatten

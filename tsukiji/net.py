@@ -62,6 +62,31 @@ class Net(nn.Module):
     return x
 
 
+class PReLU(nn.Module):
+  r"""Return $\max(x - a, 0) + s \min(x - a, 0) + b$, each one a channel.
+
+  He+ 2015, arXiv 1502.01852, equation 1, whose slopes $s$ start at 0.25; with
+  the shifts $a$ and $b$, which start at 0, ReActNet's RPReLU (Liu+ 2020, arXiv
+  2003.03488, equation 4).
+
+  Attributes:
+    shifts: Whether there are $a$ and $b$.
+  """
+
+  shifts: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return the activations of `[batch, ..., channels]`."""
+    size = x.shape[-1:]
+    slope = self.param('slope', nn.initializers.constant(0.25), size)
+    if not self.shifts:
+      return jnp.where(x >= 0, x, slope * x)
+    x = x - self.param('before', nn.initializers.zeros, size)
+    after = self.param('after', nn.initializers.zeros, size)
+    return jnp.where(x >= 0, x, slope * x) + after
+
+
 def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
   """Apply one layer inside a compact module."""
   match layer:
@@ -95,6 +120,8 @@ def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
       )(x)
     case sp.Act():
       return getattr(nn, layer.fn)(x)
+    case sp.PReLU():
+      return PReLU(layer.shifts, name=layer.name)(x)
     case sp.Pool():
       pool = ops.max_pool if layer.kind == 'max' else ops.mean_pool
       return pool(x, layer.window, layer.strides)

@@ -16,7 +16,17 @@ from typing import Any, NamedTuple
 from tsukiji import spec as sp
 from tsukiji import train
 from tsukiji.errors import expect
-from tsukiji.spec import Act, Branch, Conv, Dense, Dropout, Flatten, Norm, Spec
+from tsukiji.spec import (
+  Act,
+  Branch,
+  Conv,
+  Dense,
+  Dropout,
+  Flatten,
+  Norm,
+  PReLU,
+  Spec,
+)
 
 
 class Unit(NamedTuple):
@@ -63,7 +73,9 @@ def units(spec: Spec) -> tuple[Unit, ...]:
   for start, layer in enumerate(spec.layers):
     if not isinstance(layer, Conv | Dense | Branch):
       continue
-    follow = Act if isinstance(layer, Branch) else Norm | Act | Dropout
+    follow = Act | PReLU
+    if not isinstance(layer, Branch):
+      follow |= Norm | Dropout
     stop = start + 1
     while stop < len(spec.layers) and isinstance(spec.layers[stop], follow):
       stop += 1

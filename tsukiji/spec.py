@@ -30,6 +30,7 @@ from tsukiji.layer import (
   Norm,
   Padding,
   Pool,
+  PReLU,
   Standardise,
 )
 
@@ -46,6 +47,7 @@ __all__ = [
   'KINDS',
   'Layer',
   'Norm',
+  'PReLU',
   'Padding',
   'Pool',
   'Shape',

@@ -23,6 +23,7 @@ from tsukiji.spec import (
   Standardise,
   output_shape,
 )
+from tsukiji.zoo_binary import binary_vgg, pool_norm
 
 
 def tsukijinet(
@@ -110,6 +111,14 @@ def tsukijinet2021(input_shape: Shape, classes: int, **sizes: Any) -> Spec:
   """Return Tsukijinet with batch normalisation after each convolution."""
   named: dict[str, Any] = {'name': 'tsukijinet2021', 'norm': True}
   return tsukijinet(input_shape, classes, **(named | sizes))
+
+
+@functools.wraps(tsukijinet, assigned=())
+def binary_tsukijinet(input_shape: Shape, classes: int, **sizes: Any) -> Spec:
+  """Return Tsukijinet in the order that signs need: `pool_norm`."""
+  named: dict[str, Any] = {'name': 'binary_tsukijinet'}
+  named |= {'activation': 'hard_tanh', 'dropout': 0.0}
+  return pool_norm(tsukijinet(input_shape, classes, **(named | sizes)))
 
 
 def lenet_300_100(
@@ -266,6 +275,8 @@ def _conv_norm(
 
 
 NETWORKS: dict[str, Callable[..., Spec]] = {
+  'binary_tsukijinet': binary_tsukijinet,
+  'binary_vgg': binary_vgg,
   'lenet5': lenet5,
   'lenet_300_100': lenet_300_100,
   'resnet': resnet,

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import tree
+from compress.binary import Binarized
+from compress.binary_inputs import Signed
 from compress.channels import Sliced
 from compress.codes import Inputs, Quantized, Shifted
 from compress.half import Half
@@ -31,11 +33,13 @@ from tsukiji.spec import Spec
 
 # What may stand in a file beside dictionaries, tuples and arrays.
 NODES: dict[str, type] = {
+  'Binarized': Binarized,
   'Half': Half,
   'Inputs': Inputs,
   'Masked': Masked,
   'Quantized': Quantized,
   'Shifted': Shifted,
+  'Signed': Signed,
   'Sliced': Sliced,
 }
 STATIC_LIMIT = 2**24  # size of an integer in a node

@@ -212,21 +212,25 @@ def _cost(step: Step, weights: dict[str, Any]) -> LayerCost:
 
 def _bits(weight: Any) -> tuple[int, int]:
   """Return the widths of a weight and of the input that meets it."""
-  grids = list(_grids(weight))
-  if not grids:
-    return FLOAT_BITS, FLOAT_BITS
+  nodes = list(_nodes(weight))
   # Of several factors, the widest decides what the multiplier must take.
-  inputs = getattr(grids[0], 'inputs', None)
-  return max(g.bits for g in grids), inputs.bits if inputs else FLOAT_BITS
+  widths = [node.bits for node in nodes if hasattr(node, 'bits')]
+  inputs = [width for width in map(_input_bits, nodes) if width]
+  return max(widths, default=FLOAT_BITS), (inputs or [FLOAT_BITS])[0]
 
 
-def _grids(x: Any) -> Iterator[Any]:
-  """Yield the nodes with a width at any depth, outermost first."""
+def _input_bits(node: Any) -> int:
+  """Return the width of the input that a node rounds; 0 if it does not."""
+  grid = getattr(node, 'inputs', None)
+  return grid.bits if grid else getattr(node, 'input_bits', 0)
+
+
+def _nodes(x: Any) -> Iterator[Any]:
+  """Yield the nodes of a weight at any depth, outermost first."""
   if isinstance(x, Compressed):
-    if hasattr(x, 'bits'):
-      yield x
+    yield x
     for field in x.inner:
-      yield from _grids(getattr(x, field))
+      yield from _nodes(getattr(x, field))
 
 
 def _stored(params: Params) -> list[Any]:

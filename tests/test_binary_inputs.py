@@ -1,0 +1,203 @@
+"""What a layer sees of its input, by the formulas of the papers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compress import binary, binary_inputs, forward, prune, quantize, tree
+from compress.binary_inputs import Signed, inputs
+from compress.method import Ctx, Probe, chain, only
+from tsukiji import spec as sp
+from tsukiji.measure import cost
+from tsukiji.net import Net
+
+RNG = np.random.default_rng(0)
+W = RNG.normal(size=(3, 3, 2, 5)).astype(np.float32)
+X = RNG.normal(size=(4, 6, 6, 2)).astype(np.float32)
+PARAMS = {
+  name: {'bias': jnp.ones(5), 'kernel': jnp.asarray(W)}
+  for name in ('one', 'three', 'two')
+}
+NOTHING: Any = None
+
+
+def ctx(*order: str) -> Ctx:
+  """Return a context whose probe knows the order of the layers."""
+  uses = {f'{name}/kernel': 1 for name in order}
+  probe = Probe(NOTHING, NOTHING, NOTHING, NOTHING, uses)
+  return Ctx(probe=probe)
+
+
+CTX = ctx('one', 'two', 'three')
+
+
+def node(**fields: Any) -> Signed:
+  """Return a node of its defaults, but for some fields."""
+  known = {'threshold': None, 'gradient': 'clipped', 'sized': False}
+  return Signed(jnp.asarray(W), **(known | fields))
+
+
+def test_inputs_are_met_as_signs() -> None:
+  np.testing.assert_array_equal(node().meet(X), np.where(X >= 0, 1, -1))
+  np.testing.assert_array_equal(node().decode(None), W)
+
+
+def test_thresholds_turn_the_signs() -> None:
+  turn = np.float32([0.5, -1.0])
+  met = node(threshold=jnp.asarray(turn)).meet(X)
+  np.testing.assert_array_equal(met, np.where(turn <= X, 1, -1))
+  wide = np.concatenate([X, X], -1)  # two groups share what they have
+  met = node(threshold=jnp.asarray(turn)).meet(wide)
+  np.testing.assert_array_equal(met, np.where(wide >= [*turn] * 2, 1, -1))
+
+
+def test_thresholds_learn_from_every_place_of_their_channel() -> None:
+  turn = np.float32([0.5, -1.0])
+  weight = RNG.normal(size=X.shape).astype(np.float32)
+
+  def loss(turn: Any, x: Any) -> Any:
+    met = node(threshold=turn, gradient='quadratic').meet(x)
+    return jnp.sum(weight * met)
+
+  by_turn, by_x = jax.grad(loss, argnums=(0, 1))(turn, X)
+  want = weight * np.maximum(2 - 2 * np.abs(X - turn), 0)
+  np.testing.assert_allclose(by_x, want, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(by_turn, -want.sum((0, 1, 2)), rtol=1e-4)
+  free, _ = tree.split({'w': node(threshold=jnp.asarray(turn))})
+  assert len(jax.tree.leaves(free)) == 2
+
+
+@pytest.mark.parametrize('shape', [(4, 6, 6, 2), (4, 9)])
+def test_signs_are_sized_by_example(shape: tuple[int, ...]) -> None:
+  x = RNG.normal(size=shape).astype(np.float32)
+  met = np.asarray(node(sized=True).meet(x))
+  for one, seen in zip(x, met, strict=True):
+    size = np.abs(one.astype(float)).mean()
+    np.testing.assert_allclose(seen, np.where(one >= 0, size, -size), rtol=1e-5)
+
+
+def test_the_size_leaves_the_sum_of_signs_as_one_factor() -> None:
+  # XNOR-Net, equation 11, with the whole image as the window of K.
+  spec = sp.Spec(
+    name='conv',
+    input_shape=X.shape[1:],
+    layers=(sp.Conv(name='c', features=5, kernel=(3, 3), bias=False),),
+  )
+  run = lambda x: Net(spec).apply({'params': {'c': {'kernel': W}}}, x)  # noqa: E731
+  found, _ = forward.apply(lambda: run(X), {'c': {'kernel': node(sized=True)}})
+  sums = np.asarray(run(np.where(X >= 0, 1, -1)))
+  size = np.abs(X).mean((1, 2, 3), keepdims=True)
+  np.testing.assert_allclose(found, sums * size, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('ends', 'signed'),
+  [(True, {'two/kernel', 'three/kernel'}), (False, {'two/kernel'})],
+)
+def test_the_image_is_not_signed(ends: bool, signed: set[str]) -> None:
+  params = inputs(ends=ends).init(PARAMS, CTX)
+  assert set(tree.find(Signed, params)) == signed
+  assert params['one']['kernel'] is PARAMS['one']['kernel']
+
+
+def test_only_does_not_change_which_layer_is_the_first() -> None:
+  some = only('(one|two)/kernel', inputs()).init(PARAMS, CTX)
+  assert set(tree.find(Signed, some)) == {'two/kernel'}
+  with pytest.raises(ValueError, match='inputs: .* beside one/kernel'):
+    only('one/kernel', inputs()).init(PARAMS, CTX)
+
+
+def test_a_network_without_a_middle_is_refused() -> None:
+  two = {name: PARAMS[name] for name in ('one', 'two')}
+  with pytest.raises(ValueError, match='beside one/kernel and two/kernel'):
+    inputs(ends=False).init(two, ctx('one', 'two'))
+
+
+def test_parts_of_a_node_are_signed_once() -> None:
+  params = chain(prune.weights(0.5), inputs()).init(PARAMS, CTX)
+  masked = params['two']['kernel']
+  assert isinstance(masked, prune.Masked)
+  np.testing.assert_array_equal(masked.meet(X), np.where(X >= 0, 1, -1))
+
+
+def test_a_grid_of_inputs_inside_sees_nothing() -> None:
+  found = chain(inputs(), only('two/kernel', quantize.grid(4))).init(
+    PARAMS, CTX
+  )
+  frozen = tree.freeze(found)['two']['kernel']
+  assert isinstance(frozen.w, quantize.Quantized)
+  grid = quantize.Inputs(jnp.float32(0), jnp.float32(1), 8)
+  around = frozen.replace(w=frozen.w.replace(inputs=grid))
+  np.testing.assert_array_equal(around.meet(X), np.where(X >= 0, 1, -1))
+
+
+@pytest.mark.parametrize('threshold', [None, np.float32([0.5, -1.0])])
+@pytest.mark.parametrize('frozen', [False, True])
+def test_the_algebra_reaches_the_weight(threshold: Any, frozen: bool) -> None:
+  one = node(threshold=threshold)
+  if frozen:
+    quantized = quantize.Quantizing(one.w, None, 8).freeze()
+    one = one.replace(w=quantized)
+  dense = np.asarray(tree.decode(one))
+  gain = np.float32([1, 2, -4, 0.5, 0])
+  np.testing.assert_array_equal(tree.decode(one.scaled(gain)), dense * gain)
+  zeroed = one.zeroed(W > 0)
+  np.testing.assert_array_equal(tree.decode(zeroed), np.where(W > 0, dense, 0))
+  keep = np.array([0, 2])
+  wide = one.spread(keep, 2, 4)
+  np.testing.assert_array_equal(tree.decode(wide)[:, :, keep], dense)
+  assert not np.any(np.asarray(tree.decode(wide))[:, :, [1, 3]])
+  if threshold is not None:
+    assert wide.threshold.tolist() == [0.5, 0.0, -1.0, 0.0]
+    kept = one.spread(np.arange(5), 3, 6).threshold
+    np.testing.assert_array_equal(kept, threshold)
+
+
+class Stiff(quantize.Quantized):
+  """Codes that can nothing."""
+
+  def scaled(self, gain: Any) -> Any:
+    del gain
+
+
+def test_what_the_weight_cannot_is_not_done() -> None:
+  codes = quantize.Quantizing(jnp.asarray(W), None, 8).freeze()
+  stiff = Stiff(codes.codes, codes.scale, None, 8)
+  assert node().replace(w=stiff).scaled(jnp.ones(5)) is None
+
+
+def test_widths_are_counted() -> None:
+  spec = sp.Spec(
+    name='two',
+    input_shape=(4,),
+    layers=(
+      sp.Dense(name='one', features=3),
+      sp.Dense(name='two', features=2),
+    ),
+  )
+  start = {
+    'one': {'bias': jnp.ones(3), 'kernel': jnp.ones((4, 3))},
+    'two': {'bias': jnp.ones(2), 'kernel': jnp.ones((3, 2))},
+  }
+  found = binary.bnn().init(start, ctx('one', 'two'))
+  costs = cost.layers(spec, tree.freeze(found))
+  widths = [(c.weight_bits, c.activation_bits, c.bops) for c in costs]
+  assert widths == [(1, 32, 12 * 32), (1, 1, 6)]
+
+
+def test_refusals() -> None:
+  with pytest.raises(ValueError, match='gradient of clipped, quadratic, got'):
+    inputs(gradient='sharp')
+  with pytest.raises(ValueError, match='binary.inputs: expected calibration'):
+    inputs().init(PARAMS, Ctx())
+  with pytest.raises(ValueError, match='at .*/kernel. Give each weight one'):
+    chain(inputs(), inputs()).init(PARAMS, CTX)
+  with pytest.raises(ValueError, match='Quantizing at .*/kernel. Put it first'):
+    chain(quantize.grid(4), inputs()).init(PARAMS, CTX)
+
+
+def test_the_ends_are_those_of_the_probe() -> None:
+  assert binary_inputs.outer('x', CTX) == ('one/kernel', 'three/kernel')
