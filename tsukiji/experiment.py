@@ -159,6 +159,7 @@ def plan_of(
     steps,
     chosen.label_smoothing,
     teacher,
+    chosen.loss,
   )
 
 
