@@ -92,7 +92,7 @@ def inputs(
 
   $x_b = \mathrm{sign}(x - a_c)$, with a gradient that stands in for that of
   the sign: every layer but the first, which sees the image as it is
-  (Courbariaux & Hubara+ 2016, arXiv 1602.02830, section 1.2). A network whose
+  (Courbariaux & Hubara+ 2016, arXiv 1602.02830). A network whose
   activations are never negative gives ones: put the norm right before the
   layer, or 'hard_tanh' between them.
 
@@ -100,7 +100,7 @@ def inputs(
     gradient: 'clipped', $g \, 1(|x| \leq 1)$, or 'quadratic', that of Bi-Real
       Net, which is larger near 0.
     threshold: Whether to learn $a_c$, one an input channel, from 0 (RSign of
-      ReActNet, Liu+ 2020, arXiv 2003.03488, equation 3).
+      ReActNet, Liu+ 2020, arXiv 2003.03488).
     scaled: Whether to multiply the signs by the mean of $|x|$ over the
       example. That is the K of XNOR-Net (Rastegari+ 2016, arXiv 1603.05279,
       equation 11) for a dense layer; for a convolution it is K with the whole

@@ -50,7 +50,7 @@ def loss_aware(
   $d$ stands for the diagonal of the Hessian: weights that the loss does not
   feel have no say in the scale. As in Adam, $d = \sqrt{v} + \epsilon$, $v$ the
   running mean of the squared gradient of $w_b$ (Hou+ 2017, arXiv 1611.01600,
-  proposition 3.1 and section 3.2). The gradient is passed on to $w$ whole, and
+  proposition 3.1). The gradient is passed on to $w$ whole, and
   $w$ is clipped to [-1, 1] after each step.
 
   Args:

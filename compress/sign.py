@@ -43,7 +43,7 @@ def quadratic(x: Array) -> Array:
   r"""Return the sign with the gradient $g \max(2 - 2|x|, 0)$.
 
   That of a piecewise quadratic which is nearer to the sign than the clip is
-  (ApproxSign of Bi-Real Net, Liu+ 2018, arXiv 1808.00278, equation 7).
+  (ApproxSign of Bi-Real Net, Liu+ 2018, arXiv 1808.00278).
 
   >>> float(jax.grad(quadratic)(0.25))
   1.5

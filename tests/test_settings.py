@@ -97,6 +97,7 @@ def test_what_uses_every_field_is_valid() -> None:
     ('train.patience', -1, 'config.train.patience: expected at least 0'),
     ('finetune.patience', 2, 'config.finetune.patience: expected 0, got 2'),
     ('train.optimiser', 'adam', "optimiser: .* Nearest: 'adamw'"),
+    ('train.loss', 'hinge', "train.loss: .* Nearest: 'squared_hinge'"),
     ('finetune.schedule', 'cosin', "schedule: .* Nearest: 'cosine'"),
     ('train.augment', ('flop',), "config.train.augment: .* Nearest: 'flip'"),
   ],

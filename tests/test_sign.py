@@ -33,7 +33,7 @@ def test_a_diverged_number_stays_one(name: str) -> None:
 
 
 def test_the_quadratic_slope_is_that_of_its_polynomial() -> None:
-  # Bi-Real Net, equation 7: 2x + x^2 below 0 and 2x - x^2 above.
+  # Bi-Real Net: 2x + x^2 below 0 and 2x - x^2 above.
   x = np.linspace(-0.95, 0.95, 20)
   step = 1e-4
 

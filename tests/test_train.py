@@ -14,14 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from compress import prune, quantize, recipe, tree
 from compress.method import Ctx
 from tests.test_net import variables
-from tests.test_spec import PATIENT
 from tsukiji import evaluation, optimise, train
 from tsukiji import settings as st_
 from tsukiji import spec as sp
@@ -83,28 +80,6 @@ def begin(
 def arrays(state: Any) -> dict[str, np.ndarray]:
   flat, _ = jax.tree_util.tree_flatten_with_path(state)
   return {jax.tree_util.keystr(k): np.asarray(x) for k, x in flat}
-
-
-LOGITS = st.lists(
-  st.lists(st.floats(-30, 30, width=32), min_size=4, max_size=4),
-  min_size=3,
-  max_size=3,
-)
-
-
-@settings(PATIENT, max_examples=30)
-@given(LOGITS, st.lists(st.integers(0, 3), min_size=3, max_size=3))
-@pytest.mark.parametrize('smoothing', [0.0, 0.1, 0.9])
-def test_cross_entropy(
-  smoothing: float, logits: list[list[float]], labels: list[int]
-) -> None:
-  z = np.array(logits)
-  log_p = z - z.max(1, keepdims=True)
-  log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
-  wanted = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
-  expected = -(wanted * log_p).sum(1).mean()
-  got = train.cross_entropy(jnp.float32(logits), jnp.int32(labels), smoothing)
-  assert float(got) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 WEIGHTS = {

@@ -208,6 +208,7 @@ def plan_of(
     steps,
     chosen.label_smoothing,
     teacher,
+    chosen.loss,
   )
 
 

@@ -67,7 +67,7 @@ class PReLU(nn.Module):
 
   He+ 2015, arXiv 1502.01852, equation 1, whose slopes $s$ start at 0.25; with
   the shifts $a$ and $b$, which start at 0, ReActNet's RPReLU (Liu+ 2020, arXiv
-  2003.03488, equation 4).
+  2003.03488).
 
   Attributes:
     shifts: Whether there are $a$ and $b$.

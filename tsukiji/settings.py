@@ -9,7 +9,7 @@ import ml_collections
 from ml_collections import ConfigDict
 
 from compress import recipe
-from tsukiji import batches, zoo
+from tsukiji import batches, losses, zoo
 from tsukiji.errors import expect
 
 TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
@@ -32,6 +32,7 @@ def training(**changes: Any) -> ConfigDict:
       'momentum': 0.9,  # the first of Adam's, or Nesterov's
       'weight_decay': 1e-2,  # of weights; never of biases, norms or scales
       'clip': 0.0,  # largest norm of the gradient; 0 for any
+      'loss': 'cross_entropy',  # or 'squared_hinge'
       'label_smoothing': 0.0,  # share of the label given to all classes
       'augment': (),  # any of 'flip', 'shift'
       'patience': 0,  # epochs without a better validation; 0 trains to the end
@@ -253,6 +254,7 @@ def _check_training(where: str, settings: ConfigDict) -> None:
     expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
   _expect_name(f'{where}.optimiser', settings.optimiser, ('adamw', 'sgd'))
   _expect_name(f'{where}.schedule', settings.schedule, ('constant', 'cosine'))
+  _expect_name(f'{where}.loss', settings.loss, losses.LOSSES)
   for kind in settings.augment:
     _expect_name(f'{where}.augment', kind, batches.AUGMENTATIONS)
 

@@ -23,6 +23,7 @@ from compress.method import Batch, Ctx, Method, Probe, chain
 from compress.tree import Array, Params, Stats
 from tsukiji import batches, ops, optimise
 from tsukiji.data import Split
+from tsukiji.losses import LOSSES
 from tsukiji.net import Net
 from tsukiji.spec import Spec
 
@@ -63,6 +64,7 @@ class Plan(NamedTuple):
     label_smoothing: Share of the label's probability given to all classes.
     teacher: Images to logits, for methods that distil; it costs nothing where
       none does, since the compiler drops what is not used.
+    loss: One of `losses.LOSSES`.
   """
 
   spec: Spec
@@ -71,6 +73,7 @@ class Plan(NamedTuple):
   steps: int
   label_smoothing: float = 0.0
   teacher: Callable[[Array], Array] | None = None
+  loss: str = 'cross_entropy'
 
 
 def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
     )
     batch = Batch(x, y, logits, plan.teacher and plan.teacher(x))
     seen = ctx._replace(stats=stats, batch=batch)
-    loss = cross_entropy(logits, y, plan.label_smoothing)
+    loss = LOSSES[plan.loss](logits, y, plan.label_smoothing)
     loss += plan.method.loss(params, seen)
     return loss, (logits, batch_stats, stats)
 
@@ -198,16 +201,6 @@ def _apply_train(
   return logits, mutated.get('batch_stats', batch_stats), stats
 
 
-def cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
-  """Return the mean cross entropy of `[batch, classes]`, labels smoothed."""
-  if not smoothing:
-    return jnp.mean(
-      optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    )
-  hot = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-  return jnp.mean(optax.softmax_cross_entropy(logits, hot))
-
-
 def replicated() -> NamedSharding:
   """Return the sharding that gives every device the whole array."""
   return NamedSharding(batches.over_devices().mesh, PartitionSpec())
@@ -239,4 +232,5 @@ def run_steps(
 def plain(spec: Spec, settings: ml_collections.ConfigDict, steps: int) -> Plan:
   """Return the plan of plain training."""
   tx = optimise.optimiser(settings, steps)
-  return Plan(spec, chain(), tx, steps, settings.label_smoothing)
+  smoothing, loss = settings.label_smoothing, settings.loss
+  return Plan(spec, chain(), tx, steps, smoothing, loss=loss)

@@ -69,8 +69,8 @@ def binary_vgg(
 
   With shortcuts it is of the modern form: an identity around every convolution
   but the first carries what its signs lose (Bi-Real Net, Liu+ 2018, arXiv
-  1808.00278, figure 3), repeated where a stage is wider (ReActNet, Liu+ 2020,
-  arXiv 2003.03488, figure 5), and activations have learned shifts. Without,
+  1808.00278), repeated where a stage is wider (ReActNet, Liu+ 2020,
+  arXiv 2003.03488), and activations have learned shifts. Without,
   and with 'hard_tanh', it is in the order of `pool_norm`.
 
   Args:
