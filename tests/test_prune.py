@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from compress import mask, prune, quantize, schedule, tree
 from compress.method import Ctx, chain
+from compress.noise import draw
 from compress.prune import Masked
 
 DRAWN = np.random.default_rng(0)
@@ -134,8 +135,8 @@ def gradual(scope: str, steps: int) -> list[dict[str, np.ndarray]]:
   @jax.jit
   def step(params: Any, at: jax.Array, key: jax.Array) -> Any:
     drawn = tree.map_arrays(
-      lambda path, w: jax.random.normal(
-        jax.random.fold_in(key, len(path)), w.shape
+      lambda path, w: draw(
+        jax.random.normal, jax.random.fold_in(key, len(path)), w.shape
       ),
       params,
     )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from compress import quantize, recipe, regrow, schedule, tree
 from compress.mask import Masked
 from compress.method import Ctx, Method, chain
+from compress.noise import draw
 
 DRAWN = np.random.default_rng(0)
 PARAMS = {
@@ -35,14 +36,14 @@ def masks(params: Any) -> dict[str, np.ndarray]:
 def drawn(seed: int) -> Any:
   """Return gradients of the network, drawn at random."""
   key = jax.random.key(seed)
-  return jax.tree.map(lambda w: jax.random.normal(key, w.shape), PARAMS)
+  return jax.tree.map(lambda w: draw(jax.random.normal, key, w.shape), PARAMS)
 
 
 def shifted(params: Any, seed: int) -> Any:
   """Return the tree with its weights moved at random."""
   key = jax.random.key(seed)
   return tree.map_arrays(
-    lambda path, w: w + 0.5 * jax.random.normal(key, w.shape), params
+    lambda path, w: w + 0.5 * draw(jax.random.normal, key, w.shape), params
   )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from compress import quantize, rewind, tree
 from compress.mask import Masked
 from compress.method import Ctx, chain
+from compress.noise import draw
 from compress.quantize import Quantizing
 
 W = jnp.float32(np.random.default_rng(0).normal(size=(8, 5)))
@@ -25,7 +26,7 @@ def run(compress: Any, steps: int = STEPS) -> list[Any]:
   def step(params: Any, at: jax.Array) -> Any:
     key = jax.random.fold_in(jax.random.key(1), at)
     moved = tree.map_arrays(
-      lambda path, w: w + jax.random.normal(key, w.shape), params
+      lambda path, w: w + draw(jax.random.normal, key, w.shape), params
     )
     done = compress.update(moved, Ctx(at, steps))
     return done, moved
