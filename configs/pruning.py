@@ -188,7 +188,7 @@ def _methods() -> dict[str, ConfigDict]:
     'taylor': 'macs=0.3, score="taylor"',
     'median': 'macs=0.3, score="median"',
     'size': f'size=0.3, {INFLUENCE}',
-    'time': f'ms=0.15, {INFLUENCE}',
+    'time': f'ms=0.05, {INFLUENCE}',
   }
   for name, text in scores.items():
     found[f'filters30_2_{name}'] = _recipe(
