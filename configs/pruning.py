@@ -104,10 +104,10 @@ def _filters() -> dict[str, ConfigDict]:
       found[f'filters{part}{suffix}'] = _recipe(
         text, 'channels', epochs, **SPARSE
       )
-    found[f'random_filters{part}'] = _recipe(
+    found[f'random_filters{part}_2'] = _recipe(
       f'{chance} >> {TEACH}',
       'channels',
-      12,
+      2,
       role='control_random',
       **ONE,
       **SPARSE,
@@ -180,7 +180,7 @@ def _methods() -> dict[str, ConfigDict]:
     ('rigl90', 'prune.rigl(0.9)'),
     ('ticket90', 'prune.ticket(0.9, scope="global")'),
   ):
-    found[name] = _recipe(text, 'prune', 8, start='fresh', **ONE)
+    found[name] = _recipe(text, 'prune', 4, start='fresh', **ONE)
   scores = {
     'l1': 'macs=0.3, score="l1"',
     'l2': 'macs=0.3',
@@ -188,7 +188,7 @@ def _methods() -> dict[str, ConfigDict]:
     'taylor': 'macs=0.3, score="taylor"',
     'median': 'macs=0.3, score="median"',
     'size': f'size=0.3, {INFLUENCE}',
-    'time': f'ms=0.15, {INFLUENCE}',
+    'time': f'ms=0.05, {INFLUENCE}',
   }
   for name, text in scores.items():
     found[f'filters30_2_{name}'] = _recipe(
@@ -213,7 +213,7 @@ def _layers() -> dict[str, ConfigDict]:
   fresh = {'role': 'control_scratch', 'start': 'fresh'}
   return {
     'fewer1': _recipe(TEACH, 'layers', 8, fewer=1, **ONE),
-    'fresh_fewer1': _recipe('', 'layers', 16, fewer=1, **fresh, **ONE),
+    'fresh_fewer1': _recipe('', 'layers', 8, fewer=1, **fresh, **ONE),
   }
 
 
@@ -232,7 +232,9 @@ def _kept() -> dict[str, ConfigDict]:
   found = {}
   for kept in KEPT:
     text = f'prune.auto({1 - kept / 100:g}, damage="signal", {RISE})'
-    found[f'kept{kept}'] = _recipe(f'{text} >> {TEACH}', 'prune', 4, **SPARSE)
+    found[f'kept{kept}'] = _recipe(
+      f'{text} >> {TEACH}', 'prune', 4, **ONE, **SPARSE
+    )
   return found
 
 
@@ -291,7 +293,7 @@ def _figures() -> dict[str, ConfigDict]:
         '12 epochs': rf'{big}filters\d+',
         '12 epochs a stage': rf'{big}filters\d+_staged',
         '2 epochs': rf'{big}filters\d+_2',
-        'random filters, 12 epochs': rf'{big}random_filters\d+',
+        'random filters, 2 epochs': rf'{big}random_filters\d+_2',
         'the same widths from scratch': rf'{big}fresh_filters\d+',
       },
     ),
