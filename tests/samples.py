@@ -69,7 +69,7 @@ ELSEWHERE = {'prune.neurons'}  # it shrinks no layer before a norm: test_neurons
 # At most one method of each kind on one weight.
 CLAIMS = (
   [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
-  [name for name in SAMPLES if name.startswith('quantize')],
+  [name for name in SAMPLES if name.startswith(('binary.w', 'quantize'))],
 )
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
@@ -79,7 +79,6 @@ ALONE = (
   'binary.loss_aware',  # its nodes are those of binary.weights
   *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
 )
-ONE_GRID = ('binary.weights', 'quantize.int8')  # the grid does not ask
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
 # Quantizers differ in the grid alone: all but two meet a mask and no more.
 GRIDS = [
@@ -95,7 +94,6 @@ PAIRS = [
     (one, other)
     for one, other in itertools.product(SAMPLES, repeat=2)
     if not {one, other} & {*ALONE, *GRIDS}
-    and (one, other) != ONE_GRID
     and (
       {one, other} <= {*FAMILIES}
       or other == 'quantize.int8'
