@@ -169,7 +169,7 @@ def test_it_may_be_traced() -> None:
     ('size=1.5', r'size in \(0, 1\], got 1.5'),
     (
       '0.5, damage="taste"',
-      "a damage of energy, fisher, loss, signal, got 'taste'",
+      "a damage of energy, fisher, loss, signal, trace, got 'taste'",
     ),
     ('0.5, score="taste"', "a score of .*, got 'taste'"),
     ('0.5, candidates=1', 'at least 2 candidates, got 1'),
