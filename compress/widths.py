@@ -102,7 +102,10 @@ def ladder(group: Group, multiple: int, probe: Probe, params: Params) -> Ladder:
     for part in group.of('makes')
     if part.path in dense
   )
-  return Ladder(max(n, *before), list(dict.fromkeys([n, *whole])))
+  # What other groups share is as wide as all of them.
+  return Ladder(
+    max(n, min(before, default=n)), list(dict.fromkeys([n, *whole]))
+  )
 
 
 def numbers(

@@ -3,14 +3,14 @@
 import pathlib
 from typing import Any
 
-from tests.runs import NETWORKS, start
+from tests.runs import NETWORKS, TINY, start
 from tsukiji.deploy.lower import lower
 from tsukiji.measure import clock
 from tsukiji.spec import Spec
 
 
 def test_a_network_takes_time() -> None:
-  spec, variables = lower(NETWORKS['tiny'], start(NETWORKS['tiny']))
+  spec, variables = lower(TINY, start(TINY))
   assert 0 < clock.milliseconds(spec, variables) < 1e3
 
 
