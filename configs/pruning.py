@@ -114,12 +114,11 @@ def _filters() -> dict[str, ConfigDict]:
     )
     # The same small network from new weights.
     found[f'fresh_filters{part}'] = _recipe(
-      chance, 'channels', 16, role='control_scratch', start='fresh', **ONE
+      chance, 'channels', 12, role='control_scratch', start='fresh', **ONE
     )
-  for part, start in zip(PARTS[1:], PARTS, strict=False):
-    staged = found[f'filters{part}'].copy_and_resolve_references()
-    staged.update(start=f'filters{start}', **ONE)
-    found[f'filters{part}_staged'] = staged
+  staged = found['filters10'].copy_and_resolve_references()
+  staged.update(start='filters30', **ONE)
+  found['filters10_staged'] = staged
   return found
 
 
@@ -175,12 +174,6 @@ def _methods() -> dict[str, ConfigDict]:
     ('size', 'prune.weights(0.7, scope="global")'),
   ):
     found[f'{name}70_0'] = _recipe(text, 'prune', 0, mode='one_shot', **ONE)
-  # From fresh weights.
-  for name, text in (
-    ('rigl90', 'prune.rigl(0.9)'),
-    ('ticket90', 'prune.ticket(0.9, scope="global")'),
-  ):
-    found[name] = _recipe(text, 'prune', 4, start='fresh', **ONE)
   scores = {
     'l1': 'macs=0.3, score="l1"',
     'l2': 'macs=0.3',
@@ -210,11 +203,7 @@ def _methods() -> dict[str, ConfigDict]:
 
 def _layers() -> dict[str, ConfigDict]:
   """Return Tsukijinet2021 without the layer that adds least."""
-  fresh = {'role': 'control_scratch', 'start': 'fresh'}
-  return {
-    'fewer1': _recipe(TEACH, 'layers', 8, fewer=1, **ONE),
-    'fresh_fewer1': _recipe('', 'layers', 8, fewer=1, **fresh, **ONE),
-  }
+  return {'fewer1': _recipe(TEACH, 'layers', 8, fewer=1, **ONE)}
 
 
 def _blocks() -> dict[str, ConfigDict]:
@@ -315,7 +304,6 @@ def _figures() -> dict[str, ConfigDict]:
       'units',
       {
         'Tsukijinet2021': f'{big}fewer1',
-        'Tsukijinet2021, from scratch': f'{big}fresh_fewer1',
         'ResNet': r'resnet/blocks_fewer\d',
         'ResNet, from scratch': r'resnet/blocks_fresh_fewer\d',
       },
