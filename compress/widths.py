@@ -166,14 +166,46 @@ def descend(
       raise _unmet(budget, ladders)
     _, _, chosen, loss = min(tries, key=lambda t: t[:2])
     cost = budget.cost(chosen)
-  return _filled(budget, ladders, chosen)
+  return _exchanged(budget, ladders, remove, probe, chosen)
+
+
+def _exchanged(
+  budget: Budget,
+  ladders: dict[str, Ladder],
+  remove: Remove,
+  probe: Probe,
+  chosen: Widths,
+) -> Widths:
+  """Narrow one group for what it gives to others, while the loss falls.
+
+  Steps are large beside the budget of a small network, so that going down by
+  the steepest one may end far under the budget or on the wrong side of it.
+  """
+  found = _filled(budget, ladders, chosen)
+  loss = float(probe.loss(remove(found)))
+  while True:
+    tries = []
+    for name, x in ladders.items():
+      left = [n for n in x.steps if n < found[name]]
+      if left:
+        others = {**found, name: left[0]}
+        others = _filled(budget, ladders, others, kept=name)
+        widths = _filled(budget, ladders, others)
+        if any(widths[k] > found[k] for k in widths):
+          tries.append((float(probe.loss(remove(widths))), name, widths))
+    best, _, widths = min(tries, key=lambda t: t[:2], default=(loss, '', found))
+    if best >= loss:
+      return found
+    found, loss = widths, best
 
 
 def _filled(
-  budget: Budget, ladders: dict[str, Ladder], chosen: Widths
+  budget: Budget, ladders: dict[str, Ladder], chosen: Widths, kept: str = ''
 ) -> Widths:
-  """Give back what the last step took too much, the last layers first."""
+  """Give groups what there is room for, the last layers first."""
   for name, x in reversed(ladders.items()):
+    if name == kept:
+      continue
     wider = ({**chosen, name: n} for n in x.steps)
     chosen = next(
       w for w in wider if w == chosen or budget.cost(w) <= budget.limit

@@ -155,10 +155,6 @@ def _regularised() -> dict[str, ConfigDict]:
 def _methods() -> dict[str, ConfigDict]:
   """Return the other methods: one seed, 2 epochs where they train."""
   weights = {
-    'taylor': f'prune.weights(0.9, score="taylor", {RISE})',
-    'fisher': 'prune.weights(0.9, score="fisher")',
-    'threshold': f'prune.threshold(1.5, {RISE})',
-    'movement': 'prune.movement(0.9)',
     'l0': 'prune.l0(0.3, sparsity=0.9)',
     'variational': 'prune.variational(1.0, sparsity=0.9)',
     'blocks': f'prune.blocks(0.9, (4, 4), scope="global", {RISE})',
