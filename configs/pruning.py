@@ -329,6 +329,6 @@ def _tiny(config: ConfigDict) -> ConfigDict:
   config.figures = {}
   for item in config.recipes.values():
     item.epochs = 1
-    item.method = item.method.replace('macs=0.5', 'macs=0.5, multiple=1')
+    item.method = item.method.replace('multiple=16', 'multiple=1')
   config.measure.repeats = 5
   return config
