@@ -87,7 +87,7 @@ def _weights() -> dict[str, ConfigDict]:
       how = dict(SPARSE, lr=8e-3 if (amount, epochs) == (98, 2) else 4e-3)
       found[f'weights{amount}{suffix}'] = _recipe(text, 'prune', epochs, **how)
       found[f'random{amount}{suffix}'] = _recipe(
-        chance, 'prune', epochs, role='control_random', **ONE, **how
+        chance, 'prune', epochs, role='control_random', **how
       )
   return found
 
@@ -104,17 +104,16 @@ def _filters() -> dict[str, ConfigDict]:
       found[f'filters{part}{suffix}'] = _recipe(
         text, 'channels', epochs, **SPARSE
       )
-    found[f'random_filters{part}_2'] = _recipe(
-      f'{chance} >> {TEACH}',
-      'channels',
-      2,
-      role='control_random',
-      **ONE,
-      **SPARSE,
-    )
+      found[f'random_filters{part}{suffix}'] = _recipe(
+        f'{chance} >> {TEACH}',
+        'channels',
+        epochs,
+        role='control_random',
+        **SPARSE,
+      )
     # The same small network from new weights.
     found[f'fresh_filters{part}'] = _recipe(
-      chance, 'channels', 12, role='control_scratch', start='fresh', **ONE
+      chance, 'channels', 12, role='control_scratch', start='fresh'
     )
   staged = found['filters10'].copy_and_resolve_references()
   staged.update(start='filters30', **ONE)
@@ -146,7 +145,7 @@ def _regularised() -> dict[str, ConfigDict]:
     'l2': 'regularise.l2(1e-3) >> ' + cut.format('0.5, 0.51'),
   }
   return {
-    f'{name}_{epochs}': _recipe(text, 'prune', epochs, **ONE)
+    f'{name}_{epochs}': _recipe(text, 'prune', epochs)
     for name, text in texts.items()
     for epochs in (1, 2, 4)
   }
@@ -159,11 +158,21 @@ def _methods() -> dict[str, ConfigDict]:
     'variational': 'prune.variational(1.0, sparsity=0.9)',
     'blocks': f'prune.blocks(0.9, (4, 4), scope="global", {RISE})',
     'two_of_four': f'only("conv2.*|dense.*", prune.pattern(2, 4, {RISE}))',
+    'taylor': f'prune.weights(0.9, score="taylor", {RISE})',
+    'fisher': 'prune.weights(0.9, score="fisher")',
+    'threshold': f'prune.threshold(1.5, {RISE})',
+    'movement': 'prune.movement(0.9)',
   }
   found = {
     name: _recipe(f'{text} >> {TEACH}', 'prune', 2, **ONE, **SPARSE)
     for name, text in weights.items()
   }
+  # From new weights, as long as the dense network trains.
+  for name, text in (
+    ('rigl90', 'prune.rigl(0.9)'),
+    ('ticket90', 'prune.ticket(0.9, scope="global")'),
+  ):
+    found[name] = _recipe(text, 'prune', 16, start='fresh', **ONE)
   # Without training: by curvature, and by size as the control.
   for name, text in (
     ('obs', 'prune.obs(0.7, scope="global")'),
@@ -199,7 +208,11 @@ def _methods() -> dict[str, ConfigDict]:
 
 def _layers() -> dict[str, ConfigDict]:
   """Return Tsukijinet2021 without the layer that adds least."""
-  return {'fewer1': _recipe(TEACH, 'layers', 8, fewer=1, **ONE)}
+  fresh = {'role': 'control_scratch', 'start': 'fresh'}
+  return {
+    'fewer1': _recipe(TEACH, 'layers', 8, fewer=1, **ONE),
+    'fresh_fewer1': _recipe('', 'layers', 16, fewer=1, **fresh, **ONE),
+  }
 
 
 def _blocks() -> dict[str, ConfigDict]:
@@ -217,9 +230,7 @@ def _kept() -> dict[str, ConfigDict]:
   found = {}
   for kept in KEPT:
     text = f'prune.auto({1 - kept / 100:g}, damage="signal", {RISE})'
-    found[f'kept{kept}'] = _recipe(
-      f'{text} >> {TEACH}', 'prune', 4, **ONE, **SPARSE
-    )
+    found[f'kept{kept}'] = _recipe(f'{text} >> {TEACH}', 'prune', 4, **SPARSE)
   return found
 
 
@@ -278,6 +289,7 @@ def _figures() -> dict[str, ConfigDict]:
         '12 epochs': rf'{big}filters\d+',
         '12 epochs a stage': rf'{big}filters\d+_staged',
         '2 epochs': rf'{big}filters\d+_2',
+        'random filters, 12 epochs': rf'{big}random_filters\d+',
         'random filters, 2 epochs': rf'{big}random_filters\d+_2',
         'the same widths from scratch': rf'{big}fresh_filters\d+',
       },
@@ -300,6 +312,7 @@ def _figures() -> dict[str, ConfigDict]:
       'units',
       {
         'Tsukijinet2021': f'{big}fewer1',
+        'Tsukijinet2021, from scratch': f'{big}fresh_fewer1',
         'ResNet': r'resnet/blocks_fewer\d',
         'ResNet, from scratch': r'resnet/blocks_fresh_fewer\d',
       },

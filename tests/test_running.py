@@ -20,9 +20,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
     narrow='prune.filters(macs=0.4, multiple=1) >> quantize.int8()',
     rigl='prune.rigl(0.5)',
     shallow='distill.logits(2.0)',
+    anew='',
   )
-  config.recipes.rigl.start = 'fresh'
-  config.recipes.shallow.fewer = 1
+  config.recipes.rigl.start = config.recipes.anew.start = 'fresh'
+  config.recipes.shallow.fewer = config.recipes.anew.fewer = 1
   experiment = ex.prepare(config, folder)
   workdir.claim(folder, config)
   running.run_network(experiment, 'net', 0, fit.ignore)
@@ -57,6 +58,13 @@ def test_a_layer_less_is_a_layer_less(done: ex.Experiment) -> None:
   assert after < before
   assert len(before - after) == 1
   assert 'dense2' in after
+
+
+def test_a_network_drawn_anew_lacks_what_the_trained_one_can_spare(
+  done: ex.Experiment,
+) -> None:
+  assert features(done, 'anew') == features(done, 'shallow')
+  assert cell(done, 'anew')['readings'] == cell(done, 'shallow')['readings']
 
 
 def test_fresh_weights_owe_the_dense_network_nothing(

@@ -129,32 +129,35 @@ def _begun(
 ) -> Begun:
   """Return what a recipe starts from: the dense network or what it asks for."""
   spec, variables = experiment.specs[network], dense
-  if item.start == 'fresh':
-    variables = train.init_variables(spec, seed)
-  elif item.start != ex.DENSE:
+  if item.start not in settings.STARTS:
     done = _fit(experiment, network, seed, item.start, dense, ignore)
     spec, variables = done.spec, done.variables
   if item.dropout >= 0:
     spec = sp.with_dropout(spec, item.dropout)
-  return _shallowed(experiment.data, item, Begun(spec, variables), seed)
+  # Trained weights tell what adds least, even to a network drawn anew.
+  names, found = _going(experiment.data, item, spec, variables)
+  if item.start == 'fresh':
+    variables = train.init_variables(spec, seed)
+  if names:
+    spec, variables, *_ = shallow.shallow(spec, variables, names, seed)
+  return Begun(spec, variables, found)
 
 
-def _shallowed(data: Data, item: ConfigDict, begun: Begun, seed: int) -> Begun:
-  """Take out the units that a recipe names, and those that add least."""
-  spec, variables, found = begun
+def _going(
+  data: Data, item: ConfigDict, spec: Spec, variables: Variables
+) -> tuple[tuple[str, ...], tuple[Reading, ...]]:
+  """Return the units that a recipe names, and those that add least."""
   names = tuple(item.without)
-  if item.fewer:
-    found = readings.readings(spec, variables, data.train, data.validation)
-    names += shallow.choose(
-      spec,
-      readings.gains(found),
-      count=item.fewer,
-      reshape=not shallow.removable(spec),
-    )
-  if not names:
-    return begun
-  left = shallow.shallow(spec, variables, names, seed)
-  return Begun(left.spec, left.variables, found)
+  if not item.fewer:
+    return names, ()
+  found = readings.readings(spec, variables, data.train, data.validation)
+  names += shallow.choose(
+    spec,
+    readings.gains(found),
+    count=item.fewer,
+    reshape=not shallow.removable(spec),
+  )
+  return names, found
 
 
 def _shrunk(plan: Plan, start: State, split: Split) -> tuple[Plan, State]:
