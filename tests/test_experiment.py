@@ -187,6 +187,8 @@ def test_controls_are_compared_with_their_reference(
   rows = {row['network']: row for row in tasks.gather(experiment)}
   assert rows['net']['compression_rate'] == 1
   assert rows['other']['role'] == 'control_scratch'
+  assert rows['other']['reference'] == 'net'
+  assert len(rows['net']['val_course']) == config.train.epochs
   assert rows['other']['compression_rate'] == pytest.approx(
     rows['net']['bytes'] / rows['other']['bytes']
   )

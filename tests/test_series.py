@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tsukiji import settings
+from tsukiji import report, settings
 from tsukiji.report import figures, plotting, readings, series
 
 
@@ -69,6 +70,29 @@ def test_a_line_a_label_and_a_level_a_network() -> None:
   names = [text.get_text() for text in figure.legends[0].get_texts()]
   assert names == ['pruned', 'big, dense']
   assert list(axes.lines[0].get_ydata()) == [70, 80]
+
+
+def test_a_level_is_not_drawn_of_what_is_a_point() -> None:
+  wanted = {'all': 'big/.*'}
+  figure = series.draw(ROWS, wanted, series.AXES['kept'], '', plotting.DARK)
+  assert [t.get_text() for t in figure.legends[0].get_texts()] == ['all']
+
+
+def test_the_course_of_a_run_is_its_validation_accuracy_by_epoch() -> None:
+  axis = series.AXES['course']
+  seeds = [
+    row('late', role='compressed', val_course=course, accuracy=0.5)
+    for course in ([0.25, 0.5], [0.75, 0.5])
+  ]
+  means = report.summarise([*seeds, row('ptq', role='compressed')])
+  found = series.series(means, {'a': 'big/late', 'b': 'big/ptq'}, axis)
+  assert list(found) == ['a']
+  spread = 100 * np.std([0.25, 0.75], ddof=1)
+  assert found['a'] == [(1, 50.0, pytest.approx(spread)), (2, 50.0, 0.0)]
+  figure = series.draw(means, {'a': 'big/late'}, axis, '', plotting.LIGHT)
+  [axes] = figure.axes
+  assert axes.get_ylabel() == 'validation accuracy, %'
+  assert axes.get_xscale() == 'linear'
 
 
 def test_figures_of_lines_have_words() -> None:

@@ -128,11 +128,13 @@ def test_difference_is_to_the_reference_of_the_same_network() -> None:
     {'recipe': 'd', 'network': 'a', 'accuracy': 0.75, 'role': 'reference'},
     {'recipe': 'd', 'network': 'b', 'accuracy': 1.0, 'role': 'reference'},
     {'recipe': 'x', 'network': 'c', 'accuracy': 0.5},
+    {'recipe': 'x', 'network': 'n', 'accuracy': 0.5, 'reference': 'b'},
   ]
   found = {
     row['network']: row for row, _ in lines(rows) if row['recipe'] == 'x'
   }
   assert found['a']['difference'] == -0.25
+  assert found['n']['difference'] == -0.5  # to the one it names
   assert 'difference' not in found['c']  # two references, neither its own
   [(_, _), (other, seeds)] = lines([rows[1], rows[3]])
   assert other['difference'] == seeds[0]['difference'] == -0.25

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from compress.tree import Params
-from tsukiji import evaluation, shallow, train
+from tsukiji import evaluation, fit, shallow, train
 from tsukiji import experiment as ex
 from tsukiji import spec as sp
 from tsukiji.deploy import artefact, pack
@@ -86,6 +86,7 @@ def finish(
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
     'layers': _layers(shipped.spec, params),
     'units': len(shallow.units(shipped.spec)),
+    'width': _width(dense),
     'epochs': ex.steps_of(experiment, network, name)[0].epochs,
     'bytes': len(blob),
     'energy_uj': joules.total,
@@ -95,14 +96,32 @@ def finish(
       'weights': joules.weights,
       'activations': joules.activations,
     },
+    'val_course': _course(experiment, title),
     'train_seconds': round(done.seconds, 1),
     'artefact': f'artefacts/{title}.tsk',
     **_read(done.readings),
   }
 
 
+def _course(experiment: ex.Experiment, title: str) -> list[float]:
+  """Return the validation accuracy after each epoch of training."""
+  return [
+    round(entry['accuracy'], 4)
+    for entry in fit.curves(experiment.folder).get(title, ())
+    if entry['split'] == 'validation'
+  ]
+
+
 def _read(found: tuple[Reading, ...]) -> dict[str, Any]:
   return {'readings': [reading._asdict() for reading in found]} if found else {}
+
+
+def _width(spec: Spec) -> int:
+  """Return the filters of the widest convolution."""
+  return max(
+    (s.layer.features for s in sp.walk(spec) if isinstance(s.layer, sp.Conv)),
+    default=0,
+  )
 
 
 def _layers(spec: Spec, params: Params) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from tsukiji.errors import expect
 TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
 ROLES = ('reference', 'control_scratch')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
-AXES = ('epochs', 'kept', 'macs', 'size', 'units')  # of a figure
+AXES = ('course', 'epochs', 'kept', 'macs', 'size', 'units', 'width')
 STARTS = ('dense', 'fresh')  # of a recipe, beside other recipes
 
 
@@ -84,7 +84,8 @@ def figure(title: str, x: str, lines: Mapping[str, str]) -> ConfigDict:
 
   Args:
     title: Of the figure.
-    x: The cost, one of `AXES`.
+    x: The cost, one of `AXES`; along 'course', the epochs of a run, accuracy
+      is that on the validation set.
     lines: By label, a regular expression for the 'network/recipe' of its
       points, as 'lenet5/int8'; 'small/dense' is a network itself.
 

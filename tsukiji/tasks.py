@@ -102,6 +102,7 @@ def gather(experiment: Experiment) -> list[Row]:
       row = _cell(experiment, network, seed, name)
       dense = _reference(experiment, network, seed)
       if dense:
+        row['reference'] = dense['network']
         row['compression_rate'] = dense['bytes'] / row['bytes']
       rows.append(row)
   return rows

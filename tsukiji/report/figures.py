@@ -63,7 +63,7 @@ def _lines(name: str, rows: Sequence[Row], item: Row) -> Picture | None:
   return _picture(
     name,
     item['title'],
-    f'Test accuracy against {axis.label}. {told}.',
+    f'{series.WORDS[axis.measure].capitalize()} by {axis.label}. {told}.',
     lambda theme: series.draw(rows, wanted, axis, item['title'], theme),
   )
 

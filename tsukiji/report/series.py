@@ -21,17 +21,39 @@ MARKS = 'os^Dv>hP'
 
 
 class Axis(NamedTuple):
-  """What accuracy is drawn along: words, value, and whether by its log."""
+  """What accuracy is drawn along.
+
+  Attributes:
+    label: Words for it.
+    points: Row -> its points, none where something was not measured.
+    log: Whether it is drawn by its logarithm.
+    measure: The key of the accuracy: of the levels, and for the words.
+  """
 
   label: str
-  read: Callable[[Row], float | None]
+  points: Callable[[Row], list[Point]]
   log: bool = True
+  measure: str = 'accuracy'
 
 
-def _part(key: str) -> Callable[[Row], float | None]:
+def _at(read: Callable[[Row], float | None]) -> Callable[[Row], list[Point]]:
+  """Return what gives a row one point, at a cost."""
+
+  def points(row: Row) -> list[Point]:
+    cost, value = read(row), number(row, 'accuracy')
+    if cost is None or value is None:
+      return []
+    return [(cost, 100 * value, 100 * (number(row, 'accuracy_std') or 0))]
+
+  return points
+
+
+def _of(key: str, scale: float = 1) -> Callable[[Row], float | None]:
+  """Return what reads a number of a row."""
+
   def read(row: Row) -> float | None:
     value = number(row, key)
-    return None if value is None else 100 * value
+    return None if value is None else scale * value
 
   return read
 
@@ -41,14 +63,28 @@ def _kept(row: Row) -> float | None:
   return None if sparsity is None else 100 * (1 - sparsity)
 
 
+def _course(row: Row) -> list[Point]:
+  """Return the validation accuracy after each epoch."""
+  values = row.get('val_course') or []
+  spread = row.get('val_course_std') or itertools.repeat(0.0)
+  pairs = zip(values, spread, strict=False)
+  return [
+    (i, 100 * value, 100 * std) for i, (value, std) in enumerate(pairs, 1)
+  ]
+
+
 AXES = {
-  'epochs': Axis('epochs of fine-tuning', lambda row: number(row, 'epochs')),
-  'kept': Axis('weights that are not 0, %', _kept),
-  'macs': Axis('MACs of the dense network, %', _part('mac_fraction')),
-  'size': Axis(
-    'size of the file, kB', lambda row: (number(row, 'bytes') or 0) / 1000
-  ),
-  'units': Axis('units left', lambda row: number(row, 'units'), log=False),
+  'course': Axis('epoch', _course, log=False, measure='val_accuracy'),
+  'epochs': Axis('epochs of fine-tuning', _at(_of('epochs'))),
+  'kept': Axis('weights that are not 0, %', _at(_kept)),
+  'macs': Axis('MACs of the dense network, %', _at(_of('mac_fraction', 100))),
+  'size': Axis('size of the file, kB', _at(_of('bytes', 1e-3))),
+  'units': Axis('units left', _at(_of('units')), log=False),
+  'width': Axis('filters of the widest layer', _at(_of('width'))),
+}
+WORDS = {
+  'accuracy': 'test accuracy, %',
+  'val_accuracy': 'validation accuracy, %',
 }
 
 
@@ -69,12 +105,9 @@ def series(
   found: dict[str, list[Point]] = {}
   for label, pattern in wanted.items():
     for row in rows:
-      cost, value = axis.read(row), number(row, 'accuracy')
-      if cost is None or value is None or not re.fullmatch(pattern, _name(row)):
-        continue
-      std = number(row, 'accuracy_std') or 0
-      found.setdefault(label, []).append((cost, 100 * value, 100 * std))
-  return {label: sorted(points) for label, points in found.items()}
+      if re.fullmatch(pattern, _name(row)):
+        found.setdefault(label, []).extend(axis.points(row))
+  return {label: sorted(points) for label, points in found.items() if points}
 
 
 def _name(row: Row) -> str:
@@ -98,7 +131,7 @@ def draw(
   """
   out = plotting.blank(5.2, theme)
   axes = out.subplots()
-  plotting.dress(axes, theme, title, axis.label, 'test accuracy, %')
+  plotting.dress(axes, theme, title, axis.label, WORDS[axis.measure])
   _scale(axes, axis)
   handles = []
   looks = zip(itertools.cycle(MARKS), itertools.cycle(plotting.COLOURS))
@@ -113,7 +146,7 @@ def draw(
     handles.append(bars.lines[0])
   for row in _levels(rows, wanted):
     level = axes.axhline(
-      100 * (number(row, 'accuracy') or 0), color=theme.quiet, zorder=1
+      100 * (number(row, axis.measure) or 0), color=theme.quiet, zorder=1
     )
     level.set(linestyle=(0, (1, 2)), linewidth=1.2)
     level.set_label(plotting.drawable(f'{row.get("network")}, dense'))
@@ -123,15 +156,16 @@ def draw(
 
 
 def _levels(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
-  """Return the references of the networks that are drawn."""
-  own = {
-    row.get('network')
-    for row in rows
-    if any(re.fullmatch(pattern, _name(row)) for pattern in wanted.values())
-  }
+  """Return the references of what is drawn that are no points themselves."""
+  drawn: list[Row] = []
+  rest: list[Row] = []
+  for row in rows:
+    on = any(re.fullmatch(pattern, _name(row)) for pattern in wanted.values())
+    (drawn if on else rest).append(row)
+  own = {row.get('network') for row in drawn}
   return [
     row
-    for row in rows
+    for row in rest
     if role(row) == 'reference' and row.get('network') in own
   ]
 

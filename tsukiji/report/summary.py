@@ -18,6 +18,7 @@ TEXT = (
   'mode',
   'energy_source',
   'readings',
+  'reference',
 )
 PER_SEED = ('seed', 'n_seeds', 'accuracy_std')  # their mean says nothing
 SETTINGS = ('engine', 'threads')
@@ -50,7 +51,8 @@ def lines(rows: Sequence[Row]) -> list[Line]:
   """Pair each summary row with its seeds, the references of a dataset first.
 
   Rows gain `difference`: accuracy less the mean accuracy of the reference of
-  their network and dataset, or of the only reference of their dataset.
+  their dataset and of the network they name as theirs, else of their own
+  network, else of the only reference of the dataset.
   """
   groups = _groups(rows)
   means = [_summary(group) for group in groups]
@@ -99,12 +101,25 @@ def _means(seeds: Sequence[Row]) -> Row:
       out[key] = _mean(seeds, key)
   if not _agree([row for row in seeds if 'energy_uj' in row], 'energy_source'):
     out.pop('energy_uj', None)  # measured and modelled have no common mean
+  out |= _course(seeds)
   accuracies = _numbers(seeds, 'accuracy')
   if len(accuracies) > 1:
     out['accuracy_std'] = statistics.stdev(accuracies)
   if latency := _latency(seeds):
     out['latency_ms'] = latency
   return out | {'n_seeds': len(accuracies) or len(seeds)}
+
+
+def _course(seeds: Sequence[Row]) -> Row:
+  """Average the validation accuracies epoch by epoch."""
+  told = [row['val_course'] for row in seeds if row.get('val_course')]
+  by_epoch = list(zip(*told, strict=False))
+  out: Row = {}
+  if told:
+    out['val_course'] = [statistics.fmean(values) for values in by_epoch]
+  if len(told) > 1:
+    out['val_course_std'] = [statistics.stdev(values) for values in by_epoch]
+  return out
 
 
 def _numbers(rows: Iterable[Row], key: str) -> list[float]:
@@ -146,7 +161,8 @@ def _reference(row: Row, means: Iterable[Row]) -> Row:
   dataset = row.get('dataset')
   found = [m for m in means if role(m) == 'reference']
   found = [m for m in found if m.get('dataset') == dataset]
-  own = [m for m in found if m.get('network') == row.get('network')]
+  beside = row.get('reference') or row.get('network')
+  own = [m for m in found if m.get('network') == beside]
   return (own or (found if len(found) == 1 else []) or [{}])[0]
 
 
