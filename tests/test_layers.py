@@ -22,7 +22,7 @@ def test_what_each_layer_lost_is_told_once_a_recipe() -> None:
     row('sparse', CONV, sparse, seed=0),
     row('sparse', CONV, {**FC, 'nonzero': 90}, seed=1),
     row('flat', FC),
-    row('grid', {**CONV, 'nonzero': 790}, FC),
+    row('grid', {**CONV, 'nonzero': 400}, FC, family='quantize'),
     row('random', CONV, sparse, role='control_random'),
     {'network': 'n', 'recipe': 'unknown'},
   ]

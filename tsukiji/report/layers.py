@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from tsukiji.report.columns import Row
 from tsukiji.report.tables import recipe, role
 
+GRIDS = ('quantize', 'binary', 'share')  # families that keep every weight
+
 
 def removed(rows: Sequence[Row]) -> list[str]:
   """Say for each compressed recipe what its layers had and have.
@@ -33,6 +35,8 @@ def removed(rows: Sequence[Row]) -> list[str]:
   for (network, name), row in first.items():
     if role(row) != 'compressed' or network not in dense:
       continue
+    if row.get('family') in GRIDS:
+      continue  # a grid puts weights on 0 by itself: that is no removal
     words = _words(dense[network]['layers'], row['layers'])
     if words:
       label = f'{name} ({network})' if several else name
@@ -54,7 +58,7 @@ def _change(before: Row, after: Row | None) -> str:
   parts = []
   if after['outputs'] != before['outputs']:
     parts.append(f'{before["outputs"]} -> {after["outputs"]} outputs')
-  # A grid puts a few weights on 0 by itself: that is no removal.
+  # So does the grid of what is pruned too.
   if after['nonzero'] < 0.95 * before['nonzero']:
     parts.append(f'{before["nonzero"]:,} -> {after["nonzero"]:,} weights')
   return f'{before["name"]} {", ".join(parts)}' if parts else ''
