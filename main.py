@@ -3,7 +3,6 @@
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
 from typing import NoReturn
 
 import jax
@@ -42,14 +41,14 @@ def _fail(error: Exception, debug: bool, code: int) -> NoReturn:
   sys.exit(code)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except Exception as e:  # a config file may raise anything
     _fail(e, '--debug' in argv, 2)
 
 
-def main(_: Sequence[str]) -> None:
+def main(_: list[str]) -> None:
   """Keep compiled programs between runs and start."""
   logging.set_verbosity(logging.ERROR)
   cache = os.environ.get('XDG_CACHE_HOME', os.path.expanduser('~/.cache'))

@@ -142,17 +142,11 @@ def variational(
     )
 
   def silence(params: Params) -> Params:
+    if sparsity is None:
+      return _silenced(params)
     nodes = tree.find(Noisy, params)
-    keep = {path: node.mask for path, node in nodes.items()}
-    if sparsity is not None:
-      scores = {path: -log_alpha(node) for path, node in nodes.items()}
-      keep = choose(scores, jnp.ones(()))
-    off = jnp.ones((), bool)
-    return tree.map_nodes(
-      Noisy,
-      lambda path, node: node.replace(mask=keep[path], settled=off),
-      params,
-    )
+    scores = {path: -log_alpha(node) for path, node in nodes.items()}
+    return _silenced(params, choose(scores, jnp.ones(())))
 
   def loss(params: Params, ctx: Ctx) -> Array:
     nodes = tree.find(Noisy, params).values()
@@ -169,6 +163,16 @@ def variational(
     )
 
   return Method(init, update, loss)
+
+
+def _silenced(params: Params, keep: dict[Path, Array] | None = None) -> Params:
+  """End the noise of all nodes, with masks of their own or others."""
+  off = jnp.ones((), bool)
+
+  def end(path: Path, node: Noisy) -> Noisy:
+    return node.replace(mask=keep[path] if keep else node.mask, settled=off)
+
+  return tree.map_nodes(Noisy, end, params)
 
 
 def _check(where: str, examples: int, threshold: float, log_var: float) -> None:
