@@ -22,10 +22,10 @@ BITS = (16, 8, 4, 3, 2)
 # few, and what is lost there no other layer brings back.
 ENDS = 'conv1.*|dense2.*'
 BETWEEN = 'conv2.*|dense1.*'
-WIDTHS = (8, 16, 32)  # of the first stage of a VGG
+# Of the first stage of a VGG at a quarter of the pixels: epochs stay short.
+WIDTHS = (8, 16, 32)
 EPOCHS = 3
 LONG = 6
-LR = 2e-3
 ONE = {'seeds': (0,)}
 
 
@@ -103,15 +103,20 @@ def _trained() -> dict[str, ConfigDict]:
     for name, acts in ((f'w{bits}', 0), (f'w{bits}a{bits}', bits)):
       text = f'{_learned(bits, acts)} >> {TEACH}'
       epochs = 1 if bits >= 8 else EPOCHS
-      found[f'qat_{name}'] = _recipe(text, 'qat', epochs, lr=LR)
+      found[f'qat_{name}'] = _recipe(text, 'qat', epochs, lr=_lr(bits))
   found['qat_w1'] = _recipe(
-    f'binary.weights() >> {TEACH}', 'qat', EPOCHS, family='binary', lr=LR
+    f'binary.weights() >> {TEACH}', 'qat', EPOCHS, family='binary', lr=_lr(2)
   )
   # Nothing kept at 8 bits, not even the image.
   found['qat_w2a2_whole'] = _recipe(
-    f'quantize.lsq(2, 2) >> {TEACH}', 'qat', EPOCHS, lr=LR
+    f'quantize.lsq(2, 2) >> {TEACH}', 'qat', EPOCHS, lr=_lr(2)
   )
   return found
+
+
+def _lr(bits: int) -> float:
+  """Return a learning rate; coarse grids want larger steps."""
+  return 4e-3 if bits < 4 else 2e-3
 
 
 def _learned(bits: int, acts: int) -> str:
@@ -127,9 +132,12 @@ def _convergence() -> dict[str, ConfigDict]:
   ends = f'only("{ENDS}", quantize.grid(8, 8))'
   between = f'only("{BETWEEN}", quantize.grid(2, 2))'
   return {
-    'course_plain': _recipe(f'{ends} >> {between}', 'qat', LONG, lr=LR),
+    'course_plain': _recipe(f'{ends} >> {between}', 'qat', LONG, lr=_lr(2)),
     'course_helped': _recipe(
-      f'quantize.late(0.1) >> {_learned(2, 2)} >> {TEACH}', 'qat', LONG, lr=LR
+      f'quantize.late(0.1) >> {_learned(2, 2)} >> {TEACH}',
+      'qat',
+      LONG,
+      lr=_lr(2),
     ),
   }
 
@@ -147,7 +155,7 @@ def _methods() -> dict[str, ConfigDict]:
     'loss_aware_w1': 'binary.loss_aware()',
   }
   return {
-    name: _recipe(f'{text} >> {TEACH}', 'qat', EPOCHS, lr=LR, **ONE)
+    name: _recipe(f'{text} >> {TEACH}', 'qat', EPOCHS, lr=_lr(2), **ONE)
     for name, text in texts.items()
   }
 
@@ -181,7 +189,7 @@ def _vggs(
   """Return the small VGG at each width: float, and in the two binary forms."""
   found = {}
   for width in WIDTHS:
-    sizes = {'widths': (width, 2 * width, 4 * width)}
+    sizes = {'widths': (width, 2 * width, 4 * width), 'stride': 2}
     whole = f'vgg{width}'
     found[whole] = settings.network('vgg', sizes=sizes, recipes=(), epochs=6)
     for name, recipes, how in (

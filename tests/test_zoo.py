@@ -144,6 +144,21 @@ def test_widths_and_blocks_take_effect() -> None:
   assert {c.features for c in of_kind(sp.Conv, spec)} == {2, 3}
 
 
+@pytest.mark.parametrize('name', ['vgg', 'binary_vgg', 'resnet'])
+def test_a_stride_divides_the_sides_once(name: str) -> None:
+  sides = [
+    [
+      step.after[0]
+      for step in sp.walk(zoo.build(name, (7, 7, 1), 10, **more))
+      if isinstance(step.layer, sp.Conv)
+    ]
+    for more in ({}, {'stride': 2})
+  ]
+  assert max(sides[0]) == 7
+  assert max(sides[1]) == 4
+  assert min(sides[1]) < 4
+
+
 def test_moments_come_first() -> None:
   spec = zoo.build('small', (8, 8, 2), 10, ((1.0, 2.0), (3.0, 4.0)))
   assert spec.layers[0] == sp.Standardise(mean=(1.0, 2.0), std=(3.0, 4.0))
@@ -161,6 +176,7 @@ def test_moments_come_first() -> None:
     ('small', {'width': (3,)}, "small: .* widths, .*Nearest: 'widths'"),
     ('tsukijinet', {'activation': 'rleu'}, "expected .* relu, .* got 'rleu'"),
     ('tsukijinet', {'stride': 0}, "zoo: .*'stride': 0"),
+    ('vgg', {'stride': 0}, "zoo: .*'stride': 0"),
     ('tsukijinet', {'kernel': -1}, "zoo: .*'kernel': -1"),
     ('tsukijinet', {'conv': 3}, "zoo: .*'conv': 3"),
     ('tsukijinet', {'conv': (3, 'a')}, "conv2: expected features .* got 'a'"),

@@ -155,6 +155,7 @@ def vgg(
   classes: int,
   *,
   widths: tuple[int, ...] = (64, 128, 256),
+  stride: int = 1,
   name: str = 'vgg',
 ) -> Spec:
   """Return a small VGG: two 3x3 convolutions a stage, a pool after each.
@@ -163,16 +164,18 @@ def vgg(
     input_shape: `(height, width, channels)`.
     classes: Number of outputs.
     widths: Filters of each stage; pools stop when a side would vanish.
+    stride: Of the first convolution.
     name: Name of the network.
 
   Returns:
     The spec (Simonyan & Zisserman 2015, with batch normalisation).
   """
   layers: list[Layer] = []
-  side = min(input_shape[:2])
+  side = -(-min(input_shape[:2]) // stride)
   for stage, features in enumerate(widths, 1):
     for i in (1, 2):
-      layers += _conv_norm(f'conv{stage}_{i}', features)
+      first = not layers
+      layers += _conv_norm(f'conv{stage}_{i}', features, stride if first else 1)
     if side >= 2:
       layers.append(Pool())
       side //= 2

@@ -61,6 +61,7 @@ def binary_vgg(
   classes: int,
   *,
   widths: tuple[int, ...] = (64, 128, 256),
+  stride: int = 1,
   shortcuts: bool = True,
   activation: str = 'rprelu',
   name: str = 'binary_vgg',
@@ -78,6 +79,7 @@ def binary_vgg(
     classes: Number of outputs.
     widths: Filters of each stage; pools stop when a side would vanish. With
       shortcuts each is a multiple of the one before.
+    stride: Of the first convolution.
     shortcuts: Whether convolutions have identities around them.
     activation: One of `spec.ACTIVATIONS`, 'prelu', or 'rprelu' with shifts.
     name: Name of the network.
@@ -94,7 +96,7 @@ def binary_vgg(
   what = f'an activation of {", ".join(known)}'
   expect('binary_vgg', right, what, activation)
   layers: list[Layer] = []
-  before, side = 0, min(input_shape[:2])
+  before, side = 0, -(-min(input_shape[:2]) // stride)
   for stage, features in enumerate(widths, 1):
     for i in (1, 2):
       at = f'conv{stage}_{i}'
@@ -106,7 +108,8 @@ def binary_vgg(
         around = _repeated(before, features)
         layers += [Branch(paths=(body, around)), act, *pool]
       else:
-        layers += [_conv(at, features), *pool, norm, act]
+        first = _conv(at, features, 1 if before else stride)
+        layers += [first, *pool, norm, act]
       before = features
     side //= 2 if side >= 2 else 1
   layers += [GlobalMean(), Dense(name='dense', features=classes, bias=False)]
@@ -114,10 +117,15 @@ def binary_vgg(
   return Spec(name=name, input_shape=input_shape, layers=tuple(layers))
 
 
-def _conv(name: str, features: int) -> Conv:
-  """Return a 3x3 convolution that keeps the sides."""
+def _conv(name: str, features: int, stride: int = 1) -> Conv:
+  """Return a 3x3 convolution that keeps the sides, or divides them."""
   return Conv(
-    name=name, features=features, kernel=(3, 3), padding='SAME', bias=False
+    name=name,
+    features=features,
+    kernel=(3, 3),
+    strides=(stride, stride),
+    padding='SAME',
+    bias=False,
   )
 
 
