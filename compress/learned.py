@@ -14,11 +14,11 @@ from flax import struct
 
 from compress import grid as grids
 from compress import seen, tree
-from compress.codes import Inputs, stored
+from compress.codes import Gridded, Inputs
 from compress.grid import Per, straight_through
 from compress.method import Ctx, Method
 from compress.quantize import Quantizing, input_ranges, refuse_grids
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Key, Params, Path
 
 LEAST = 1e-9  # a step or a clip that training makes smaller stays this
 
@@ -90,7 +90,7 @@ class Steps:
 
 
 @struct.dataclass
-class Stepping(Compressed):
+class Stepping(Gridded):
   """A float weight trained through a grid whose step is trained beside it.
 
   Attributes:
@@ -101,7 +101,6 @@ class Stepping(Compressed):
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'step', 'inputs')
-  inner: ClassVar[tuple[str, ...]] = ('w',)
 
   w: Any
   step: Array
@@ -122,17 +121,6 @@ class Stepping(Compressed):
       grids.decoded(*self.coded()),
       stepped(self.w, _positive(self.step), -top, top, gain),
     )
-
-  def meet(self, x: Array) -> Array:
-    """Return the layer input on its grid."""
-    x = super().meet(x)
-    return self.inputs.round(x) if self.inputs else x
-
-  def freeze(self) -> Any:
-    """Return the integer codes and their scale."""
-    if tree.is_node(self.w):
-      return self
-    return stored(self.coded(), self.inputs, self.bits)
 
 
 def lsq(
