@@ -77,14 +77,18 @@ class Binarized(Compressed):
   def decode(self, key: Key | None) -> Array:
     """Return the signs times the scale."""
     del key
-    scale = jnp.float32(1) if self.scale is None else self.scale
-    return jnp.where(self.signs, scale, -scale)
+    factor = self.factor()
+    return jnp.where(self.signs, factor, -factor)
+
+  def factor(self) -> Array:
+    """Return the scale, 1 where there is none."""
+    return jnp.float32(1) if self.scale is None else self.scale
 
   def ternary(self) -> Quantized:
     """Return the node with codes that can also be 0, in two bits."""
-    scale = jnp.float32(1) if self.scale is None else self.scale
     codes = jnp.where(self.signs, 1, -1).astype(jnp.int8)
-    return Quantized(codes, jnp.broadcast_to(scale, codes.shape[-1:]), None, 2)
+    scale = jnp.broadcast_to(self.factor(), codes.shape[-1:])
+    return Quantized(codes, scale, None, 2)
 
   def zeroed(self, mask: Array) -> Quantized:
     """Return ternary codes, 0 where `mask` is False."""
@@ -96,8 +100,7 @@ class Binarized(Compressed):
 
   def scaled(self, gain: Array) -> 'Binarized':
     """Return the node times `gain`; the bits stay."""
-    scale = jnp.float32(1) if self.scale is None else self.scale
-    return self.replace(scale=scale * gain)
+    return self.replace(scale=self.factor() * gain)
 
 
 def size_of(w: Array, like: Array, weight: Array | None = None) -> Array:

@@ -1,6 +1,7 @@
 """What is stored and served: integer codes, and the grids of inputs."""
 
-from typing import Any
+import abc
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import struct
@@ -128,13 +129,16 @@ class Shifted(Quantized):
     return wide.replace(codes=codes, zero=zero)
 
 
-def stored(found: grid.Coded, inputs: Any, bits: int) -> Quantized:
+def stored(
+  found: grid.Coded, inputs: Any, bits: int, *, between: bool = False
+) -> Quantized:
   """Return a weight on its grid as it is stored.
 
   Args:
     found: The weight.
     inputs: The grid of the layer's input, or None.
     bits: Width of a code.
+    between: Whether 0 is between two codes, so that its code is no integer.
 
   Returns:
     `Quantized`, or `Shifted` where 0 has a code other than 0.
@@ -143,4 +147,38 @@ def stored(found: grid.Coded, inputs: Any, bits: int) -> Quantized:
   codes, grids = found.codes.astype(width), inputs and inputs.plain()
   if found.zero is None:
     return Quantized(codes, found.scale, grids, bits)
-  return Shifted(codes, found.scale, grids, bits, found.zero.astype(width))
+  zero = found.zero if between else found.zero.astype(width)
+  return Shifted(codes, found.scale, grids, bits, zero)
+
+
+class Gridded(Compressed):
+  """What is common to float weights that are trained through their grid.
+
+  Attributes:
+    w: The latent weight `[..., channels]`.
+    inputs: The grid of the layer's input, or None to leave inputs alone.
+    bits: Width of the weight's grid.
+    between: Whether 0 is between two codes.
+  """
+
+  inner: ClassVar[tuple[str, ...]] = ('w',)
+  between: ClassVar[bool] = False
+
+  w: Any
+  inputs: Any
+  bits: int
+
+  @abc.abstractmethod
+  def coded(self) -> grid.Coded:
+    """Return the codes and the grid."""
+
+  def meet(self, x: Array) -> Array:
+    """Return the layer input on its grid."""
+    x = super().meet(x)
+    return self.inputs.round(x) if self.inputs else x
+
+  def freeze(self) -> Any:
+    """Return the integer codes and their scale."""
+    if tree.is_node(self.w):
+      return self
+    return stored(self.coded(), self.inputs, self.bits, between=self.between)

@@ -242,6 +242,7 @@ def expect_range(where: str, path: Path, low: float, high: float) -> None:
   if not low < high:
     raise ValueError(
       f'{where} at {path}: expected inputs that differ, got {low:g} alone. '
-      'Calibrate on more and other examples, or leave these inputs alone with '
-      'activation_bits=0.'
+      'All units before this layer are dead, or all examples alike: train or '
+      'prune what is before it more gently, calibrate on other examples, or '
+      'leave these inputs alone with activation_bits=0.'
     )

@@ -14,11 +14,11 @@ from flax import struct
 
 from compress import grid as grids
 from compress import seen, tree
-from compress.codes import Inputs, stored
+from compress.codes import Gridded, Inputs
 from compress.grid import Per, straight_through
 from compress.method import Ctx, Method
 from compress.quantize import Quantizing, input_ranges, refuse_grids
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Key, Params, Path
 
 LEAST = 1e-9  # a step or a clip that training makes smaller stays this
 
@@ -90,18 +90,17 @@ class Steps:
 
 
 @struct.dataclass
-class Stepping(Compressed):
+class Stepping(Gridded):
   """A float weight trained through a grid whose step is trained beside it.
 
   Attributes:
     w: The latent weight `[..., channels]`.
-    step: `()` or `[channels]`.
+    step: `()`, `[channels]` or `[groups, channels]`; see `grid.columns`.
     inputs: `Steps` of the layer's input, or None.
     bits: Width of the weight's grid.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'step', 'inputs')
-  inner: ClassVar[tuple[str, ...]] = ('w',)
 
   w: Any
   step: Array
@@ -118,21 +117,11 @@ class Stepping(Compressed):
     del key
     top = 2 ** (self.bits - 1) - 1
     gain = 1 / math.sqrt(self.w.size / self.step.size * top)
+    step = grids.stretched(_positive(self.step), self.w.shape)
     return straight_through(
       grids.decoded(*self.coded()),
-      stepped(self.w, _positive(self.step), -top, top, gain),
+      stepped(self.w, step, -top, top, gain),
     )
-
-  def meet(self, x: Array) -> Array:
-    """Return the layer input on its grid."""
-    x = super().meet(x)
-    return self.inputs.round(x) if self.inputs else x
-
-  def freeze(self) -> Any:
-    """Return the integer codes and their scale."""
-    if tree.is_node(self.w):
-      return self
-    return stored(self.coded(), self.inputs, self.bits)
 
 
 def lsq(
@@ -153,7 +142,7 @@ def lsq(
   Args:
     weight_bits: Width of the symmetric weight grid, 2 to 16.
     activation_bits: Width of the grid of layer inputs, 2 to 16; 0 is none.
-    per: 'channel', or 'tensor' as in the paper.
+    per: As `quantize.grid`; the paper has one step a tensor.
     examples: Calibration examples whose inputs give their first steps.
 
   Returns:
@@ -165,10 +154,7 @@ def lsq(
   """
   where = 'quantize.lsq'
   expect_widths(where, weight_bits, activation_bits)
-  if per not in ('channel', 'tensor'):
-    raise ValueError(
-      f"{where}: expected per='channel' or 'tensor', got {per!r}."
-    )
+  grids.expect_per(where, per)
   top = 2 ** (weight_bits - 1) - 1
 
   def init(params: Params, ctx: Ctx) -> Params:
@@ -185,7 +171,8 @@ def lsq(
         high = 2 ** (activation_bits - signed) - 1
         first = _first(values[path], high)
         inputs = Steps(first, activation_bits, signed)
-      step = _first(grids.columns(w, per), top)
+      # What fills up a shorter last group counts for nothing.
+      step = _first(grids.columns(w, per, jnp.nan), top)
       return Stepping(w, step, inputs, weight_bits)
 
     return tree.map_arrays(wrap, params)
@@ -200,7 +187,7 @@ def _signed(ctx: Ctx, path: Path) -> bool:
 
 def _first(values: Array, high: int) -> Array:
   """Return the steps that training starts from, one a column."""
-  step = 2 * jnp.mean(jnp.abs(values), axis=0) / math.sqrt(high)
+  step = 2 * jnp.nanmean(jnp.abs(values), axis=0) / math.sqrt(high)
   return jnp.where(step > LEAST, step, 1.0)
 
 

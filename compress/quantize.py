@@ -12,7 +12,7 @@ from compress import clip as clips
 from compress import grid as grids
 from compress import seen, tree
 from compress.clip import Clip
-from compress.codes import Inputs, Quantized, Shifted, stored
+from compress.codes import Gridded, Inputs, Quantized, Shifted
 from compress.grid import (
   Per,
   affine,
@@ -48,7 +48,7 @@ CLIPS = 20  # how often clips follow the weights in one run
 
 
 @struct.dataclass
-class Quantizing(Compressed):
+class Quantizing(Gridded):
   """A float weight trained through its grid (fake quantization).
 
   With a step for each channel or group, the grid of w times a gain per channel
@@ -68,7 +68,6 @@ class Quantizing(Compressed):
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
-  inner: ClassVar[tuple[str, ...]] = ('w',)
 
   w: Any
   inputs: Any
@@ -86,17 +85,6 @@ class Quantizing(Compressed):
   def coded(self) -> grids.Coded:
     """Return the codes and the grid."""
     return grids.coded(self.w, self.bits, self.per, self.share, self.symmetric)
-
-  def meet(self, x: Array) -> Array:
-    """Return the layer input on its grid."""
-    x = super().meet(x)
-    return self.inputs.round(x) if self.inputs else x
-
-  def freeze(self) -> Any:
-    """Return the integer codes and their scale."""
-    if tree.is_node(self.w):
-      return self
-    return stored(self.coded(), self.inputs, self.bits)
 
 
 class How(NamedTuple):

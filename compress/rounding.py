@@ -15,14 +15,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from compress import clip as clips
 from compress import grid as grids
 from compress import seen, tree
 from compress.clip import Clip
 from compress.codes import Quantized, stored
 from compress.grid import Coded, Per
 from compress.method import Ctx, Method
-from compress.quantize import input_ranges, refuse_grids
+from compress.quantize import How, input_ranges, refuse_grids
 from compress.tree import Array, Params, Path
 
 # Weight rows `[groups, n, m]`, step, zero, what is kept, Gram matrices
@@ -74,11 +73,9 @@ def gptq(
       f'{where}: expected a positive damping, got {damping!r}. It is a part of '
       'the mean of the diagonal, as 0.01.'
     )
-  grids.expect_bits(where, 'weight_bits', weight_bits)
-  ends = _ends(weight_bits, symmetric)
-  rounder = functools.partial(compensated, ends=ends, damping=damping)
-  bits = (weight_bits, activation_bits)
-  return _rounding(where, rounder, bits, per, symmetric, clip, examples)
+  how = How(per, symmetric, clip, activation_bits, examples=examples)
+  rounder = functools.partial(compensated, damping=damping)
+  return _rounding(where, rounder, weight_bits, how)
 
 
 def adaptive(
@@ -119,11 +116,9 @@ def adaptive(
   for what, x in (('steps', steps), ('lr', lr)):
     if not 0 < x < float('inf'):
       raise ValueError(f'{where}: expected {what} above 0, got {x!r}.')
-  grids.expect_bits(where, 'weight_bits', weight_bits)
-  ends = _ends(weight_bits, symmetric)
-  rounder = functools.partial(learned, ends=ends, steps=int(steps), lr=lr)
-  bits = (weight_bits, activation_bits)
-  return _rounding(where, rounder, bits, per, symmetric, clip, examples)
+  how = How(per, symmetric, clip, activation_bits, examples=examples)
+  rounder = functools.partial(learned, steps=int(steps), lr=lr)
+  return _rounding(where, rounder, weight_bits, how)
 
 
 def _ends(bits: int, symmetric: bool) -> tuple[int, int]:
@@ -133,28 +128,22 @@ def _ends(bits: int, symmetric: bool) -> tuple[int, int]:
 
 
 def _rounding(
-  where: str,
-  rounder: Rounder,
-  bits: tuple[int, int],
-  per: Per,
-  symmetric: bool,
-  clip: Clip,
-  examples: int,
+  where: str, rounder: Callable[..., Array], weight_bits: int, how: How
 ) -> Method:
   """Return the method that rounds every layer in turn."""
-  weight_bits, activation_bits = bits
-  if activation_bits:
-    grids.expect_bits(where, 'activation_bits', activation_bits)
-  grids.expect_per(where, per)
-  clips.expect(where, clip)
-  if type(examples) is not int or examples < 1:
+  grids.expect_bits(where, 'weight_bits', weight_bits)
+  how.check(where)
+  if type(how.examples) is not int or how.examples < 1:
     raise ValueError(
-      f'{where}: expected examples from 1, got {examples!r}. A few hundred do.'
+      f'{where}: expected examples from 1, got {how.examples!r}. A few hundred '
+      'do.'
     )
+  ends = _ends(weight_bits, how.symmetric)
+  inside = functools.partial(rounder, ends=ends)
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, activation_bits)
+    ranges = input_ranges(where, ctx, how.activation_bits)
     todo: dict[Path, Array] = {}
     tree.map_arrays(lambda path, w: todo.setdefault(path, w), params)
     order = [p for p in seen.order(where, ctx, params) if p in todo]
@@ -165,7 +154,7 @@ def _rounding(
           f'one beside {", ".join(order)}. Leave it out with `only`.'
         )
     for path in order:
-      found = seen.moments(where, ctx, params, examples, (path,))
+      found = seen.moments(where, ctx, params, how.examples, (path,))
       gram = found[path].square
       node = settled(params, path, ranges(path), gram)
       params = put(params, path, node)
@@ -185,10 +174,8 @@ def _rounding(
         f'{latent.shape} inside another node. Quantize what is left of a '
         'network, or before what changes the shape.'
       )
-    values = grids.columns(w, per)
-    share = clips.share(clip, values, weight_bits, symmetric)
-    near = grids.coded(w, weight_bits, per, share, symmetric)
-    return stored(rounded(w, near, gram, rounder), inputs, weight_bits)
+    near = how.node(w, weight_bits).coded()
+    return stored(rounded(w, near, gram, inside), inputs, weight_bits)
 
   return Method(init)
 

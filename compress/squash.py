@@ -7,16 +7,16 @@ from flax import struct
 
 from compress import grid as grids
 from compress import tree
-from compress.codes import Inputs, Shifted, stored
+from compress.codes import Gridded, Inputs
 from compress.grid import straight_through
 from compress.learned import expect_widths
 from compress.method import Ctx, Method
 from compress.quantize import input_ranges, refuse_grids
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Key, Params, Path
 
 
 @struct.dataclass
-class Squashing(Compressed):
+class Squashing(Gridded):
   """A float weight whose hyperbolic tangent is on a grid without 0.
 
   Attributes:
@@ -27,7 +27,7 @@ class Squashing(Compressed):
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
-  inner: ClassVar[tuple[str, ...]] = ('w',)
+  between: ClassVar[bool] = True
 
   w: Any
   step: Array
@@ -53,20 +53,6 @@ class Squashing(Compressed):
     return straight_through(
       grids.decoded(*self.coded()), most * self.squashed()
     )
-
-  def meet(self, x: Array) -> Array:
-    """Return the layer input on its grid."""
-    x = super().meet(x)
-    return self.inputs.round(x) if self.inputs else x
-
-  def freeze(self) -> Any:
-    """Return the integer codes about a zero between two of them."""
-    if tree.is_node(self.w):
-      return self
-    codes, scale, zero = self.coded()
-    assert zero is not None
-    plain = stored(grids.Coded(codes, scale, None), self.inputs, self.bits)
-    return Shifted(plain.codes, scale, plain.inputs, self.bits, zero)
 
 
 def dorefa(

@@ -187,6 +187,21 @@ def test_metrics_are_one_line_an_epoch_and_split(whole: pathlib.Path) -> None:
   assert Score(found[-1]['loss'], found[-1]['accuracy']) == score
 
 
+def test_validation_has_the_loss_that_is_trained(
+  tmp_path: pathlib.Path,
+) -> None:
+  run = dense(loss='squared_hinge')
+  fit(run._replace(plan=run.plan._replace(loss='squared_hinge')), tmp_path)
+  state = restored(run, tmp_path).state
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  validation = DATA.validation
+  want = evaluation.evaluate(
+    test_train.DENSE, variables, validation, loss='squared_hinge'
+  )
+  other = evaluation.evaluate(test_train.DENSE, variables, validation)
+  assert lines(tmp_path)[-1]['loss'] == want.loss != other.loss
+
+
 def test_train_metrics_are_means_over_the_epoch(tmp_path: pathlib.Path) -> None:
   run = dense()
   fit(run, tmp_path)
@@ -209,7 +224,10 @@ def scripted(
   """Script what validation finds; return the variables it was shown."""
   shown: list[dict[str, Any]] = []
 
-  def evaluate(spec: Any, variables: dict[str, Any], split: Any) -> Score:
+  def evaluate(
+    spec: Any, variables: dict[str, Any], split: Any, *, loss: str
+  ) -> Score:
+    assert loss == 'cross_entropy'
     assert split is DATA.validation
     shown.append(jax.tree.map(np.array, variables))
     return Score(1.0, accuracies[len(shown) - 1])

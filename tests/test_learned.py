@@ -52,6 +52,33 @@ def test_steps_of_weights_have_the_gradient_of_the_paper() -> None:
     )
 
 
+def test_steps_may_be_one_a_group() -> None:
+  rows = W.reshape(18, 5)
+  groups = (rows[:9], rows[9:])  # at most 10 inputs, as equal as can be
+  node = learned.lsq(3, per=10).init({'w': jnp.asarray(W)}, Ctx())['w']
+  want = [2 * np.abs(x).mean(0) / math.sqrt(3) for x in groups]
+  np.testing.assert_allclose(node.step, want, rtol=1e-5)
+
+  def loss(step: Any) -> Any:
+    return jnp.sum(W * node.replace(step=step).decode(None))
+
+  slopes = jax.grad(loss)(node.step)
+  for found, x, steps in zip(slopes, groups, want, strict=True):
+    for c in range(5):
+      by_step, _ = lsq_slopes(x[:, c], float(steps[c]), -3, 3)
+      slope = np.sum(x[:, c] * by_step) / math.sqrt(9 * 3)
+      assert float(found[c]) == pytest.approx(slope, rel=1e-3)
+  np.testing.assert_array_equal(node.freeze().decode(None), node.decode(None))
+
+
+def test_a_short_last_group_starts_as_the_paper_says() -> None:
+  w = jnp.asarray(W.reshape(18, 5)[:17])
+  node = learned.lsq(3, per=9).init({'w': w}, Ctx())['w']
+  last = np.abs(np.asarray(w)[9:]).mean(0)
+  np.testing.assert_allclose(node.step[1], 2 * last / math.sqrt(3), rtol=1e-5)
+  np.testing.assert_array_equal(node.freeze().decode(None), node.decode(None))
+
+
 @pytest.mark.parametrize(
   ('signed', 'low', 'high'), [(False, 0, 7), (True, -4, 3)]
 )
@@ -165,7 +192,7 @@ def test_learned_grids_reach_lower_loss_than_held_ones() -> None:
   [
     ('lsq(1)', 'lsq: expected weight_bits from 2 to 16, got 1'),
     ('lsq(4, 33)', 'lsq: expected activation_bits from 2 to 16, got 33'),
-    ('lsq(4, per=8)', "lsq: expected per='channel' or 'tensor', got 8"),
+    ('lsq(4, per=0)', "lsq: expected per='tensor', 'channel' or .* got 0"),
     ('pact(4, 0)', 'pact: expected activation_bits from 2 to 16, got 0'),
     ('pact(4, 4, decay=-1)', 'pact: expected a decay from 0, got -1'),
     ('dorefa(0)', 'dorefa: expected weight_bits from 2 to 16, got 0'),

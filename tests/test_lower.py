@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given, settings
 
 from compress import forward, recipe, tree
-from compress.method import Ctx
+from compress.method import Ctx, Method
 from compress.prune import Masked
 from compress.quantize import Quantized
+from tests import runs
+from tests.runs import TINY
 from tests.test_net import images, variables
 from tests.test_spec import PATIENT, network, specs
+from tsukiji import evaluation, optimise, train, zoo
+from tsukiji import settings as settings_
 from tsukiji import spec as sp
-from tsukiji import zoo
+from tsukiji.data import Split
+from tsukiji.deploy import pack, to_integer
 from tsukiji.deploy.lower import lower
 from tsukiji.net import Net
 from tsukiji.spec import Spec
@@ -42,6 +47,20 @@ def assert_same_outputs(
   np.testing.assert_allclose(
     after, before, rtol=1e-4, atol=1e-5 * np.abs(before).max()
   )
+
+
+def trained(spec: Spec, start: dict[str, Any], method: Method) -> Any:
+  """Return the variables after a few steps on noise."""
+  data = Split(
+    np.asarray(runs.images(spec, 16)), np.arange(16, dtype=np.int32) % 3
+  )
+  chosen = settings_.training(optimiser='sgd', lr=0.01)
+  plan = train.Plan(spec, method, optimise.optimiser(chosen, 3), 3)
+  stats = evaluation.calibrate(spec, start, data)
+  state = train.init_state(plan, start, 0, stats)
+  state = jax.tree.map(jnp.array, state)  # the step donates its argument
+  state = train.run_steps(plan, state, data, 3, batch_size=8, seed=0)
+  return {'params': state.params, 'batch_stats': state.batch_stats}
 
 
 def count(kind: type, spec: Spec) -> int:
@@ -187,6 +206,25 @@ def test_a_node_that_cannot_scale_keeps_its_norm(
   assert small == TWO
   assert folded['batch_stats'].keys() == {'n1', 'n2'}
   assert_same_outputs(TWO, found, (small, folded))
+
+
+def test_what_is_trained_folded_is_what_is_served() -> None:
+  spec, start = lower(TINY, runs.start(TINY))
+  step_a_tensor = 'quantize.grid(8, 8, per="tensor")'
+  found = trained(spec, start, recipe.parse(step_a_tensor))
+  small, served = lower(spec, found)
+  assert small == spec and not served['batch_stats']
+  assert served['params']['conv']['kernel'].scale.shape == ()
+  shipped = pack.unpack(pack.pack(small, served))
+  x = np.asarray(runs.images(spec, 16))
+  want = outputs(spec, found, x)
+  assert outputs(shipped.spec, shipped.variables, x).tobytes() == want.tobytes()
+  network = to_integer.compiled(shipped.spec, shipped.variables)
+  error = np.abs(network(x) * network.scale - want).max(axis=1)
+  size = np.abs(want).max()
+  # Where no rounding falls on the other side of a tie: see `deploy.integer`.
+  assert np.mean(error < 1e-4 * size) > 0.5
+  assert error.max() < 0.03 * size
 
 
 @pytest.mark.parametrize('text', ['', 'prune.weights(0.5) >> quantize.int8()'])

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import quantize, tree
+from compress import quantize, recipe, tree
 from compress.method import Ctx
 from compress.quantize import Inputs, Quantized, Quantizing
-from tests.runs import TINY, calibrated, images, start
+from tests.runs import TINY, calibrated, images, run, start
 
 BITS = st.integers(2, 16)
 W = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)
@@ -300,6 +300,34 @@ def test_clipped_ranges_follow_their_share_of_what_is_seen() -> None:
   )
   late = compress.update(before, Ctx(3, 4, stats=stats))['conv']['kernel']
   np.testing.assert_allclose([late.inputs.low, late.inputs.high], [low, high])
+
+
+def test_dead_units_are_said_to_be_the_reason() -> None:
+  variables = start(TINY)
+  norm = {'scale': jnp.ones(4), 'bias': jnp.full(4, -99.0)}  # relu gives 0
+  params = {**variables['params'], 'norm': norm}
+  _, stats = run(TINY, {**variables, 'params': params})
+  assert float(stats['fc/kernel'][1]) == 0
+  message = 'fc/kernel: .* got 0 alone. All units before this layer are dead'
+  with pytest.raises(ValueError, match=message):
+    quantize.int8().init(params, Ctx(stats=stats))
+  rest = quantize.grid(8).init(params, Ctx(stats=stats))
+  assert np.all(np.isfinite(tree.decode(rest)['fc']['kernel']))
+
+
+@pytest.mark.parametrize('text', ['grid(4)', 'lsq(4)', 'dorefa(4)', 'grid(3)'])
+def test_a_channel_of_zeros_trains_on(text: str) -> None:
+  w = jnp.ones((6, 3)).at[:, 1].set(0.0)
+  node = recipe.parse(f'quantize.{text}').init({'w': w}, Ctx())['w']
+  free, held = tree.split({'w': node})
+
+  def loss(free: Any) -> Any:
+    return jnp.sum(tree.decode(tree.merge(free, held))['w'] ** 2)
+
+  for x in jax.tree.leaves(jax.grad(loss)(free)):
+    assert np.all(np.isfinite(x))
+  found = node.freeze().decode(None)
+  assert np.abs(found[:, 1]).max() <= 0.5 * np.abs(found[:, 0]).min()
 
 
 @pytest.mark.parametrize(

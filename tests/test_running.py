@@ -8,9 +8,9 @@ import pytest
 from tests.test_experiment import cell, tiny
 from tsukiji import experiment as ex
 from tsukiji import fit, running, settings, workdir
-from tsukiji.deploy import artefact
+from tsukiji.deploy import artefact, to_integer
 from tsukiji.measure import cost
-from tsukiji.spec import Conv, Dense
+from tsukiji.spec import Conv, Dense, Norm
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +21,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
     rigl='prune.rigl(0.5)',
     shallow='distill.logits(2.0)',
     anew='',
+    folded='quantize.grid(8, 8, per="tensor")',
   )
+  config.recipes.folded.start = 'folded'
   config.recipes.rigl.start = config.recipes.anew.start = 'fresh'
   config.recipes.shallow.fewer = config.recipes.anew.fewer = 1
   experiment = ex.prepare(config, folder)
@@ -50,6 +52,14 @@ def test_removed_channels_are_gone_from_the_file(done: ex.Experiment) -> None:
   assert [name for name, _ in after] == [name for name, _ in before]
   assert all(n <= m for (_, n), (_, m) in zip(after, before, strict=True))
   assert after[-1] == before[-1]
+
+
+def test_folded_norms_leave_one_step_a_tensor(done: ex.Experiment) -> None:
+  found = artefact.load(done.folder / cell(done, 'folded')['artefact'])
+  assert not any(isinstance(layer, Norm) for layer in found.spec.layers)
+  for layer in found.variables['params'].values():
+    assert layer['kernel'].scale.shape == ()
+  assert to_integer.compiled(found.spec, found.variables).scale > 0
 
 
 def test_a_layer_less_is_a_layer_less(done: ex.Experiment) -> None:

@@ -230,6 +230,21 @@ def test_evaluate_counts_every_example_once(batch_size: int) -> None:
   assert score.accuracy == np.mean(logits.argmax(1) == split.y)
 
 
+def test_evaluate_has_the_loss_of_the_run() -> None:
+  found, split = variables(NET), examples(23)
+  logits = np.float64(jax.jit(Net(NET).apply)(found, split.x))
+  target = 2 * np.eye(logits.shape[1])[split.y] - 1
+  want = np.mean(np.maximum(0, 1 - target * logits) ** 2)
+  score = evaluation.evaluate(NET, found, split, 7, loss='squared_hinge')
+  assert score.loss == pytest.approx(want, rel=1e-5)
+
+
+def test_calibration_needs_examples() -> None:
+  message = 'calibrate: expected at least one example, got 0'
+  with pytest.raises(ValueError, match=message):
+    evaluation.calibrate(NET, variables(NET), examples(0))
+
+
 def test_evaluate_meets_grids_and_masks() -> None:
   found, split = variables(DENSE), examples(50)
   kernel, bias = found['params']['d1']['kernel'], found['params']['d1']['bias']

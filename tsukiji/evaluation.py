@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from compress import forward, tree
 from compress.tree import Array, Params, Stats
 from tsukiji import batches
 from tsukiji import spec as sp
 from tsukiji.data import Split
+from tsukiji.errors import expect
+from tsukiji.losses import LOSSES
 from tsukiji.net import Net
 from tsukiji.spec import Spec
 
@@ -57,7 +58,13 @@ def calibrate(
 
   Returns:
     The statistics, by path.
+
+  Raises:
+    ValueError: If there is no example.
   """
+  some = min(examples, len(split.x))
+  fix = 'Leave some to train on.'
+  expect('calibrate', some > 0, 'at least one example', some, fix)
   params = variables['params']
   dense = {**variables, 'params': tree.decode(params)}
   observe = jax.jit(lambda x: _apply_eval(spec, params, dense, x)[1])
@@ -124,7 +131,11 @@ class Score(NamedTuple):
 
 
 def evaluate(
-  spec: Spec, variables: dict[str, Any], split: Split, batch_size: int = 512
+  spec: Spec,
+  variables: dict[str, Any],
+  split: Split,
+  batch_size: int = 512,
+  loss: str = 'cross_entropy',
 ) -> Score:
   """Evaluate by masked sums, so that no example is dropped or counted twice.
 
@@ -133,6 +144,7 @@ def evaluate(
     variables: Its parameters (arrays or nodes) and batch statistics.
     split: The examples.
     batch_size: Examples at a time.
+    loss: One of `losses.LOSSES`; of the labels as they are, not smoothed.
 
   Returns:
     The mean loss and accuracy over all examples.
@@ -142,14 +154,15 @@ def evaluate(
   sums = np.zeros(2)
   for x, y, mask in batches.padded(split, min(batch_size, len(split.y))):
     sums += np.asarray(
-      _sums(spec, params, dense, variables['batch_stats'], x, y, mask)
+      _sums(spec, loss, params, dense, variables['batch_stats'], x, y, mask)
     )
   return Score(*(sums / len(split.y)).tolist())
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _sums(
   spec: Spec,
+  loss: str,
   params: Params,
   dense: Params,
   batch_stats: Any,
@@ -159,6 +172,6 @@ def _sums(
 ) -> Array:
   variables = {'params': dense, 'batch_stats': batch_stats}
   logits, _ = _apply_eval(spec, params, variables, x)
-  loss = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+  losses = LOSSES[loss](logits, y, 0.0)
   correct = jnp.argmax(logits, -1) == y
-  return jnp.stack([jnp.sum(loss * mask), jnp.sum(correct * mask)])
+  return jnp.stack([jnp.sum(losses * mask), jnp.sum(correct * mask)])

@@ -30,6 +30,7 @@ from tsukiji import (
   zoo,
 )
 from tsukiji.data import Data, Split
+from tsukiji.deploy.lower import lower
 from tsukiji.deploy.shrink import Variables, shrink
 from tsukiji.errors import expect
 from tsukiji.spec import Shape, Spec, output_shape
@@ -152,6 +153,9 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
     spec, small = shrink(before.plan.spec, variables)
     shapes, values = jax.eval_shape(lambda: small), lambda: small
   _expect_fewer(spec, item.fewer)
+  if item.start == 'folded':
+    spec, folded = lower(spec, values())
+    shapes, values = jax.eval_shape(lambda: folded), lambda: folded
   teacher = functools.partial(_silent, output_shape(dense))
   plan = plan_of(spec, item.method, config.finetune, 1, teacher)
   return _Sketch(plan, shapes, values)
@@ -225,7 +229,7 @@ def after(
 
   def waits_for(name: str) -> str:
     start = config.recipes[name].start
-    return DENSE if start == 'fresh' else start
+    return DENSE if start in settings.STARTS else start
 
   every = settings.recipes_of(config, network, seed)
   return tuple(name for name in every if waits_for(name) == done)

@@ -178,7 +178,10 @@ def _close_epoch(
   steps = (int(state.step) - 1) % count + 1
   loss, accuracy = (np.asarray(state.sums) / steps).tolist()
   score = evaluation.evaluate(
-    run.plan.spec, _variables(state), run.data.validation
+    run.plan.spec,
+    _variables(state),
+    run.data.validation,
+    loss=run.plan.loss,
   )
   if not np.isfinite(score.loss):
     raise _diverged(run, int(state.step))

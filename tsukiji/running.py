@@ -19,7 +19,7 @@ from tsukiji import (
 from tsukiji import experiment as ex
 from tsukiji import spec as sp
 from tsukiji.data import Data, Split
-from tsukiji.deploy.lower import Variables
+from tsukiji.deploy.lower import Variables, lower
 from tsukiji.deploy.shrink import shrink
 from tsukiji.fit import Run, Tell, fit, ignore
 from tsukiji.measure import clock
@@ -127,7 +127,13 @@ def _begun(
   item: ConfigDict,
   dense: Variables,
 ) -> Begun:
-  """Return what a recipe starts from: the dense network or what it asks for."""
+  """Return what a recipe starts from: the dense network or what it asks for.
+
+  A folded network has its norms in its weights before those meet a grid, and
+  its running statistics stay as they are: with a step a tensor as well, what
+  is trained is what integers compute (Jacob+ 2018, arXiv 1712.05877, section
+  3.2). Behind the grid, `lower` would fold them into a step a channel.
+  """
   spec, variables = experiment.specs[network], dense
   if item.start not in settings.STARTS:
     done = _fit(experiment, network, seed, item.start, dense, ignore)
@@ -140,6 +146,8 @@ def _begun(
     variables = train.init_variables(spec, seed)
   if names:
     spec, variables, *_ = shallow.shallow(spec, variables, names, seed)
+  if item.start == 'folded':
+    spec, variables = lower(spec, variables)
   return Begun(spec, variables, found)
 
 

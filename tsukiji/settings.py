@@ -15,8 +15,11 @@ from tsukiji.errors import expect
 TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
 ROLES = ('reference', 'control_scratch')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
+# What a figure is drawn along; see `figure`.
 AXES = ('course', 'epochs', 'kept', 'macs', 'size', 'units', 'width')
-STARTS = ('dense', 'fresh')  # of a recipe, beside other recipes
+# Of a recipe, beside other recipes: the trained network, that with its norms
+# in its weights, or new weights.
+STARTS = ('dense', 'folded', 'fresh')
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -71,7 +74,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'label_smoothing': -1.0,  # of fine-tuning; -1 takes that of finetune
       'dropout': -1.0,  # rate of fine-tuning; -1 keeps the network's
       'seeds': (),  # its own, where fewer than all are enough
-      'start': 'dense',  # the trained network, a recipe, or 'fresh' weights
+      'start': 'dense',  # one of STARTS, or a recipe
       'fewer': 0,  # units that go first, those that add least (`readings`)
       'without': (),  # units that go first, by name (`shallow.units`)
     }

@@ -156,7 +156,7 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
     )
     batch = Batch(x, y, logits, plan.teacher and plan.teacher(x))
     seen = ctx._replace(stats=stats, batch=batch)
-    loss = LOSSES[plan.loss](logits, y, plan.label_smoothing)
+    loss = jnp.mean(LOSSES[plan.loss](logits, y, plan.label_smoothing))
     loss += plan.method.loss(params, seen)
     return loss, (logits, batch_stats, stats)
 
