@@ -191,13 +191,20 @@ def _vggs(
   for width in WIDTHS:
     sizes = {'widths': (width, 2 * width, 4 * width), 'stride': 2}
     whole = f'vgg{width}'
-    found[whole] = settings.network('vgg', sizes=sizes, recipes=(), epochs=6)
+    found[whole] = settings.network(
+      'vgg', sizes=sizes, recipes=(), epochs=6, **ONE
+    )
     for name, recipes, how in (
       ('plain', plain, {'shortcuts': False, 'activation': 'hard_tanh'}),
       ('modern', modern, {}),
     ):
       found[f'vgg{width}_{name}'] = settings.network(
-        'binary_vgg', sizes=sizes | how, recipes=recipes, of=whole, epochs=4
+        'binary_vgg',
+        sizes=sizes | how,
+        recipes=recipes,
+        of=whole,
+        epochs=4,
+        **ONE,
       )
   return found
 
