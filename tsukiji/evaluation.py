@@ -15,6 +15,8 @@ from compress.tree import Array, Params, Stats
 from tsukiji import batches
 from tsukiji import spec as sp
 from tsukiji.data import Split
+from tsukiji.goals import goal_of
+from tsukiji.losses import LOSSES
 from tsukiji.net import Net
 from tsukiji.spec import Spec
 
@@ -116,15 +118,33 @@ def recalibrate(
   return {**variables, 'batch_stats': mean}
 
 
+def outputs(
+  answer: Callable[[Array], Array], split: Split, batch_size: int = 512
+) -> np.ndarray:
+  """Return what a function of images says of a whole split."""
+  run, size = jax.jit(answer), min(batch_size, len(split.y))
+  parts = (run(x) for x, _, _ in batches.padded(split, size))
+  return np.concatenate([np.asarray(part) for part in parts])[: len(split.y)]
+
+
 class Score(NamedTuple):
-  """How a network does on a set: mean loss and share of correct answers."""
+  """How a network does on a set: mean loss and the score of its goal.
+
+  Attributes:
+    loss: Mean over the examples.
+    accuracy: Share of correct answers, or what `goals` has in its place.
+  """
 
   loss: float
   accuracy: float
 
 
 def evaluate(
-  spec: Spec, variables: dict[str, Any], split: Split, batch_size: int = 512
+  spec: Spec,
+  variables: dict[str, Any],
+  split: Split,
+  batch_size: int = 512,
+  loss: str = 'cross_entropy',
 ) -> Score:
   """Evaluate by masked sums, so that no example is dropped or counted twice.
 
@@ -133,10 +153,14 @@ def evaluate(
     variables: Its parameters (arrays or nodes) and batch statistics.
     split: The examples.
     batch_size: Examples at a time.
+    loss: What it was trained by, which says what it is for. Scores that are no
+      mean over examples are computed over the whole set at once.
 
   Returns:
-    The mean loss and accuracy over all examples.
+    The mean loss (of classes: the cross entropy) and the score.
   """
+  if LOSSES[loss].goal != 'classes':
+    return _at_once(spec, variables, split, batch_size, loss)
   params = variables['params']
   dense = jax.jit(tree.decode)(params)  # once, outside the loop
   sums = np.zeros(2)
@@ -145,6 +169,19 @@ def evaluate(
       _sums(spec, params, dense, variables['batch_stats'], x, y, mask)
     )
   return Score(*(sums / len(split.y)).tolist())
+
+
+def _at_once(
+  spec: Spec,
+  variables: dict[str, Any],
+  split: Split,
+  batch_size: int,
+  loss: str,
+) -> Score:
+  said = jnp.asarray(outputs(predictor(spec, variables), split, batch_size))
+  y = jnp.asarray(split.y)
+  cost, score = LOSSES[loss].value(said, y, 0.0), goal_of(loss).score(said, y)
+  return Score(float(cost), float(score))
 
 
 @functools.partial(jax.jit, static_argnums=0)

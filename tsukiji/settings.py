@@ -53,6 +53,7 @@ def network(kind: str, **changes: Any) -> ConfigDict:
       'epochs': -1,  # of training; -1 takes train.epochs
       'dense': True,  # whether the uncompressed network gets a row
       'seeds': (),  # its own, where fewer than all are enough
+      'outputs': 0,  # numbers it gives, as of an embedding; 0 for the data's
     }
   )
   return _changed(defaults, changes)
@@ -74,6 +75,12 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'start': 'dense',  # the trained network, a recipe, or 'fresh' weights
       'fewer': 0,  # units that go first, those that add least (`readings`)
       'without': (),  # units that go first, by name (`shallow.units`)
+      # Networks, files *.tsk or 'package.module:function'; () for its own
+      # dense network. Several are an ensemble.
+      'teacher': (),
+      'joint': False,  # whether the teacher is trained beside, from scratch
+      'labels': 1.0,  # weight of the task's loss beside the method's
+      'helped': True,  # whether config.helper joins a method without teacher
     }
   )
   return _changed(defaults, changes)
@@ -118,6 +125,7 @@ def default(task: str = 'compress') -> ConfigDict:
       'train': training(),
       'finetune': training(epochs=3, lr=1e-3),
       'recipes': {},  # name -> compression(...)
+      'helper': '',  # joins every recipe, as 'distill.logits(4.0)'
       'figures': {},  # name -> figure(...)
       'seeds': (0,),
       'workers': 0,  # processes; 0 is one a core on CPU, else one
@@ -164,6 +172,7 @@ def check(config: ConfigDict) -> None:
     if item.of:
       _expect_name(f'{where}.of', item.of, config.networks)
     _least(f'{where}.epochs', item.epochs, -1)
+    _least(f'{where}.outputs', item.outputs, 0)
     for wanted in item.recipes:
       if wanted != '*':
         _expect_name(f'{where}.recipes', wanted, config.recipes)
@@ -177,17 +186,24 @@ def check(config: ConfigDict) -> None:
     _least(f'{where}.fewer', item.fewer, 0)
     _check_start(where, name, config)
     recipe.parse(item.method)
+    _least(f'{where}.labels', item.labels, 0)
+    _check_teachers(where, item, config)
   for name, item in config.networks.items():
     for seed in item.seeds or config.seeds:
       _check_order(config, name, seed)
+      _check_taught(config, name, seed)
   for name, item in config.figures.items():
     where = f'config.figures.{name}'
     _check_fields(where, item, figure('', '', {}))
     _expect_name(f'{where}.x', item.x, AXES)
     for _, pattern in item.lines:
       _expect_match(f'{where}.lines', pattern, config)
+  recipe.parse(config.helper)
   for name in ('train', 'finetune'):
     _check_training(f'config.{name}', config[name])
+  goals = [losses.LOSSES[config[x].loss].goal for x in ('train', 'finetune')]
+  same = goals[0] == goals[1]
+  expect('config.finetune.loss', same, f'one for {goals[0]}', goals[1])
   fix = 'Methods change the network until the end of the run; set epochs.'
   patience = config.finetune.patience
   expect('config.finetune.patience', not patience, '0', patience, fix)
@@ -225,6 +241,38 @@ def _check_order(config: ConfigDict, network: str, seed: int) -> None:
     right = start in STARTS or start in have
     where = f'config.networks.{network}.recipes'
     expect(where, right, f'{start}, which {name} starts from', have)
+
+
+def is_code(teacher: str) -> bool:
+  """Tell whether a teacher is named by a function, 'package.module:name'."""
+  return ':' in teacher
+
+
+def is_outside(teacher: str) -> bool:
+  """Tell whether a teacher is no network of the config."""
+  return is_code(teacher) or teacher.endswith('.tsk')
+
+
+def _check_teachers(where: str, item: ConfigDict, config: ConfigDict) -> None:
+  for name in item.teacher:
+    if not is_outside(name):
+      _expect_name(f'{where}.teacher', name, config.networks)
+      fix = f'Set config.networks.{name}.dense = True.'
+      dense = config.networks[name].dense
+      expect(f'{where}.teacher', dense, 'a network with a row', name, fix)
+  alone = len(item.teacher) == 1 and not is_outside(item.teacher[0])
+  what = 'the name of one network as teacher'
+  fix = 'It is trained beside.'
+  expect(f'{where}.joint', alone or not item.joint, what, item.teacher, fix)
+
+
+def _check_taught(config: ConfigDict, network: str, seed: int) -> None:
+  """Check that teachers are trained with the seeds of their students."""
+  for name in recipes_of(config, network, seed):
+    for other in filter(config.networks.get, config.recipes[name].teacher):
+      seeds = config.networks[other].seeds or config.seeds
+      where = f'config.networks.{other}.seeds'
+      expect(where, seed in seeds, f'{seed}, since it teaches {name}', seeds)
 
 
 def _expect_match(where: str, pattern: str, config: ConfigDict) -> None:

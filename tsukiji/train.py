@@ -19,9 +19,9 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from compress import forward, tree
-from compress.method import FEATURES, Batch, Ctx, Method, Probe, chain
+from compress.method import FEATURES, TEACHER, Batch, Ctx, Method, Probe, chain
 from compress.tree import Array, Features, Params, Stats
-from tsukiji import batches, ops, optimise
+from tsukiji import batches, evaluation, ops, optimise
 from tsukiji.data import Split
 from tsukiji.goals import goal_of, no_labels
 from tsukiji.losses import LOSSES
@@ -44,6 +44,7 @@ class State:
     opt: State of the optimiser over the trainable leaves.
     sums: Sums over the steps of this epoch: loss and score of the batch.
     bad_step: The first step whose loss was not finite.
+    teacher: State of the teacher, where it is trained beside.
   """
 
   step: Array
@@ -53,6 +54,7 @@ class State:
   opt: optax.OptState
   sums: Array
   bad_step: Array
+  teacher: Any = None
 
 
 class Plan(NamedTuple):
@@ -66,6 +68,8 @@ class Plan(NamedTuple):
     label_smoothing: Share of the label's probability given to all classes.
     teacher: Images to outputs, for methods that ask for it; unjitted Flax, if
       they ask for its features.
+    beside: Run of a teacher that is trained in the same steps, from scratch;
+      it takes the place of `teacher`.
     loss: One of `losses.LOSSES`.
     labels: Weight of that loss beside the method's.
   """
@@ -78,6 +82,7 @@ class Plan(NamedTuple):
   teacher: Callable[[Array], Array] | None = None
   loss: str = 'cross_entropy'
   labels: float = 1.0
+  beside: 'Plan | None' = None
 
 
 def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
@@ -115,6 +120,9 @@ def init_state(
   Returns:
     The state.
   """
+  other = plan.beside
+  teacher = other and init_state(other, init_variables(other.spec, seed), seed)
+  plan = _beside(plan, teacher)
   key = jax.random.key(seed)
   drawn = jax.random.fold_in(key, NEVER)
   batch = _batch_shapes(plan, variables) if plan.method.asks else None
@@ -129,14 +137,16 @@ def init_state(
     opt=plan.tx.init(free),
     sums=jnp.zeros(2),
     bad_step=jnp.int32(NEVER),
+    teacher=teacher,
   )
 
 
-def make_step(plan: Plan) -> Callable[[State, Array, Array], State]:
-  """Return the jitted step `(state, images, labels) -> state`.
+def make_step(plan: Plan) -> Callable[..., State]:
+  """Return the jitted step `(state, images, labels, told) -> state`.
 
-  The state is donated. Batches may be sharded over devices: batch statistics
-  and gradients are then those of the whole batch.
+  `told`, which may be left out, are the teacher's answers to the images, where
+  they were computed before. The state is donated. Batches may be sharded over
+  devices: batch statistics and gradients are then those of the whole batch.
   """
   return jax.jit(
     functools.partial(_step, plan),
@@ -145,7 +155,11 @@ def make_step(plan: Plan) -> Callable[[State, Array, Array], State]:
   )
 
 
-def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
+def _step(
+  plan: Plan, state: State, x: Array, y: Array, told: Array | None = None
+) -> State:
+  other = plan.beside
+  plan, teacher = _beside(plan, state.teacher), state.teacher
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
   at_decode, at_apply, at_method = jax.random.split(key, 3)
   ctx = Ctx(state.step, plan.steps, at_method)
@@ -160,7 +174,7 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
       plan.method,
       lambda: _apply_train(plan, dense, params, state.batch_stats, x, at_apply),
     )
-    batch = taught(plan, Batch(x, y, logits, features=features))
+    batch = taught(plan, Batch(x, y, logits, told, features))
     seen = ctx._replace(stats=stats, batch=batch)
     loss = LOSSES[plan.loss].value(logits, y, plan.label_smoothing)
     loss = plan.labels * loss + plan.method.loss(params, seen)
@@ -177,6 +191,7 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
   return dataclasses.replace(
     state,
     step=state.step + 1,
+    teacher=other and _step(other, teacher, x, y),
     params=plan.method.update(params, after),
     batch_stats=batch_stats,
     opt=opt,
@@ -196,18 +211,27 @@ def with_features(
 
 def taught(plan: Plan, batch: Batch) -> Batch:
   """Add what the teacher says of a batch, as far as the method asks."""
-  teach = plan.teacher
-  if teach is None or not plan.method.asks:
+  teach, known = plan.teacher, {TEACHER} if batch.teacher is not None else set()
+  if teach is None or plan.method.asks <= known:
     return batch
   answer, seen = with_features(plan.method, lambda: teach(batch.inputs))
   return batch._replace(teacher=answer, teacher_features=seen)
+
+
+def _beside(plan: Plan, teacher: State | None) -> Plan:
+  """Return the plan with the teacher as it is now, where one is trained."""
+  if plan.beside is None or teacher is None:
+    return plan
+  variables = {'params': teacher.params, 'batch_stats': teacher.batch_stats}
+  answer = evaluation.predictor(plan.beside.spec, variables)
+  return plan._replace(teacher=answer, beside=None)
 
 
 def _batch_shapes(plan: Plan, variables: dict[str, Any]) -> Batch:
   """Return the shapes of what a method's loss will see."""
 
   def seen(dense: dict[str, Any], x: Array) -> Batch:
-    run: Callable[..., Array] = Net(plan.spec).apply
+    run: Callable[..., Any] = Net(plan.spec).apply
     logits, features = with_features(plan.method, lambda: run(dense, x))
     y = no_labels(plan.loss, logits)
     return taught(plan, Batch(x, y, logits, features=features))
