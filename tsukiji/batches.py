@@ -96,9 +96,12 @@ def padded(
     x = split.x[start : start + batch_size]
     y = split.y[start : start + batch_size]
     missing = batch_size - len(y)
-    fill = ((0, missing),)
-    mask = np.pad(np.ones(len(y), bool), fill)
-    yield np.pad(x, fill + ((0, 0),) * 3), np.pad(y, fill), mask
+    mask = np.pad(np.ones(len(y), bool), (0, missing))
+    yield _filled(x, missing), _filled(y, missing), mask
+
+
+def _filled(x: np.ndarray, count: int) -> np.ndarray:
+  return np.pad(x, ((0, count),) + ((0, 0),) * (x.ndim - 1))
 
 
 def over_devices() -> NamedSharding:
