@@ -115,10 +115,10 @@ def decoupled(
   r"""Weigh what the teacher says of the label and of the other classes apart.
 
   $w T^2 (\alpha \, \mathrm{KL}(b_t \| b_s) + \beta \, \mathrm{KL}(\hat p_t \|
-  \hat p_s))$, where $b$ is the pair of the softened probability of the label
-  and of all others, and $\hat p$ the distribution among the others (decoupled
-  KD, Zhao+ 2022, arXiv 2203.08679, equation 7). `logits` is $\alpha = 1$ and
-  $\beta = 1 - b_t$, which is next to nothing where the teacher is sure.
+  \hat p_s))$, where $b = (p, 1 - p)$, $p$ is the softened
+  probability of the label, and $\hat p$ the distribution among the others
+  (decoupled KD, Zhao+ 2022, arXiv 2203.08679, equation 7). `logits` is $\alpha = 1$ and
+  $\beta = 1 - p_t$, which is next to nothing where the teacher is sure.
 
   Args:
     temperature: T, above 0.

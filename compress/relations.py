@@ -43,12 +43,11 @@ def relations(
       teacher or no such layer.
   """
   where = 'distill.relations'
-  for what, value in (('distance', distance), ('angle', angle)):
-    if not value >= 0 or not distance + angle > 0:
-      raise ValueError(
-        f'{where}: expected weights of 0 or more, one of them above, got '
-        f'{what}={value!r}.'
-      )
+  if not (distance >= 0 and angle >= 0 and distance + angle > 0):
+    raise ValueError(
+      f'{where}: expected weights of 0 or more, one of them above, got '
+      f'distance={distance!r} and angle={angle!r}.'
+    )
 
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del params, progress
