@@ -117,8 +117,9 @@ def decoupled(
   $w T^2 (\alpha \, \mathrm{KL}(b_t \| b_s) + \beta \, \mathrm{KL}(\hat p_t \|
   \hat p_s))$, where $b = (p, 1 - p)$, $p$ is the softened
   probability of the label, and $\hat p$ the distribution among the others
-  (decoupled KD, Zhao+ 2022, arXiv 2203.08679, equation 7). `logits` is $\alpha = 1$ and
-  $\beta = 1 - p_t$, which is next to nothing where the teacher is sure.
+  (decoupled KD, Zhao+ 2022, arXiv 2203.08679, equation 7). `logits` is
+  $\alpha = 1$ and $\beta = 1 - p_t$: next to nothing where the teacher is
+  sure.
 
   Args:
     temperature: T, above 0.
