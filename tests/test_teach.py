@@ -111,7 +111,7 @@ def test_other_classes_are_told_before_training(
   config = taught(teacher=(NAME,))
   config.recipes = {'kd': config.recipes.kd}
   config.networks = {'net': config.networks.net}
-  said = r'recipes.kd on net: distill.logits: .*\(8, 10\), got \(8, 3\)'
+  said = r'recipes.kd on net: distill.logits: .*\(2, 10\), got \(2, 3\)'
   with pytest.raises(ValueError, match=said):
     ex.prepare(config, tmp_path)
 

@@ -243,14 +243,9 @@ def _check_order(config: ConfigDict, network: str, seed: int) -> None:
     expect(where, right, f'{start}, which {name} starts from', have)
 
 
-def is_code(teacher: str) -> bool:
-  """Tell whether a teacher is named by a function, 'package.module:name'."""
-  return ':' in teacher
-
-
 def is_outside(teacher: str) -> bool:
-  """Tell whether a teacher is no network of the config."""
-  return is_code(teacher) or teacher.endswith('.tsk')
+  """Tell whether a teacher is a file or code, no network of the config."""
+  return ':' in teacher or teacher.endswith('.tsk')
 
 
 def _check_teachers(where: str, item: ConfigDict, config: ConfigDict) -> None:

@@ -69,7 +69,7 @@ def named(name: str, inputs: Shape) -> Teacher:
     ValueError: If there is no such file or function, or the network of the
       file takes other inputs.
   """
-  if settings.is_code(name):
+  if not name.endswith('.tsk'):
     try:
       found: Teacher = pkgutil.resolve_name(name)()
     except (AttributeError, ImportError, TypeError, ValueError) as e:
