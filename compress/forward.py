@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from compress import tree
-from compress.tree import Array, Params, Stats
+from compress.tree import Array, Features, Params, Stats
 
 Out = TypeVar('Out')
 See: TypeAlias = Callable[[Any, nn.Module, Array], Any]
@@ -74,6 +74,41 @@ def apply(
 
   with nn.intercept_methods(intercept):
     return run(), stats
+
+
+def features(run: Callable[[], Out]) -> tuple[Out, Features]:
+  """Run a network, any Flax module unjitted, and note what its modules put out.
+
+  Args:
+    run: Applies Flax modules and returns anything.
+
+  Returns:
+    What `run` returned, and the outputs of the modules by path; where several
+    networks run that share a path, those of the first.
+
+  Example:
+    >>> import jax
+    >>> net, x = nn.Sequential([nn.Dense(2), nn.relu]), jnp.ones((1, 3))
+    >>> y, found = features(lambda: net.init_with_output(jax.random.key(0), x))
+    >>> {path: seen.shape for path, seen in found.items()}
+    {'layers_0': (1, 2)}
+  """
+  found: Features = {}
+
+  def intercept(
+    call: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: nn.module.InterceptorContext,
+  ) -> Any:
+    out = call(*args, **kwargs)
+    path = '/'.join(context.module.path)
+    if path and context.method_name == '__call__':
+      found.setdefault(path, out)
+    return out
+
+  with nn.intercept_methods(intercept):
+    return run(), found
 
 
 def _by_module(params: Params) -> dict[str, tuple[str, Any]]:

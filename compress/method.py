@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from compress import tree
-from compress.tree import Array, Key, Params, Path, Stats
+from compress.tree import Array, Features, Key, Params, Path, Stats
+
+TEACHER, FEATURES = 'teacher', 'features'  # what a method may ask for
 
 
 class Batch(NamedTuple):
@@ -18,14 +20,19 @@ class Batch(NamedTuple):
   Attributes:
     inputs: `[batch, ...]`.
     labels: `[batch]`.
-    outputs: `[batch, classes]`.
-    teacher: What the teacher says of the same inputs, where there is one.
+    outputs: `[batch, classes]`, or whatever else the task has.
+    teacher: What the teacher says of the same inputs, where a method asks.
+    features: What each module of the network put out, by path as `'conv1'`,
+      where a method asks.
+    teacher_features: Those of the teacher, where a method asks.
   """
 
   inputs: Array
   labels: Array
   outputs: Array
   teacher: Array | None = None
+  features: Features | None = None
+  teacher_features: Features | None = None
 
 
 class Weight(NamedTuple):
@@ -100,7 +107,8 @@ class Ctx(NamedTuple):
     grads: Gradient of the loss in the *decoded* tree; `None` in `init`, which
       asks the probe.
     stats: `[min, max]` of the input that met each weight, by path.
-    batch: The batch of this step; `None` outside `loss`.
+    batch: The batch of this step in `loss`; its shapes alone in `init`, where
+      a method asks for a teacher or features; else `None`.
     probe: The trained network on calibration data; `None` outside `init`.
   """
 
@@ -139,11 +147,14 @@ class Method(NamedTuple):
     update: Masks, schedules, ranges; after each optimiser step, inside jit;
       may not change the tree structure.
     loss: What is added to the task loss.
+    asks: What `loss` needs beside inputs, labels and outputs: `TEACHER`,
+      `FEATURES` or both. Whoever trains computes nothing else.
   """
 
   init: Callable[[Params, Ctx], Params] = same
   update: Callable[[Params, Ctx], Params] = same
   loss: Callable[[Params, Ctx], Array] = zero
+  asks: frozenset[str] = frozenset()
 
 
 def chain(*methods: Method) -> Method:
@@ -173,7 +184,8 @@ def chain(*methods: Method) -> Method:
   def loss(params: Params, ctx: Ctx) -> Array:
     return sum((m.loss(params, ctx) for m in methods), jnp.zeros(()))
 
-  return Method(fold('init'), fold('update'), loss)
+  asks = frozenset().union(*(m.asks for m in methods))
+  return Method(fold('init'), fold('update'), loss, asks)
 
 
 def only(where: str, method: Method) -> Method:
@@ -215,7 +227,7 @@ def only(where: str, method: Method) -> Method:
   def loss(params: Params, ctx: Ctx) -> Array:
     return method.loss(pick(params), inside(ctx))
 
-  return Method(run(method.init), run(method.update), loss)
+  return Method(run(method.init), run(method.update), loss, method.asks)
 
 
 def _check_match(pattern: re.Pattern[str], params: Params) -> None:

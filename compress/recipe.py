@@ -20,6 +20,7 @@ from compress import (
   filters,
   gates,
   half,
+  hints,
   learned,
   loss_aware,
   method,
@@ -29,8 +30,10 @@ from compress import (
   pattern,
   prune,
   quantize,
+  regress,
   regrow,
   regularise,
+  relations,
   rewind,
   rounding,
   schedule,
@@ -49,7 +52,16 @@ TABLE: dict[str, Callable[..., Any]] = {
   'binary.weights': binary.weights,
   'binary.xnor': binary.xnor,
   'cubic': schedule.cubic,
+  'distill.attention': hints.attention,
+  'distill.bounded': regress.bounded,
+  'distill.correlation': distill.correlation,
+  'distill.decoupled': distill.decoupled,
+  'distill.hint': hints.hint,
   'distill.logits': distill.logits,
+  'distill.probe': hints.probe,
+  'distill.relations': relations.relations,
+  'distill.squared': distill.squared,
+  'distill.trusted': regress.trusted,
   'linear': schedule.linear,
   'only': method.only,
   'prune.auto': auto.auto,
@@ -101,7 +113,7 @@ def parse(text: str) -> Method:
       (the message gives the nearest), or a method refuses its arguments.
 
   >>> parse('prune.weights(0.9) >> quantize.int8()')
-  Method(init=..., update=..., loss=...)
+  Method(init=..., update=..., loss=..., asks=frozenset())
   """
   if not text.strip():
     return method.chain()

@@ -20,6 +20,7 @@ Key: TypeAlias = jax.Array
 Params: TypeAlias = Any  # a pytree whose leaves are Arrays or Compressed nodes
 Path: TypeAlias = str  # 'conv1/kernel'
 Stats: TypeAlias = dict[Path, Array]  # [min, max] of the input of each weight
+Features: TypeAlias = dict[Path, Array]  # what each module puts out
 
 
 class Compressed(abc.ABC):

@@ -70,9 +70,21 @@ def run(spec: sp.Spec, variables: dict[str, Any], count: int = 32) -> Any:
 @functools.cache
 def calibrated(spec: sp.Spec) -> Ctx:
   """Return a context that holds whatever a method may look at."""
-  logits, stats = jax.jit(functools.partial(run, spec))(start(spec))
-  batch = Batch(images(spec, len(logits)), jnp.zeros(3), logits, 2 * logits)
+
+  @jax.jit
+  def seen(variables: dict[str, Any]) -> Any:
+    return forward.features(lambda: run(spec, variables))
+
+  (logits, stats), features = seen(start(spec))
   labels = np.arange(len(logits)) % 3
+  batch = Batch(
+    images(spec, len(logits)),
+    jnp.asarray(labels),
+    logits,
+    2 * logits,
+    features,
+    features,
+  )
   asked = probe.probe(
     spec, start(spec), Split(np.asarray(batch.inputs), labels)
   )

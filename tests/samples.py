@@ -12,7 +12,14 @@ SAMPLES = {
   'binary.react': ('binary.react(ends=True)',),
   'binary.weights': ('binary.weights(scale="layer")',),
   'binary.xnor': ('binary.xnor(ends=True)',),
-  'distill.logits': ('distill.logits(2.0)',),
+  'distill.attention': ('distill.attention("conv", "norm")',),
+  'distill.correlation': ('distill.correlation(2.0)',),
+  'distill.decoupled': ('distill.decoupled(2.0)',),
+  'distill.hint': ('distill.hint("norm", "conv")',),
+  'distill.logits': ('distill.logits(2.0, cool=linear())',),
+  'distill.probe': ('distill.probe("conv")',),
+  'distill.relations': ('distill.relations("fc", "conv")',),
+  'distill.squared': ('distill.squared(schedule=linear(0.0, 0.2))',),
   'only': (
     'only("fc/kernel", quantize.grid(3, 4))',
     'only("(conv|fc)/.*", prune.weights(0.25))',
@@ -65,7 +72,9 @@ SHARE = re.compile(
 )
 WHOLE = re.compile('global|auto|l0|variational')  # over all layers
 FIRST = ('prune.filters',)  # it cuts plain arrays
-ELSEWHERE = {'prune.neurons'}  # it shrinks no layer before a norm: test_neurons
+# Those that cannot train the tiny classifier: one shrinks no layer before a
+# norm (test_neurons), two are for regression (test_regress).
+ELSEWHERE = {'prune.neurons', 'distill.bounded', 'distill.trusted'}
 # At most one method of each kind on one weight.
 CLAIMS = (
   [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
@@ -75,6 +84,9 @@ CLAIMS = (
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
 ALONE = (
+  # Losses alone, as distill.logits is.
+  *(f'distill.{name}' for name in ('attention', 'correlation', 'decoupled')),
+  *(f'distill.{name}' for name in ('probe', 'relations', 'squared')),
   *('binary.bnn', 'binary.react', 'binary.xnor'),  # of parts that are here
   'binary.loss_aware',  # its nodes are those of binary.weights
   *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),

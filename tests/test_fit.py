@@ -225,10 +225,9 @@ def scripted(
   shown: list[dict[str, Any]] = []
 
   def evaluate(
-    spec: Any, variables: dict[str, Any], split: Any, *, loss: str
+    spec: Any, variables: dict[str, Any], split: Any, loss: str
   ) -> Score:
-    assert loss == 'cross_entropy'
-    assert split is DATA.validation
+    assert (split is DATA.validation, loss) == (True, 'cross_entropy')
     shown.append(jax.tree.map(np.array, variables))
     return Score(1.0, accuracies[len(shown) - 1])
 

@@ -60,4 +60,4 @@ def test_a_plan_says_which_loss() -> None:
   program = str(train.make_step(plan).trace(state, x, y).jaxpr)
   # The step takes exponents for a softmax, and a hinge needs none.
   assert ' exp ' not in program
-  assert set(losses.LOSSES) == {'cross_entropy', 'squared_hinge'}
+  assert {'cross_entropy', 'squared_hinge'} < set(losses.LOSSES)

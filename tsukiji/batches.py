@@ -27,7 +27,8 @@ def training(
   seed: int,
   step: int,
   augment: tuple[str, ...] = (),
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  told: np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, ...]]:
   """Yield the batches of steps `step, step + 1, ...` without end.
 
   A batch depends on the seed and the step alone, so that a run resumed at any
@@ -39,9 +40,11 @@ def training(
     seed: Seed of order and augmentation.
     step: The first step.
     augment: Any of 'flip' (left to right) and 'shift' (up to 2 pixels).
+    told: What a teacher says of each example, where images do not change.
 
   Yields:
-    Images `[batch, height, width, channels]` and labels `[batch]`.
+    Images `[batch, height, width, channels]`, labels `[batch]`, and `told` of
+    them if it is given.
   """
   count = steps_per_epoch(len(split.y), batch_size)
   while True:
@@ -51,7 +54,8 @@ def training(
       chosen = indices[i * batch_size : (i + 1) * batch_size]
       # Not 0: numpy ignores it, and the stream would be that of the order.
       rng = np.random.default_rng((seed, epoch, i + 1))
-      yield augmented(split.x[chosen], rng, augment), split.y[chosen]
+      answers = () if told is None else (told[chosen],)
+      yield augmented(split.x[chosen], rng, augment), split.y[chosen], *answers
       step += 1
 
 
@@ -92,9 +96,12 @@ def padded(
     x = split.x[start : start + batch_size]
     y = split.y[start : start + batch_size]
     missing = batch_size - len(y)
-    fill = ((0, missing),)
-    mask = np.pad(np.ones(len(y), bool), fill)
-    yield np.pad(x, fill + ((0, 0),) * 3), np.pad(y, fill), mask
+    mask = np.pad(np.ones(len(y), bool), (0, missing))
+    yield _filled(x, missing), _filled(y, missing), mask
+
+
+def _filled(x: np.ndarray, count: int) -> np.ndarray:
+  return np.pad(x, ((0, count),) + ((0, 0),) * (x.ndim - 1))
 
 
 def over_devices() -> NamedSharding:

@@ -24,7 +24,7 @@ class Split(NamedTuple):
 
   Attributes:
     x: [n, height, width, channels] uint8, or float32 in the unit of the source.
-    y: [n] int32 in [0, classes).
+    y: [n] int32 in [0, classes), or [n, numbers] float32 for regression.
   """
 
   x: np.ndarray
@@ -60,7 +60,8 @@ def load(
   """Load a dataset by name or path.
 
   Args:
-    name: 'digits' (embedded); a TFDS name such as 'fashion_mnist'; a folder of
+    name: 'digits' or 'digits_angle' (embedded; the second has the angle of
+      turned digits as label); a TFDS name such as 'fashion_mnist'; a folder of
       IDX files; or an `.npz` with `x_train, y_train, x_test, y_test` (and
       `classes`), where x is [n, height, width(, channels)] or sensor windows
       [n, time, channels]. A folder called like a well-known dataset is meant
@@ -153,6 +154,8 @@ def _find(name: str, folder: str, cache: str) -> Raw:
   """Return the checked arrays of a name or path."""
   if name == 'digits':
     return sources.check(sources.digits(), name)
+  if name == 'digits_angle':
+    return sources.check_numbers(sources.digits_angle(), name)
   path = os.path.expanduser(name)
   if name.endswith('.npz'):
     return sources.check(sources.npz(Path(path)), name)

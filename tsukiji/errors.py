@@ -1,5 +1,8 @@
 """The one form in which a mistake of the user is told."""
 
+import difflib
+from collections.abc import Iterable
+
 
 def expect(
   where: str, right: object, what: str, got: object, fix: str = ''
@@ -22,3 +25,27 @@ def expect(
   """
   if not right:
     raise ValueError(f'{where}: expected {what}, got {got!r}. {fix}'.rstrip())
+
+
+def expect_name(
+  where: str, name: str, known: Iterable[str], what: str = 'one'
+) -> None:
+  """Raise unless a name is known; tell the nearest one.
+
+  Args:
+    where: As `expect`.
+    name: What was given.
+    known: All that could be given.
+    what: What was expected, before the names.
+
+  Raises:
+    ValueError: If the name is none of them.
+
+  >>> expect_name('task', 'trian', ('train', 'bench'))
+  Traceback (most recent call last):
+  ValueError: task: expected one of bench, train, got 'trian'. Nearest: 'train'.
+  """
+  names = sorted(known)
+  near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
+  fix = f'Nearest: {near[0]!r}.' if near else ''
+  expect(where, name in names, f'{what} of {", ".join(names)}', name, fix)

@@ -15,6 +15,7 @@ from tsukiji import batches
 from tsukiji import spec as sp
 from tsukiji.data import Split
 from tsukiji.errors import expect
+from tsukiji.goals import goal_of
 from tsukiji.losses import LOSSES
 from tsukiji.net import Net
 from tsukiji.spec import Spec
@@ -123,8 +124,22 @@ def recalibrate(
   return {**variables, 'batch_stats': mean}
 
 
+def outputs(
+  answer: Callable[[Array], Array], split: Split, batch_size: int = 512
+) -> np.ndarray:
+  """Return what a function of images says of a whole split."""
+  run, size = jax.jit(answer), min(batch_size, len(split.y))
+  parts = (run(x) for x, _, _ in batches.padded(split, size))
+  return np.concatenate([np.asarray(part) for part in parts])[: len(split.y)]
+
+
 class Score(NamedTuple):
-  """How a network does on a set: mean loss and share of correct answers."""
+  """How a network does on a set: mean loss and the score of its goal.
+
+  Attributes:
+    loss: Mean over the examples.
+    accuracy: Share of correct answers, or what `goals` has in its place.
+  """
 
   loss: float
   accuracy: float
@@ -144,11 +159,15 @@ def evaluate(
     variables: Its parameters (arrays or nodes) and batch statistics.
     split: The examples.
     batch_size: Examples at a time.
-    loss: One of `losses.LOSSES`; of the labels as they are, not smoothed.
+    loss: What it was trained by, which says what it is for; of the labels as
+      they are, not smoothed. Scores that are no mean over examples are
+      computed over the whole set at once.
 
   Returns:
-    The mean loss and accuracy over all examples.
+    The mean loss and the score.
   """
+  if LOSSES[loss].goal != 'classes':
+    return _at_once(spec, variables, split, batch_size, loss)
   params = variables['params']
   dense = jax.jit(tree.decode)(params)  # once, outside the loop
   sums = np.zeros(2)
@@ -157,6 +176,19 @@ def evaluate(
       _sums(spec, loss, params, dense, variables['batch_stats'], x, y, mask)
     )
   return Score(*(sums / len(split.y)).tolist())
+
+
+def _at_once(
+  spec: Spec,
+  variables: dict[str, Any],
+  split: Split,
+  batch_size: int,
+  loss: str,
+) -> Score:
+  said = jnp.asarray(outputs(predictor(spec, variables), split, batch_size))
+  y = jnp.asarray(split.y)
+  losses = LOSSES[loss].value(said, y, 0.0)
+  return Score(float(jnp.mean(losses)), float(goal_of(loss).score(said, y)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -172,6 +204,6 @@ def _sums(
 ) -> Array:
   variables = {'params': dense, 'batch_stats': batch_stats}
   logits, _ = _apply_eval(spec, params, variables, x)
-  losses = LOSSES[loss](logits, y, 0.0)
+  losses = LOSSES[loss].value(logits, y, 0.0)
   correct = jnp.argmax(logits, -1) == y
   return jnp.stack([jnp.sum(losses * mask), jnp.sum(correct * mask)])

@@ -12,19 +12,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from compress import method, recipe
-from compress.tree import Array
 from tsukiji import (
   batches,
+  check,
   data,
   evaluation,
-  optimise,
   probe,
   settings,
   shallow,
+  teach,
   train,
   workdir,
   zoo,
@@ -33,7 +32,9 @@ from tsukiji.data import Data, Split
 from tsukiji.deploy.lower import lower
 from tsukiji.deploy.shrink import Variables, shrink
 from tsukiji.errors import expect
-from tsukiji.spec import Shape, Spec, output_shape
+from tsukiji.goals import goal_of
+from tsukiji.spec import Spec
+from tsukiji.teach import Teacher
 from tsukiji.train import Plan, State
 
 Job = tuple[str, int]  # network, seed
@@ -69,7 +70,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   Raises:
     ValueError: If anything the user chose cannot work.
   """
-  settings.check(config)
+  check.check(config)
   if config.distributed:
     jax.distributed.initialize()
   loaded = load_data(config)
@@ -78,17 +79,26 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     name: zoo.build(
       item.kind,
       loaded.train.x.shape[1:],
-      len(loaded.classes),
+      item.outputs or len(loaded.classes),
       moments,
       name=name,
       **item.sizes,
     )
     for name, item in config.networks.items()
   }
+  _check_labels(config.train.loss, loaded)
   experiment = Experiment(config, folder, loaded, specs)
   for name in specs:
     _try_methods(experiment, name)
   return experiment
+
+
+def _check_labels(loss: str, loaded: Data) -> None:
+  kinds = {False: 'classes', True: 'real numbers'}
+  wanted, found = goal_of(loss).real, loaded.train.y.dtype.kind == 'f'
+  fix = 'squared_error is for numbers, cross_entropy for classes.'
+  what = f'a loss of {kinds[found]}, which {loaded.name} has as labels'
+  expect('config.train.loss', wanted == found, what, loss, fix)
 
 
 def load_data(config: ConfigDict) -> Data:
@@ -156,8 +166,7 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
   if item.start == 'folded':
     spec, folded = lower(spec, values())
     shapes, values = jax.eval_shape(lambda: folded), lambda: folded
-  teacher = functools.partial(_silent, output_shape(dense))
-  plan = plan_of(spec, item.method, config.finetune, 1, teacher)
+  plan = plan_of(experiment, network, name, spec, config.finetune, 1)
   return _Sketch(plan, shapes, values)
 
 
@@ -172,6 +181,7 @@ def _begin(
     seen,
     dense=experiment.specs[network],
     clock=lambda *_: 0.0,
+    loss=plan.loss,
   )
   return train.init_state(plan, variables, 0, stats, asked)
 
@@ -186,11 +196,6 @@ def _expect_fewer(spec: Spec, count: int) -> None:
   expect('fewer', count <= len(able), what, count)
 
 
-def _silent(size: Shape, x: Array) -> Array:
-  """Return logits of the shape that a teacher's have."""
-  return jnp.zeros((len(x), *size))
-
-
 def _recipes_of_any_seed(config: ConfigDict, network: str) -> list[str]:
   seeds = config.networks[network].seeds or config.seeds
   found = (settings.recipes_of(config, network, seed) for seed in seeds)
@@ -198,22 +203,39 @@ def _recipes_of_any_seed(config: ConfigDict, network: str) -> list[str]:
 
 
 def plan_of(
+  experiment: Experiment,
+  network: str,
+  name: str,
   spec: Spec,
-  text: str,
   chosen: ConfigDict,
   steps: int,
-  teacher: Callable[[Array], Array] | None,
+  own: Callable[[str], Teacher] | None = None,
 ) -> Plan:
-  """Return the plan of a run of one recipe."""
-  return Plan(
-    spec,
-    recipe.parse(text),
-    optimise.optimiser(chosen, steps),
-    steps,
-    chosen.label_smoothing,
-    teacher,
-    chosen.loss,
-  )
+  """Return the plan of a run of one recipe.
+
+  Args:
+    experiment: The experiment.
+    network: Name in the config.
+    name: Of the recipe, or `DENSE`.
+    spec: The network as the run begins.
+    chosen: Settings of the run.
+    steps: Its length.
+    own: A network of the experiment as a teacher, by default untrained.
+  """
+  plan = train.plain(spec, chosen, steps)
+  if name == DENSE:
+    return plan
+  item, specs = experiment.config.recipes[name], experiment.specs
+  made = recipe.parse(teach.method_of(experiment.config, name))
+  plan = plan._replace(method=made, labels=item.labels)
+  if not made.asks:
+    return plan
+  if item.joint:
+    other = train.plain(specs[item.teacher[0]], chosen, steps)
+    return plan._replace(beside=other)
+  own = own or (lambda name: teach.silent(specs[name]))
+  size = spec.input_shape
+  return plan._replace(teacher=teach.teacher_of(item, network, size, own))
 
 
 def cells(config: ConfigDict, network: str, seed: int) -> tuple[str, ...]:
@@ -227,12 +249,22 @@ def after(
 ) -> tuple[str, ...]:
   """Return the recipes that can start once one is done, in order."""
 
-  def waits_for(name: str) -> str:
-    start = config.recipes[name].start
-    return DENSE if start in settings.STARTS else start
-
   every = settings.recipes_of(config, network, seed)
-  return tuple(name for name in every if waits_for(name) == done)
+  return tuple(name for name in every if start_of(config, name) == done)
+
+
+def start_of(config: ConfigDict, name: str) -> str:
+  """Return the recipe that one starts from, or `DENSE`."""
+  start = config.recipes[name].start
+  return DENSE if start in settings.STARTS else start
+
+
+def taught_by(config: ConfigDict, name: str) -> tuple[str, ...]:
+  """Return the networks that have to be trained for a recipe to begin."""
+  item = config.recipes[name]
+  if item.joint:
+    return ()
+  return tuple(x for x in item.teacher if not settings.is_outside(x))
 
 
 def jobs(config: ConfigDict) -> list[Job]:

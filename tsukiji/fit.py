@@ -51,6 +51,7 @@ class Run(NamedTuple):
     data: Training and validation examples.
     settings: `batch_size`, `augment`, `patience` of the config.
     seed: Seed of order and augmentation.
+    told: The teacher's answers to the training examples, where they are known.
   """
 
   name: str
@@ -59,6 +60,7 @@ class Run(NamedTuple):
   data: Data
   settings: ml_collections.ConfigDict
   seed: int
+  told: np.ndarray | None = None
 
 
 def ignore(name: str, batches: int) -> None:
@@ -148,9 +150,10 @@ def _epoch(
     run.seed,
     first,
     tuple(run.settings.augment),
+    run.told,
   )
-  for _, (x, y) in zip(range(left), feed, strict=False):
-    state = step(state, batches.place(x, sharding), batches.place(y, sharding))
+  for _, batch in zip(range(left), feed, strict=False):
+    state = step(state, *(batches.place(x, sharding) for x in batch))
     tell(run.name, 1)
     if stop.wished() is not None:
       break

@@ -1,6 +1,10 @@
-"""What training minimises: a loss of each example, by name."""
+"""What training minimises: a loss of each example, by name.
+
+Each belongs to a goal (`goals`): classes, numbers or neighbours.
+"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +32,59 @@ def squared_hinge(logits: Array, labels: Array, smoothing: float) -> Array:
   return jnp.mean(jnp.maximum(0, 1 - (2 * hot - 1) * logits) ** 2, axis=-1)
 
 
-LOSSES: dict[str, Callable[[Array, Array, float], Array]] = {
-  'cross_entropy': cross_entropy,
-  'squared_hinge': squared_hinge,
+def squared_error(outputs: Array, labels: Array, smoothing: float) -> Array:
+  """Return the mean squared gap of `[batch, numbers]`, `[batch]`."""
+  del smoothing
+  return jnp.mean((outputs - labels.reshape(outputs.shape)) ** 2, axis=-1)
+
+
+def smooth_l1(outputs: Array, labels: Array, smoothing: float) -> Array:
+  """Return Huber's loss, linear beyond a gap of 1, `[batch]`."""
+  del smoothing
+  gaps = optax.huber_loss(outputs, labels.reshape(outputs.shape))
+  return jnp.mean(gaps, axis=-1)
+
+
+def on_sphere(x: Array) -> Array:
+  """Return the rows of a matrix with norm 1."""
+  return x / jnp.sqrt(jnp.sum(x**2, axis=1, keepdims=True) + 1e-12)
+
+
+def triplet(
+  outputs: Array, labels: Array, smoothing: float, margin: float = 0.2
+) -> Array:
+  r"""Return $\max(0, d(a, p) - d(a, n) + m)$ on the sphere, `[batch]`.
+
+  Each example of the batch is an anchor; p is the farthest of its class and n
+  the nearest of another (batch hard, Hermans+ 2017, arXiv 1703.07737, equation
+  5), in squared distances of embeddings of norm 1 (FaceNet, Schroff+ 2015,
+  arXiv 1503.03832).
+  """
+  del smoothing
+  unit = on_sphere(outputs)
+  apart = 2 - 2 * unit @ unit.T
+  same = labels[:, None] == labels[None]
+  far = jnp.max(jnp.where(same, apart, -jnp.inf), axis=1)
+  near = jnp.min(jnp.where(same, 4.0, apart), axis=1)
+  return jnp.maximum(far - near + margin, 0)
+
+
+class Loss(NamedTuple):
+  """A loss and what it is for.
+
+  Attributes:
+    value: Outputs `[batch, ...]`, labels, label smoothing -> `[batch]`.
+    goal: One of `goals.GOALS`.
+  """
+
+  value: Callable[[Array, Array, float], Array]
+  goal: str
+
+
+LOSSES: dict[str, Loss] = {
+  'cross_entropy': Loss(cross_entropy, 'classes'),
+  'smooth_l1': Loss(smooth_l1, 'numbers'),
+  'squared_error': Loss(squared_error, 'numbers'),
+  'squared_hinge': Loss(squared_hinge, 'classes'),
+  'triplet': Loss(triplet, 'neighbours'),
 }

@@ -103,19 +103,21 @@ def _run_pool(
       workers, context, _start_worker, (free, halt, os.getpid())
     )
     with pool:
-      # A recipe waits for the network it starts from, and for nothing else.
+      # A recipe waits for what it starts from and for its teachers.
       cells = {
         pool.submit(_work, experiment, job, ex.DENSE, told): (job, ex.DENSE)
         for job in jobs
       }
-      first = [*cells]
+      first, dense = [*cells], {*jobs}
+      held: list[tuple[Job, str]] = []
 
       def then(future: Future) -> list[Future]:
         job, done = cells[future]
-        new = {
-          pool.submit(_work, experiment, job, name, told): (job, name)
-          for name in ex.after(experiment.config, *job, done)
-        }
+        dense.difference_update([job] if done == ex.DENSE else [])
+        held.extend((job, x) for x in ex.after(experiment.config, *job, done))
+        free = [x for x in held if not dense & _taught_by(experiment, *x)]
+        held[:] = [x for x in held if x not in free]
+        new = {pool.submit(_work, experiment, *x, told): x for x in free}
         cells.update(new)
         return [*new]
 
@@ -126,6 +128,11 @@ def _run_pool(
         # Workers may take one more cell from the queue: they need the manager.
         pool.shutdown(cancel_futures=True)
         raise
+
+
+def _taught_by(experiment: Experiment, job: Job, name: str) -> set[Job]:
+  """Return the networks and seeds that a recipe of a job waits for."""
+  return {(x, job[1]) for x in ex.taught_by(experiment.config, name)}
 
 
 def _watch(

@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from compress import forward, tree
 from compress.method import Probe, Weight
@@ -15,6 +14,7 @@ from tsukiji import spec as sp
 from tsukiji import train
 from tsukiji.data import Split
 from tsukiji.deploy.lower import lower
+from tsukiji.losses import LOSSES
 from tsukiji.net import Net
 from tsukiji.spec import Spec
 
@@ -32,6 +32,7 @@ def probe(
   *,
   dense: Spec | None = None,
   clock: Clock | None = None,
+  loss: str = 'cross_entropy',
 ) -> Probe:
   """Return the probe of a network, in evaluation mode.
 
@@ -42,6 +43,7 @@ def probe(
     examples: How many.
     dense: The network that budgets are shares of; by default this one.
     clock: Measures a lowered network in milliseconds; by default nobody.
+    loss: One of `losses.LOSSES`.
 
   Returns:
     The probe. Nothing is computed before it is asked.
@@ -50,9 +52,10 @@ def probe(
   start = tree.decode(variables['params'])
   x, y = (part[:examples] for part in split)
 
-  def loss(dense: Params, x: Array, y: Array) -> Array:
-    logits = Net(spec).apply({'params': dense, 'batch_stats': stats}, x)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+  def cost(dense: Params, x: Array, y: Array) -> Array:
+    run: Callable[..., Any] = Net(spec).apply
+    outputs = run({'params': dense, 'batch_stats': stats}, x)
+    return jnp.mean(LOSSES[loss].value(outputs, y, 0.0))
 
   def apply(params: Params) -> Array:
     dense = tree.filled(params, start)
@@ -69,7 +72,7 @@ def probe(
   def singly(dense: Params, x: Array, y: Array) -> Params:
     # One by one: a convolution under vmap becomes a grouped one, and slow.
     return jax.lax.map(
-      lambda pair: jax.grad(loss)(dense, pair[0][None], pair[1][None]), (x, y)
+      lambda pair: jax.grad(cost)(dense, pair[0][None], pair[1][None]), (x, y)
     )
 
   def milliseconds(params: Params) -> float:
@@ -80,7 +83,7 @@ def probe(
     return clock(*lower(spec, {'params': filled, 'batch_stats': stats}))
 
   whole = tree.paths(variables['params'])
-  mean, slope = jax.jit(loss), jax.jit(jax.grad(loss))
+  mean, slope = jax.jit(cost), jax.jit(jax.grad(cost))
   return Probe(
     apply,
     lambda params: mean(tree.filled(params, start), x, y),

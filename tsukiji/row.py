@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from compress.tree import Params
-from tsukiji import evaluation, fit, shallow, train
+from tsukiji import evaluation, fit, goals, shallow, teach, train
 from tsukiji import experiment as ex
 from tsukiji import spec as sp
 from tsukiji.deploy import artefact, pack
@@ -64,13 +64,6 @@ def finish(
   path = experiment.folder / 'artefacts' / f'{title}.tsk'
   artefact.save(path, blob)
   shipped = artefact.load(path)
-  scored = {
-    key: evaluation.evaluate(shipped.spec, shipped.variables, split).accuracy
-    for key, split in (
-      ('val_accuracy', experiment.data.validation),
-      ('accuracy', experiment.data.test),
-    )
-  }
   params = shipped.variables['params']
   joules = energy.model(shipped.spec, params, len(blob))
   dense = experiment.specs[network]
@@ -80,7 +73,7 @@ def finish(
     'network': network,
     'seed': seed,
     **_labels(experiment.config, network, name),
-    **scored,
+    **_scores(experiment, shipped),
     'params_trained': cost.params(train.shapes(dense)['params']),
     **cost.summary(shipped.spec, params),
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
@@ -110,6 +103,21 @@ def _course(experiment: ex.Experiment, title: str) -> list[float]:
     for entry in fit.curves(experiment.folder).get(title, ())
     if entry['split'] == 'validation'
   ]
+
+
+def _scores(
+  experiment: ex.Experiment, shipped: artefact.Artefact
+) -> dict[str, float]:
+  """Return what the file reaches on the validation and the test set."""
+  loss = experiment.config.train.loss
+  key = goals.goal_of(loss).key
+  splits = {f'val_{key}': experiment.data.validation, key: experiment.data.test}
+  return {
+    name: evaluation.evaluate(
+      shipped.spec, shipped.variables, split, loss=loss
+    ).accuracy
+    for name, split in splits.items()
+  }
 
 
 def _read(found: tuple[Reading, ...]) -> dict[str, Any]:
@@ -144,7 +152,7 @@ def _layers(spec: Spec, params: Params) -> list[dict[str, Any]]:
 
 
 def _method(config: ConfigDict, name: str) -> str:
-  return '' if name == ex.DENSE else config.recipes[name].method
+  return '' if name == ex.DENSE else teach.method_of(config, name)
 
 
 def _labels(config: ConfigDict, network: str, name: str) -> dict[str, Any]:
@@ -157,7 +165,8 @@ def _labels(config: ConfigDict, network: str, name: str) -> dict[str, Any]:
   return {
     'recipe': name,
     'role': role if control else item.role,
-    'method': item.method,
+    'method': _method(config, name),
+    **({'teacher': [*item.teacher]} if item.teacher else {}),
     'family': item.family,
     'mode': item.mode,
   }

@@ -1,6 +1,7 @@
 """Running: a network is trained, and compressed by each of its recipes."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -13,6 +14,7 @@ from tsukiji import (
   row,
   settings,
   shallow,
+  teach,
   train,
   workdir,
 )
@@ -26,6 +28,7 @@ from tsukiji.measure import clock
 from tsukiji.readings import Reading
 from tsukiji.row import Trained
 from tsukiji.spec import Spec
+from tsukiji.teach import Teacher
 from tsukiji.train import Plan, State
 
 
@@ -85,12 +88,12 @@ def _fit(
   """Train a dense network from scratch, or fine-tune it under a recipe."""
   spec, split = experiment.specs[network], experiment.data.train
   chosen, steps = ex.steps_of(experiment, network, name)
-  text, stats, asked, teacher = '', None, None, None
+  stats, asked, own = None, None, None
   if dense is None:
     begun = Begun(spec, train.init_variables(spec, seed))
   else:
     item = experiment.config.recipes[name]
-    text, teacher = item.method, evaluation.predictor(spec, dense)
+    own = functools.partial(_own, experiment, seed, {network: dense})
     begun = _begun(experiment, network, seed, item, dense)
     stats = evaluation.calibrate(begun.spec, begun.variables, split)
     asked = probe.probe(
@@ -99,17 +102,31 @@ def _fit(
       split,
       dense=spec,
       clock=clock.remembering(experiment.folder / 'times'),
+      loss=chosen.loss,
     )
-  plan = ex.plan_of(begun.spec, text, chosen, steps, teacher)
+  plan = ex.plan_of(experiment, network, name, begun.spec, chosen, steps, own)
   start = train.init_state(plan, begun.variables, seed, stats, asked)
   plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
     variables = {'params': start.params, 'batch_stats': start.batch_stats}
     return Trained(plan.spec, variables, 0.0, begun.readings)
   title = ex.cell_name(network, seed, name)
-  run = Run(title, plan, start, experiment.data, chosen, seed)
+  told = teach.known(plan, chosen, split)
+  run = Run(title, plan, start, experiment.data, chosen, seed, told)
   variables, seconds = fit(run, experiment.folder, tell)
   return Trained(plan.spec, variables, seconds, begun.readings)
+
+
+def _own(
+  experiment: ex.Experiment,
+  seed: int,
+  known: dict[str, Variables],
+  name: str,
+) -> Teacher:
+  """Return a dense network as a teacher, trained now where it is not known."""
+  if name not in known:
+    known[name] = _fit(experiment, name, seed, ex.DENSE, None, ignore).variables
+  return evaluation.predictor(experiment.specs[name], known[name])
 
 
 class Begun(NamedTuple):

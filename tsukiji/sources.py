@@ -76,6 +76,57 @@ def digits() -> Raw:
   return Raw(x[train], y[train], x[test], y[test])
 
 
+def digits_angle(largest: float = 45.0) -> Raw:
+  """Turn each digit of `digits` by an angle of its own, to be told by.
+
+  Args:
+    largest: Angle in degrees, either way; drawn evenly, the same for ever.
+
+  Returns:
+    [1438, 8, 8] and [359, 8, 8] float32 in 0..16, and the angles over the
+    largest, float32 in [-1, 1]; counterclockwise is positive.
+  """
+  from scipy.ndimage import rotate
+
+  raw, drawn = digits(), np.random.RandomState(2021)
+
+  def turned(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    part = drawn.uniform(-1, 1, len(x))
+    images = [
+      rotate(image.astype(np.float32), angle, reshape=False, order=1)
+      for image, angle in zip(x, largest * part, strict=True)
+    ]
+    return np.stack(images), part.astype(np.float32)
+
+  x_train, y_train = turned(raw.x_train)
+  x_test, y_test = turned(raw.x_test)
+  return Raw(x_train, y_train, x_test, y_test, ('angle',))
+
+
+def check_numbers(raw: Raw, where: str) -> Raw:
+  """Check inputs as `check` does, and labels that are real numbers.
+
+  Args:
+    raw: Arrays; labels [n] or [n, numbers], named by `classes`.
+    where: The dataset, for errors.
+
+  Returns:
+    x as `check` gives it and y as float32 [n, numbers].
+
+  Raises:
+    ValueError: If shapes or values are not those of inputs with numbers.
+  """
+  x_train = _inputs(raw.x_train, f'{where} x_train')
+  x_test = _inputs(raw.x_test, f'{where} x_test')
+  labels = []
+  for y, x in ((raw.y_train, x_train), (raw.y_test, x_test)):
+    shape = (len(x), len(raw.classes))
+    right = y.size == math.prod(shape) and bool(np.isfinite(y).all())
+    expect(f'{where} y', right, f'{shape} finite numbers', y.shape)
+    labels.append(y.astype(np.float32).reshape(shape))
+  return Raw(x_train, labels[0], x_test, labels[1], raw.classes)
+
+
 def idx(folder: Path, sha256: Mapping[str, str] | None = None) -> Raw:
   """Read the four IDX files of a folder, plain or `.gz`.
 

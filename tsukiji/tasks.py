@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tsukiji import evaluation, fit, pool, report, workdir
+from tsukiji import evaluation, fit, goals, pool, report, workdir
 from tsukiji import experiment as ex
 from tsukiji import publish as publishing
 from tsukiji.deploy import artefact
@@ -47,10 +47,12 @@ def evaluate(experiment: Experiment, console: Console) -> None:
   """Load every artefact and check its test accuracy against its row."""
   for row in _need_rows(experiment):
     shipped = artefact.load(experiment.folder / row['artefact'])
+    loss = experiment.config.train.loss
     found = evaluation.evaluate(
-      shipped.spec, shipped.variables, experiment.data.test
+      shipped.spec, shipped.variables, experiment.data.test, loss=loss
     )
-    same = 'as' if found.accuracy == row['accuracy'] else 'NOT as'
+    told = row[goals.goal_of(loss).key]
+    same = 'as' if found.accuracy == told else 'NOT as'
     console.print(
       f'{row["name"]}: {100 * found.accuracy:.2f} % {same} in results.json'
     )

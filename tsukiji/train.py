@@ -8,7 +8,7 @@ the decoded weights reaches the method for free.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,16 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from compress import forward, tree
-from compress.method import Batch, Ctx, Method, Probe, chain
-from compress.tree import Array, Params, Stats
-from tsukiji import batches, ops, optimise
+from compress.method import FEATURES, TEACHER, Batch, Ctx, Method, Probe, chain
+from compress.tree import Array, Features, Params, Stats
+from tsukiji import batches, evaluation, ops, optimise
 from tsukiji.data import Split
+from tsukiji.goals import goal_of, no_labels
 from tsukiji.losses import LOSSES
 from tsukiji.net import Net
 from tsukiji.spec import Spec
 
+Out = TypeVar('Out')
 NEVER = np.iinfo(np.int32).max
 
 
@@ -40,8 +42,9 @@ class State:
     params: Arrays and compressed nodes.
     batch_stats: Running statistics of the norms.
     opt: State of the optimiser over the trainable leaves.
-    sums: Sums over the steps of this epoch: loss, share of correct answers.
+    sums: Sums over the steps of this epoch: loss and score of the batch.
     bad_step: The first step whose loss was not finite.
+    teacher: State of the teacher, where it is trained beside.
   """
 
   step: Array
@@ -51,6 +54,7 @@ class State:
   opt: optax.OptState
   sums: Array
   bad_step: Array
+  teacher: Any = None
 
 
 class Plan(NamedTuple):
@@ -62,9 +66,12 @@ class Plan(NamedTuple):
     tx: The optimiser.
     steps: Length of the whole run.
     label_smoothing: Share of the label's probability given to all classes.
-    teacher: Images to logits, for methods that distil; it costs nothing where
-      none does, since the compiler drops what is not used.
+    teacher: Images to outputs, for methods that ask for it; unjitted Flax, if
+      they ask for its features.
+    beside: Run of a teacher that is trained in the same steps, from scratch;
+      it takes the place of `teacher`.
     loss: One of `losses.LOSSES`.
+    labels: Weight of that loss beside the method's.
   """
 
   spec: Spec
@@ -74,6 +81,8 @@ class Plan(NamedTuple):
   label_smoothing: float = 0.0
   teacher: Callable[[Array], Array] | None = None
   loss: str = 'cross_entropy'
+  labels: float = 1.0
+  beside: 'Plan | None' = None
 
 
 def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
@@ -111,9 +120,13 @@ def init_state(
   Returns:
     The state.
   """
+  other = plan.beside
+  teacher = other and init_state(other, init_variables(other.spec, seed), seed)
+  plan = _beside(plan, teacher)
   key = jax.random.key(seed)
   drawn = jax.random.fold_in(key, NEVER)
-  ctx = Ctx(0, plan.steps, drawn, stats=stats, probe=probe)
+  batch = _batch_shapes(plan, variables) if plan.method.asks else None
+  ctx = Ctx(0, plan.steps, drawn, stats=stats, batch=batch, probe=probe)
   params = plan.method.init(variables['params'], ctx)
   free, _ = tree.split(params)
   return State(
@@ -124,14 +137,16 @@ def init_state(
     opt=plan.tx.init(free),
     sums=jnp.zeros(2),
     bad_step=jnp.int32(NEVER),
+    teacher=teacher,
   )
 
 
-def make_step(plan: Plan) -> Callable[[State, Array, Array], State]:
-  """Return the jitted step `(state, images, labels) -> state`.
+def make_step(plan: Plan) -> Callable[..., State]:
+  """Return the jitted step `(state, images, labels, told) -> state`.
 
-  The state is donated. Batches may be sharded over devices: batch statistics
-  and gradients are then those of the whole batch.
+  `told`, which may be left out, are the teacher's answers to the images, where
+  they were computed before. The state is donated. Batches may be sharded over
+  devices: batch statistics and gradients are then those of the whole batch.
   """
   return jax.jit(
     functools.partial(_step, plan),
@@ -140,7 +155,11 @@ def make_step(plan: Plan) -> Callable[[State, Array, Array], State]:
   )
 
 
-def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
+def _step(
+  plan: Plan, state: State, x: Array, y: Array, told: Array | None = None
+) -> State:
+  other = plan.beside
+  plan, teacher = _beside(plan, state.teacher), state.teacher
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
   at_decode, at_apply, at_method = jax.random.split(key, 3)
   ctx = Ctx(state.step, plan.steps, at_method)
@@ -151,13 +170,14 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
 
   def loss_fn(dense: Params, free: Params) -> tuple[Array, Any]:
     params = tree.merge(free, held)
-    logits, batch_stats, stats = _apply_train(
-      plan, dense, params, state.batch_stats, x, at_apply
+    (logits, batch_stats, stats), features = with_features(
+      plan.method,
+      lambda: _apply_train(plan, dense, params, state.batch_stats, x, at_apply),
     )
-    batch = Batch(x, y, logits, plan.teacher and plan.teacher(x))
+    batch = taught(plan, Batch(x, y, logits, told, features))
     seen = ctx._replace(stats=stats, batch=batch)
-    loss = jnp.mean(LOSSES[plan.loss](logits, y, plan.label_smoothing))
-    loss += plan.method.loss(params, seen)
+    losses = LOSSES[plan.loss].value(logits, y, plan.label_smoothing)
+    loss = plan.labels * jnp.mean(losses) + plan.method.loss(params, seen)
     return loss, (logits, batch_stats, stats)
 
   (loss, aux), (grads, direct) = jax.value_and_grad(
@@ -168,18 +188,57 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
   updates, opt = plan.tx.update(pulled, state.opt, free)
   params = tree.merge(optax.apply_updates(free, updates), held)
   after = ctx._replace(step=state.step + 1, grads=grads, stats=stats)
-  correct = jnp.mean(jnp.argmax(logits, -1) == y)
   return dataclasses.replace(
     state,
     step=state.step + 1,
+    teacher=other and _step(other, teacher, x, y),
     params=plan.method.update(params, after),
     batch_stats=batch_stats,
     opt=opt,
-    sums=state.sums + jnp.stack([loss, correct]),
+    sums=state.sums + jnp.stack([loss, goal_of(plan.loss).score(logits, y)]),
     bad_step=jnp.where(
       jnp.isfinite(loss), state.bad_step, jnp.minimum(state.bad_step, ctx.step)
     ),
   )
+
+
+def with_features(
+  method: Method, run: Callable[[], Out]
+) -> tuple[Out, Features | None]:
+  """Run a network, and note what its layers put out if a method asks."""
+  return forward.features(run) if FEATURES in method.asks else (run(), None)
+
+
+def taught(plan: Plan, batch: Batch) -> Batch:
+  """Add what the teacher says of a batch, as far as the method asks."""
+  teach, known = plan.teacher, {TEACHER} if batch.teacher is not None else set()
+  if teach is None or plan.method.asks <= known:
+    return batch
+  answer, seen = with_features(plan.method, lambda: teach(batch.inputs))
+  return batch._replace(teacher=answer, teacher_features=seen)
+
+
+def _beside(plan: Plan, teacher: State | None) -> Plan:
+  """Return the plan with the teacher as it is now, where one is trained."""
+  if plan.beside is None or teacher is None:
+    return plan
+  variables = {'params': teacher.params, 'batch_stats': teacher.batch_stats}
+  answer = evaluation.predictor(plan.beside.spec, variables)
+  return plan._replace(teacher=answer, beside=None)
+
+
+def _batch_shapes(plan: Plan, variables: dict[str, Any]) -> Batch:
+  """Return the shapes of what a method's loss will see."""
+
+  def seen(dense: dict[str, Any], x: Array) -> Batch:
+    run: Callable[..., Any] = Net(plan.spec).apply
+    logits, features = with_features(plan.method, lambda: run(dense, x))
+    y = no_labels(plan.loss, logits)
+    return taught(plan, Batch(x, y, logits, features=features))
+
+  x = jax.ShapeDtypeStruct((2, *plan.spec.input_shape), jnp.float32)
+  dense = jax.eval_shape(tree.decode, variables)
+  return jax.eval_shape(seen, dense, x)
 
 
 def _apply_train(

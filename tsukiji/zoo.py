@@ -1,11 +1,11 @@
 """Networks by name: each a function from sizes to a `Spec`."""
 
-import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
+from tsukiji.errors import expect_name
 from tsukiji.spec import (
   ACTIVATIONS,
   Act,
@@ -314,10 +314,11 @@ def build(
     ValueError: If there is no such network, it has no such size (the message
       gives the nearest), or its layers cannot take such inputs.
   """
-  _expect_name('zoo', 'a network', kind, NETWORKS)
+  expect_name('zoo', kind, NETWORKS, 'a network')
   make = NETWORKS[kind]
+  known = set(inspect.signature(make).parameters) - {'input_shape', 'classes'}
   for name in sizes:
-    _expect_name(kind, 'a size', name, inspect.signature(make).parameters)
+    expect_name(kind, name, known, 'a size')
   mean, std = moments
   try:
     spec = make(input_shape, classes, **sizes)
@@ -330,15 +331,3 @@ def build(
       f'{sizes!r}. {e}'
     ) from e
   return spec
-
-
-def _expect_name(
-  where: str, what: str, name: str, known: Iterable[str]
-) -> None:
-  names = [k for k in known if k not in ('input_shape', 'classes')]
-  if name not in names:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-    raise ValueError(
-      f'{where}: expected {what} of {", ".join(names)}, got {name!r}. '
-      f'Nearest: {near!r}.'
-    )

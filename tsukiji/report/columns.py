@@ -123,6 +123,17 @@ def _accuracy(row: Row) -> Cell:
   return Cell(f'{100 * value:.2f}', spread, value, title)
 
 
+def _score(key: str, scale: float) -> Fill:
+  def cell(row: Row) -> Cell:
+    value, std = number(row, key), number(row, f'{key}_std')
+    if value is None:
+      return Cell()
+    spread = '' if std is None else f'± {scale * std:.2f}'
+    return Cell(f'{scale * value:.2f}', spread, value)
+
+  return cell
+
+
 def _difference(row: Row) -> Cell:
   value = number(row, 'difference')
   return Cell() if value is None else Cell(points(value), value=value)
@@ -181,6 +192,8 @@ def _energy(source: str) -> Column:
 
 SLOWER = 'slower than the fastest dense float32 deployment'
 ACCURACY = 'On the test set, mean ± standard deviation over the seeds.'
+R2 = 'Share of the variance of the test labels that is explained.'
+RECALL = 'Of test examples, whose nearest other one is of their class.'
 DIFFERENCE = 'The difference is to the reference, in percentage points.'
 SIZE = 'Bytes of the packed file; 1 kB is 1000 bytes.'
 COMPRESSION = (
@@ -201,6 +214,15 @@ COLUMNS = (
   Column('accuracy', '%', ACCURACY, _accuracy, 'descending', 'accuracy\n%'),
   Column(
     'difference', 'points', DIFFERENCE, _difference, 'descending', 'diff.\npts'
+  ),
+  Column('R²', '', R2, _score('r2', 1), 'descending', 'R²'),
+  Column(
+    'recall@1',
+    '%',
+    RECALL,
+    _score('recall_at_1', 100),
+    'descending',
+    'recall\n%',
   ),
   Column('sparsity', '%', 'Weights that are 0.', _plain('sparsity', 100)),
   Column('bits', 'w / a', 'Of weights and activations.', _bits),

@@ -20,7 +20,12 @@ TEXT = (
   'readings',
   'reference',
 )
-PER_SEED = ('seed', 'n_seeds', 'accuracy_std')  # their mean says nothing
+SCORES = ('accuracy', 'r2', 'recall_at_1')
+PER_SEED = (
+  'seed',
+  'n_seeds',
+  *(f'{key}_std' for key in SCORES),
+)  # their mean says nothing
 SETTINGS = ('engine', 'threads')
 QUARTILES = ('p25', 'p50', 'p75')
 
@@ -102,12 +107,13 @@ def _means(seeds: Sequence[Row]) -> Row:
   if not _agree([row for row in seeds if 'energy_uj' in row], 'energy_source'):
     out.pop('energy_uj', None)  # measured and modelled have no common mean
   out |= _course(seeds)
-  accuracies = _numbers(seeds, 'accuracy')
-  if len(accuracies) > 1:
-    out['accuracy_std'] = statistics.stdev(accuracies)
+  scored = {key: _numbers(seeds, key) for key in SCORES}
+  for key, values in scored.items():
+    if len(values) > 1:
+      out[f'{key}_std'] = statistics.stdev(values)
   if latency := _latency(seeds):
     out['latency_ms'] = latency
-  return out | {'n_seeds': len(accuracies) or len(seeds)}
+  return out | {'n_seeds': max(map(len, scored.values())) or len(seeds)}
 
 
 def _course(seeds: Sequence[Row]) -> Row:

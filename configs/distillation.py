@@ -1,0 +1,230 @@
+"""Distillation: when a teacher helps, and what it has to say.
+
+  python main.py --config=configs/distillation.py --workdir=runs/distillation
+  python main.py --config=configs/distillation.py:angle --workdir=runs/angle
+  python main.py --config=configs/distillation.py:retrieval --workdir=runs/near
+
+The first is on Fashion-MNIST; the student of 12,026 parameters is a
+Tsukijinet2021 with 8 and 16 filters and 32 hidden units. Each small network is
+its own reference, so that differences in the tables are gains over training
+alone. The other two have no classes to soften: the angle of turned digits, and
+embeddings of digits in which the nearest neighbour is of the same class.
+"""
+
+from ml_collections import ConfigDict
+
+from tsukiji import settings
+
+BIG = 'tsukijinet2021'
+TEACH = 'distill.logits(4.0)'
+# 0.3 of the labels and 0.7 of the teacher, as the textbooks have it.
+HEAVY = {'labels': 0.3}
+STUDENTS = {
+  'tiny3k': {'conv': (4, 8), 'hidden': (16,)},
+  'student12k': {'conv': (8, 16), 'hidden': (32,)},
+  'middle47k': {'conv': (16, 32), 'hidden': (64,)},
+}
+TEACHERS = ('middle47k', BIG, 'vgg')  # of growing accuracy
+LOSSES = {
+  'kd': 'distill.logits(4.0, 0.7)',
+  'kd_hot': 'distill.logits(20.0, 0.7)',
+  'kd_cold': 'distill.logits(1.0, 0.7)',
+  'kd_cooled': 'distill.logits(8.0, 0.7, cool=linear())',
+  'squared': 'distill.squared(0.1)',
+  'decoupled': 'distill.decoupled(4.0, others=2.0, schedule=linear(0.0, 0.1))',
+  'dist': 'distill.correlation(4.0, weight=0.2)',
+  'hint': f'distill.hint("conv2") >> {TEACH}',
+  'attention': f'distill.attention("norm2", weight=10.0) >> {TEACH}',
+  'relations': f'distill.relations("dense1") >> {TEACH}',
+  'probe': f'distill.probe("conv2", weight=0.3) >> {TEACH}',
+}
+WIDTHS = {  # bits of weights and of activations
+  'w4a8': 'quantize.lsq(4, 8)',
+  'w4a4': 'quantize.lsq(4, 4)',
+  'w2a2': 'quantize.lsq(2, 2)',
+  'w1a1': 'binary.xnor()',
+}
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """Return the config; ':tiny' is the same shape on digits, in seconds."""
+  makers = {'angle': _angle, 'retrieval': _retrieval}
+  if arg in makers:
+    return makers[arg]()
+  config = settings.default()
+  config.title = 'Distillation on Fashion-MNIST'
+  config.dataset.name = 'fashion_mnist'
+  config.dataset.validation = 5000
+  config.seeds = (0, 1, 2)
+  # Images do not change, so that a teacher answers once for all epochs.
+  config.train = settings.training(epochs=10)
+  config.finetune = settings.training(epochs=10)
+  config.helper = TEACH
+  losses, gap, low, helped = _losses(), _gap(), _apprentice(), _helped()
+  config.recipes = losses | gap | low | helped
+  config.networks = {
+    BIG: settings.network(BIG, epochs=16, recipes=(*helped,)),
+    'vgg': settings.network('vgg', sizes={'widths': (32, 64, 128)}, recipes=()),
+    **{
+      name: settings.network(
+        BIG, sizes={**sizes, 'dropout': 0.0}, recipes=(*gap,)
+      )
+      for name, sizes in STUDENTS.items()
+    },
+  }
+  config.networks.student12k.recipes = (*losses, *gap, *low)
+  config.figures = _figures()
+  return _tiny(config) if arg == 'tiny' else config
+
+
+def _taught(method: str, *teachers: str, **more: object) -> ConfigDict:
+  """Return a recipe from new weights, taught by other networks."""
+  changes = {'start': 'fresh', 'teacher': teachers, **more}
+  return settings.compression(method, 'distill', **changes)
+
+
+def _alone(method: str, family: str, **more: object) -> ConfigDict:
+  """Return a recipe without any teacher."""
+  return settings.compression(method, family, helped=False, **more)
+
+
+def _losses() -> dict[str, ConfigDict]:
+  """Return the student with each loss, and what else may be the reason."""
+  found = {name: _taught(x, BIG, **HEAVY) for name, x in LOSSES.items()}
+  # The answers alone, from one teacher, from two, and from an ensemble.
+  found['kd_no_labels'] = _taught(TEACH, BIG, labels=0.0)
+  found['kd_ensemble'] = _taught(TEACH, BIG, 'vgg', labels=0.0)
+  # FitNets: hints alone first.
+  hints = 'distill.hint("conv2")'
+  found['hints_first'] = _taught(hints, BIG, labels=0.0, epochs=3)
+  found['fitnet'] = found['kd'].copy_and_resolve_references()
+  found['fitnet'].update(start='hints_first', epochs=7)
+  # Longer, with and without.
+  found['kd_30'] = _taught(LOSSES['kd'], BIG, epochs=30, **HEAVY)
+  fresh = {'start': 'fresh', 'role': 'control_scratch'}
+  found['alone_30'] = _alone('', 'distill', epochs=30, **fresh)
+  # Soft labels that no teacher has chosen.
+  smooth = {'label_smoothing': 0.1, **fresh}
+  found['smoothed'] = _alone('', 'distill', **smooth)
+  return found
+
+
+def _gap() -> dict[str, ConfigDict]:
+  """Return every student under every teacher, by KD and by DIST."""
+  return {
+    f'{kind}_of_{teacher}': _taught(LOSSES[kind], teacher, **HEAVY)
+    for teacher in TEACHERS
+    for kind in ('kd', 'dist')
+  }
+
+
+def _apprentice() -> dict[str, ConfigDict]:
+  r"""Return low precision alone and by the schemes of Mishra & Marr 2018.
+
+  A: the teacher learns in the same steps; B: it is trained, and the student
+  starts from new weights; C: both are trained, and the student is fine-tuned.
+  Their $\beta = \gamma = 0.5$ are equal weights of labels and teacher, at
+  temperature 1.
+  """
+  found = {}
+  for width, method in WIDTHS.items():
+    text = f'{method} >> distill.logits(1.0)'
+    tuned = {'epochs': 5, 'lr': 1e-3, 'mode': 'qat'}
+    found[f'{width}_alone'] = _alone(
+      method, 'quantize', start='fresh', mode='qat'
+    )
+    found[f'{width}_tuned'] = _alone(method, 'quantize', **tuned)
+    found[f'{width}_A'] = _taught(text, BIG, joint=True, mode='qat')
+    found[f'{width}_B'] = _taught(text, BIG, mode='qat')
+    found[f'{width}_C'] = _taught(text, BIG, **{**tuned, 'start': 'dense'})
+  return found
+
+
+def _helped() -> dict[str, ConfigDict]:
+  """Return compression with and without the helper of the config."""
+  texts = {
+    'prune95': ('prune.auto(0.95, schedule=cubic(0.0, 0.7))', 'prune'),
+    'bits2': ('quantize.lsq(2)', 'quantize'),
+    'binary': ('binary.weights()', 'binary'),
+  }
+  found = {}
+  for name, (text, family) in texts.items():
+    found[name] = settings.compression(text, family, epochs=4)
+    found[f'{name}_alone'] = _alone(text, family, epochs=4)
+  return found
+
+
+def _figures() -> dict[str, ConfigDict]:
+  """Return what is drawn beside the figures of every report."""
+  lines = {'alone': '|'.join(f'{name}/dense' for name in STUDENTS)}
+  for teacher in TEACHERS:
+    for kind, label in (('kd', 'KD'), ('dist', 'DIST')):
+      lines[f'{label} from {teacher}'] = f'.*/{kind}_of_{teacher}'
+  title = 'Three students under three teachers'
+  return {'gap': settings.figure(title, 'size', lines)}
+
+
+def _digits(title: str, dataset: str, loss: str) -> ConfigDict:
+  """Return what the tasks without a softmax share: five seeds of digits."""
+  config = settings.default()
+  config.title, config.dataset.name = title, dataset
+  config.seeds = (0, 1, 2, 3, 4)
+  config.train = settings.training(epochs=30, batch_size=64, loss=loss)
+  config.finetune = settings.training(epochs=30, batch_size=64, loss=loss)
+  config.networks = {
+    'teacher': settings.network(BIG, recipes=()),
+    'student': settings.network(
+      BIG, sizes={'conv': (4, 4), 'hidden': (8,), 'dropout': 0.0}
+    ),
+  }
+  return config
+
+
+def _angle() -> ConfigDict:
+  """Return the regression task: by how much a digit was turned."""
+  title = 'Distillation of a regression: the angle of turned digits'
+  config = _digits(title, 'digits_angle', 'squared_error')
+  texts = {
+    'squared': ('distill.squared()', 1.0),
+    'bounded': ('distill.bounded(0.0, 1.0)', 1.0),
+    'trusted': ('distill.trusted(0.3)', 0.0),
+    'hint': ('distill.hint("conv2", weight=0.1)', 1.0),
+  }
+  config.recipes = {
+    name: _taught(text, 'teacher', labels=labels)
+    for name, (text, labels) in texts.items()
+  }
+  return config
+
+
+def _retrieval() -> ConfigDict:
+  """Return the embedding task: the nearest digit is the same digit."""
+  title = 'Distillation of an embedding: the nearest of the digits'
+  config = _digits(title, 'digits', 'triplet')
+  config.networks.teacher.outputs = 32
+  config.networks.student.outputs = 8  # relations ask for no equal size
+  config.recipes = {
+    'relations': _taught('distill.relations()', 'teacher'),
+    'relations_alone': _taught('distill.relations()', 'teacher', labels=0.0),
+    'distances': _taught('distill.relations(angle=0.0)', 'teacher'),
+    'angles': _taught('distill.relations(distance=0.0)', 'teacher'),
+  }
+  return config
+
+
+def _tiny(config: ConfigDict) -> ConfigDict:
+  """Return the config on digits, with a few of its recipes."""
+  config.dataset.name, config.dataset.validation = 'digits', 0.1
+  config.seeds = (0,)
+  config.train.epochs = 1
+  few = ('hint', 'w4a4_A', 'bits2')
+  config.recipes = {name: config.recipes[name] for name in few}
+  for item in config.recipes.values():
+    item.epochs = 1
+  config.networks = {name: config.networks[name] for name in (BIG, 'tiny3k')}
+  big, small = config.networks[BIG], config.networks.tiny3k
+  big.update(sizes=STUDENTS['tiny3k'], recipes=(), epochs=1)
+  small.update(sizes={'conv': (2, 4), 'hidden': (8,)}, recipes=few)
+  config.figures = {}
+  config.measure.repeats = 5
+  return config
