@@ -17,6 +17,7 @@ from tsukiji import settings
 
 BIG = 'tsukijinet2021'
 TEACH = 'distill.logits(4.0)'
+KD = 'distill.logits(4.0, 0.7)'
 # 0.3 of the labels and 0.7 of the teacher, as the textbooks have it.
 HEAVY = {'labels': 0.3}
 STUDENTS = {
@@ -26,17 +27,17 @@ STUDENTS = {
 }
 TEACHERS = ('middle47k', BIG, 'vgg')  # of growing accuracy
 LOSSES = {
-  'kd': 'distill.logits(4.0, 0.7)',
+  'kd': KD,
   'kd_hot': 'distill.logits(20.0, 0.7)',
   'kd_cold': 'distill.logits(1.0, 0.7)',
   'kd_cooled': 'distill.logits(8.0, 0.7, cool=linear())',
   'squared': 'distill.squared(0.1)',
   'decoupled': 'distill.decoupled(4.0, others=2.0, schedule=linear(0.0, 0.1))',
   'dist': 'distill.correlation(4.0, weight=0.2)',
-  'hint': f'distill.hint("conv2") >> {TEACH}',
-  'attention': f'distill.attention("norm2", weight=10.0) >> {TEACH}',
-  'relations': f'distill.relations("dense1") >> {TEACH}',
-  'probe': f'distill.probe("conv2", weight=0.3) >> {TEACH}',
+  'hint': f'distill.hint("conv2") >> {KD}',
+  'attention': f'distill.attention("norm2", weight=10.0) >> {KD}',
+  'relations': f'distill.relations("dense1") >> {KD}',
+  'probe': f'distill.probe("conv2", weight=0.3) >> {KD}',
 }
 WIDTHS = {  # bits of weights and of activations
   'w4a8': 'quantize.lsq(4, 8)',
