@@ -173,7 +173,7 @@ def lsq(
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, activation_bits)
+    ranges = input_ranges(where, params, ctx, activation_bits)
     values: dict[Path, Array] = {}
     if activation_bits:
       values = seen.sample(where, ctx, params, examples)
@@ -276,7 +276,7 @@ def pact(
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, activation_bits)
+    ranges = input_ranges(where, params, ctx, activation_bits)
 
     def wrap(path: Path, w: Array) -> Clipping:
       seen_there = ranges(path)

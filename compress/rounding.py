@@ -154,7 +154,7 @@ def _rounding(
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, activation_bits)
+    ranges = input_ranges(where, params, ctx, activation_bits)
     todo: dict[Path, Array] = {}
     tree.map_arrays(lambda path, w: todo.setdefault(path, w), params)
     order = [p for p in seen.order(where, ctx, params) if p in todo]

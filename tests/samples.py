@@ -13,6 +13,12 @@ SAMPLES = {
   'binary.weights': ('binary.weights(scale="layer")',),
   'binary.xnor': ('binary.xnor(ends=True)',),
   'distill.logits': ('distill.logits(2.0)',),
+  'lowrank.cp': ('lowrank.cp(3, sweeps=5)',),
+  'lowrank.svd': (
+    'lowrank.svd(2)',
+    'lowrank.svd(0.8, fold="spatial") >> quantize.grid(4, 6)',
+  ),
+  'lowrank.tucker': ('lowrank.tucker((1, 3)) >> quantize.half()',),
   'only': (
     'only("fc/kernel", quantize.grid(3, 4))',
     'only("(conv|fc)/.*", prune.weights(0.25))',
@@ -71,11 +77,14 @@ CLAIMS = (
   [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
   [name for name in SAMPLES if name.startswith(('binary.w', 'quantize'))],
 )
+# Masks and grids are on their factors, under other paths than the weights'.
+FACTORED = tuple(name for name in SAMPLES if name.startswith('lowrank'))
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
 ALONE = (
   *('binary.bnn', 'binary.react', 'binary.xnor'),  # of parts that are here
+  *(name for name in FACTORED if name != 'lowrank.svd'),
   'binary.loss_aware',  # its nodes are those of binary.weights
   *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
 )
@@ -106,6 +115,7 @@ REFUSED = [
   for one, other in PAIRS
   if any(one in claim and other in claim for claim in CLAIMS)
   or (other in FIRST and one.startswith(('binary', 'prune', 'quantize')))
+  or (other in FACTORED and one.startswith('prune'))
   or (one == 'binary.weights' and other.startswith('prune'))
 ]
 CHAINS = [

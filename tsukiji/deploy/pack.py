@@ -24,6 +24,7 @@ from compress.binary import Binarized
 from compress.binary_inputs import Signed
 from compress.channels import Sliced
 from compress.codes import Inputs, Quantized, Shifted
+from compress.factors import LowRank, Separable, Tucker
 from compress.half import Half
 from compress.prune import Masked
 from tsukiji import spec as sp
@@ -36,11 +37,14 @@ NODES: dict[str, type] = {
   'Binarized': Binarized,
   'Half': Half,
   'Inputs': Inputs,
+  'LowRank': LowRank,
   'Masked': Masked,
   'Quantized': Quantized,
+  'Separable': Separable,
   'Shifted': Shifted,
   'Signed': Signed,
   'Sliced': Sliced,
+  'Tucker': Tucker,
 }
 STATIC_LIMIT = 2**24  # size of an integer in a node
 
