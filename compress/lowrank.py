@@ -48,7 +48,8 @@ def svd(rank: Rank, *, fold: str = 'channel') -> Method:
 
   def factor(path: Path, w: Array, rank: Rank) -> Any:
     matrix = factors.folded(w, fold)
-    found = ranks.resolve(where, path, rank, matrix.shape, matrix)
+    rows, columns = matrix.shape
+    found = ranks.resolve(where, path, rank, (rows, columns), matrix)
     return factors.truncated(w, found, fold)
 
   return factoring(where, factor, rank)

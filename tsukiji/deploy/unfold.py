@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.factors import Factored, is_depthwise
 from compress import tree
+from compress.factors import Factored, is_depthwise
 from tsukiji import spec as sp
 from tsukiji.spec import Conv, Dense, Layer, Spec
 
