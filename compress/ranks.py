@@ -58,9 +58,9 @@ def resolve(
   if type(rank) is int:
     if rank > min(shape):
       raise ValueError(
-        f'{where} at {path}: expected a rank of at most {min(shape)}, that of '
-        f'a matrix of {shape}, got {rank}. Ask for less, or choose other '
-        'weights with `only`.'
+        f'{where} at {path}: expected a rank of at most {min(shape)}, which is '
+        f'all that there is, got {rank}. Ask for less, or choose other weights '
+        'with `only`.'
       )
     return rank
   values = np.asarray(matrix, np.float64)

@@ -16,6 +16,7 @@ from compress.tree import Array, Compressed, Key, Params, Path
 
 DAMPING = 1e-2  # of the inputs' mean square, so that any weight has a solution
 GROWTH = 4  # times at which the rank is raised
+MEASURED = 5  # times as many sweeps in the metric of the inputs
 ROWS = 2**12  # that are looked at in each part of the calibration data
 
 
@@ -49,8 +50,9 @@ class Summed(Compressed):
   def decode(self, key: Key | None) -> Array:
     """Return the sum."""
     del key
-    total: Array = self.low + self.sparse
-    return total
+    # Kept from becoming one operation, which would round in another way.
+    low: Array = jax.lax.optimization_barrier(self.low)
+    return low + self.sparse
 
   def scaled(self, gain: Array) -> Any:
     """Return the node times `gain`, if both parts can be."""
@@ -136,9 +138,9 @@ def alternated(
   r"""Return L and S of least $\|R (T - L - S)\|$ by greedy bilateral sketches.
 
   At each rank, U becomes the orthonormal basis of $A V^T$ and V $U^T A$ with
-  $A = R (T - S)$, and S what is left of a gradient step once all but its
-  largest entries are 0 (Zhou & Tao 2013, AISTATS, algorithm 1, in the metric
-  of the inputs).
+  $A = R (T - S)$, and S what is left of a step down the error once all but its
+  largest entries are 0 (Zhou & Tao 2013, AISTATS, algorithm 1). The metric of
+  the inputs comes last, from where the plain one ended.
 
   Args:
     target: T, `[rows, columns]`.
@@ -148,37 +150,48 @@ def alternated(
     sweeps: At each rank.
 
   Returns:
-    `((u, v), s)`: L = u v, and S before its mask.
+    `((u, v), s)`: L = u v, and S before its mask, which keeps what is largest.
   """
-  gram = None if root is None else root.T @ root
-  step = 1.0 if gram is None else 1 / jnp.linalg.norm(gram, 2)
+  rest, v = jnp.zeros_like(target), jnp.zeros((0, target.shape[1]))
+  u = jnp.zeros((len(target), 0))
+  for size in _growing(rank):
+    wrong = target - _largest(rest, zeros) - u @ v
+    worst = jnp.argsort(-jnp.linalg.norm(wrong, axis=1))[: size - len(v)]
+    v = jnp.concatenate([v, wrong[worst]])
+    u, v, rest = _swept(target, None, v, rest, zeros, sweeps)
+  if root is not None:
+    u, v, rest = _swept(target, root, v, rest, zeros, MEASURED * sweeps)
+  return _balanced(u, v), rest
 
-  def white(x: Array) -> Array:
-    return x if root is None else root @ x
 
-  def plain(u: Array) -> Array:
-    if root is None:
-      return u
-    return jax.scipy.linalg.solve_triangular(root, u)
+def _swept(
+  target: Array,
+  root: Array | None,
+  v: Array,
+  rest: Array,
+  zeros: int,
+  sweeps: int,
+) -> tuple[Array, Array, Array]:
+  """Alternate between the product and the rest at one rank."""
+  if root is None:
+    root = gram = jnp.eye(len(target))
+  else:
+    gram = root.T @ root
+  # Its diagonal bounds the quadratic form from above (Gershgorin).
+  step = 1 / jnp.sum(jnp.abs(gram), axis=1, keepdims=True)
 
   def sweep(_: Any, carry: tuple[Array, Array, Array]) -> Any:
     _, v, rest = carry
     kept = _largest(rest, zeros)
-    sketched = white(target - kept)
-    u, _ = jnp.linalg.qr(sketched @ v.T)
-    v = u.T @ sketched
-    wrong = target - plain(u) @ v - kept
-    return u, v, kept + step * (wrong if gram is None else gram @ wrong)
+    sketched = root @ (target - kept)
+    basis, _ = jnp.linalg.qr(sketched @ v.T)
+    v = basis.T @ sketched
+    u = jax.scipy.linalg.solve_triangular(root, basis)
+    return u, v, kept + step * (gram @ (target - u @ v - kept))
 
-  rest = jnp.zeros_like(target)
-  u, v = jnp.zeros((len(target), 0)), jnp.zeros((0, target.shape[1]))
-  for size in _growing(rank):
-    wrong = white(target - _largest(rest, zeros)) - u @ v
-    worst = jnp.argsort(-jnp.linalg.norm(wrong, axis=1))[: size - len(v)]
-    v = jnp.concatenate([v, wrong[worst]])
-    u = jnp.zeros((len(target), size))
-    u, v, rest = jax.lax.fori_loop(0, sweeps, sweep, (u, v, rest))
-  return _balanced(plain(u), v), rest
+  start = (jnp.zeros((len(target), len(v))), v, rest)
+  swept: tuple[Array, Array, Array] = jax.lax.fori_loop(0, sweeps, sweep, start)
+  return swept
 
 
 def _growing(rank: int) -> list[int]:

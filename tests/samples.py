@@ -26,8 +26,8 @@ SAMPLES = {
     'lowrank.learned(1.0, of="macs", mu=1.0, rounds=3, settle=0.5)',
   ),
   'lowrank.plus_sparse': (
-    'lowrank.plus_sparse(1, 0.8, sweeps=2)',
-    'lowrank.plus_sparse(1, 0.5, examples=0) >> quantize.grid(4, 6)',
+    'lowrank.plus_sparse(2, 0.8, sweeps=2)',
+    'lowrank.plus_sparse(2, 0.5, examples=0) >> quantize.grid(4, 6)',
   ),
   'lowrank.svd': (
     'lowrank.svd(2)',
