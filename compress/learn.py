@@ -112,8 +112,9 @@ def lc(
   In round k, with $\mu_k = \mu_0 a^k$, the weights learn under
   $\frac{\mu_k}{2} \|w - \Delta(\Theta) - \lambda / \mu_k\|^2$ (L step); then
   $\Theta$ becomes what the method makes of $w - \lambda / \mu_k$ (C step), and
-  $\lambda$ loses $\mu_k (w - \Delta(\Theta))$. Round 0 is direct compression.
-  After `settle` the compressed weights train as the method trains them.
+  $\lambda$ loses $\mu_k (w - \Delta(\Theta))$. Round 0 is direct compression;
+  the last one compresses $w$ itself, and after it, from `settle` on, the
+  compressed weights train as the method trains them.
 
   Args:
     method: What compresses, or a chain: `prune.weights(0.9) >>
@@ -235,8 +236,10 @@ def _compressed(
 ) -> Params:
   """Take a C step at the end of a round, and move the multipliers."""
   nodes = tree.find(Learning, params)
-  goals = project(_free(params), ctx, pace.penalty(was), _goals(params))
   settled = was + 1 >= pace.rounds
+  # Multipliers need not have converged, and nothing makes up for them later.
+  free = _free(params, jnp.where(settled, 0.0, 1.0))
+  goals = project(free, ctx, pace.penalty(was), _goals(params))
 
   def follow(path: Path, goal: Any) -> Any:
     if path not in nodes:
@@ -250,10 +253,10 @@ def _compressed(
   return tree.map_paths(follow, goals)
 
 
-def _free(params: Params) -> Params:
-  """Return the weights that C steps compress."""
+def _free(params: Params, part: Array | float = 1.0) -> Params:
+  """Return the weights that C steps compress, with part of the multipliers."""
   return tree.map_paths(
-    lambda _, x: x.w + x.dual if isinstance(x, Learning) else x, params
+    lambda _, x: x.w + part * x.dual if isinstance(x, Learning) else x, params
   )
 
 
