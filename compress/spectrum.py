@@ -275,7 +275,8 @@ def _timed(
   if clock(params) <= ms:
     return params
   whole = sum(row[0] for row in found.cost.values())
-  low = sum(row.min() for row in found.cost.values()) / whole
+  least_share = sum(row.min() for row in found.cost.values()) / whole
+  low = least_share * (1 + 1e-9)  # which rounds to no less than that
   high, best = 1.0, _applied(params, allocated(where, found, how, low))
   least = clock(best)
   if least > ms:

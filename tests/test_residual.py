@@ -29,7 +29,7 @@ def total(low: tuple[Any, Any], rest: Any, zeros: int) -> np.ndarray:
 
 def test_a_planted_sum_is_found_again() -> None:
   w = planted(3, 60)
-  found = residual.alternated(w, None, 3, 1140, 20)
+  found = residual.alternated(w, None, 3, 1140, 60)
   error = np.linalg.norm(total(*found, 1140) - w)
   assert error < 1e-3 * np.linalg.norm(w)
 
