@@ -10,8 +10,6 @@ import pytest
 from compress import recipe, shared, tree
 from compress.method import Ctx
 from compress.shared import Hashed, Products, Shared
-from tests.runs import TINY
-from tsukiji.deploy import pack
 
 DRAWN = np.random.default_rng(0)
 PARAMS = {
@@ -66,24 +64,6 @@ def test_deep_compression_keeps_zeros_and_clusters_the_rest() -> None:
       mine = w[index == i + 1]
       if mine.size:
         np.testing.assert_allclose(node.values[i], mine.mean(), rtol=1e-4)
-
-
-def test_masks_and_indices_are_packed_in_few_bits() -> None:
-  size = 64 * 64
-  w = jnp.float32(DRAWN.normal(size=(64, 64)))
-  done = recipe.parse('prune.weights(0.9) >> share.kmeans(bits=3)').init(
-    {'fc': {'kernel': w}}, CTX
-  )
-  blob = pack.pack(TINY, {'params': done})
-  rows = {s.path: s for s in pack.sections(blob)}
-  index = rows['params/fc/kernel/index']
-  assert index.coding == 'sparse entropy' or index.coding == 'sparse packed'
-  positions = size * (-0.1 * np.log2(0.1) - 0.9 * np.log2(0.9))
-  assert index.bytes < 1.1 * (positions + 3 * 0.1 * size) / 8
-  again = pack.unpack(blob).variables['params']['fc']['kernel']
-  np.testing.assert_array_equal(
-    again.decode(None), tree.decode(done)['fc']['kernel']
-  )
 
 
 def test_pieces_are_codewords() -> None:
