@@ -5,6 +5,7 @@ costs; choosing one a layer is a multiple-choice knapsack. What an amount is
 (zeros, bits, a rank) only the caller knows.
 """
 
+import bisect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -53,6 +54,48 @@ def knapsack(
   return _solve([_finite(row) for row in damage], spent, room)
 
 
+def minimax(
+  damage: Sequence[Any], cost: Sequence[Any], budget: float
+) -> list[int]:
+  r"""Choose one candidate a layer of least worst damage within a budget.
+
+  $\min_c \max_l d_{l c_l}$ subject to $\sum_l k_{l c_l} \le B$: the least
+  threshold under which each layer's cheapest candidate fits in (Liebenwein+
+  2021, arXiv 2107.11442, section 3.3).
+
+  Args:
+    damage: `[layers][candidates]`, each at least 0.
+    cost: `[layers][candidates]`, any unit.
+    budget: Most that the chosen costs may sum to.
+
+  Returns:
+    The candidate of each layer.
+
+  Raises:
+    ValueError: If even the cheapest candidates exceed the budget.
+
+  >>> minimax([[0, 4], [0, 1]], [[5, 2], [5, 2]], 7)
+  [0, 1]
+  """
+  harm = [np.asarray(row, np.float64) for row in damage]
+  costs = [np.asarray(row, np.float64) for row in cost]
+
+  def under(level: float) -> list[int]:
+    rows = zip(harm, costs, strict=True)
+    return [int(np.argmin(np.where(d <= level, k, np.inf))) for d, k in rows]
+
+  def fits(level: float) -> bool:
+    chosen = zip(costs, under(level), strict=True)
+    return sum(row[i] for row, i in chosen) <= budget
+
+  least = max(row.min() for row in harm)
+  levels = np.unique([x for row in harm for x in row if x >= least])
+  at = bisect.bisect_left(levels, True, key=fits)
+  if at == len(levels):
+    raise _over(sum(row.min() for row in costs), budget)
+  return under(levels[at])
+
+
 @jax.jit
 def _solve(damage: list[Array], spent: list[Array], room: int) -> Array:
   """Choose by dynamic programming: costs and room are in whole steps."""
@@ -76,10 +119,7 @@ def _steps(
   """Return costs above each layer's least in whole steps, and the room."""
   least = sum(row.min() for row in costs)
   if not least <= budget:
-    raise ValueError(
-      f'knapsack: expected a budget of at least {least:g}, the cost of the '
-      f'cheapest candidates, got {budget!r}. Raise it or add cheaper ones.'
-    )
+    raise _over(least, budget)
   extra, room = [row - row.min() for row in costs], budget - least
   if room <= STEPS and all(np.all(x == np.round(x)) for x in extra):
     scaled, steps = extra, int(room)
@@ -91,6 +131,13 @@ def _steps(
   return [
     np.where(x <= room, y, STEPS + 1).astype(np.int32) for x, y in spent
   ], steps
+
+
+def _over(least: float, budget: float) -> ValueError:
+  return ValueError(
+    f'allocate: expected a budget of at least {least:g}, the cost of the '
+    f'cheapest candidates, got {budget!r}. Raise it or add cheaper ones.'
+  )
 
 
 def _finite(damage: Any) -> Array:

@@ -159,7 +159,8 @@ def lsq(
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, activation_bits)
+    ranges = input_ranges(where, params, ctx, activation_bits)
+    met = tree.meeting(params)
     values: dict[Path, Array] = {}
     if activation_bits:
       values = seen.sample(where, ctx, params, examples)
@@ -167,9 +168,9 @@ def lsq(
     def wrap(path: Path, w: Array) -> Stepping:
       inputs, grid = None, ranges(path)
       if grid is not None:
-        signed = _signed(ctx, path)
+        signed = _signed(ctx, met[path])
         high = 2 ** (activation_bits - signed) - 1
-        first = _first(values[path], high)
+        first = _first(values[met[path]], high)
         inputs = Steps(first, activation_bits, signed)
       # What fills up a shorter last group counts for nothing.
       step = _first(grids.columns(w, per, jnp.nan), top)
@@ -263,14 +264,16 @@ def pact(
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, activation_bits)
+    ranges = input_ranges(where, params, ctx, activation_bits)
+    met = tree.meeting(params)
 
-    def wrap(path: Path, w: Array) -> Clipping:
+    def wrap(path: Path, w: Array) -> Quantizing:
       seen_there = ranges(path)
-      assert seen_there is not None  # activation_bits is not 0
+      if seen_there is None:  # a factor behind the one that meets the input
+        return Quantizing(w, None, weight_bits, per=per)
       low, high = seen_there.low, seen_there.high
       top = jnp.maximum(jnp.abs(low), jnp.abs(high))
-      inputs = Clipped(top, activation_bits, _signed(ctx, path))
+      inputs = Clipped(top, activation_bits, _signed(ctx, met[path]))
       return Clipping(w, inputs, weight_bits, per=per)
 
     return tree.map_arrays(wrap, params)

@@ -207,7 +207,7 @@ def by_widths(where: str, widths: Widths, how: How) -> Method:
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, how.activation_bits)
+    ranges = input_ranges(where, params, ctx, how.activation_bits)
     reach = _reach(where, params, ctx, how)
     width = widths(params, ctx)
 
@@ -221,9 +221,10 @@ def by_widths(where: str, widths: Widths, how: How) -> Method:
 
   def update(params: Params, ctx: Ctx) -> Params:
     held = jnp.where(ctx.progress <= how.settle, how.momentum, 1.0)
+    met = tree.meeting(params)
 
     def follow(path: Path, node: Quantizing) -> Quantizing:
-      observed = (ctx.stats or {}).get(path)
+      observed = (ctx.stats or {}).get(met.get(path, path))
       if node.inputs is None or observed is None:
         return node
       if node.reach is not None:
@@ -275,24 +276,27 @@ def ternary(
 
 
 def input_ranges(
-  where: str, ctx: Ctx, bits: int
+  where: str, params: Params, ctx: Ctx, bits: int
 ) -> Callable[[Path], Inputs | None]:
   """Return the input grid of each weight, by the calibrated range.
 
   Args:
     where: Who asks, for errors.
+    params: The tree that the weights are in.
     ctx: With calibration statistics, unless `bits` is 0.
     bits: Width of the grids; 0 is none.
 
   Returns:
     A function of a path, giving `Inputs` or None; it raises ValueError where
-    the range is not known, not finite or one point.
+    the range is not known, not finite or one point. Factors that meet no input
+    of a layer, but what another one makes of it, have None.
   """
+  met = tree.meeting(params)
 
   def ranged(path: Path) -> Inputs | None:
-    if not bits:
+    if not bits or path not in met:
       return None
-    observed = (ctx.stats or {}).get(path)
+    observed = (ctx.stats or {}).get(met[path])
     if observed is None:
       raise ValueError(
         f'{where} at {path}: expected calibration statistics of the '

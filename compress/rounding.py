@@ -143,7 +143,7 @@ def _rounding(
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, how.activation_bits)
+    ranges = input_ranges(where, params, ctx, how.activation_bits)
     todo: dict[Path, Array] = {}
     tree.map_arrays(lambda path, w: todo.setdefault(path, w), params)
     order = [p for p in seen.order(where, ctx, params) if p in todo]

@@ -85,7 +85,7 @@ def dorefa(
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)
-    ranges = input_ranges(where, ctx, activation_bits)
+    ranges = input_ranges(where, params, ctx, activation_bits)
 
     def wrap(path: Path, w: Array) -> Squashing:
       most = jnp.max(jnp.abs(w)) if scaled else jnp.ones((), w.dtype)

@@ -85,6 +85,12 @@ def holds_weight(x: Any) -> bool:
   return is_weight(jax.eval_shape(decode, x) if is_node(x) else x)
 
 
+def shape_of(x: Any) -> tuple[int, ...]:
+  """Return the shape of an array or of what a node decodes to."""
+  shape: tuple[int, ...] = jax.eval_shape(decode, x).shape
+  return shape
+
+
 def join(path: tuple[Any, ...]) -> Path:
   """Return a key path of `jax.tree_util` as `'conv1/kernel'`."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
@@ -151,6 +157,23 @@ def find(kind: type, params: Params) -> dict[Path, Any]:
   """Return every node of one kind, at any depth, by path."""
   found: dict[Path, Any] = {}
   map_nodes(kind, lambda path, node: found.setdefault(path, node), params)
+  return found
+
+
+def meeting(params: Params) -> dict[Path, Path]:
+  """Return which weight's input an innermost array meets, by its path.
+
+  Of several arrays in one node the first meets the input of the layer, and the
+  others what it makes of it, which nobody sees: they are not in here.
+  """
+  found: dict[Path, Path] = {}
+  for path, x in paths(params).items():
+    inner = path
+    while is_node(x) and x.inner:
+      first, *others = x.inner
+      inner = f'{inner}/{first}' if others else inner
+      x = getattr(x, first)
+    found[inner] = path
   return found
 
 

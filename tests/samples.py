@@ -20,6 +20,27 @@ SAMPLES = {
   'distill.probe': ('distill.probe("conv")',),
   'distill.relations': ('distill.relations("fc", "conv")',),
   'distill.squared': ('distill.squared(schedule=linear(0.0, 0.2))',),
+  'learn.admm': (
+    'learn.admm(prune.weights(0.6) >> quantize.grid(4), rounds=3, settle=0.5)',
+  ),
+  'learn.lc': ('learn.lc(lowrank.svd(2), mu=0.1, rounds=6, settle=1.0)',),
+  'lowrank.auto': (
+    'lowrank.auto(macs=0.8, candidates=3)',
+    'lowrank.auto(size=0.8, damage="operator", goal="max")',
+  ),
+  'lowrank.cp': ('lowrank.cp(3, sweeps=5)',),
+  'lowrank.learned': (
+    'lowrank.learned(1.0, of="macs", mu=1.0, rounds=3, settle=0.5)',
+  ),
+  'lowrank.plus_sparse': (
+    'lowrank.plus_sparse(2, 0.8, sweeps=2)',
+    'lowrank.plus_sparse(2, 0.5, examples=0) >> quantize.grid(4, 6)',
+  ),
+  'lowrank.svd': (
+    'lowrank.svd(2)',
+    'lowrank.svd(0.8, fold="spatial") >> quantize.grid(4, 6)',
+  ),
+  'lowrank.tucker': ('lowrank.tucker((1, 3)) >> quantize.half()',),
   'only': (
     'only("fc/kernel", quantize.grid(3, 4))',
     'only("(conv|fc)/.*", prune.weights(0.25))',
@@ -64,6 +85,9 @@ SAMPLES = {
   'regularise.l1': ('regularise.l1(0.01, schedule=linear(0.0, 0.5))',),
   'regularise.l2': ('regularise.l2(0.01)',),
   'regularise.shrink': ('regularise.shrink(0.1)',),
+  'share.hashed': ('share.hashed(0.3)',),
+  'share.kmeans': ('share.kmeans(3)', 'share.kmeans(bits=2, start="density")'),
+  'share.product': ('share.product(3, 2, codebooks=2)',),
 }
 # Methods that say which share of the weights they prune.
 SHARE = re.compile(
@@ -78,8 +102,14 @@ ELSEWHERE = {'prune.neurons', 'distill.bounded', 'distill.trusted'}
 # At most one method of each kind on one weight.
 CLAIMS = (
   [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
-  [name for name in SAMPLES if name.startswith(('binary.w', 'quantize'))],
+  [
+    name
+    for name in SAMPLES
+    if name.startswith(('binary.w', 'quantize', 'share'))
+  ],
 )
+# Masks and grids are on their factors, under other paths than the weights'.
+FACTORED = tuple(name for name in SAMPLES if name.startswith('lowrank'))
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
@@ -88,6 +118,9 @@ ALONE = (
   *(f'distill.{name}' for name in ('attention', 'correlation', 'decoupled')),
   *(f'distill.{name}' for name in ('probe', 'relations', 'squared')),
   *('binary.bnn', 'binary.react', 'binary.xnor'),  # of parts that are here
+  *('learn.admm', 'learn.lc'),  # of a method, as `only`
+  *('share.hashed', 'share.product'),
+  *(name for name in FACTORED if name != 'lowrank.svd'),
   'binary.loss_aware',  # its nodes are those of binary.weights
   *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
 )
@@ -118,7 +151,8 @@ REFUSED = [
   for one, other in PAIRS
   if any(one in claim and other in claim for claim in CLAIMS)
   or (other in FIRST and one.startswith(('binary', 'prune', 'quantize')))
-  or (one == 'binary.weights' and other.startswith('prune'))
+  or (other in FACTORED and one.startswith('prune'))
+  or (one in ('binary.weights', 'share.kmeans') and other.startswith('prune'))
 ]
 CHAINS = [
   f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'

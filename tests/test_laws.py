@@ -38,6 +38,7 @@ from tests.runs import (
 from tests.samples import (
   CHAINS,
   ELSEWHERE,
+  FACTORED,
   FIRST,
   REFUSED,
   SAMPLES,
@@ -260,8 +261,8 @@ def test_chains_are_associative(order: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(('one', 'other'), REFUSED)
 def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
   both = recipe.parse(f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}')
-  first = other in FIRST or (
-    one.startswith('binary') and not other.startswith('quantize')
+  first = other in (*FIRST, *FACTORED) or (
+    one.startswith(('binary', 'share')) and not other.startswith('quantize')
   )
   why = 'Put it first' if first else 'one .* method'
   with pytest.raises(ValueError, match=f'/kernel.*{why}'):
@@ -274,7 +275,11 @@ def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
   'text',
-  [t for t in TEXTS if 'prune.weights' in t and not t.startswith(FIRST)],
+  [
+    text
+    for text in TEXTS
+    if 'prune.weights' in text and not text.startswith((*FIRST, *FACTORED))
+  ],
 )
 def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   params = finished(text)['params']

@@ -284,3 +284,13 @@ def test_nodes_hold_weights_by_what_they_decode_to() -> None:
   assert tree.holds_weight(W)
   assert not tree.holds_weight(Masked(jnp.ones(3), jnp.ones(3, bool)))
   assert not tree.holds_weight(coded.codes)
+
+
+def test_the_first_array_of_a_node_meets_the_input() -> None:
+  assert tree.meeting(nested()) == {
+    'conv/bias': 'conv/bias',
+    'conv/kernel': 'conv/kernel',
+    'deep': 'deep',
+    'sum/u': 'sum',
+    'table': 'table',
+  }

@@ -55,6 +55,7 @@ __all__ = [
   'Standardise',
   'Step',
   'dumps',
+  'expand_layers',
   'loads',
   'map_layers',
   'output_shape',
@@ -111,14 +112,20 @@ def walk(spec: Spec) -> Iterator[Step]:
 
 def map_layers(fn: Callable[[Layer], Layer], spec: Spec) -> Spec:
   """Replace every layer by `fn(layer)`; branches after their paths."""
+  return expand_layers(lambda layer: (fn(layer),), spec)
+
+
+def expand_layers(fn: Callable[[Layer], tuple[Layer, ...]], spec: Spec) -> Spec:
+  """Replace every layer by those of `fn(layer)`; branches after their paths."""
 
   def visit(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    return tuple(
-      fn(dataclasses.replace(x, paths=tuple(map(visit, x.paths))))
+    whole = (
+      dataclasses.replace(x, paths=tuple(map(visit, x.paths)))
       if isinstance(x, Branch)
-      else fn(x)
+      else x
       for x in layers
     )
+    return tuple(new for x in whole for new in fn(x))
 
   return dataclasses.replace(spec, layers=visit(spec.layers))
 

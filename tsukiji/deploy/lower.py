@@ -2,7 +2,7 @@
 
 `lower(spec, variables)` returns a network that computes the same outputs with
 fewer layers and numbers: channels that were removed gone, nodes frozen to what
-is stored, norms folded into the weights before them.
+is stored, products made layers, norms folded into the weights before them.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from compress import tree
 from compress.tree import Array
 from tsukiji.deploy.shrink import shrink
+from tsukiji.deploy.unfold import unfold
 from tsukiji.spec import Branch, Conv, Dense, Layer, Norm, Spec
 
 Variables = dict[str, Any]
@@ -29,8 +30,10 @@ def lower(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
     The spec and variables of a network with the same outputs, to float error.
   """
   spec, variables = shrink(spec, {'batch_stats': {}, **variables})
+  frozen = {**variables, 'params': tree.freeze(variables['params'])}
+  spec, variables = unfold(spec, frozen)
   lowered = {
-    'params': dict(tree.freeze(variables['params'])),
+    'params': dict(variables['params']),
     'batch_stats': dict(variables['batch_stats']),
   }
   layers = _fold_norms(spec.layers, lowered)

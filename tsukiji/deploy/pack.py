@@ -24,8 +24,11 @@ from compress.binary import Binarized
 from compress.binary_inputs import Signed
 from compress.channels import Sliced
 from compress.codes import Inputs, Quantized, Shifted
+from compress.factors import LowRank, Separable, Tucker
 from compress.half import Half
 from compress.prune import Masked
+from compress.residual import Summed
+from compress.shared import Hashed, Products, Shared
 from tsukiji import spec as sp
 from tsukiji.deploy import code, header
 from tsukiji.deploy.header import Slot, check, damaged
@@ -35,12 +38,19 @@ from tsukiji.spec import Spec
 NODES: dict[str, type] = {
   'Binarized': Binarized,
   'Half': Half,
+  'Hashed': Hashed,
   'Inputs': Inputs,
+  'LowRank': LowRank,
   'Masked': Masked,
+  'Products': Products,
   'Quantized': Quantized,
+  'Separable': Separable,
+  'Shared': Shared,
   'Shifted': Shifted,
   'Signed': Signed,
   'Sliced': Sliced,
+  'Summed': Summed,
+  'Tucker': Tucker,
 }
 STATIC_LIMIT = 2**24  # size of an integer in a node
 
