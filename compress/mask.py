@@ -82,7 +82,7 @@ def masked(
     if not found.keeps_zero:
       raise ValueError(
         f'{where}: expected weights that can be 0, got {type(found).__name__} '
-        f'at {path}. Put it first: this method >> what makes them binary.'
+        f'at {path}. Put it first: this method >> what makes them such.'
       )
   return tree.map_arrays(
     lambda path, w: node(w, jnp.ones(w.shape, bool)), params

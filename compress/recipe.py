@@ -36,6 +36,9 @@ from compress import (
   schedule,
   second_order,
   squash,
+  structure,
+  structured,
+  transfer,
   variational,
 )
 from compress.method import Method
@@ -84,6 +87,15 @@ TABLE: dict[str, Callable[..., Any]] = {
   'regularise.l2': regularise.l2,
   'regularise.shrink': regularise.shrink,
   'steps': schedule.steps,
+  'structured.auto': structure.auto,
+  'structured.butterfly': structured.butterfly,
+  'structured.circulant': structured.circulant,
+  'structured.fastfood': structured.fastfood,
+  'structured.toeplitz': structured.toeplitz,
+  'transfer.crelu': transfer.crelu,
+  'transfer.crop': transfer.crop,
+  'transfer.multi_bias': transfer.multi_bias,
+  'transfer.rotate': transfer.rotate,
 }
 
 

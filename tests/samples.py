@@ -57,6 +57,13 @@ SAMPLES = {
   'regularise.l1': ('regularise.l1(0.01, schedule=linear(0.0, 0.5))',),
   'regularise.l2': ('regularise.l2(0.01)',),
   'regularise.shrink': ('regularise.shrink(0.1)',),
+  'structured.auto': ('structured.auto(0.5, damage="energy")',),
+  'structured.circulant': ('structured.circulant(4, pad=True)',),
+  'structured.toeplitz': ('structured.toeplitz(1, 4, pad=True)',),
+  'transfer.crelu': ('transfer.crelu()',),
+  'transfer.crop': ('transfer.crop()',),
+  'transfer.multi_bias': ('transfer.multi_bias()',),
+  'transfer.rotate': ('transfer.rotate()',),
 }
 # Methods that say which share of the weights they prune.
 SHARE = re.compile(
@@ -65,18 +72,22 @@ SHARE = re.compile(
 )
 WHOLE = re.compile('global|auto|l0|variational')  # over all layers
 FIRST = ('prune.filters',)  # it cuts plain arrays
-ELSEWHERE = {'prune.neurons'}  # it shrinks no layer before a norm: test_neurons
+# Shrinks no layer before a norm; tiles that are smaller only for large weights.
+ELSEWHERE = {'prune.neurons', 'structured.butterfly', 'structured.fastfood'}
 # At most one method of each kind on one weight.
 CLAIMS = (
   [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
   [name for name in SAMPLES if name.startswith(('binary.w', 'quantize'))],
 )
+MADE = ('structured', 'transfer')  # of plain arrays: no mask inside or outside
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
 ALONE = (
   *('binary.bnn', 'binary.react', 'binary.xnor'),  # of parts that are here
   'binary.loss_aware',  # its nodes are those of binary.weights
+  *('structured.auto', 'structured.toeplitz'),  # so are these: circulant's
+  *('transfer.crelu', 'transfer.crop', 'transfer.multi_bias'),  # and rotate's
   *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
 )
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
@@ -107,6 +118,8 @@ REFUSED = [
   if any(one in claim and other in claim for claim in CLAIMS)
   or (other in FIRST and one.startswith(('binary', 'prune', 'quantize')))
   or (one == 'binary.weights' and other.startswith('prune'))
+  or (one.startswith(MADE) and other.startswith('prune'))
+  or (other.startswith(MADE) and one.startswith('prune'))
 ]
 CHAINS = [
   f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from compress import tree
 from compress.tree import Params
 from tsukiji import evaluation, shallow, train
 from tsukiji import experiment as ex
@@ -84,7 +85,7 @@ def finish(
     'params_trained': cost.params(train.shapes(dense)['params']),
     **cost.summary(shipped.spec, params),
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
-    'layers': _layers(shipped.spec, params),
+    'layers': _layers(shipped.spec, params, _told(done.variables['params'])),
     'units': len(shallow.units(shipped.spec)),
     'epochs': ex.steps_of(experiment, network, name)[0].epochs,
     'bytes': len(blob),
@@ -105,7 +106,9 @@ def _read(found: tuple[Reading, ...]) -> dict[str, Any]:
   return {'readings': [reading._asdict() for reading in found]} if found else {}
 
 
-def _layers(spec: Spec, params: Params) -> list[dict[str, Any]]:
+def _layers(
+  spec: Spec, params: Params, told: dict[str, str]
+) -> list[dict[str, Any]]:
   """Return what each layer has, for the table of what was removed."""
   outputs = {
     step.layer.name: step.after[-1]
@@ -119,9 +122,23 @@ def _layers(spec: Spec, params: Params) -> list[dict[str, Any]]:
       'weights': item.weights,
       'nonzero': item.nonzero,
       'macs': item.macs,
+      **({'told': told[item.name]} if item.name in told else {}),
     }
     for item in cost.layers(spec, params)
   ]
+
+
+def _told(params: Params) -> dict[str, str]:
+  """Return what the nodes of each layer say of themselves, by layer."""
+  words: dict[str, str] = {}
+
+  def look(path: str, node: tree.Compressed) -> tree.Compressed:
+    if node.told():
+      words[path.partition('/')[0]] = node.told()
+    return node
+
+  tree.map_nodes(tree.Compressed, look, params)
+  return words
 
 
 def _method(config: ConfigDict, name: str) -> str:

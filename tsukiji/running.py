@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from compress import tree
 from tsukiji import (
+  compact,
   evaluation,
   probe,
   readings,
@@ -140,6 +141,10 @@ def _begun(
     variables = train.init_variables(spec, seed)
   if names:
     spec, variables, *_ = shallow.shallow(spec, variables, names, seed)
+  if item.compact:
+    spec, variables = compact.compact(spec, variables, item.compact, seed)
+  if item.compact and item.start == 'fresh':
+    variables = train.init_variables(spec, seed)
   return Begun(spec, variables, found)
 
 

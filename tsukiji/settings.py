@@ -9,7 +9,7 @@ import ml_collections
 from ml_collections import ConfigDict
 
 from compress import recipe
-from tsukiji import batches, losses, zoo
+from tsukiji import batches, compact, losses, zoo
 from tsukiji.errors import expect
 
 TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
@@ -17,6 +17,7 @@ ROLES = ('reference', 'control_scratch')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
 AXES = ('epochs', 'kept', 'macs', 'size', 'units')  # of a figure
 STARTS = ('dense', 'fresh')  # of a recipe, beside other recipes
+COMPACT = ('', *compact.KINDS)  # filters of a recipe
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -74,6 +75,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'start': 'dense',  # the trained network, a recipe, or 'fresh' weights
       'fewer': 0,  # units that go first, those that add least (`readings`)
       'without': (),  # units that go first, by name (`shallow.units`)
+      'compact': '',  # small filters for large ones (`compact.KINDS`)
     }
   )
   return _changed(defaults, changes)
@@ -175,6 +177,7 @@ def check(config: ConfigDict) -> None:
     _least(f'{where}.epochs', item.epochs, -1)
     _least(f'{where}.lr', item.lr, 0)
     _least(f'{where}.fewer', item.fewer, 0)
+    _expect_name(f'{where}.compact', item.compact, COMPACT)
     _check_start(where, name, config)
     recipe.parse(item.method)
   for name, item in config.networks.items():

@@ -26,6 +26,8 @@ from compress.channels import Sliced
 from compress.codes import Inputs, Quantized, Shifted
 from compress.half import Half
 from compress.prune import Masked
+from compress.structured import Structured
+from compress.transfer import Transferred
 from tsukiji import spec as sp
 from tsukiji.deploy import code, header
 from tsukiji.deploy.header import Slot, check, damaged
@@ -41,6 +43,8 @@ NODES: dict[str, type] = {
   'Shifted': Shifted,
   'Signed': Signed,
   'Sliced': Sliced,
+  'Structured': Structured,
+  'Transferred': Transferred,
 }
 STATIC_LIMIT = 2**24  # size of an integer in a node
 
