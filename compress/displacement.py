@@ -5,6 +5,9 @@ whose first column is $v$ (Sindhwani+ 2015, arXiv 1510.01722, equation 6).
 Toeplitz matrices and their inverses have rank 2 at most.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,26 +64,27 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   root = jnp.sqrt(s[..., :rank, None])
   g = u[..., :rank].swapaxes(-1, -2) * root
   h = vt[..., :rank, ::-1] * root / 2
+
+  def made(g: Array, h: Array) -> Array:
+    return expand(jnp.concatenate([g, h], axis=2)) * seen
+
   for _ in range(ROUNDS):
-    fixed = h
-    g = nearer(lambda g, h=fixed: _made(g, h) * seen, g, tiles * seen)
-    fixed = g
-    h = nearer(lambda h, g=fixed: _made(g, h) * seen, h, tiles * seen)
+    g = nearer(functools.partial(made, h=h), g, tiles * seen)
+    h = nearer(functools.partial(made, g), h, tiles * seen)
   return jnp.concatenate([g, h], axis=2)
 
 
-def nearer(linear, start: Array, target: Array) -> Array:  # type: ignore
+def nearer(
+  linear: Callable[[Array], Array], start: Array, target: Array
+) -> Array:
   """Take conjugate gradient steps towards `linear(x) = target`."""
   out, pull = jax.vjp(linear, start)
   gap = pull(target - out)[0]
   step, _ = jax.scipy.sparse.linalg.cg(
     lambda x: pull(linear(x))[0], gap, maxiter=STEPS
   )
-  return start + step
-
-
-def _made(g: Array, h: Array) -> Array:
-  return expand(jnp.concatenate([g, h], axis=2))
+  found: Array = start + step
+  return found
 
 
 TOEPLITZ = Family(lambda block, rank: 2 * rank, nothing, expand, project)

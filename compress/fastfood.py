@@ -31,7 +31,7 @@ def hadamard(size: int) -> np.ndarray:
   h = np.ones((1, 1))
   while len(h) < size:
     h = np.kron(np.array([[1, 1], [1, -1]]), h)
-  return np.float32(h / np.sqrt(size))
+  return (h / np.sqrt(size)).astype(np.float32)
 
 
 def expand(values: Array, held: Array | None) -> Array:

@@ -99,7 +99,7 @@ def _copies(shape: tuple[int, ...], extent: int) -> Moves:
 def _signs(shape: tuple[int, ...], extent: int) -> Moves:
   del extent
   at, sign, _ = _copies(shape, 2)
-  return Moves(at, sign * np.float32([1, -1]), shape)
+  return Moves(at, np.array([1, -1], sign.dtype), shape)
 
 
 def _turns(shape: tuple[int, ...], extent: int) -> Moves:
