@@ -275,10 +275,14 @@ def project(w: Array, family: str, extent: int) -> Transferred:
 
 
 def _begun(bank: np.ndarray, moves: Moves, stored: int) -> np.ndarray:
-  """Return the largest filters, where the first move finds them."""
-  largest = np.argsort(-np.sum(bank**2, 0), kind='stable')[:stored]
+  """Return filters far from the moves of each other, the largest first."""
   values = np.zeros((math.prod(moves.shape), stored))
-  values[moves.at[0]] = bank[:, largest] * moves.sign[0]
+  gap = np.sum(bank**2, 0)
+  for at in range(stored):
+    values[moves.at[0], at] = bank[:, np.argmax(gap)] * moves.sign[0]
+    for place, sign in zip(moves.at, moves.sign, strict=True):
+      copy = sign * values[place, at]
+      gap = np.minimum(gap, np.sum((bank - copy[:, None]) ** 2, 0))
   return values
 
 
