@@ -181,6 +181,22 @@ def sensitivity(
     By path, `[candidates]`, at least 0 and never falling: the running maximum,
     so that noise in the measure makes no smaller amount look worse.
   """
+  raw = damages(ctx, params, candidates, change, damage)
+  return {p: jax.lax.cummax(jnp.maximum(x, 0.0)) for p, x in raw.items()}
+
+
+def damages(
+  ctx: Ctx,
+  params: Params,
+  candidates: dict[Path, Any],
+  change: Change,
+  damage: str = 'loss',
+) -> dict[Path, Array]:
+  """Measure candidates that have no order: `sensitivity` as it was measured.
+
+  Returns:
+    By path, `[candidates]`, below 0 where the network got better.
+  """
   measure = DAMAGES[damage](params, ctx)
 
   def changed(path: Path, amount: Any) -> Params:
@@ -191,7 +207,7 @@ def sensitivity(
   found = {}
   for path, amounts in candidates.items():
     raw = jnp.stack([measure(changed(path, amount)) for amount in amounts])
-    found[path] = jax.lax.cummax(jnp.maximum(_finite(raw), 0.0))
+    found[path] = _finite(raw)
   return found
 
 

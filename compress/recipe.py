@@ -45,6 +45,9 @@ from compress import (
   share,
   spectrum,
   squash,
+  structure,
+  structured,
+  transfer,
   variational,
 )
 from compress.method import Method
@@ -113,6 +116,15 @@ TABLE: dict[str, Callable[..., Any]] = {
   'share.kmeans': share.kmeans,
   'share.product': share.product,
   'steps': schedule.steps,
+  'structured.auto': structure.auto,
+  'structured.butterfly': structured.butterfly,
+  'structured.circulant': structured.circulant,
+  'structured.fastfood': structured.fastfood,
+  'structured.toeplitz': structured.toeplitz,
+  'transfer.crelu': transfer.crelu,
+  'transfer.crop': transfer.crop,
+  'transfer.multi_bias': transfer.multi_bias,
+  'transfer.rotate': transfer.rotate,
 }
 
 

@@ -61,6 +61,10 @@ class Compressed(abc.ABC):
     """Return this node times `gain` `[channels]`, or None if it cannot."""
     del gain
 
+  def told(self) -> str:
+    """Return what a report says of this weight, '' for nothing."""
+    return ''
+
   def replace(self, **changes: Any) -> Any:
     """Return a copy with some fields changed."""
     return dataclasses.replace(self, **changes)  # type: ignore[type-var]

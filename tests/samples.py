@@ -88,6 +88,13 @@ SAMPLES = {
   'share.hashed': ('share.hashed(0.3)',),
   'share.kmeans': ('share.kmeans(3)', 'share.kmeans(bits=2, start="density")'),
   'share.product': ('share.product(3, 2, codebooks=2)',),
+  'structured.auto': ('structured.auto(0.5, damage="energy")',),
+  'structured.circulant': ('structured.circulant(4, pad=True)',),
+  'structured.toeplitz': ('structured.toeplitz(1, 4, pad=True)',),
+  'transfer.crelu': ('transfer.crelu()',),
+  'transfer.crop': ('transfer.crop()',),
+  'transfer.multi_bias': ('transfer.multi_bias()',),
+  'transfer.rotate': ('transfer.rotate()',),
 }
 # Methods that say which share of the weights they prune.
 SHARE = re.compile(
@@ -97,8 +104,15 @@ SHARE = re.compile(
 WHOLE = re.compile('global|auto|l0|variational')  # over all layers
 FIRST = ('prune.filters',)  # it cuts plain arrays
 # Those that cannot train the tiny classifier: one shrinks no layer before a
-# norm (test_neurons), two are for regression (test_regress).
-ELSEWHERE = {'prune.neurons', 'distill.bounded', 'distill.trusted'}
+# norm (test_neurons), two are for regression (test_regress), and tiles of two
+# are smaller only for large weights (test_structured).
+ELSEWHERE = {
+  'prune.neurons',
+  'distill.bounded',
+  'distill.trusted',
+  'structured.butterfly',
+  'structured.fastfood',
+}
 # At most one method of each kind on one weight.
 CLAIMS = (
   [name for name in SAMPLES if name.startswith('prune') and name not in FIRST],
@@ -110,6 +124,7 @@ CLAIMS = (
 )
 # Masks and grids are on their factors, under other paths than the weights'.
 FACTORED = tuple(name for name in SAMPLES if name.startswith('lowrank'))
+MADE = ('structured', 'transfer')  # of plain arrays: no mask inside or outside
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularise.l1` in its penalty alone is not.
@@ -122,6 +137,8 @@ ALONE = (
   *('share.hashed', 'share.product'),
   *(name for name in FACTORED if name != 'lowrank.svd'),
   'binary.loss_aware',  # its nodes are those of binary.weights
+  *('structured.auto', 'structured.toeplitz'),  # so are these: circulant's
+  *('transfer.crelu', 'transfer.crop', 'transfer.multi_bias'),  # and rotate's
   *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
 )
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
@@ -153,6 +170,8 @@ REFUSED = [
   or (other in FIRST and one.startswith(('binary', 'prune', 'quantize')))
   or (other in FACTORED and one.startswith('prune'))
   or (one in ('binary.weights', 'share.kmeans') and other.startswith('prune'))
+  or (one.startswith(MADE) and other.startswith('prune'))
+  or (other.startswith(MADE) and one.startswith('prune'))
 ]
 CHAINS = [
   f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'

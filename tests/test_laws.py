@@ -40,6 +40,7 @@ from tests.samples import (
   ELSEWHERE,
   FACTORED,
   FIRST,
+  MADE,
   REFUSED,
   SAMPLES,
   SHARE,
@@ -262,7 +263,8 @@ def test_chains_are_associative(order: tuple[int, ...]) -> None:
 def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
   both = recipe.parse(f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}')
   first = other in (*FIRST, *FACTORED) or (
-    one.startswith(('binary', 'share')) and not other.startswith('quantize')
+    one.startswith(('binary', 'share', *MADE))
+    and not other.startswith('quantize')
   )
   why = 'Put it first' if first else 'one .* method'
   with pytest.raises(ValueError, match=f'/kernel.*{why}'):

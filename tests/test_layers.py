@@ -32,6 +32,15 @@ def test_what_each_layer_lost_is_told_once_a_recipe() -> None:
   ]
 
 
+def test_what_a_layer_is_made_of_and_what_is_new_is_told() -> None:
+  made = {**FC, 'told': '2,000 -> 125 numbers, circulant/16'}
+  depth = {'name': 'depth', 'outputs': 1, 'weights': 25, 'nonzero': 25}
+  rows = [{**DENSE, 'layers': [CONV, FC]}, row('new', CONV, depth, made)]
+  assert removed(rows) == [
+    'new: fc 2,000 -> 125 numbers, circulant/16; depth new, 25 weights'
+  ]
+
+
 def test_networks_are_told_apart() -> None:
   rows = []
   for network in ('one', 'two'):

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from compress import recipe
-from tsukiji import batches, losses, settings, zoo
+from tsukiji import batches, compact, losses, settings, zoo
 from tsukiji.errors import expect, expect_name
 
 
@@ -72,6 +72,7 @@ def _check_recipe(name: str, config: ConfigDict) -> None:
   _least(f'{where}.epochs', item.epochs, -1)
   _least(f'{where}.lr', item.lr, 0)
   _least(f'{where}.fewer', item.fewer, 0)
+  expect_name(f'{where}.compact', item.compact, ('', *compact.KINDS))
   _check_start(where, name, config)
   recipe.parse(item.method)
   _least(f'{where}.labels', item.labels, 0)

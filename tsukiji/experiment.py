@@ -18,6 +18,7 @@ from compress import method, recipe
 from tsukiji import (
   batches,
   check,
+  compact,
   data,
   evaluation,
   probe,
@@ -151,7 +152,7 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
   config, dense = experiment.config, experiment.specs[network]
   item = config.recipes[name]
   if item.start in settings.STARTS:
-    spec = shallow.cut(dense, item.without)
+    spec = compact.rewritten(shallow.cut(dense, item.without), item.compact)
     shapes = train.shapes(spec)
     values: Callable[[], Variables] = functools.partial(
       train.init_variables, spec, 0
@@ -161,6 +162,8 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
     state = _begin(experiment, network, before.plan, before.values())
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
     spec, small = shrink(before.plan.spec, variables)
+    if item.compact:
+      spec, small = compact.compact(spec, small, item.compact, 0)
     shapes, values = jax.eval_shape(lambda: small), lambda: small
   _expect_fewer(spec, item.fewer)
   if item.start == 'folded':

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from compress import tree
 from compress.tree import Params
 from tsukiji import evaluation, fit, goals, shallow, teach, train
 from tsukiji import experiment as ex
@@ -77,7 +78,7 @@ def finish(
     'params_trained': cost.params(train.shapes(dense)['params']),
     **cost.summary(shipped.spec, params),
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
-    'layers': _layers(shipped.spec, params),
+    'layers': _layers(shipped.spec, params, _told(done.variables['params'])),
     'units': len(shallow.units(shipped.spec)),
     'width': _width(dense),
     'epochs': ex.steps_of(experiment, network, name)[0].epochs,
@@ -132,7 +133,9 @@ def _width(spec: Spec) -> int:
   )
 
 
-def _layers(spec: Spec, params: Params) -> list[dict[str, Any]]:
+def _layers(
+  spec: Spec, params: Params, told: dict[str, str]
+) -> list[dict[str, Any]]:
   """Return what each layer has, for the table of what was removed."""
   outputs = {
     step.layer.name: step.after[-1]
@@ -146,9 +149,23 @@ def _layers(spec: Spec, params: Params) -> list[dict[str, Any]]:
       'weights': item.weights,
       'nonzero': item.nonzero,
       'macs': item.macs,
+      **({'told': told[item.name]} if item.name in told else {}),
     }
     for item in cost.layers(spec, params)
   ]
+
+
+def _told(params: Params) -> dict[str, str]:
+  """Return what the nodes of each layer say of themselves, by layer."""
+  words: dict[str, str] = {}
+
+  def look(path: str, node: tree.Compressed) -> tree.Compressed:
+    if node.told():
+      words[path.partition('/')[0]] = node.told()
+    return node
+
+  tree.map_nodes(tree.Compressed, look, params)
+  return words
 
 
 def _method(config: ConfigDict, name: str) -> str:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from compress import tree
 from tsukiji import (
+  compact,
   evaluation,
   probe,
   readings,
@@ -163,6 +164,10 @@ def _begun(
     variables = train.init_variables(spec, seed)
   if names:
     spec, variables, *_ = shallow.shallow(spec, variables, names, seed)
+  if item.compact:
+    spec, variables = compact.compact(spec, variables, item.compact, seed)
+    if item.start == 'fresh':
+      variables = train.init_variables(spec, seed)
   if item.start == 'folded':
     spec, variables = lower(spec, variables)
   return Begun(spec, variables, found)

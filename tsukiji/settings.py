@@ -74,6 +74,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'start': 'dense',  # one of STARTS, or a recipe
       'fewer': 0,  # units that go first, those that add least (`readings`)
       'without': (),  # units that go first, by name (`shallow.units`)
+      'compact': '',  # small filters for large ones (`compact.KINDS`)
       # Networks, files *.tsk or 'package.module:function'; () for its own
       # dense network. Several are an ensemble.
       'teacher': (),

@@ -29,6 +29,8 @@ from compress.half import Half
 from compress.prune import Masked
 from compress.residual import Summed
 from compress.shared import Hashed, Products, Shared
+from compress.structured import Structured
+from compress.transfer import Transferred
 from tsukiji import spec as sp
 from tsukiji.deploy import code, header
 from tsukiji.deploy.header import Slot, check, damaged
@@ -49,7 +51,9 @@ NODES: dict[str, type] = {
   'Shifted': Shifted,
   'Signed': Signed,
   'Sliced': Sliced,
+  'Structured': Structured,
   'Summed': Summed,
+  'Transferred': Transferred,
   'Tucker': Tucker,
 }
 STATIC_LIMIT = 2**24  # size of an integer in a node

@@ -1,4 +1,4 @@
-"""What was removed from a network, layer by layer, in words."""
+"""What became of a network, layer by layer, in words."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def removed(rows: Sequence[Row]) -> list[str]:
     rows: Rows of results.json, one per seed; the first of each recipe is told.
 
   Returns:
-    A line for each recipe that removed something.
+    A line for each recipe that removed or remade something.
 
   >>> conv = {'name': 'conv1', 'outputs': 32, 'weights': 800, 'nonzero': 800}
   >>> dense = {'recipe': 'dense', 'role': 'reference', 'layers': [conv]}
@@ -46,9 +46,14 @@ def removed(rows: Sequence[Row]) -> list[str]:
 
 def _words(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
   left = {layer['name']: layer for layer in after}
-  return list(
-    filter(None, (_change(layer, left.get(layer['name'])) for layer in before))
-  )
+  had = [layer['name'] for layer in before]
+  words = [_change(layer, left.get(layer['name'])) for layer in before]
+  words += [
+    f'{layer["name"]} new, {layer["weights"]:,} weights'
+    for layer in after
+    if layer['name'] not in had
+  ]
+  return list(filter(None, words))
 
 
 def _change(before: Row, after: Row | None) -> str:
@@ -61,4 +66,5 @@ def _change(before: Row, after: Row | None) -> str:
   # So does the grid of what is pruned too.
   if after['nonzero'] < 0.95 * before['nonzero']:
     parts.append(f'{before["nonzero"]:,} -> {after["nonzero"]:,} weights')
+  parts += [after['told']] if after.get('told') else []
   return f'{before["name"]} {", ".join(parts)}' if parts else ''

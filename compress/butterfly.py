@@ -1,0 +1,59 @@
+r"""Butterfly tiles: log2 n factors that mix pairs, as a fast Fourier transform.
+
+A matrix of n inputs and outputs is
+$\begin{pmatrix} W_0 A & W_0 B \\ W_1 C & W_1 D \end{pmatrix}$ with $A$ to $D$
+diagonal and $W_0$, $W_1$ butterflies of half the size (Dao+ 2019, arXiv
+1903.05895, equation 2): $2 n \log_2 n$ numbers, each entry one product.
+"""
+
+import jax.numpy as jnp
+
+from compress.tiles import Family, nothing
+from compress.tree import Array
+
+
+def expand(values: Array, held: Array | None = None) -> Array:
+  """Return the tiles, from single entries up."""
+  del held
+  lines, block = values.shape[2:]
+  grid = values.shape[:2]
+  w = jnp.ones((*grid, block, 1, 1))
+  for stage in reversed(range(lines // 2)):
+    groups, half = 2**stage, block >> (stage + 1)
+    factor = values[:, :, 2 * stage : 2 * stage + 2]
+    factor = factor.reshape(*grid, groups, 2, 1, 2, half)
+    w = w.reshape(*grid, groups, 2, half, 1, half) * factor
+    w = w.reshape(*grid, groups, 2 * half, 2 * half)
+  return w[:, :, 0]
+
+
+def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
+  """Return near values: exact for tiles that are butterflies.
+
+  From the outside in, each pair of columns of a half becomes the nearest pair
+  of multiples of one column (Le+ 2022, arXiv 2110.01230, algorithm 3.1).
+  Entries beyond the matrix count as zeros.
+  """
+  del seen, held
+  block, grid = tiles.shape[-1], tiles.shape[:2]
+  w, found = tiles[:, :, None], []
+  for stage in range(lines // 2):
+    groups, half = 2**stage, block >> (stage + 1)
+    pairs = w.reshape(*grid, groups, 2, half, 2, half)
+    gram = jnp.einsum('...iaj,...ibj->...jab', pairs, pairs)
+    # The last is that of the largest eigenvalue.
+    factor = jnp.linalg.eigh(gram)[1][..., -1].swapaxes(-1, -2)
+    w = jnp.sum(pairs * factor[..., None, :, :], axis=-2)
+    if half == 1:
+      factor = factor * w
+    found.append(factor.reshape(*grid, 2, block))
+    w = w.reshape(*grid, 2 * groups, half, half)
+  return jnp.concatenate(found, axis=2)
+
+
+def _lines(block: int, rank: int) -> int:
+  del rank
+  return 2 * (block.bit_length() - 1)
+
+
+BUTTERFLY = Family(_lines, nothing, expand, project, True)
