@@ -79,7 +79,11 @@ def gathered(state: State) -> Told:
   rows = sorted(state.told)
   points = [p for p, _ in rows] + sorted(state.pending)
   objectives = np.array([v.objectives for _, v in rows])
-  constraints = np.array([v.constraints for _, v in rows])
+  size = max(len(v.constraints) for _, v in rows)
+  unknown = (np.nan,) * size  # what failed may not have got to its constraints
+  constraints = np.array(
+    [v.constraints if len(v.constraints) == size else unknown for _, v in rows]
+  )
   fine = np.isfinite(np.hstack([objectives, constraints])).all(axis=1)
   if not fine.all():
     failed = np.where(fine, -1.0, 1.0)[:, None]
@@ -129,7 +133,7 @@ def aim(
   goal = Goal(
     jax.tree.map(lambda *leaves: np.stack(leaves), *[o.model for o in outputs]),
     category,
-    outputs[0].smooth[rows].min(axis=0, initial=0.0),
+    outputs[0].smooth[rows].min(axis=0) if rows.any() else np.zeros(1),
     corners,
     weight,
     np.array([-o.shift / o.scale for o in outputs[m:]]),

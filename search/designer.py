@@ -89,17 +89,22 @@ def designer(space: Space, rule: Rule, allowed: Allowed) -> Designer:
     )
 
   def tell(state: State, config: ConfigDict, values: Values) -> State:
-    point = as_point(space, spaces.to_unit(space, config))
-    _expect_like(state, values)
-    near = [np.abs(np.subtract(p, point)).max() for p in state.pending]
-    left = list(state.pending)
-    if near and min(near) < 1e-6:  # a float survives its logarithm nearly
-      point = left.pop(int(np.argmin(near)))
-    return state._replace(
-      told=(*state.told, (point, values)), pending=tuple(left)
-    )
+    unit = spaces.to_unit(space, config)
+    return told(state, as_point(space, unit), values)
 
   return Designer(State, ask, tell)
+
+
+def told(state: State, point: Point, values: Values) -> State:
+  """Return the state that knows what was found at a point."""
+  _expect_like(state, values)
+  near = [float(np.abs(np.subtract(p, point)).max()) for p in state.pending]
+  left = list(state.pending)
+  if near and min(near) < 1e-6:  # a float survives its logarithm nearly
+    point = left.pop(int(np.argmin(near)))
+  return state._replace(
+    told=(*state.told, (point, values)), pending=tuple(left)
+  )
 
 
 def random(space: Space, allowed: Allowed = None) -> Designer:
@@ -194,13 +199,13 @@ def drawn(space: Space, rng: np.random.Generator, allowed: Allowed) -> Point:
 
 
 def _expect_like(state: State, values: Values) -> None:
-  for _, before in state.told[:1]:
-    sizes = [len(v.objectives) for v in (before, values)]
-    limits = [len(v.constraints) for v in (before, values)]
-    if sizes[0] != sizes[1] or limits[0] != limits[1]:
-      raise ValueError(
-        f'tell: expected {sizes[0]} objectives and {limits[0]} constraints as '
-        f'before, got {values!r}.'
-      )
+  whole = [v for _, v in state.told if np.isfinite(v.objectives).all()]
   if not values.objectives:
     raise ValueError(f'tell: expected an objective, got {values!r}.')
+  for before in whole[:1] if np.isfinite(values.objectives).all() else []:
+    sizes = len(before.objectives), len(before.constraints)
+    if sizes != (len(values.objectives), len(values.constraints)):
+      raise ValueError(
+        f'tell: expected {sizes[0]} objectives and {sizes[1]} constraints as '
+        f'before, got {values!r}.'
+      )

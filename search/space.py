@@ -198,7 +198,7 @@ def active(space: Space, units: np.ndarray) -> np.ndarray:
   for i, leaf in enumerate(space.leaves):
     for parent, values in leaf.when:
       if parent not in place:
-        found[:, i] &= _at(space.base, parent) in values
+        found[:, i] &= at(space.base, parent) in values
         continue
       p = place[parent]
       above = space.leaves[p]
@@ -253,11 +253,20 @@ def to_unit(space: Space, config: ConfigDict | FrozenConfigDict) -> np.ndarray:
   unit = np.full(len(space.names), MIDDLE)
   for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
     if active(space, unit[None])[0, i]:
-      got = _at(config, name)
+      got = at(config, name)
       _expect_inside(name, leaf, got)
-      level = leaf.options.index(got) if leaf.options else got
-      unit[i] = _to_unit(leaf, np.array([level], np.float64))[0]
+      unit[i] = unit_of(leaf, got)
   return unit
+
+
+def unit_of(leaf: Leaf, got: Any) -> builtins.float:
+  """Return the point in [0, 1] of a value of a leaf.
+
+  >>> unit_of(choice('a', 'b').get(), 'b')
+  0.75
+  """
+  level = leaf.options.index(got) if leaf.options else got
+  return builtins.float(_to_unit(leaf, np.array([level], np.float64))[0])
 
 
 def value(leaf: Leaf, unit: builtins.float) -> Any:
@@ -320,7 +329,8 @@ def _sorted(found: dict[str, Leaf]) -> tuple[str, ...]:
   return tuple(names)
 
 
-def _at(config: Any, path: str) -> Any:
+def at(config: Any, path: str) -> Any:
+  """Return what is at a dotted path of a config."""
   for part in path.split('.'):
     config = config[part]
   return config
@@ -364,7 +374,7 @@ def _expect_parent(
   found: dict[str, Leaf],
 ) -> None:
   try:
-    above = _at(plain, parent)
+    above = at(plain, parent)
   except (KeyError, AttributeError, TypeError):
     raise ValueError(
       f'{name}: expected a condition on a field of the config, got {parent!r}. '
