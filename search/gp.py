@@ -158,7 +158,7 @@ def log_prior(theta: Array) -> Array:
     + jnp.sum(((alone - CENTRE) / WIDTH) ** 2)
     + scale**2
     + ((share + 1.0) / 2.0) ** 2
-    + ((noise + 9.0) / 2.5) ** 2
+    + ((noise + 11.0) / 3.0) ** 2
   )
 
 
@@ -192,14 +192,14 @@ def loss(theta: Array, category: Array, data: Data) -> tuple[Array, Array]:
 def start(d: int) -> np.ndarray:
   """Return where fits start: the modes of the priors, `[2 d + 3]`."""
   joint = np.full(d, -2 * CENTRE - np.log(d))
-  return np.concatenate([joint, np.full(d, -2 * CENTRE), [0.0, -1.0, -7.0]])
+  return np.concatenate([joint, np.full(d, -2 * CENTRE), [0.0, -1.0, -8.0]])
 
 
 def padded(x: Array, y: Array) -> Data:
   """Return observations, padded to a power of two of rows.
 
   >>> [a.shape for a in padded(np.zeros((9, 2)), np.zeros(9))]
-  [(16, 2), (16,), (16,)]
+  [(32, 2), (32,), (32,)]
   """
   n = len(x)
   more = max(LEAST, 1 << (n - 1).bit_length()) - n

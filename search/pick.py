@@ -13,6 +13,7 @@ from search.space import Space
 WIDE, NEAR = 1024, 512  # candidates everywhere, and around the best
 STARTS = 4  # of each of them that climb
 BEST = 5  # told points around which candidates lie
+SAME = 1e-6  # of the range
 LEVELS = 12  # values of a parameter that are tried around a point
 
 
@@ -40,14 +41,20 @@ def best(
   halves = candidates(space, good, rng)
   pool = np.vstack([leading(space, goal, half, allowed) for half in halves])
   for _ in range(2 if any(leaf.whole for leaf in space.leaves) else 1):
-    risen = climbed(space, goal, pool, allowed)
+    risen = climbed(space, goal, pool[: 2 * STARTS], allowed)
     around = neighbours(space, leading(space, goal, risen, allowed)[0], rng)
-    pool = leading(space, goal, np.vstack([risen, around]), allowed)
-  tried = {tuple(point) for point in known.tolist()}
-  for point in map(tuple, pool.tolist()):
-    if point not in tried:
-      return point
-  return designer.drawn(space, rng, allowed)
+    pool = np.vstack([risen, around, pool])
+  # Where the best is a known point, what climbed there did so in vain.
+  fresh = pool[~is_known(pool, known)]
+  if not len(fresh):
+    return designer.drawn(space, rng, allowed)
+  return tuple(leading(space, goal, fresh, allowed)[0].tolist())
+
+
+def is_known(points: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Tell which points differ by less than `SAME` from a known one, `[n]`."""
+  gap = np.abs(points[:, None] - known).max(axis=2)
+  return gap.min(axis=1, initial=1.0) < SAME
 
 
 def candidates(

@@ -223,7 +223,7 @@ def to_config(space: Space, unit: np.ndarray) -> ConfigDict:
   >>> round(config.lr, 9), config.epochs
   (0.1, 5)
   """
-  config = space.base.as_configdict()
+  config = space.base.as_configdict().copy_and_resolve_references()
   live = active(space, unit[None])[0]
   with config.unlocked(), config.ignore_type():
     for name, leaf, u, on in zip(
