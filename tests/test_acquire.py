@@ -61,8 +61,9 @@ def test_ehvi_is_the_mean_growth_of_the_volume() -> None:
     made = goal(pareto.boxes(front, reference), np.zeros(0), 2)
     x = np.array([[0.3, 0.8]])
     found = float(acquire.scores(made, x)[0])
-    mean, deviation = jax.vmap(gp.predict, (0, None, None))(
-      made.models, made.category, x
+    mean, deviation = map(
+      np.asarray,
+      jax.vmap(gp.predict, (0, None, None))(made.models, made.category, x),
     )
   rng = np.random.default_rng(0)
   draws = mean[:, 0, 0] + deviation[:, 0] * rng.standard_normal((4000, 2))
@@ -93,7 +94,10 @@ def test_climbing_rises_and_keeps_what_is_not_free() -> None:
     starts = np.array([[0.5, 0.5], [0.2, 0.9]])
     free = np.array([[True, True], [True, False]])
     ends = acquire.climb(made, starts, free)
-    rise = acquire.scores(made, ends) - acquire.scores(made, starts)
+    before, after = (
+      np.asarray(acquire.scores(made, at)) for at in (starts, ends)
+    )
+  rise = after - before
   assert np.all(rise >= 0) and np.any(rise > 0.1)
   assert ends[1, 1] == 0.9
   assert ends.min() >= 0 and ends.max() <= 1
