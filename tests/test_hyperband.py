@@ -41,14 +41,15 @@ def test_budgets_and_shares_are_the_paper_s() -> None:
   assert Budget('epochs', 2, 30).rungs == [3, 10, 30]
 
 
-def test_halving_keeps_a_third_of_a_third() -> None:
+def test_halving_gives_the_best_more() -> None:
   area = space()
   found = run(hyperband.halving(area, designer.random(area), BUDGET), 39)
-  count = Counter(epochs for _, epochs in found)
-  assert count[1] == 27 and count[3] == 9 and count[9] == 3
-  starts = sorted(x for x, epochs in found if epochs == 1)
-  at_most = {x for x, epochs in found if epochs == 9}
-  assert starts[0] in {round(x, 12) for x in at_most} | at_most
+  rungs = [[x for x, epochs in found if epochs == r] for r in BUDGET.rungs]
+  # What was among the best goes on even if it is displaced later.
+  assert len(rungs[0]) > len(rungs[1]) >= len(rungs[0]) // 3
+  assert len(rungs[1]) > len(rungs[2]) >= len(rungs[1]) // 3 - 1
+  means = [sum(xs) / len(xs) for xs in rungs]
+  assert means[0] > means[1] > means[2]
 
 
 def test_hyperband_starts_in_all_brackets_in_their_shares() -> None:
