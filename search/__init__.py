@@ -1,1 +1,5 @@
-"""Search: optimisers over configurations; nothing is here yet."""
+"""Search: optimisers over configurations."""
+
+from search.space import choice, float, integer, log
+
+__all__ = ['choice', 'float', 'integer', 'log']

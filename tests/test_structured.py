@@ -65,7 +65,7 @@ def test_weights_that_would_not_shrink_stay() -> None:
     ('structured.fastfood(12)', 'a power of two'),
     ('structured.toeplitz(0)', 'a rank from 1'),
     ('structured.toeplitz() >> structured.circulant()', 'one such method'),
-    ('quantize.int8() >> structured.circulant()', 'Put it first'),
+    ('quantize.grid(8) >> structured.circulant()', 'Put it first'),
   ],
 )
 def test_what_cannot_be_is_refused(text: str, why: str) -> None:

@@ -1,0 +1,253 @@
+"""The designer that models what it was told with Gaussian processes."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy.stats import norm, qmc
+
+from search import designer, gp, pareto, pick, warp
+from search.acquire import Goal
+from search.designer import Allowed, Designer, Key, Point, State
+from search.features import categories, features
+from search.gp import Model
+from search.space import Space
+
+FANTASIES = 16
+
+
+class Told(NamedTuple):
+  """What is known, in one order whatever the order of telling.
+
+  Attributes:
+    points: Told, then pending, `[n + p, d]`.
+    objectives: `[n, m]`; NaN where a trial failed.
+    constraints: At most 0 where feasible, `[n, c]`.
+    fine: Which trials did not fail, `[n]`.
+  """
+
+  points: np.ndarray
+  objectives: np.ndarray
+  constraints: np.ndarray
+  fine: np.ndarray
+
+  @property
+  def feasible(self) -> np.ndarray:
+    """Tell which trials meet every constraint, `[n]`."""
+    return self.fine & np.all(self.constraints <= 0, axis=1)
+
+
+def bayes(
+  space: Space,
+  allowed: Allowed = None,
+  first: int = 8,
+  reference: tuple[float, ...] | None = None,
+) -> Designer:
+  """Return the designer of Gaussian processes.
+
+  Args:
+    space: What varies.
+    allowed: Tells whether a config may be suggested; see `designer.designer`.
+    first: Points of a Sobol sequence before the first model.
+    reference: Objectives that are not worth having, `[m]`; by default a tenth
+      of the front's extent beyond it.
+
+  Returns:
+    The designer.
+
+  Raises:
+    ValueError: If `first` is below 2.
+  """
+  if first < 2:
+    raise ValueError(f'bayes: expected first >= 2, got {first!r}.')
+
+  def rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
+    fine = [v for _, v in state.told if np.isfinite(v.objectives).all()]
+    begun = len(state.told) + len(state.pending) >= first
+    if not begun or len(fine) < 2:
+      return designer.sobol_rule(space, state, key, allowed)
+    with gp.precise():
+      told, rng = gathered(state), designer.generator(key)
+      goal, good = aim(space, told, reference, rng)
+      return pick.best(space, goal, told.points, good, rng, allowed)
+
+  return designer.designer(space, rule, allowed)
+
+
+def gathered(state: State) -> Told:
+  """Return what a state knows as arrays, sorted by the points."""
+  rows = sorted(state.told)
+  points = [p for p, _ in rows] + sorted(state.pending)
+  objectives = np.array([v.objectives for _, v in rows])
+  size = max(len(v.constraints) for _, v in rows)
+  unknown = (np.nan,) * size  # what failed may not have got to its constraints
+  constraints = np.array(
+    [v.constraints if len(v.constraints) == size else unknown for _, v in rows]
+  )
+  fine = np.isfinite(np.hstack([objectives, constraints])).all(axis=1)
+  if not fine.all():
+    failed = np.where(fine, -1.0, 1.0)[:, None]
+    constraints = np.hstack([constraints, failed])
+    objectives, constraints[:, :-1] = (
+      np.where(fine[:, None], values, np.nan)
+      for values in (objectives, constraints[:, :-1])
+    )
+  return Told(np.array(points), objectives, constraints, fine)
+
+
+class Output(NamedTuple):
+  """An objective or a constraint, modelled.
+
+  Attributes:
+    model: The process, of padded rows and a column for each fantasy.
+    smooth: The output without noise, standardised or warped, where told and in
+      the fantasies of what is pending, `[n + p, s]`.
+    shift: What was taken off before `scale` divided, where nothing was warped.
+    scale: See `shift`.
+  """
+
+  model: Model
+  smooth: np.ndarray
+  shift: float
+  scale: float
+
+
+def aim(
+  space: Space,
+  told: Told,
+  reference: tuple[float, ...] | None,
+  rng: np.random.Generator,
+) -> tuple[Goal, np.ndarray]:
+  """Return what to look for, and the told points near which it may be."""
+  x, category = features(space, told.points), categories(space)
+  m, pending = told.objectives.shape[1], len(x) - len(told.objectives)
+  columns = np.hstack([told.objectives, told.constraints]).T
+  outputs = [
+    output(x, y, category, rng, bend=m == 1 and j == 0)
+    for j, y in enumerate(columns)
+  ]
+  rows = np.pad(told.feasible, (0, pending), constant_values=True)
+  corners, weight = np.zeros((1, 2, m)), np.ones(1)
+  if told.feasible.any() and m > 1:
+    corners, weight = beyond(outputs[:m], rows, reference)
+  goal = Goal(
+    jax.tree.map(lambda *leaves: np.stack(leaves), *[o.model for o in outputs]),
+    category,
+    outputs[0].smooth[rows].min(axis=0) if rows.any() else np.zeros(1),
+    corners,
+    weight,
+    np.array([-o.shift / o.scale for o in outputs[m:]]),
+    np.array(float(told.feasible.any())),
+  )
+  return goal, nearby(told, outputs, m)
+
+
+def nearby(told: Told, outputs: list[Output], m: int) -> np.ndarray:
+  """Return the told points that are best, in turn of each objective."""
+  n = len(told.fine)
+  violated = np.maximum(told.constraints, 0.0)
+  scale = np.array([o.scale for o in outputs[m:]])
+  over = np.sum(np.nan_to_num(violated, nan=np.inf) / scale, axis=1)
+  orders = []
+  for o in outputs[:m]:
+    value = np.where(told.fine, o.smooth[:n, 0], np.inf)
+    orders.append(np.lexsort((value, np.where(told.feasible, 0.0, over + 1))))
+  front = pareto.front(
+    np.array([o.smooth[:n, 0] for o in outputs[:m]]).T[told.feasible]
+  )
+  ends = np.array(orders).T.ravel()[: pick.BEST]
+  middle = np.flatnonzero(told.feasible)[front] if m > 1 else ends
+  return told.points[np.union1d(ends, middle)]
+
+
+def output(
+  x: np.ndarray,
+  y: np.ndarray,
+  category: np.ndarray,
+  rng: np.random.Generator,
+  bend: bool,
+) -> Output:
+  """Model an output.
+
+  Args:
+    x: Features, told then pending, `[n + p, d]`.
+    y: The output where it was told, `[n]`; NaN where a trial failed.
+    category: `[d]`, bool.
+    rng: Of the fantasies of what is pending.
+    bend: Whether it may be warped, and fantasies differ.
+
+  Returns:
+    The output in its likeliest warp.
+  """
+  n, known = len(y), np.isfinite(y)
+  tried = warp.warped(y[known]) if bend else [warp.standardised(y[known])]
+  fits = [(*gp.fit(x[:n][known], z, category), z, slope) for z, slope in tried]
+  theta, _, seen, _ = min(fits, key=lambda fit: fit[1] - fit[3])
+  z = np.zeros(len(x))
+  z[:n][known] = seen
+  data = gp.padded(x, z)
+  data = data._replace(mask=np.pad(known, (0, len(data.y) - n)) * 1.0)
+  model = gp.condition(theta, category, data, data.y[:, None])
+  noise = gp.NOISE + float(np.exp(theta[-1]))
+  smooth = z[:, None] - noise * np.asarray(model.alpha)[: len(x)]
+  if len(x) > n:
+    row = np.arange(len(data.y))
+    drawn = imagined(model, category, slice(n, len(x)), rng, bend)
+    outputs = np.tile(data.y[:, None], FANTASIES)
+    outputs[n : len(x)] = drawn
+    mask = np.where((row >= n) & (row < len(x)), 1.0, data.mask)
+    model = gp.condition(theta, category, data._replace(mask=mask), outputs)
+    smooth = np.vstack([np.tile(smooth[:n], FANTASIES), drawn])
+  shift, scale = float(y[known].mean()), max(float(y[known].std()), 1e-12)
+  return Output(model, smooth, shift, scale)
+
+
+def imagined(
+  model: Model,
+  category: np.ndarray,
+  pending: slice,
+  rng: np.random.Generator,
+  differ: bool,
+) -> np.ndarray:
+  """Draw what pending trials may find.
+
+  Args:
+    model: The process given what was told.
+    category: `[d]`, bool.
+    pending: Rows of the model.
+    rng: Of the draws.
+    differ: Whether they are drawn jointly, else all are the mean.
+
+  Returns:
+    `[p, FANTASIES]`.
+  """
+  mean, spread = map(np.asarray, gp.joint(model, category))
+  count = pending.stop - pending.start
+  normal = np.zeros((count, FANTASIES))
+  if differ:
+    points = qmc.Sobol(count, rng=rng).random(FANTASIES)
+    normal = norm.ppf(np.clip(points, 1e-6, 1 - 1e-6)).T
+  block = spread[pending, pending] + 1e-9 * np.eye(count)
+  return mean[pending, :1] + np.linalg.cholesky(block) @ normal
+
+
+def beyond(
+  outputs: list[Output], rows: np.ndarray, reference: tuple[float, ...] | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Return padded boxes that no feasible point beats, and their weights."""
+  values = np.array([o.smooth[rows, 0] for o in outputs]).T
+  values = values[pareto.front(values)]
+  if reference is None:
+    low, high = values.min(axis=0), values.max(axis=0)
+    worst = high + 0.1 * np.maximum(high - low, 1e-3)
+  else:
+    affine = [(o.shift, o.scale) for o in outputs]
+    worst = np.array(
+      [(r - a) / b for r, (a, b) in zip(reference, affine, strict=True)]
+    )
+  corners = pareto.boxes(values, worst)
+  count = len(corners)
+  more = max(32, 1 << (count - 1).bit_length()) - count
+  empty = np.broadcast_to([[[-np.inf], [0.0]]], (more, 2, len(worst)))
+  weight = np.pad(np.ones(count), (0, more))
+  return np.concatenate([corners, empty]), weight

@@ -1,0 +1,211 @@
+"""Designers: pure functions that suggest configs and are told of their values.
+
+A suggestion depends on the key and on the set of what was told and is under
+way, not on its order. `designer` makes one of a rule that picks a point.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from scipy.stats import qmc
+
+from search import space as spaces
+from search.space import Space
+
+Key: TypeAlias = jax.Array
+Point: TypeAlias = tuple[float, ...]  # of the unit cube
+Allowed: TypeAlias = Callable[[ConfigDict], bool] | None  # None allows all
+
+TRIES = 4096  # points that are drawn before a space counts as forbidden
+
+
+class Values(NamedTuple):
+  """What a trial found.
+
+  Attributes:
+    objectives: What to minimise; a NaN is a trial that failed.
+    constraints: At most 0 each where the config is feasible.
+  """
+
+  objectives: tuple[float, ...]
+  constraints: tuple[float, ...] = ()
+
+
+class State(NamedTuple):
+  """What a designer knows.
+
+  Attributes:
+    key: Of the whole search.
+    told: Points and what was found there.
+    pending: Points that were suggested and not told of.
+  """
+
+  key: Key
+  told: tuple[tuple[Point, Values], ...] = ()
+  pending: tuple[Point, ...] = ()
+
+
+class Designer(NamedTuple):
+  """An optimiser over configs.
+
+  Attributes:
+    init: Key -> what is known before the search.
+    ask: State, key -> a config to try, and the state in which it is pending.
+    tell: State, config, values -> the state that knows them. The config need
+      not have been asked for.
+  """
+
+  init: Callable[[Key], State]
+  ask: Callable[[State, Key], tuple[ConfigDict, State]]
+  tell: Callable[[State, ConfigDict, Values], State]
+
+
+# Space, state, key, what is allowed -> a point that is snapped.
+Rule: TypeAlias = Callable[[Space, State, Key, Allowed], Point]
+
+
+def designer(space: Space, rule: Rule, allowed: Allowed) -> Designer:
+  """Return the designer of a rule.
+
+  Args:
+    space: What varies.
+    rule: Picks the next point.
+    allowed: Tells whether a config may be suggested: the constraints that are
+      known without a trial. None allows all.
+
+  Returns:
+    The designer.
+  """
+
+  def ask(state: State, key: Key) -> tuple[ConfigDict, State]:
+    point = rule(space, state, key, allowed)
+    pending = (*state.pending, point)
+    return spaces.to_config(space, np.array(point)), state._replace(
+      pending=pending
+    )
+
+  def tell(state: State, config: ConfigDict, values: Values) -> State:
+    unit = spaces.to_unit(space, config)
+    return told(state, as_point(space, unit), values)
+
+  return Designer(State, ask, tell)
+
+
+def told(state: State, point: Point, values: Values) -> State:
+  """Return the state that knows what was found at a point."""
+  _expect_like(state, values)
+  near = [float(np.abs(np.subtract(p, point)).max()) for p in state.pending]
+  left = list(state.pending)
+  if near and min(near) < 1e-6:  # a float survives its logarithm nearly
+    point = left.pop(int(np.argmin(near)))
+  return state._replace(
+    told=(*state.told, (point, values)), pending=tuple(left)
+  )
+
+
+def random(space: Space, allowed: Allowed = None) -> Designer:
+  """Return the designer that draws uniformly (Bergstra & Bengio 2012)."""
+
+  def rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
+    del state
+    return drawn(space, generator(key), allowed)
+
+  return designer(space, rule, allowed)
+
+
+def sobol(space: Space, allowed: Allowed = None) -> Designer:
+  """Return the designer of a scrambled Sobol sequence, which fills evenly."""
+  return designer(space, sobol_rule, allowed)
+
+
+def sobol_rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
+  """Pick the next point of the sequence that is allowed, else draw."""
+  sequence = qmc.Sobol(len(space.names), rng=generator(state.key))
+  place = len(state.told) + len(state.pending)
+  if place:
+    sequence.fast_forward(place)
+  point = as_point(space, sequence.random(1)[0])
+  if is_allowed(space, point, allowed):
+    return point
+  return drawn(space, generator(key), allowed)
+
+
+def grid(space: Space, steps: int = 5, allowed: Allowed = None) -> Designer:
+  """Return the designer that tries all combinations.
+
+  Args:
+    space: What varies.
+    steps: Values of each float; integers have at most as many, choices all.
+    allowed: See `designer`.
+
+  Returns:
+    The designer; its `ask` raises StopIteration once all are tried.
+  """
+  if steps < 2:
+    raise ValueError(f'grid: expected steps >= 2, got {steps!r}.')
+  axes = []
+  for leaf in space.leaves:
+    count = spaces.levels(leaf)
+    if not leaf.options:
+      count = min(count or steps, steps)
+    ends = (0.5 / count, 1 - 0.5 / count) if leaf.whole else (0.0, 1.0)
+    axes.append(np.linspace(*ends, count))
+
+  def rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
+    del key
+    known = {point for point, _ in state.told} | set(state.pending)
+    for unit in itertools.product(*axes):
+      point = as_point(space, np.array(unit))
+      if point not in known and is_allowed(space, point, allowed):
+        return point
+    raise StopIteration('grid: every combination was tried.')
+
+  return designer(space, rule, allowed)
+
+
+def generator(key: Key) -> np.random.Generator:
+  """Return the numpy generator of a key."""
+  return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+
+
+def as_point(space: Space, unit: np.ndarray) -> Point:
+  """Return the point whose equals are equal configs."""
+  return tuple(spaces.snap(space, unit[None])[0].tolist())
+
+
+def is_allowed(space: Space, point: Point, allowed: Allowed) -> bool:
+  """Tell whether the config at a point may be suggested."""
+  return allowed is None or allowed(spaces.to_config(space, np.array(point)))
+
+
+def drawn(space: Space, rng: np.random.Generator, allowed: Allowed) -> Point:
+  """Draw an allowed point.
+
+  Raises:
+    ValueError: If `TRIES` points were forbidden.
+  """
+  for _ in range(TRIES):
+    point = as_point(space, rng.random(len(space.names)))
+    if is_allowed(space, point, allowed):
+      return point
+  raise ValueError(
+    f'search: expected an allowed config among {TRIES} random ones, got none. '
+    'Loosen the constraint or tell the designer of a config that meets it.'
+  )
+
+
+def _expect_like(state: State, values: Values) -> None:
+  whole = [v for _, v in state.told if np.isfinite(v.objectives).all()]
+  if not values.objectives:
+    raise ValueError(f'tell: expected an objective, got {values!r}.')
+  for before in whole[:1] if np.isfinite(values.objectives).all() else []:
+    sizes = len(before.objectives), len(before.constraints)
+    if sizes != (len(values.objectives), len(values.constraints)):
+      raise ValueError(
+        f'tell: expected {sizes[0]} objectives and {sizes[1]} constraints as '
+        f'before, got {values!r}.'
+      )

@@ -1,0 +1,182 @@
+"""Successive halving and Hyperband: many short trials, few long ones.
+
+A config is tried at a small budget; of every `eta` the best goes on to `eta`
+times as much. Asynchronous (Li et al. 2020, arXiv 1810.05934, algorithm 2): a
+config goes on as soon as it is among the best so far, so nobody waits. A point
+here has the budget as one more coordinate, behind those of the space.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from search import designer
+from search import space as spaces
+from search.designer import Designer, Key, Point, State, Values
+from search.space import Space
+
+
+class Budget(NamedTuple):
+  """What a trial may cost.
+
+  Attributes:
+    field: Dotted path of the config that holds it, as 'train.epochs'.
+    least: Of the first rung.
+    most: Of the last.
+    eta: How many times more each rung is, and how many compete for a place.
+  """
+
+  field: str
+  least: int
+  most: int
+  eta: int = 3
+
+  @property
+  def rungs(self) -> list[int]:
+    """Return the budgets, rising, the last of them `most`.
+
+    >>> Budget('epochs', 1, 81).rungs
+    [1, 3, 9, 27, 81]
+    """
+    count = int(math.log(self.most / self.least, self.eta) + 1e-9)
+    return [self.most // self.eta**i for i in range(count, -1, -1)]
+
+
+def halving(space: Space, inner: Designer, budget: Budget) -> Designer:
+  """Return the designer that starts all configs at the least budget."""
+  return _budgeted(space, inner, budget, 1)
+
+
+def hyperband(space: Space, inner: Designer, budget: Budget) -> Designer:
+  """Return the designer that also starts some configs at larger budgets.
+
+  Brackets that start at rung 0, 1, ... get configs in the shares of Hyperband
+  (Li et al. 2018, JMLR 18, algorithm 1). With `bayes` inside it is the idea of
+  BOHB (Falkner et al. 2018): the model sees the largest budget at which more
+  points than parameters are known.
+
+  Args:
+    space: What varies.
+    inner: Picks the configs that start.
+    budget: What a trial may cost.
+
+  Returns:
+    A designer of configs with their budget filled in; tell it of each at that
+    budget.
+
+  Raises:
+    ValueError: If the budget has no field, or fewer than two rungs.
+  """
+  return _budgeted(space, inner, budget, len(budget.rungs))
+
+
+def shares(budget: Budget, brackets: int) -> list[int]:
+  r"""Return how many configs start in each bracket, for one round.
+
+  $\lceil (s_{max} + 1) \eta^s / (s + 1) \rceil$, for s halvings.
+
+  >>> shares(Budget('epochs', 1, 81), 5)
+  [81, 34, 15, 8, 5]
+  """
+  most = len(budget.rungs) - 1
+  return [
+    math.ceil((most + 1) * budget.eta**s / (s + 1))
+    for s in range(most, most - brackets, -1)
+  ]
+
+
+def promoted(state: State, budget: Budget) -> Point | None:
+  """Return the point that goes on, with its next budget; None if none may.
+
+  Of n finished in a rung of a bracket the best `n // eta` go on, the highest
+  rung first.
+  """
+  values = dict(state.told)
+  first: dict[Point, float] = {}
+  reached: dict[Point, float] = {}
+  for *unit, rung in [*values, *state.pending]:
+    point = tuple(unit)
+    first[point] = min(rung, first.get(point, rung))
+    reached[point] = max(rung, reached.get(point, rung))
+  rungs = budget.rungs
+  for low, high in reversed(list(zip(rungs, rungs[1:], strict=False))):
+    for bracket in rungs:
+      group = sorted(
+        (cost(found), p[:-1])
+        for p, found in values.items()
+        if p[-1] == low and first[p[:-1]] == bracket
+      )
+      for _, point in group[: len(group) // budget.eta]:
+        if reached[point] == low:
+          return (*point, float(high))
+  return None
+
+
+def cost(values: Values) -> tuple[float, float]:
+  """Return by what trials are ranked: violation, then the first objective."""
+  if not np.isfinite([*values.objectives, *values.constraints]).all():
+    return math.inf, math.inf
+  return sum(max(c, 0.0) for c in values.constraints), values.objectives[0]
+
+
+def seen_by(inner: State, state: State, budget: Budget) -> State:
+  """Return what the designer inside knows: the largest budget with enough."""
+  for rung in reversed(budget.rungs):
+    told = tuple((p[:-1], v) for p, v in state.told if p[-1] == rung)
+    if told and len(told) > len(told[0][0]):
+      break
+  known = {point for point, _ in told}
+  points = {p[:-1] for p in [*dict(state.told), *state.pending]}
+  return inner._replace(told=told, pending=tuple(sorted(points - known)))
+
+
+def _budgeted(
+  space: Space, inner: Designer, budget: Budget, brackets: int
+) -> Designer:
+  rungs, size = budget.rungs, shares(budget, brackets)
+  if len(rungs) < 2 or budget.eta < 2:
+    raise ValueError(
+      f'hyperband: expected two rungs or more, got {rungs}. Raise most to at '
+      f'least {budget.eta} times least.'
+    )
+  try:
+    spaces.at(space.base, budget.field)
+  except (KeyError, AttributeError):
+    raise ValueError(
+      f'hyperband: expected a field of the config, got {budget.field!r}.'
+    ) from None
+
+  def ask(state: State, key: Key) -> tuple[ConfigDict, State]:
+    point = promoted(state, budget)
+    if point is None:
+      begun = _begun(state, rungs[:brackets])
+      chosen = min(range(brackets), key=lambda b: (begun[b] + 1) / size[b])
+      known = seen_by(inner.init(state.key), state, budget)
+      config, _ = inner.ask(known, jax.random.fold_in(key, 0))
+      unit = spaces.to_unit(space, config)
+      point = (*designer.as_point(space, unit), float(rungs[chosen]))
+    state = state._replace(pending=(*state.pending, point))
+    return _config(space, budget, point), state
+
+  def tell(state: State, config: ConfigDict, values: Values) -> State:
+    rung = float(spaces.at(config, budget.field))
+    unit = spaces.to_unit(space, config)
+    return designer.told(state, (*designer.as_point(space, unit), rung), values)
+
+  return Designer(State, ask, tell)
+
+
+def _begun(state: State, starts: list[int]) -> list[int]:
+  first: dict[Point, float] = {}
+  for *unit, rung in [*dict(state.told), *state.pending]:
+    first[tuple(unit)] = min(rung, first.get(tuple(unit), rung))
+  return [sum(rung == start for rung in first.values()) for start in starts]
+
+
+def _config(space: Space, budget: Budget, point: Point) -> ConfigDict:
+  config = spaces.to_config(space, np.array(point[:-1]))
+  config.update_from_flattened_dict({budget.field: int(point[-1])})
+  return config

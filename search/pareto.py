@@ -1,0 +1,74 @@
+"""Pareto sets of minimised objectives: fronts, volumes, boxes."""
+
+import numpy as np
+
+
+def front(values: np.ndarray) -> np.ndarray:
+  """Tell which points no other point beats; of equal points the first.
+
+  Args:
+    values: Minimised objectives, `[n, m]`.
+
+  Returns:
+    `[n]`, bool.
+
+  >>> front(np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0], [1.0, 2.0]]))
+  array([ True,  True, False, False])
+  """
+  below = np.all(values[:, None] <= values, axis=2)
+  strict = np.any(values[:, None] < values, axis=2)
+  earlier = np.tri(len(values), k=-1, dtype=bool).T
+  return ~np.any(below & (strict | earlier), axis=0)
+
+
+def boxes(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+  """Cut what is better than the reference and beaten by no point into boxes.
+
+  Slabs of the last objective, each cut like that in the others.
+
+  Args:
+    values: Minimised objectives, `[n, m]`.
+    reference: A point worse than all that counts, `[m]`.
+
+  Returns:
+    Lower and upper corners, `[boxes, 2, m]`; a lower corner may be -inf.
+
+  >>> boxes(np.array([[1.0, 1.0]]), np.array([2.0, 2.0])).tolist()
+  [[[-inf, -inf], [2.0, 1.0]], [[-inf, 1.0], [1.0, 2.0]]]
+  """
+  m = len(reference)
+  values = values[np.all(values < reference, axis=1)]
+  if m == 1:
+    high = min([*values[:, 0], reference[0]])
+    return np.array([[[-np.inf], [high]]])
+  values = values[np.argsort(values[:, -1], kind='stable')]
+  edges = [-np.inf, *np.unique(values[:, -1]), reference[-1]]
+  parts = []
+  for low, high in zip(edges, edges[1:], strict=False):
+    below = values[values[:, -1] <= low, :-1]
+    flat = boxes(below[front(below)], reference[:-1])
+    slab = np.broadcast_to([[low], [high]], (len(flat), 2, 1))
+    parts.append(np.concatenate([flat, slab], axis=2))
+  return np.concatenate(parts)
+
+
+def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
+  """Return the volume that some point dominates, up to the reference.
+
+  Args:
+    values: Minimised objectives, `[n, m]`.
+    reference: `[m]`.
+
+  Returns:
+    The volume; 0 if no point is better than the reference in all.
+
+  >>> hypervolume(np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([3.0, 3.0]))
+  3.0
+  """
+  inside = values[np.all(values < reference, axis=1)]
+  if not len(inside):
+    return 0.0
+  ideal = inside.min(axis=0)
+  corners = np.maximum(boxes(inside, reference), ideal)
+  missed = np.prod(corners[:, 1] - corners[:, 0], axis=1).sum()
+  return float(np.prod(reference - ideal) - missed)

@@ -1,0 +1,312 @@
+"""Studies: trials in Optuna's storage, suggested by our designers.
+
+Any number of processes on any machines work on one study. Each holds its
+trial by a lease that it renews; a trial whose lease ran out is given up and
+tried again. What is guaranteed: a trial that dies is repeated with the same
+config, once; exactly `trials` trials are kept; a suggestion is a function of
+the seed, the number of the trial and the set of what was told and under way
+when it was asked for. So one worker repeats a study to the last bit; of many
+workers the suggestions agree as long as they ask with equal knowledge.
+"""
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optuna
+from ml_collections import ConfigDict
+from optuna.distributions import (
+  BaseDistribution,
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from search import space as spaces
+from search.designer import Designer, State, Values
+from search.space import Leaf, Space
+
+LEASE, LIMITS, REASON, AGAIN = 'lease', 'constraints', 'infeasible', 'retry_of'
+PLAIN = bool | int | float | str | None
+
+
+class Plan(NamedTuple):
+  """What a study is.
+
+  Attributes:
+    name: Under which it is stored.
+    space: What varies.
+    designer: Suggests.
+    objective: Config -> what was found; may raise.
+    trials: How many are kept.
+    objectives: How many values are minimised.
+    seed: Of the suggestions.
+    lease: Seconds after which a silent worker counts as dead.
+  """
+
+  name: str
+  space: Space
+  designer: Designer
+  objective: Callable[[ConfigDict], Values]
+  trials: int
+  objectives: int = 1
+  seed: int = 0
+  lease: float = 60.0
+
+
+def stored(where: str) -> BaseStorage:
+  """Return the storage at a URL, or a journal in a file `*.log`.
+
+  >>> type(stored('sqlite://')).__name__
+  'RDBStorage'
+  """
+  if where.endswith('.log'):
+    return JournalStorage(JournalFileBackend(where))
+  return RDBStorage(where)
+
+
+def opened(plan: Plan, storage: BaseStorage) -> optuna.Study:
+  """Return the study, made if it is not there, suggested by our designer."""
+  return optuna.create_study(
+    storage=storage,
+    study_name=plan.name,
+    directions=['minimize'] * plan.objectives,
+    sampler=Sampler(plan.space, plan.designer, plan.seed),
+    load_if_exists=True,
+  )
+
+
+def work(plan: Plan, storage: BaseStorage) -> None:
+  """Run trials until as many as planned are finished, by whomever.
+
+  A trial that raises, or finds a NaN, is kept as infeasible.
+  """
+  study = opened(plan, storage)
+  while True:
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+      if trial.state == TrialState.RUNNING and _is_stale(trial, plan.lease):
+        _retry(study, trial)
+    kept = [t for t in study.get_trials(deepcopy=False) if _counts(t)]
+    if sum(t.state.is_finished() for t in kept) >= plan.trials:
+      return
+    waiting = any(t.state == TrialState.WAITING for t in kept)
+    if len(kept) >= plan.trials and not waiting:
+      time.sleep(plan.lease / 10)
+    else:
+      _run(plan, study)
+
+
+def _run(plan: Plan, study: optuna.Study) -> None:
+  trial = study.ask()
+  trial.set_user_attr(LEASE, time.time())
+  trials = study.get_trials(deepcopy=False)
+  if _is_surplus(trials[trial.number], trials, plan.trials):
+    study.tell(trial, state=TrialState.FAIL)
+    return
+  config = suggested(plan.space, trial)
+  with held(trial, plan.lease):
+    try:
+      values = plan.objective(config)
+    except Exception as e:  # an objective may raise anything
+      values = Values((math.nan,) * plan.objectives)
+      trial.set_user_attr(REASON, f'{type(e).__name__}: {e}')
+  trial.set_user_attr(LIMITS, list(values.constraints))
+  # Given up by others while we slept, it is theirs.
+  with contextlib.suppress(ValueError, UpdateFinishedTrialError):
+    if np.isfinite([*values.objectives, *values.constraints]).all():
+      study.tell(trial, list(values.objectives))
+      return
+    if REASON not in trial.user_attrs:
+      trial.set_user_attr(REASON, f'found {values!r}')
+    study.tell(trial, state=TrialState.FAIL)
+
+
+@contextlib.contextmanager
+def held(trial: optuna.Trial, lease: float) -> Iterator[None]:
+  """Renew the lease of a trial from a thread, while something runs."""
+  done = threading.Event()
+
+  def renew() -> None:
+    while not done.wait(lease / 4):
+      with contextlib.suppress(Exception):  # the next renewal may succeed
+        trial.set_user_attr(LEASE, time.time())
+
+  thread = threading.Thread(target=renew, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    done.set()
+    thread.join()
+
+
+def suggested(space: Space, trial: optuna.Trial) -> ConfigDict:
+  """Return the config of a trial, asked for one active parameter at a time."""
+  unit = np.full(len(space.names), spaces.MIDDLE)
+  for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
+    if spaces.active(space, unit[None])[0, i]:
+      unit[i] = spaces.unit_of(leaf, _suggest(trial, name, leaf))
+  return spaces.to_config(space, unit)
+
+
+class Sampler(optuna.samplers.BaseSampler):
+  """A designer as Optuna sees it."""
+
+  def __init__(self, space: Space, designer: Designer, seed: int = 0) -> None:
+    self.space, self.designer, self.seed = space, designer, seed
+
+  def infer_relative_search_space(
+    self, study: optuna.Study, trial: FrozenTrial
+  ) -> dict[str, BaseDistribution]:
+    """Return what varies: all of it, whatever is active."""
+    pairs = zip(self.space.names, self.space.leaves, strict=True)
+    return {name: _distribution(leaf) for name, leaf in pairs}
+
+  def sample_relative(
+    self,
+    study: optuna.Study,
+    trial: FrozenTrial,
+    search_space: dict[str, BaseDistribution],
+  ) -> dict[str, Any]:
+    """Return the active parameters of a suggestion."""
+    key = jax.random.key(self.seed)
+    trials = [
+      t for t in study.get_trials(deepcopy=False) if t.number != trial.number
+    ]
+    m = len(study.directions)
+    state = known(self.space, self.designer, key, trials, m)
+    config, _ = self.designer.ask(state, jax.random.fold_in(key, trial.number))
+    return _params(self.space, config)
+
+  def sample_independent(
+    self,
+    study: optuna.Study,
+    trial: FrozenTrial,
+    param_name: str,
+    param_distribution: BaseDistribution,
+  ) -> Any:
+    """Draw what a config that a user queued leaves open."""
+    words = [self.seed, trial.number, *param_name.encode()]
+    seed = int(np.random.default_rng(words).integers(1 << 31))
+    return optuna.samplers.RandomSampler(seed).sample_independent(
+      study, trial, param_name, param_distribution
+    )
+
+
+def known(
+  space: Space,
+  designer: Designer,
+  key: jax.Array,
+  trials: list[FrozenTrial],
+  objectives: int,
+) -> State:
+  """Return the state that knows some trials, finished and running."""
+  state = designer.init(key)
+  for trial in trials:
+    if not _counts(trial) or not trial.params:
+      continue
+    unit = np.full(len(space.names), spaces.MIDDLE)
+    for i, (name, leaf) in enumerate(
+      zip(space.names, space.leaves, strict=True)
+    ):
+      if name in trial.params:
+        unit[i] = spaces.unit_of(leaf, _value(leaf, trial.params[name]))
+    if not trial.state.is_finished():
+      point = tuple(spaces.snap(space, unit[None])[0].tolist())
+      state = state._replace(pending=(*state.pending, point))
+      continue
+    values = Values(
+      tuple(trial.values or [math.nan] * objectives),
+      tuple(trial.user_attrs.get(LIMITS, ())),
+    )
+    state = designer.tell(state, spaces.to_config(space, unit), values)
+  return state
+
+
+def _counts(trial: FrozenTrial) -> bool:
+  """Tell whether a trial was not given up, nor one too many."""
+  return trial.state != TrialState.FAIL or REASON in trial.user_attrs
+
+
+def _is_stale(trial: FrozenTrial, lease: float) -> bool:
+  begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+  return time.time() > trial.user_attrs.get(LEASE, begun) + lease
+
+
+def _is_surplus(
+  mine: FrozenTrial, trials: list[FrozenTrial], most: int
+) -> bool:
+  """Tell whether a trial is one too many, or repeats what another repeats."""
+  source = mine.user_attrs.get(AGAIN)
+  earlier = [
+    t
+    for t in trials
+    if _counts(t) and t.number < mine.number and t.number != source
+  ]
+  twice = source is not None and any(
+    t.user_attrs.get(AGAIN) == source for t in earlier
+  )
+  return twice or len(earlier) >= most
+
+
+def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
+  """Queue the config of a dead trial, and give the trial up.
+
+  In this order nothing is lost if we die between; what is queued twice is
+  dropped when it comes up.
+  """
+  if trial.params:
+    study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+  with contextlib.suppress(ValueError, UpdateFinishedTrialError):
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _suggest(trial: optuna.Trial, name: str, leaf: Leaf) -> Any:
+  if leaf.options:
+    return _value(leaf, trial.suggest_categorical(name, _labels(leaf)))
+  if leaf.whole:
+    return trial.suggest_int(name, int(leaf.low), int(leaf.high), log=leaf.log)
+  return trial.suggest_float(name, leaf.low, leaf.high, log=leaf.log)
+
+
+def _distribution(leaf: Leaf) -> BaseDistribution:
+  if leaf.options:
+    return CategoricalDistribution(_labels(leaf))
+  if leaf.whole:
+    return IntDistribution(int(leaf.low), int(leaf.high), log=leaf.log)
+  return FloatDistribution(leaf.low, leaf.high, log=leaf.log)
+
+
+def _labels(leaf: Leaf) -> list[Any]:
+  """Return options as a storage keeps them: plain values, others as text."""
+  return [o if isinstance(o, PLAIN) else repr(o) for o in leaf.options]
+
+
+def _value(leaf: Leaf, label: Any) -> Any:
+  """Return the value that a storage keeps under a label."""
+  if not leaf.options:
+    return label
+  return leaf.options[_labels(leaf).index(label)]
+
+
+def _params(space: Space, config: ConfigDict) -> dict[str, Any]:
+  """Return the active parameters of a config as a storage keeps them."""
+  unit = spaces.to_unit(space, config)
+  live = spaces.active(space, unit[None])[0]
+  found = {}
+  for i in np.flatnonzero(live):
+    name, leaf = space.names[i], space.leaves[i]
+    got = spaces.at(config, name)
+    index = leaf.options.index(got) if leaf.options else 0
+    found[name] = _labels(leaf)[index] if leaf.options else got
+  return found

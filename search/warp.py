@@ -1,0 +1,39 @@
+"""Warps: monotone maps after which outputs look like those of a process."""
+
+import numpy as np
+
+OFFSETS = (1.0, 0.1, 0.01)  # of the logarithms, in medians above the least
+
+
+def standardised(y: np.ndarray) -> tuple[np.ndarray, float]:
+  """Return outputs of mean 0 and variance 1, and the log of the slope's size.
+
+  >>> standardised(np.array([1.0, 3.0]))
+  (array([-1.,  1.]), -0.0)
+  """
+  scale = max(float(y.std()), 1e-12)
+  return (y - y.mean()) / scale, -len(y) * float(np.log(scale))
+
+
+def warped(y: np.ndarray) -> list[tuple[np.ndarray, float]]:
+  r"""Return outputs as they are, and in logarithms that bend ever more.
+
+  $\log(y - \min y + c)$, standardised: good outputs are spread, bad ones
+  drawn together, like Vizier's logarithmic warp (Song et al. 2024, arXiv
+  2408.11527, section 3.2), but which of them is right is left to the
+  likelihood as in HEBO (Cowen-Rivers et al. 2022, section 3.1), for which
+  the density of `y` needs the slope of the map.
+
+  Args:
+    y: Finite outputs to be minimised, `[n]`.
+
+  Returns:
+    Pairs of warped outputs `[n]` and $\sum_i \log|dz_i / dy_i|$.
+  """
+  found = [standardised(y)]
+  above = y - y.min()
+  middle = float(np.median(above))
+  for offset in OFFSETS if middle > 0 else ():
+    z, slope = standardised(np.log(above + offset * middle))
+    found.append((z, slope - float(np.log(above + offset * middle).sum())))
+  return found

@@ -1,0 +1,183 @@
+"""Studies: what a crash, a failure or a second worker may not do."""
+
+import math
+import multiprocessing
+import os
+import pathlib
+import signal
+import time
+
+import jax
+import optuna
+import pytest
+from ml_collections import ConfigDict
+from optuna.trial import TrialState
+
+import search
+from search import designer, study
+from search import space as spaces
+from search.designer import Values
+from search.study import Plan
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def space() -> spaces.Space:
+  """Return a space with a condition and an option that is no plain value."""
+  config = ConfigDict({'epochs': 3})
+  config.kind = search.choice('a', (3, 3))
+  config.x = search.float(0.0, 1.0)
+  config.y = search.log(1e-3, 1.0, when={'kind': 'a'})
+  config.n = search.integer(1, 4)
+  return spaces.of(config)
+
+
+SPACE = space()
+
+
+def found(config: ConfigDict) -> Values:
+  """Return something, or now and then nothing."""
+  if config.n == 4:
+    raise RuntimeError('out of memory')
+  return Values((math.nan if config.n == 3 else config.x,), (config.x - 0.9,))
+
+
+def plan(trials: int, lease: float = 60.0) -> Plan:
+  """Return a plan of random search."""
+  random = designer.random(SPACE)
+  return Plan('test', SPACE, random, found, trials, lease=lease)
+
+
+def trials(where: str) -> list[optuna.trial.FrozenTrial]:
+  """Return what is stored."""
+  return study.opened(plan(1), study.stored(where)).trials
+
+
+@pytest.fixture(params=['sqlite:///{}/trials.db', '{}/trials.log'])
+def where(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+  """Return a storage."""
+  return request.param.format(tmp_path)
+
+
+def test_failures_are_kept_as_infeasible_and_do_not_stop(where: str) -> None:
+  study.work(plan(12), study.stored(where))
+  for trial in trials(where):
+    n = trial.params['n']
+    assert (trial.state == TrialState.FAIL) == (n > 2)
+    reason = trial.user_attrs.get('infeasible', '')
+    assert ('RuntimeError: out of memory' in reason) == (n == 4)
+    assert ('nan' in reason) == (n == 3)
+    assert ('y' in trial.params) == (trial.params['kind'] == 'a')
+  assert {t.state for t in trials(where)} == {
+    *(TrialState.COMPLETE, TrialState.FAIL)
+  }
+
+
+def test_a_study_goes_on_as_if_it_had_not_stopped(
+  tmp_path: pathlib.Path,
+) -> None:
+  params = []
+  for steps in ([8], [3, 8]):
+    where = f'sqlite:///{tmp_path}/{len(steps)}.db'
+    for most in steps:
+      study.work(plan(most), study.stored(where))
+    params.append([t.params for t in trials(where)])
+  assert params[0] == params[1]
+  assert len(params[0]) == 8
+
+
+def test_the_state_is_what_the_designer_would_have(where: str) -> None:
+  used = plan(9)
+  study.work(used, study.stored(where))
+  key = jax.random.key(used.seed)
+  state = used.designer.init(key)
+  for trial in trials(where):
+    config, state = used.designer.ask(
+      state, jax.random.fold_in(key, trial.number)
+    )
+    try:
+      values = found(config)
+    except RuntimeError:
+      values = Values((math.nan,))
+    state = used.designer.tell(state, config, values)
+  got = study.known(SPACE, used.designer, key, trials(where), 1)
+  assert str([v for _, v in got.told if math.isfinite(v.objectives[0])]) == str(
+    [v for _, v in state.told if math.isfinite(v.objectives[0])]
+  )
+  assert len(got.told) == len(state.told) == 9
+
+
+def hang(config: ConfigDict) -> Values:
+  """Take longer than anybody lives."""
+  time.sleep(600)
+  return found(config)
+
+
+def victim(where: str) -> None:
+  """Work until killed."""
+  study.work(plan(6, lease=2.0)._replace(objective=hang), study.stored(where))
+
+
+def test_a_killed_worker_loses_nothing(tmp_path: pathlib.Path) -> None:
+  where = f'sqlite:///{tmp_path}/trials.db'
+  study.opened(plan(6), study.stored(where))
+  context = multiprocessing.get_context('spawn')
+  worker = context.Process(target=victim, args=(where,), daemon=True)
+  worker.start()
+  while not any('x' in t.params for t in trials(where)):
+    assert worker.is_alive()
+    time.sleep(0.5)
+  os.kill(worker.pid or 0, signal.SIGKILL)
+  worker.join()
+  used = plan(6, lease=2.0)._replace(objective=lambda c: Values((c.x,)))
+  study.work(used, study.stored(where))
+  kept = [t for t in trials(where) if t.state == TrialState.COMPLETE]
+  (lost,) = [t for t in trials(where) if t.state == TrialState.FAIL]
+  assert len(kept) == 6
+  (again,) = [t for t in kept if 'retry_of' in t.user_attrs]
+  assert again.user_attrs['retry_of'] == lost.number
+  assert lost.params.items() <= again.params.items()
+  assert len({str(t.params) for t in kept}) == 6
+
+
+def test_what_is_queued_twice_runs_once(tmp_path: pathlib.Path) -> None:
+  storage = study.stored(f'sqlite:///{tmp_path}/trials.db')
+  used = plan(4)._replace(objective=lambda c: Values((c.x,)))
+  run = study.opened(used, storage)
+  dead = run.ask()
+  study.suggested(SPACE, dead)
+  for _ in range(2):
+    run.enqueue_trial(dead.params, user_attrs={'retry_of': dead.number})
+  run.tell(dead, state=TrialState.FAIL)
+  study.work(used, storage)
+  kept = [t for t in run.trials if t.state == TrialState.COMPLETE]
+  assert len(kept) == 4
+  assert sum(t.params == dead.params for t in kept) == 1
+
+
+def test_a_worker_keeps_its_trial_as_long_as_it_lives(where: str) -> None:
+  run = study.opened(plan(1), study.stored(where))
+  trial = run.ask()
+  with study.held(trial, lease=0.4):
+    time.sleep(0.5)
+    first = run.trials[0].user_attrs['lease']
+    time.sleep(0.5)
+    assert run.trials[0].user_attrs['lease'] > first
+
+
+def test_a_storage_that_is_not_there_is_an_error(
+  tmp_path: pathlib.Path,
+) -> None:
+  with pytest.raises(Exception, match='unable to open database file'):
+    study.stored(f'sqlite:///{tmp_path}/none/trials.db')
+
+
+def test_a_queued_config_is_run_first_and_what_it_lacks_is_drawn(
+  where: str,
+) -> None:
+  used = plan(2)
+  run = study.opened(used, study.stored(where))
+  run.enqueue_trial({'x': 0.25, 'n': 1, 'kind': 'a'})
+  study.work(used, study.stored(where))
+  first = trials(where)[0]
+  assert first.values == [0.25] and 1e-3 <= first.params['y'] <= 1.0
