@@ -1,5 +1,5 @@
 """Search: optimisers over configurations."""
 
-from search.space import choice, float, integer, log
+from search.leaf import choice, float, integer, log
 
 __all__ = ['choice', 'float', 'integer', 'log']

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from scipy.stats import qmc
 
 from search import space as spaces
+from search.leaf import levels
 from search.space import Space
 
 Key: TypeAlias = jax.Array
@@ -149,7 +150,7 @@ def grid(space: Space, steps: int = 5, allowed: Allowed = None) -> Designer:
     raise ValueError(f'grid: expected steps >= 2, got {steps!r}.')
   axes = []
   for leaf in space.leaves:
-    count = spaces.levels(leaf)
+    count = levels(leaf)
     if not leaf.options:
       count = min(count or steps, steps)
     ends = (0.5 / count, 1 - 0.5 / count) if leaf.whole else (0.0, 1.0)

@@ -8,6 +8,7 @@ from search import space as spaces
 from search.acquire import Goal
 from search.designer import Allowed, Point
 from search.features import features
+from search.leaf import levels
 from search.space import Space
 
 WIDE, NEAR = 1024, 512  # candidates everywhere, and around the best
@@ -140,7 +141,7 @@ def neighbours(
   """Return the points that differ in one integer or choice, `[k, d]`."""
   found = [point]
   for i, leaf in enumerate(space.leaves):
-    count = spaces.levels(leaf)
+    count = levels(leaf)
     spots = (np.arange(count) + 0.5) / max(count, 1)
     if count > LEVELS:
       spots = rng.random(LEVELS)

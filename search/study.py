@@ -33,7 +33,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import space as spaces
 from search.designer import Designer, State, Values
-from search.space import Leaf, Space
+from search.leaf import Leaf, unit_of
+from search.space import Space
 
 LEASE, LIMITS, REASON, AGAIN = 'lease', 'constraints', 'infeasible', 'retry_of'
 PLAIN = bool | int | float | str | None
@@ -155,7 +156,7 @@ def suggested(space: Space, trial: optuna.Trial) -> ConfigDict:
   unit = np.full(len(space.names), spaces.MIDDLE)
   for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
     if spaces.active(space, unit[None])[0, i]:
-      unit[i] = spaces.unit_of(leaf, _suggest(trial, name, leaf))
+      unit[i] = unit_of(leaf, _suggest(trial, name, leaf))
   return spaces.to_config(space, unit)
 
 
@@ -220,7 +221,7 @@ def known(
       zip(space.names, space.leaves, strict=True)
     ):
       if name in trial.params:
-        unit[i] = spaces.unit_of(leaf, _value(leaf, trial.params[name]))
+        unit[i] = unit_of(leaf, _value(leaf, trial.params[name]))
     if not trial.state.is_finished():
       point = tuple(spaces.snap(space, unit[None])[0].tolist())
       state = state._replace(pending=(*state.pending, point))
