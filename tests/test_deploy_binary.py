@@ -12,7 +12,7 @@ from tests.runs import calibrated, images, start
 from tsukiji import spec as sp
 from tsukiji import zoo
 from tsukiji.deploy import artefact, pack
-from tsukiji.deploy.binary import forward, threshold
+from tsukiji.deploy.binary import forward, layers, threshold
 from tsukiji.deploy.lower import lower
 from tsukiji.spec import Spec
 
@@ -131,3 +131,20 @@ def test_a_file_runs_in_integers() -> None:
     rtol=1e-4,
     atol=1e-4,
   )
+
+
+@pytest.mark.parametrize('counted', [('dense1',), ('conv2', 'dense2')])
+def test_some_layers_count_and_others_do_not(counted: tuple[str, ...]) -> None:
+  found = prepared(SAME, 'binary.bnn()')
+  assert set(layers(SAME, found)) == {'conv2', 'dense1', 'dense2'}
+  run, x = artefact.forward(SAME, found, counted), images(SAME, 8)
+  times = str(jax.make_jaxpr(run)(x)).count('population_count')
+  assert times == len(counted)
+  want = artefact.forward(SAME, found)(x)
+  np.testing.assert_allclose(run(x), want, rtol=1e-4, atol=1e-4)
+
+
+def test_only_signs_are_counted() -> None:
+  found = prepared(SAME, 'binary.bnn()')
+  with pytest.raises(ValueError, match="dense2'.*, got 'conv1'"):
+    artefact.forward(SAME, found, ['conv1'])
