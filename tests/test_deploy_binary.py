@@ -98,7 +98,7 @@ def prepared(spec: Spec, text: str) -> dict[str, Any]:
   [
     (SAME, 'binary.bnn()', 3),
     (SAME, 'binary.react(ends=True)', 3),
-    (SAME, 'binary.xnor(ends=True)', 0),  # sized inputs stay floats
+    (SAME, 'binary.xnor(ends=True)', 3),
     (MIXED, 'binary.inputs(threshold=True) >> binary.loss_aware()', 4),
     (SHORT, 'binary.react()', 3),
   ],

@@ -163,7 +163,7 @@ class _Network(NamedTuple):
     node = self.params[layer.name]['kernel']
     signs = isinstance(node, Signed) and isinstance(node.w, Binarized)
     whole = isinstance(layer, Dense) or layer.groups == 1
-    return node if signs and whole and not node.sized else None
+    return node if signs and whole else None
 
   def plain(self, layer: Layer) -> Stage:
     """Return a layer in float32."""
@@ -171,14 +171,15 @@ class _Network(NamedTuple):
     run: Callable[..., Any] = Net(one).apply
     return lambda x: grids.apply(lambda: run(self.dense, x), self.params)[0]
 
-  def valued(self, layer: Conv | Dense) -> Stage:
+  def valued(self, layer: Conv | Dense) -> Callable[..., Array]:
     """Return what makes the output of a binary layer of its sums."""
     scale = self.params[layer.name]['kernel'].w.scale
     bias = self.params[layer.name].get('bias')
 
-    def value(sums: Array) -> Array:
+    def value(sums: Array, gain: Array | None = None) -> Array:
       x = sums.astype(jnp.float32)
       x = x if scale is None else x * scale
+      x = x if gain is None else x * gain
       return x if bias is None else x + bias
 
     return value
@@ -203,7 +204,11 @@ def _stages(layers: tuple[Layer, ...], network: _Network) -> Iterator[Stage]:
     else:
       assert isinstance(layer, Conv | Dense)
       weight = popcount.packed(node.w.signs)
-      yield functools.partial(_sums, layer, node, weight)
+      sums = functools.partial(_sums, layer, node, weight)
+      if node.sized:  # by its input: no function of the integer alone
+        yield functools.partial(_sized, layer, sums, network.valued(layer))
+        continue
+      yield sums
       end = at + _reach(layers[at:])
       folded = _folded(layer, layers[at:end], layers[end:], network)
       yield from folded or [network.valued(layer)]
@@ -232,6 +237,16 @@ def _sums(
   return popcount.dense(signs, weight)
 
 
+def _sized(
+  layer: Conv | Dense, sums: Stage, valued: Callable[..., Array], x: Array
+) -> Array:
+  """Return the output of a binary layer whose sums its input's size scales."""
+  if isinstance(layer, Dense):
+    return valued(sums(x), grids.mean(jnp.abs(x)))
+  window = (layer.kernel, layer.strides, layer.padding)
+  return valued(sums(x), grids.mean(jnp.abs(x), *window))
+
+
 def _reach(layers: tuple[Layer, ...]) -> int:
   """Return how many layers come before the next weight."""
   weights = Conv | Dense | Branch
@@ -247,7 +262,7 @@ def _folded(
 ) -> list[Stage]:
   """Return what makes the next layer's signs of sums; [] if nothing does."""
   follower = network.counting(after[0]) if after else None
-  if follower is None:
+  if follower is None or follower.sized:
     return []
   left = [x for x in between if not isinstance(x, Dropout)]
   pools = [x for x in left if isinstance(x, Pool) and x.kind == 'max']
