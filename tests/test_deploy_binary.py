@@ -15,6 +15,7 @@ from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.binary import forward, layers, threshold
 from tsukiji.deploy.lower import lower
 from tsukiji.spec import Spec
+from tsukiji.zoo_binary import shifted
 
 RNG = np.random.default_rng(0)
 
@@ -101,6 +102,7 @@ def prepared(spec: Spec, text: str) -> dict[str, Any]:
     (SAME, 'binary.xnor(ends=True)', 3),
     (MIXED, 'binary.inputs(threshold=True) >> binary.loss_aware()', 4),
     (SHORT, 'binary.react()', 3),
+    (shifted(PLAIN), 'binary.bnn()', 2),
   ],
 )
 def test_integers_give_what_floats_give(
