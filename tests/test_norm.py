@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.runs import images, start
-from tsukiji import norm
+from tests.test_train import NET, begin, examples, sgd
+from tsukiji import norm, train
 from tsukiji import spec as sp
 from tsukiji.deploy import artefact
 from tsukiji.deploy.lower import lower
@@ -125,3 +126,22 @@ def test_the_zoo_has_them() -> None:
   kinds = [type(step.layer) for step in sp.walk(moved)]
   assert kinds.count(sp.ShiftNorm) == 5
   assert sp.Norm not in kinds
+
+
+def test_statistics_of_norms_settle() -> None:
+  plan, state = begin(NET, sgd(), 6)
+  split = examples(48)
+  halves = []
+  for settle in (1.0, 0.5):
+    one, seen = plan._replace(settle=settle), []
+    here = jax.tree.map(jnp.array, state)  # the step donates its argument
+    for _ in range(2):
+      here = train.run_steps(one, here, split, 3, batch_size=8, seed=0)
+      seen.append(jax.tree.map(np.array, here.batch_stats['n1']))
+    halves.append(seen)
+  (early, moved), (same, held) = halves
+  assert early
+  for name, value in held.items():
+    np.testing.assert_array_equal(value, same[name])
+    np.testing.assert_allclose(value, early[name], rtol=1e-4, atol=1e-5)
+    assert np.any(value != moved[name])

@@ -213,6 +213,7 @@ def plan_of(
     chosen.label_smoothing,
     teacher,
     chosen.loss,
+    chosen.settle,
   )
 
 

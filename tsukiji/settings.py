@@ -37,6 +37,7 @@ def training(**changes: Any) -> ConfigDict:
       'clip': 0.0,  # largest norm of the gradient; 0 for any
       'loss': 'cross_entropy',  # or 'squared_hinge'
       'label_smoothing': 0.0,  # share of the label given to all classes
+      'settle': 1.0,  # part of the run from which statistics of norms are held
       'augment': (),  # any of 'flip', 'shift'
       'patience': 0,  # epochs without a better validation; 0 trains to the end
     }
@@ -256,6 +257,8 @@ def _check_training(where: str, settings: ConfigDict) -> None:
   for name in ('warmup', 'momentum', 'label_smoothing'):
     value = settings[name]
     expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
+  right = 0 <= settings.settle <= 1
+  expect(f'{where}.settle', right, 'a number in [0, 1]', settings.settle)
   _expect_name(f'{where}.optimiser', settings.optimiser, ('adamw', 'sgd'))
   _expect_name(f'{where}.schedule', settings.schedule, ('constant', 'cosine'))
   _expect_name(f'{where}.loss', settings.loss, losses.LOSSES)

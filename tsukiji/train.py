@@ -65,6 +65,9 @@ class Plan(NamedTuple):
     teacher: Images to logits, for methods that distil; it costs nothing where
       none does, since the compiler drops what is not used.
     loss: One of `losses.LOSSES`.
+    settle: Fraction of the run from which norms use and hold their running
+      statistics, as they will in use (Jacob+ 2018, arXiv 1712.05877, section
+      3.2); 1 for never.
   """
 
   spec: Spec
@@ -74,6 +77,7 @@ class Plan(NamedTuple):
   label_smoothing: float = 0.0
   teacher: Callable[[Array], Array] | None = None
   loss: str = 'cross_entropy'
+  settle: float = 1.0
 
 
 def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
@@ -144,6 +148,7 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
   at_decode, at_apply, at_method = jax.random.split(key, 3)
   ctx = Ctx(state.step, plan.steps, at_method)
+  settled = None if plan.settle >= 1 else ctx.progress >= plan.settle
   free, held = tree.split(state.params)
   dense, pull = jax.vjp(
     lambda f: tree.decode(tree.merge(f, held), at_decode), free
@@ -152,7 +157,7 @@ def _step(plan: Plan, state: State, x: Array, y: Array) -> State:
   def loss_fn(dense: Params, free: Params) -> tuple[Array, Any]:
     params = tree.merge(free, held)
     logits, batch_stats, stats = _apply_train(
-      plan, dense, params, state.batch_stats, x, at_apply
+      plan, dense, params, state.batch_stats, x, at_apply, settled
     )
     batch = Batch(x, y, logits, plan.teacher and plan.teacher(x))
     seen = ctx._replace(stats=stats, batch=batch)
@@ -189,12 +194,18 @@ def _apply_train(
   batch_stats: Any,
   x: Array,
   key: Array,
+  settled: Array | None,
 ) -> tuple[Array, Any, Stats]:
   """Apply the network in training mode: logits, batch and input statistics."""
   variables = {'params': dense, 'batch_stats': batch_stats}
   (logits, mutated), stats = forward.apply(
     lambda: Net(plan.spec).apply(
-      variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': key}
+      variables,
+      x,
+      train=True,
+      settled=settled,
+      mutable=['batch_stats'],
+      rngs={'dropout': key},
     ),
     params,
   )
@@ -232,5 +243,12 @@ def run_steps(
 def plain(spec: Spec, settings: ml_collections.ConfigDict, steps: int) -> Plan:
   """Return the plan of plain training."""
   tx = optimise.optimiser(settings, steps)
-  smoothing, loss = settings.label_smoothing, settings.loss
-  return Plan(spec, chain(), tx, steps, smoothing, loss=loss)
+  return Plan(
+    spec,
+    chain(),
+    tx,
+    steps,
+    settings.label_smoothing,
+    loss=settings.loss,
+    settle=settings.settle,
+  )
