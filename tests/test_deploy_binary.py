@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compress import recipe
-from tests.runs import calibrated, images, start
+from tests.runs import NETWORKS, calibrated, images, one_shot, run, start
 from tsukiji import spec as sp
 from tsukiji import zoo
 from tsukiji.deploy import artefact, pack
@@ -150,3 +150,14 @@ def test_only_signs_are_counted() -> None:
   found = prepared(SAME, 'binary.bnn()')
   with pytest.raises(ValueError, match="dense2'.*, got 'conv1'"):
     artefact.forward(SAME, found, ['conv1'])
+
+
+def test_channels_that_went_have_no_size_in_any_form() -> None:
+  spec = NETWORKS['vgg']
+  text = 'prune.filters(share=0.5, multiple=1) >> binary.xnor(ends=True)'
+  found = one_shot(spec, text)
+  packed = pack.unpack(pack.pack(*lower(spec, found)))
+  want, x = run(spec, found, 8)[0], images(spec, 8)
+  for way in (artefact.forward, forward):
+    got = way(packed.spec, packed.variables)(x)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
