@@ -10,7 +10,7 @@ from compress import tree
 from compress.mask import expect_name
 from compress.method import Ctx, Method, expect_probe
 from compress.sign import SIGNS
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Compressed, Key, Mean, Params, Path
 
 
 @struct.dataclass
@@ -22,8 +22,8 @@ class Signed(Compressed):
     threshold: Where the sign turns, `[inputs]`, or None for 0. The groups of
       a convolution share it.
     gradient: Which of `sign.SIGNS`.
-    sized: Whether the signs are multiplied by the mean size of the input of
-      their example.
+    sized: Whether sums of signs are multiplied by the mean size of the inputs
+      that they are of.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'threshold')
@@ -46,10 +46,11 @@ class Signed(Compressed):
     if self.threshold is not None:
       groups = x.shape[-1] // self.threshold.size
       turned = x - jnp.tile(self.threshold, groups)
-    signs = SIGNS[self.gradient](turned)
-    if not self.sized:
-      return signs
-    return signs * jnp.mean(jnp.abs(x), tuple(range(1, x.ndim)), keepdims=True)
+    return SIGNS[self.gradient](turned)
+
+  def leave(self, x: Array, mean: Mean) -> Array | None:
+    """Return the mean size of what each output place sees."""
+    return mean(jnp.abs(x)) if self.sized else None
 
   def zeroed(self, mask: Array) -> Any:
     """Return the node around what is 0 where `mask` is False."""
@@ -60,8 +61,13 @@ class Signed(Compressed):
     )
 
   def spread(self, keep: Array, axis: int, size: int) -> Any:
-    """Return the node around zeros along an axis except at `keep`."""
+    """Return the node around zeros along an axis except at `keep`.
+
+    None for inputs whose mean size counts: more of them have another mean.
+    """
     ndim = jax.eval_shape(tree.decode, self.w).ndim
+    if self.sized and axis == ndim - 2:
+      return None
     wide = self._around(
       self.w.spread(keep, axis, size)
       if tree.is_node(self.w)
@@ -101,10 +107,10 @@ def inputs(
       Net, which is larger near 0.
     threshold: Whether to learn $a_c$, one an input channel, from 0 (RSign of
       ReActNet, Liu+ 2020, arXiv 2003.03488).
-    scaled: Whether to multiply the signs by the mean of $|x|$ over the
-      example. That is the K of XNOR-Net (Rastegari+ 2016, arXiv 1603.05279,
-      equation 11) for a dense layer; for a convolution it is K with the whole
-      image as its window, so that it leaves the sum of signs as one factor.
+    scaled: Whether to multiply sums of signs by the mean of $|x|$ over what
+      each is of: the K of XNOR-Net, one number a place of a convolution
+      (Rastegari+ 2016, arXiv 1603.05279, equation 11), one an example for a
+      dense layer. The groups of a convolution share it.
     ends: Whether the last layer is given signs too.
 
   Returns:

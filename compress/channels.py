@@ -3,13 +3,14 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from compress import tree
 from compress.coupling import Group, Slice
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Compressed, Key, Mean, Params, Path
 
 
 @struct.dataclass
@@ -35,6 +36,11 @@ class Sliced(Compressed):
     """Return the weight with 0 where entries were removed."""
     del key
     return tree.scattered(self.w, self.keep, self.axis, self.size)
+
+  def leave(self, x: Array, mean: Mean) -> Array | None:
+    """Return what the weight says of the inputs that it still has."""
+    inputs = jax.eval_shape(tree.decode, self).ndim - 2
+    return super().leave(x[..., self.keep] if self.axis == inputs else x, mean)
 
   def freeze(self) -> Any:
     """Return the weight with zeros: it needs no positions beside them."""

@@ -1,13 +1,17 @@
 """Applying a network whose weights are compressed, whatever the network is.
 
 Input grids live in the weight's node and are applied through the public
-`flax.linen.intercept_methods`: layers know nothing, and any Flax module works.
+`flax.linen.intercept_methods`, and so are factors of a layer's sums: layers
+know nothing, and any Flax module works.
 """
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from compress import tree
@@ -35,6 +39,9 @@ def apply(
   run: Callable[[], Out], params: Params, see: See = extent
 ) -> tuple[Out, Stats]:
   """Run a network so that its inputs meet the grids of their weights.
+
+  And so that the sums of each layer, before its bias, are multiplied by what
+  its weight says (`Compressed.leave`).
 
   Args:
     run: Applies Flax modules to *decoded* parameters and returns anything.
@@ -69,8 +76,11 @@ def apply(
     path, weight = weights[module]
     x, *rest = args
     stats[path] = see(stats.get(path), context.module, x)
-    met = weight.meet(x) if tree.is_node(weight) else x
-    return call(met, *rest, **kwargs)
+    if not tree.is_node(weight):
+      return call(*args, **kwargs)
+    y = call(weight.meet(x), *rest, **kwargs)
+    gain = weight.leave(x, functools.partial(_mean, context.module))
+    return y if gain is None else _rescaled(context.module, y, gain)
 
   with nn.intercept_methods(intercept):
     return run(), stats
@@ -109,6 +119,65 @@ def features(run: Callable[[], Out]) -> tuple[Out, Features]:
 
   with nn.intercept_methods(intercept):
     return run(), found
+
+
+def mean(
+  x: Array,
+  window: Sequence[int] = (),
+  strides: Sequence[int] = (),
+  padding: Any = 'VALID',
+  dilation: Sequence[int] | None = None,
+) -> Array:
+  r"""Return the mean over what each output place of a layer sees.
+
+  Of a convolution $A * k$, A the mean over the channels and k the box filter
+  $1 / (w h)$; what is padded counts as 0 (Rastegari+ 2016, arXiv 1603.05279,
+  section 3.2).
+
+  Args:
+    x: `[batch, *sides, inputs]`.
+    window: Sizes of the kernel along the sides; none for a dense layer.
+    strides: Of the convolution.
+    padding: As `jax.lax.conv_general_dilated` takes it.
+    dilation: Of the kernel.
+
+  Returns:
+    `[batch, *sides, 1]`, the sides as the convolution leaves them.
+
+  >>> mean(jnp.array([[[1.0, 3.0], [4.0, 4.0], [0.0, 4.0]]]), (2,), (1,))
+  Array([[[3.], [3.]]], dtype=float32)
+  """
+  x = jnp.mean(x, -1, keepdims=True)
+  if not window:
+    return x
+  box = jnp.full((*window, 1, 1), 1 / math.prod(window), x.dtype)
+  sides = 'DHW'[-len(window) :]
+  names = (f'N{sides}C', f'{sides}IO', f'N{sides}C')
+  return jax.lax.conv_general_dilated(
+    x, box, strides, padding, rhs_dilation=dilation, dimension_numbers=names
+  )
+
+
+def _mean(module: nn.Module, x: Array) -> Array:
+  """Return `mean` for a Flax layer."""
+  if not isinstance(module, nn.Conv):
+    return mean(x)
+  sides = x.ndim - 2
+
+  def each(size: Any) -> tuple[int, ...]:
+    size = 1 if size is None else size
+    return (size,) * sides if isinstance(size, int) else tuple(size)
+
+  window, strides = each(module.kernel_size), each(module.strides)
+  return mean(x, window, strides, module.padding, each(module.kernel_dilation))
+
+
+def _rescaled(module: nn.Module, y: Array, gain: Array) -> Array:
+  """Return an output of which all but the bias is multiplied."""
+  if not module.has_variable('params', 'bias'):
+    return y * gain
+  bias: Array = module.get_variable('params', 'bias')
+  return (y - bias) * gain + bias
 
 
 def _by_module(params: Params) -> dict[str, tuple[str, Any]]:

@@ -35,6 +35,7 @@ def auto(
   bits: float | None = None,
   size: float | None = None,
   bops: float | None = None,
+  ms: float | None = None,
   choices: tuple[int, ...] = (2, 3, 4, 6, 8),
   activation_bits: int = 0,
   damage: str = 'loss',
@@ -50,11 +51,16 @@ def auto(
   Everything else is as in `quantize.grid`. One of the first three is the
   budget; under `only`, it is that of the weights that match.
 
+  There is no budget in milliseconds: from 2 bits on, what is timed decodes the
+  codes once and then runs dense float32 kernels, which take as long at any
+  width, so that a clock would choose widths by its noise.
+
   Args:
     bits: Mean bits a weight.
     size: Share of the bytes of the float32 weights, in (0, 1].
     bops: Share of the bit operations of float32, multiplications times weight
       bits times activation bits, in (0, 1].
+    ms: Refused, with what to ask for instead.
     choices: Widths, each 2 to 16; each costs one pass over the calibration
       data and layer.
     activation_bits: As `quantize.grid`.
@@ -71,6 +77,12 @@ def auto(
       widths take, or an argument is impossible.
   """
   where = 'quantize.auto'
+  if ms is not None:
+    raise ValueError(
+      f'{where}: expected a budget of bits, size or bops, got ms={ms!r}. Dense '
+      'float32 kernels run the codes, equally fast at any width. Name the bits '
+      'instead, or remove channels: prune.filters(ms=...).'
+    )
   given = {'bits': bits, 'size': size, 'bops': bops}
   budget = _budget(where, given, choices, damage)
   how = How(per, symmetric, clip, activation_bits)

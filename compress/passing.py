@@ -14,7 +14,7 @@ from flax import struct
 
 from compress import tree
 from compress.method import Ctx, Method
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Compressed, Key, Mean, Params, Path
 
 
 @struct.dataclass
@@ -40,6 +40,11 @@ class Late(Compressed):
   def meet(self, x: Array) -> Array:
     """Return the layer input, on its grid once that is live."""
     return jnp.where(self.live, super().meet(x), x)
+
+  def leave(self, x: Array, mean: Mean) -> Array | None:
+    """Return the factor of the layer's sums, 1 until its grid is live."""
+    gain = super().leave(x, mean)
+    return None if gain is None else jnp.where(self.live, gain, 1.0)
 
   def freeze(self) -> Any:
     """Return the weight alone, if its grid is live."""

@@ -21,6 +21,7 @@ Params: TypeAlias = Any  # a pytree whose leaves are Arrays or Compressed nodes
 Path: TypeAlias = str  # 'conv1/kernel'
 Stats: TypeAlias = dict[Path, Array]  # [min, max] of the input of each weight
 Features: TypeAlias = dict[Path, Array]  # what each module puts out
+Mean: TypeAlias = Callable[[Array], Array]  # [..., inputs] -> [..., 1]
 
 
 class Compressed(abc.ABC):
@@ -44,6 +45,18 @@ class Compressed(abc.ABC):
     """Return the layer input as this weight sees it (activation grids)."""
     first = getattr(self, self.inner[0]) if self.inner else None
     return first.meet(x) if is_node(first) else x
+
+  def leave(self, x: Array, mean: Mean) -> Array | None:
+    """Return what the layer's sums are multiplied by, or None for 1.
+
+    The counterpart of `meet` behind the layer, before its bias.
+
+    Args:
+      x: The layer input as it came, before `meet`.
+      mean: Averages such an array over all that each output place sees.
+    """
+    first = getattr(self, self.inner[0]) if self.inner else None
+    return first.leave(x, mean) if is_node(first) else None
 
   def freeze(self) -> Any:
     """Return the smallest node or array that decodes to the same bits."""

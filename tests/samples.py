@@ -78,7 +78,7 @@ SAMPLES = {
   'quantize.half': ('quantize.half("bfloat16")',),
   'quantize.int8': ('quantize.int8()',),
   'quantize.late': ('quantize.late(0.5) >> quantize.grid(3, 4)',),
-  'quantize.lsq': ('quantize.lsq(3, 5)',),
+  'quantize.lsq': ('quantize.lsq(3, 5)', 'quantize.lsq(3, per=4)'),
   'quantize.pact': ('quantize.pact(4, 5)',),
   'quantize.ternary': ('quantize.ternary(per="tensor")',),
   'regularise.group_lasso': ('regularise.group_lasso(0.01)',),

@@ -9,7 +9,9 @@ import pytest
 
 from compress import binary, binary_inputs, forward, prune, quantize, tree
 from compress.binary_inputs import Signed, inputs
+from compress.channels import Sliced
 from compress.method import Ctx, Probe, chain, only
+from compress.passing import Late
 from tsukiji import spec as sp
 from tsukiji.measure import cost
 from tsukiji.net import Net
@@ -70,27 +72,71 @@ def test_thresholds_learn_from_every_place_of_their_channel() -> None:
   assert len(jax.tree.leaves(free)) == 2
 
 
-@pytest.mark.parametrize('shape', [(4, 6, 6, 2), (4, 9)])
-def test_signs_are_sized_by_example(shape: tuple[int, ...]) -> None:
-  x = RNG.normal(size=shape).astype(np.float32)
-  met = np.asarray(node(sized=True).meet(x))
-  for one, seen in zip(x, met, strict=True):
-    size = np.abs(one.astype(float)).mean()
-    np.testing.assert_allclose(seen, np.where(one >= 0, size, -size), rtol=1e-5)
-
-
-def test_the_size_leaves_the_sum_of_signs_as_one_factor() -> None:
-  # XNOR-Net, equation 11, with the whole image as the window of K.
-  spec = sp.Spec(
-    name='conv',
-    input_shape=X.shape[1:],
-    layers=(sp.Conv(name='c', features=5, kernel=(3, 3), bias=False),),
+def box(x: np.ndarray, padding: str, strides: tuple[int, int]) -> np.ndarray:
+  """Return K of equation 11 for a 3x3 kernel, place by place."""
+  size = np.abs(x.astype(float)).mean(-1)
+  if padding == 'SAME':
+    pads = [
+      max((-(-n // s) - 1) * s + 3 - n, 0)
+      for n, s in zip(size.shape[1:], strides, strict=True)
+    ]
+    size = np.pad(size, [(0, 0), *((p // 2, p - p // 2) for p in pads)])
+  rows, columns = (
+    range(0, n - 2, s) for n, s in zip(size.shape[1:], strides, strict=True)
   )
-  run = lambda x: Net(spec).apply({'params': {'c': {'kernel': W}}}, x)  # noqa: E731
-  found, _ = forward.apply(lambda: run(X), {'c': {'kernel': node(sized=True)}})
-  sums = np.asarray(run(np.where(X >= 0, 1, -1)))
-  size = np.abs(X).mean((1, 2, 3), keepdims=True)
-  np.testing.assert_allclose(found, sums * size, rtol=1e-4, atol=1e-4)
+  found = [
+    [size[:, i : i + 3, j : j + 3].mean((1, 2)) for j in columns] for i in rows
+  ]
+  return np.moveaxis(np.array(found), -1, 0)[..., None]
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize(
+  ('padding', 'strides'), [('VALID', (1, 1)), ('SAME', (2, 1))]
+)
+def test_sums_are_sized_place_by_place(
+  bias: bool, padding: str, strides: tuple[int, int]
+) -> None:
+  layer = sp.Conv(
+    name='c',
+    features=5,
+    kernel=(3, 3),
+    padding=padding,
+    strides=strides,
+    bias=bias,
+  )
+  net = Net(sp.Spec(name='c', input_shape=X.shape[1:], layers=(layer,)))
+  by = {'bias': np.arange(5, dtype=np.float32)} if bias else {}
+  run = lambda x, by: net.apply({'params': {'c': {'kernel': W, **by}}}, x)  # noqa: E731
+  signs = np.where(X >= 0, 1, -1)
+  zero = {'bias': np.zeros(5, np.float32)} if bias else {}
+  want = np.asarray(run(signs, zero)) * box(X, padding, strides)
+  want += by.get('bias', 0)
+  found, _ = forward.apply(
+    lambda: run(X, by), {'c': {'kernel': node(sized=True)}}
+  )
+  np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_dense_layer_is_sized_by_example() -> None:
+  x = X.reshape(4, -1)
+  sized = node(sized=True)
+  want = np.abs(x.astype(float)).mean(1, keepdims=True)
+  np.testing.assert_allclose(sized.leave(x, forward.mean), want, rtol=1e-5)
+  np.testing.assert_array_equal(sized.meet(x), np.where(x >= 0, 1, -1))
+  assert node().leave(x, forward.mean) is None
+
+
+def test_channels_that_are_gone_have_no_size() -> None:
+  keep = np.array([0, 1])
+  sized = node(sized=True)
+  around = Sliced(sized, keep, 2, 4)
+  wide = np.concatenate([X, 9 * X], -1)
+  want = sized.leave(X, forward.mean)
+  np.testing.assert_array_equal(around.leave(wide, forward.mean), want)
+  assert tree.freeze({'w': around})['w'].size == 4  # its zeros would count
+  waiting = Late(sized, jnp.asarray(False)).leave(X, forward.mean)
+  np.testing.assert_array_equal(waiting, np.ones_like(want))
 
 
 @pytest.mark.parametrize(

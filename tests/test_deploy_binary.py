@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from compress import recipe
-from tests.runs import calibrated, images, start
+from tests.runs import NETWORKS, calibrated, images, one_shot, run, start
 from tsukiji import spec as sp
 from tsukiji import zoo
 from tsukiji.deploy import artefact, pack
-from tsukiji.deploy.binary import forward, threshold
+from tsukiji.deploy.binary import forward, layers, threshold
 from tsukiji.deploy.lower import lower
 from tsukiji.spec import Spec
+from tsukiji.zoo_binary import shifted
 
 RNG = np.random.default_rng(0)
 
@@ -98,9 +99,10 @@ def prepared(spec: Spec, text: str) -> dict[str, Any]:
   [
     (SAME, 'binary.bnn()', 3),
     (SAME, 'binary.react(ends=True)', 3),
-    (SAME, 'binary.xnor(ends=True)', 0),  # sized inputs stay floats
+    (SAME, 'binary.xnor(ends=True)', 3),
     (MIXED, 'binary.inputs(threshold=True) >> binary.loss_aware()', 4),
     (SHORT, 'binary.react()', 3),
+    (shifted(PLAIN), 'binary.bnn()', 2),
   ],
 )
 def test_integers_give_what_floats_give(
@@ -131,3 +133,31 @@ def test_a_file_runs_in_integers() -> None:
     rtol=1e-4,
     atol=1e-4,
   )
+
+
+@pytest.mark.parametrize('counted', [('dense1',), ('conv2', 'dense2')])
+def test_some_layers_count_and_others_do_not(counted: tuple[str, ...]) -> None:
+  found = prepared(SAME, 'binary.bnn()')
+  assert set(layers(SAME, found)) == {'conv2', 'dense1', 'dense2'}
+  run, x = artefact.forward(SAME, found, counted), images(SAME, 8)
+  times = str(jax.make_jaxpr(run)(x)).count('population_count')
+  assert times == len(counted)
+  want = artefact.forward(SAME, found)(x)
+  np.testing.assert_allclose(run(x), want, rtol=1e-4, atol=1e-4)
+
+
+def test_only_signs_are_counted() -> None:
+  found = prepared(SAME, 'binary.bnn()')
+  with pytest.raises(ValueError, match="dense2'.*, got 'conv1'"):
+    artefact.forward(SAME, found, ['conv1'])
+
+
+def test_channels_that_went_have_no_size_in_any_form() -> None:
+  spec = NETWORKS['vgg']
+  text = 'prune.filters(share=0.5, multiple=1) >> binary.xnor(ends=True)'
+  found = one_shot(spec, text)
+  packed = pack.unpack(pack.pack(*lower(spec, found)))
+  want, x = run(spec, found, 8)[0], images(spec, 8)
+  for way in (artefact.forward, forward):
+    got = way(packed.spec, packed.variables)(x)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

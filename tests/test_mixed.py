@@ -99,6 +99,7 @@ def test_what_hurts_more_gets_more_bits() -> None:
   [
     ('choices=(4,)', 'expected one budget of bits, size, bops, got None'),
     ('bits=4, size=0.1', 'expected one budget of bits, size, bops, got'),
+    ('ms=0.2', r'expected a budget of bits, size or bops, got ms=0.2. .*ms='),
     ('bits=33', r'expected bits in \(0, 32\], got 33'),
     ('size=0.0', r'expected size in \(0, 1\], got 0.0'),
     ('bits=4, choices=(0, 4)', 'expected choices from 2 to 16, got 0'),

@@ -39,7 +39,7 @@ def test_words_hold_every_bit(size: int) -> None:
 @pytest.mark.parametrize('size', WIDTHS)
 def test_dense_sums(size: int) -> None:
   x, w = drawn(4, size), drawn(size, 7)
-  found = popcount.dense(jnp.asarray(x), jnp.asarray(w))
+  found = popcount.dense(jnp.asarray(x), popcount.packed(jnp.asarray(w)))
   assert found.dtype == jnp.int32
   np.testing.assert_array_equal(found, ones(x) @ ones(w))
 
@@ -67,7 +67,7 @@ def test_convolutions(
     padding,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
-  run = jax.jit(lambda x, w: popcount.conv(x, w, layer))
-  found = run(x, w)
+  weight = popcount.packed(jnp.asarray(w))
+  found = jax.jit(lambda x: popcount.conv(x, weight, layer))(x)
   assert found.dtype == jnp.int32
   np.testing.assert_array_equal(found, want)

@@ -91,6 +91,7 @@ def test_what_uses_every_field_is_valid() -> None:
     ('finetune.epochs', -1, 'config.finetune.epochs: expected at least 0'),
     ('train.warmup', 1.0, r'config.train.warmup: .* \[0, 1\), got 1.0'),
     ('train.momentum', -0.1, r'config.train.momentum: .* \[0, 1\)'),
+    ('finetune.settle', 2.0, r'settle: .* \[0, 1\]'),
     ('train.label_smoothing', 2.0, r'label_smoothing: .* \[0, 1\)'),
     ('train.weight_decay', -1.0, 'weight_decay: expected at least 0'),
     ('train.clip', -1.0, 'config.train.clip: expected at least 0'),

@@ -65,7 +65,8 @@ def draw_layer(draw: st.DrawFn, shape: Shape, names: Iterator[int]) -> Layer:
     case 'prelu':
       return sp.PReLU(name=name, shifts=draw(st.booleans()))
     case 'norm':
-      return sp.Norm(name=name, momentum=draw(st.floats(0, 1)), epsilon=0.1)
+      kind = draw(st.sampled_from([sp.Norm, sp.ShiftNorm]))
+      return kind(name=name, momentum=draw(st.floats(0, 1)), epsilon=0.1)
     case 'dropout':
       return sp.Dropout(rate=draw(st.floats(0, 0.9)))
     case 'flatten':

@@ -167,6 +167,8 @@ def _check_training(where: str, chosen: ConfigDict) -> None:
   for name in ('warmup', 'momentum', 'label_smoothing'):
     value = chosen[name]
     expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
+  right = 0 <= chosen.settle <= 1
+  expect(f'{where}.settle', right, 'a number in [0, 1]', chosen.settle)
   expect_name(f'{where}.optimiser', chosen.optimiser, ('adamw', 'sgd'))
   expect_name(f'{where}.schedule', chosen.schedule, ('constant', 'cosine'))
   expect_name(f'{where}.loss', chosen.loss, losses.LOSSES)

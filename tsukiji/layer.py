@@ -51,6 +51,11 @@ class Norm:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ShiftNorm(Norm):
+  """Normalise each channel with powers of two for factors; see `norm.Norm`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Act:
   """Apply an activation function."""
 
@@ -108,6 +113,7 @@ Layer: TypeAlias = (
   | Conv
   | Dense
   | Norm
+  | ShiftNorm
   | Act
   | PReLU
   | Pool

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from compress.noise import draw
-from tsukiji import ops
+from tsukiji import norm, ops
 from tsukiji import spec as sp
 from tsukiji.spec import Layer, Spec
 
@@ -46,19 +46,26 @@ class Net(nn.Module):
   spec: Spec
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+  def __call__(
+    self,
+    x: jax.Array,
+    train: bool = False,
+    settled: jax.Array | None = None,
+  ) -> jax.Array:
     """Return the outputs.
 
     Args:
       x: `[batch, *spec.input_shape]`, raw values of any real type.
       train: Whether batch statistics and dropout are live.
+      settled: `()` bool: whether norms use and hold their running statistics
+        in training too; None for never.
 
     Returns:
       `[batch, *output_shape(spec)]` float32, as logits.
     """
     x = x.astype(jnp.float32)
     for layer in self.spec.layers:
-      x = apply_layer(layer, x, train)
+      x = apply_layer(layer, x, train, settled)
     return x
 
 
@@ -87,7 +94,9 @@ class PReLU(nn.Module):
     return jnp.where(x >= 0, x, slope * x) + after
 
 
-def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
+def apply_layer(
+  layer: Layer, x: jax.Array, train: bool, settled: jax.Array | None = None
+) -> jax.Array:
   """Apply one layer inside a compact module."""
   match layer:
     case sp.Standardise():
@@ -111,6 +120,8 @@ def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
         kernel_init=init,
         name=layer.name,
       )(x)
+    case sp.Norm() if settled is not None or isinstance(layer, sp.ShiftNorm):
+      return norm.Norm(layer, train, name=layer.name)(x, settled)
     case sp.Norm():
       return nn.BatchNorm(
         not train,
@@ -132,16 +143,18 @@ def apply_layer(layer: Layer, x: jax.Array, train: bool) -> jax.Array:
     case sp.Dropout():
       return nn.Dropout(layer.rate, deterministic=not train)(x)
     case sp.Branch():
-      return _branch(layer, x, train)
+      return _branch(layer, x, train, settled)
   raise TypeError(f'net: expected a layer, got {layer!r}.')
 
 
-def _branch(layer: sp.Branch, x: jax.Array, train: bool) -> jax.Array:
+def _branch(
+  layer: sp.Branch, x: jax.Array, train: bool, settled: jax.Array | None
+) -> jax.Array:
   outs = []
   for path in layer.paths:
     y = x
     for inner in path:
-      y = apply_layer(inner, y, train)
+      y = apply_layer(inner, y, train, settled)
     outs.append(y)
   if layer.merge == 'concat':
     return jnp.concatenate(outs, axis=-1)

@@ -33,6 +33,7 @@ def training(**changes: Any) -> ConfigDict:
       'clip': 0.0,  # largest norm of the gradient; 0 for any
       'loss': 'cross_entropy',  # or 'squared_hinge'
       'label_smoothing': 0.0,  # share of the label given to all classes
+      'settle': 1.0,  # part of the run from which statistics of norms are held
       'augment': (),  # any of 'flip', 'shift'
       'patience': 0,  # epochs without a better validation; 0 trains to the end
     }

@@ -31,6 +31,7 @@ from tsukiji.layer import (
   Padding,
   Pool,
   PReLU,
+  ShiftNorm,
   Standardise,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
   'Padding',
   'Pool',
   'Shape',
+  'ShiftNorm',
   'Spec',
   'Standardise',
   'Step',

@@ -72,6 +72,9 @@ class Plan(NamedTuple):
       it takes the place of `teacher`.
     loss: One of `losses.LOSSES`.
     labels: Weight of that loss beside the method's.
+    settle: Fraction of the run from which norms use and hold their running
+      statistics, as they will in use (Jacob+ 2018, arXiv 1712.05877, section
+      3.2); 1 for never.
   """
 
   spec: Spec
@@ -83,6 +86,7 @@ class Plan(NamedTuple):
   loss: str = 'cross_entropy'
   labels: float = 1.0
   beside: 'Plan | None' = None
+  settle: float = 1.0
 
 
 def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
@@ -163,6 +167,7 @@ def _step(
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
   at_decode, at_apply, at_method = jax.random.split(key, 3)
   ctx = Ctx(state.step, plan.steps, at_method)
+  settled = None if plan.settle >= 1 else ctx.progress >= plan.settle
   free, held = tree.split(state.params)
   dense, pull = jax.vjp(
     lambda f: tree.decode(tree.merge(f, held), at_decode), free
@@ -172,7 +177,9 @@ def _step(
     params = tree.merge(free, held)
     (logits, batch_stats, stats), features = with_features(
       plan.method,
-      lambda: _apply_train(plan, dense, params, state.batch_stats, x, at_apply),
+      lambda: _apply_train(
+        plan, dense, params, state.batch_stats, x, at_apply, settled
+      ),
     )
     batch = taught(plan, Batch(x, y, logits, told, features))
     seen = ctx._replace(stats=stats, batch=batch)
@@ -248,12 +255,18 @@ def _apply_train(
   batch_stats: Any,
   x: Array,
   key: Array,
+  settled: Array | None,
 ) -> tuple[Array, Any, Stats]:
   """Apply the network in training mode: logits, batch and input statistics."""
   variables = {'params': dense, 'batch_stats': batch_stats}
   (logits, mutated), stats = forward.apply(
     lambda: Net(plan.spec).apply(
-      variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': key}
+      variables,
+      x,
+      train=True,
+      settled=settled,
+      mutable=['batch_stats'],
+      rngs={'dropout': key},
     ),
     params,
   )
@@ -291,5 +304,12 @@ def run_steps(
 def plain(spec: Spec, settings: ml_collections.ConfigDict, steps: int) -> Plan:
   """Return the plan of plain training."""
   tx = optimise.optimiser(settings, steps)
-  smoothing, loss = settings.label_smoothing, settings.loss
-  return Plan(spec, chain(), tx, steps, smoothing, loss=loss)
+  return Plan(
+    spec,
+    chain(),
+    tx,
+    steps,
+    settings.label_smoothing,
+    loss=settings.loss,
+    settle=settings.settle,
+  )

@@ -16,7 +16,9 @@ from tsukiji.spec import (
   Pool,
   PReLU,
   Shape,
+  ShiftNorm,
   Spec,
+  map_layers,
 )
 
 LEARNED = ('prelu', 'rprelu')  # activations with parameters
@@ -64,6 +66,7 @@ def binary_vgg(
   stride: int = 1,
   shortcuts: bool = True,
   activation: str = 'rprelu',
+  shift: bool = False,
   name: str = 'binary_vgg',
 ) -> Spec:
   """Return a small VGG for signs: two 3x3 convolutions a stage, then a pool.
@@ -82,6 +85,7 @@ def binary_vgg(
     stride: Of the first convolution.
     shortcuts: Whether convolutions have identities around them.
     activation: One of `spec.ACTIVATIONS`, 'prelu', or 'rprelu' with shifts.
+    shift: Whether the factors of its norms are powers of two; see `shifted`.
     name: Name of the network.
 
   Returns:
@@ -114,7 +118,26 @@ def binary_vgg(
     side //= 2 if side >= 2 else 1
   layers += [GlobalMean(), Dense(name='dense', features=classes, bias=False)]
   layers.append(Norm(name='dense_norm'))
-  return Spec(name=name, input_shape=input_shape, layers=tuple(layers))
+  spec = Spec(name=name, input_shape=input_shape, layers=tuple(layers))
+  return shifted(spec) if shift else spec
+
+
+def shifted(spec: Spec) -> Spec:
+  """Return the network with powers of two for the factors of its norms.
+
+  Batch norms without a product (Courbariaux & Hubara+ 2016, arXiv 1602.02830,
+  section 3.4), in training as in use.
+
+  >>> shifted(Spec(name='n', input_shape=(4,), layers=(Norm(name='n'),))).layers
+  (ShiftNorm(name='n', momentum=0.9, epsilon=1e-05),)
+  """
+
+  def shift(layer: Layer) -> Layer:
+    if not isinstance(layer, Norm):
+      return layer
+    return ShiftNorm(**dataclasses.asdict(layer))
+
+  return map_layers(shift, spec)
 
 
 def _conv(name: str, features: int, stride: int = 1) -> Conv:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from compress import forward as grids
 from compress import tree
 from tsukiji import files
 from tsukiji import spec as sp
-from tsukiji.deploy import header, pack
+from tsukiji.deploy import binary, header, pack
 from tsukiji.net import Net
 from tsukiji.spec import Spec
 
@@ -113,7 +113,7 @@ def load(path: str | os.PathLike[str]) -> Artefact:
 
 
 def forward(
-  spec: Spec, variables: dict[str, Any]
+  spec: Spec, variables: dict[str, Any], counted: Collection[str] = ()
 ) -> Callable[[jax.Array], jax.Array]:
   """Return a network as a jitted function whose weights are constants.
 
@@ -123,10 +123,17 @@ def forward(
   Args:
     spec: The network.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+    counted: Names of the binary layers that count bits (`binary.layers`); the
+      others are computed in float32.
 
   Returns:
     `[batch, *spec.input_shape]` images to float32 logits.
+
+  Raises:
+    ValueError: If a layer that is to count bits has no signs.
   """
+  if counted:
+    return binary.forward(spec, variables, counted)
   apply: Any = Net(spec).apply
   params = variables['params']
   dense = {**variables, 'params': tree.decode(params)}

@@ -9,7 +9,7 @@ $\mu - \beta \sigma / \gamma$, downwards where $\gamma < 0$.
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -21,7 +21,9 @@ from compress import tree
 from compress.binary import Binarized
 from compress.binary_inputs import Signed
 from compress.tree import Array
+from tsukiji import spec as sp
 from tsukiji.deploy import popcount
+from tsukiji.errors import expect
 from tsukiji.net import Net
 from tsukiji.ops import max_pool
 from tsukiji.spec import (
@@ -89,7 +91,29 @@ def threshold(fn: Stage, size: int, channels: int) -> Threshold | None:
   return found if bool(right) else None
 
 
-def forward(spec: Spec, variables: dict[str, Any]) -> Stage:
+def layers(spec: Spec, variables: dict[str, Any]) -> dict[str, Spec]:
+  """Return the layers of signs met by signs, each a network of its own.
+
+  Args:
+    spec: The network.
+    variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+
+  Returns:
+    Networks of one layer by its name; they take the same `variables`.
+  """
+  network = _Network(tree.freeze(variables['params']), {})
+  return {
+    x.name: Spec(name=x.name, input_shape=before, layers=(x,))
+    for x, before, _ in sp.walk(spec)
+    if isinstance(x, Conv | Dense) and network.signed(x)
+  }
+
+
+def forward(
+  spec: Spec,
+  variables: dict[str, Any],
+  counted: Collection[str] | None = None,
+) -> Stage:
   """Return a network whose binary layers count bits.
 
   Where signs meet signs, the sums are integers, exact at any width; a norm
@@ -99,24 +123,38 @@ def forward(spec: Spec, variables: dict[str, Any]) -> Stage:
   Args:
     spec: The network, with its norms (`lower` folds those that it can).
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+    counted: Names of the layers that count bits, of `layers`; None for all.
 
   Returns:
     `[batch, *spec.input_shape]` images to float32 logits, jitted. They are
     those of the float network to float error: without scales its sums are the
     same integers.
+
+  Raises:
+    ValueError: If a layer that is to count bits has no signs.
   """
-  params = tree.freeze(variables['params'])
+  can = tuple(layers(spec, variables))
+  for name in counted or ():
+    expect('binary.forward', name in can, f'a layer of {can}', name)
   network = _Network(
-    params, {**variables, 'params': tree.decode(variables['params'])}
+    tree.freeze(variables['params']),
+    {**variables, 'params': tree.decode(variables['params'])},
+    frozenset(can if counted is None else counted),
   )
   return jax.jit(_joined(_stages(spec.layers, network)))
 
 
 class _Network(NamedTuple):
-  """The frozen nodes of a network, and its decoded variables."""
+  """The frozen nodes of a network, its decoded variables, and who counts."""
 
   params: Any
   dense: dict[str, Any]
+  counted: frozenset[str] = frozenset()
+
+  def counting(self, layer: Layer) -> Signed | None:
+    """Return the weight of a layer, if it is one that counts bits."""
+    here = getattr(layer, 'name', None) in self.counted
+    return self.signed(layer) if here else None
 
   def signed(self, layer: Layer) -> Signed | None:
     """Return the weight of a layer, if it is one of signs met by signs."""
@@ -125,7 +163,7 @@ class _Network(NamedTuple):
     node = self.params[layer.name]['kernel']
     signs = isinstance(node, Signed) and isinstance(node.w, Binarized)
     whole = isinstance(layer, Dense) or layer.groups == 1
-    return node if signs and whole and not node.sized else None
+    return node if signs and whole else None
 
   def plain(self, layer: Layer) -> Stage:
     """Return a layer in float32."""
@@ -133,14 +171,15 @@ class _Network(NamedTuple):
     run: Callable[..., Any] = Net(one).apply
     return lambda x: grids.apply(lambda: run(self.dense, x), self.params)[0]
 
-  def valued(self, layer: Conv | Dense) -> Stage:
+  def valued(self, layer: Conv | Dense) -> Callable[..., Array]:
     """Return what makes the output of a binary layer of its sums."""
     scale = self.params[layer.name]['kernel'].w.scale
     bias = self.params[layer.name].get('bias')
 
-    def value(sums: Array) -> Array:
+    def value(sums: Array, gain: Array | None = None) -> Array:
       x = sums.astype(jnp.float32)
       x = x if scale is None else x * scale
+      x = x if gain is None else x * gain
       return x if bias is None else x + bias
 
     return value
@@ -156,7 +195,7 @@ def _stages(layers: tuple[Layer, ...], network: _Network) -> Iterator[Stage]:
   at = 0
   while at < len(layers):
     layer = layers[at]
-    node = network.signed(layer)
+    node = network.counting(layer)
     at += 1
     if isinstance(layer, Branch):
       yield _branched(layer, network)
@@ -164,7 +203,12 @@ def _stages(layers: tuple[Layer, ...], network: _Network) -> Iterator[Stage]:
       yield network.plain(layer)
     else:
       assert isinstance(layer, Conv | Dense)
-      yield functools.partial(_sums, layer, node)
+      weight = popcount.packed(node.w.signs)
+      sums = functools.partial(_sums, layer, node, weight)
+      if node.sized:  # by its input: no function of the integer alone
+        yield functools.partial(_sized, layer, sums, network.valued(layer))
+        continue
+      yield sums
       end = at + _reach(layers[at:])
       folded = _folded(layer, layers[at:end], layers[end:], network)
       yield from folded or [network.valued(layer)]
@@ -183,12 +227,24 @@ def _branched(layer: Branch, network: _Network) -> Stage:
   return run
 
 
-def _sums(layer: Conv | Dense, node: Signed, x: Array) -> Array:
+def _sums(
+  layer: Conv | Dense, node: Signed, weight: popcount.Packed, x: Array
+) -> Array:
   """Return the integers of a binary layer, of signs or of floats."""
   signs = x if x.dtype == bool else node.meet(x) > 0
   if isinstance(layer, Conv):
-    return popcount.conv(signs, node.w.signs, layer)
-  return popcount.dense(signs, node.w.signs)
+    return popcount.conv(signs, weight, layer)
+  return popcount.dense(signs, weight)
+
+
+def _sized(
+  layer: Conv | Dense, sums: Stage, valued: Callable[..., Array], x: Array
+) -> Array:
+  """Return the output of a binary layer whose sums its input's size scales."""
+  if isinstance(layer, Dense):
+    return valued(sums(x), grids.mean(jnp.abs(x)))
+  window = (layer.kernel, layer.strides, layer.padding)
+  return valued(sums(x), grids.mean(jnp.abs(x), *window))
 
 
 def _reach(layers: tuple[Layer, ...]) -> int:
@@ -205,8 +261,8 @@ def _folded(
   network: _Network,
 ) -> list[Stage]:
   """Return what makes the next layer's signs of sums; [] if nothing does."""
-  follower = network.signed(after[0]) if after else None
-  if follower is None:
+  follower = network.counting(after[0]) if after else None
+  if follower is None or follower.sized:
     return []
   left = [x for x in between if not isinstance(x, Dropout)]
   pools = [x for x in left if isinstance(x, Pool) and x.kind == 'max']

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from compress import tree
 from compress.tree import Array
+from tsukiji import norm as norms
 from tsukiji.deploy.shrink import shrink
 from tsukiji.deploy.unfold import unfold
 from tsukiji.spec import Branch, Conv, Dense, Layer, Norm, Spec
@@ -72,7 +73,7 @@ def _fold(
   """Fold one norm and forget it; None if the weight's node cannot scale."""
   params, stats = variables['params'], variables['batch_stats']
   affine, seen = params[norm.name], stats[norm.name]
-  gain = affine['scale'] / jnp.sqrt(seen['var'] + norm.epsilon)
+  gain = norms.gain(norm, affine['scale'], seen['var'])
   kernel = _scaled(params[layer.name]['kernel'], gain)
   if kernel is None:
     return None

@@ -5,6 +5,7 @@ $b_i$ (Courbariaux & Hubara+ 2016, arXiv 1602.02830, section 4).
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,25 +64,47 @@ def dot(a: Array, b: Array, size: int) -> Array:
   return size - 2 * unlike
 
 
-def dense(signs: Array, weight: Array) -> Array:
+class Packed(NamedTuple):
+  """A weight of signs as it is multiplied with, packed once.
+
+  Attributes:
+    words: `[taps * words, channels]` uint32.
+    sums: The sum of the signs of each tap, `[*taps, 1, channels]` float32.
+    size: How many signs a channel has.
+  """
+
+  words: Array
+  sums: Array
+  size: int
+
+
+def packed(weight: Array) -> Packed:
+  """Pack a weight of signs, `[*taps, n, channels]` bool."""
+  *taps, n, channels = weight.shape
+  found = jnp.swapaxes(words(jnp.swapaxes(weight, -1, -2)), -1, -2)
+  sums = jnp.where(weight, 1.0, -1.0).sum(-2, keepdims=True)
+  return Packed(found.reshape(-1, channels), sums, math.prod((*taps, n)))
+
+
+def dense(signs: Array, weight: Packed) -> Array:
   """Multiply signs by a matrix of signs.
 
   Args:
     signs: `[batch, n]` bool.
-    weight: `[n, channels]` bool.
+    weight: That of `[n, channels]`.
 
   Returns:
     `[batch, channels]` int32.
   """
-  return dot(words(signs).T, words(weight.T).T, len(weight))
+  return dot(words(signs).T, weight.words, weight.size)
 
 
-def conv(signs: Array, weight: Array, layer: Conv) -> Array:
+def conv(signs: Array, weight: Packed, layer: Conv) -> Array:
   """Convolve signs with filters of signs; what is padded counts 0.
 
   Args:
     signs: `[batch, height, width, n]` bool.
-    weight: `[height, width, n, channels]` bool.
+    weight: That of `[height, width, n, channels]`.
     layer: Its strides and padding; one group.
 
   Returns:
@@ -92,11 +115,9 @@ def conv(signs: Array, weight: Array, layer: Conv) -> Array:
   )
   around = [(0, 0), *pads, (0, 0)]
   patches = _patches(jnp.pad(words(signs), around), layer)
-  filters = jnp.swapaxes(words(jnp.swapaxes(weight, -1, -2)), -1, -2)
-  filters = filters.reshape(-1, weight.shape[-1])
-  sums = dot(patches, filters, math.prod(weight.shape[:3]))
+  sums = dot(patches, weight.words, weight.size)
   outside = 1 - jnp.pad(jnp.ones((1, *signs.shape[1:3], 1)), around)
-  return sums + _met(outside, weight, layer)
+  return sums + _met(outside, weight.sums, layer)
 
 
 def _patches(x: Array, layer: Conv) -> Array:
@@ -112,14 +133,13 @@ def _patches(x: Array, layer: Conv) -> Array:
   return found.reshape(-1, *found.shape[2:])
 
 
-def _met(outside: Array, weight: Array, layer: Conv) -> Array:
+def _met(outside: Array, sums: Array, layer: Conv) -> Array:
   """Return the sums of the weights that padding met, as if it were +1.
 
   Padded words are all -1; this takes back what they took. `outside` is 1 where
   the image is padded, `[1, height, width, 1]`.
   """
-  total = jnp.where(weight, 1.0, -1.0).sum(2, keepdims=True)
   found = jax.lax.conv_general_dilated(
-    outside, total, layer.strides, 'VALID', dimension_numbers=PLAIN
+    outside, sums, layer.strides, 'VALID', dimension_numbers=PLAIN
   )
   return found.astype(jnp.int32)

@@ -12,7 +12,7 @@ from typing import Any
 from tsukiji import files
 from tsukiji import spec as sp
 from tsukiji.deploy import artefact
-from tsukiji.measure import latency
+from tsukiji.measure import sampling
 from tsukiji.spec import Spec
 
 REPEATS = 30  # samples of a network
@@ -28,8 +28,8 @@ def milliseconds(spec: Spec, variables: dict[str, Any]) -> float:
   Returns:
     Milliseconds.
   """
-  run = latency.runner(spec.input_shape, artefact.forward(spec, variables), 1)
-  return latency.compare({'it': run}, repeats=REPEATS)['it']['p50']
+  run = sampling.runner(spec.input_shape, artefact.forward(spec, variables), 1)
+  return sampling.compare({'it': run}, repeats=REPEATS)['it']['p50']
 
 
 def remembering(

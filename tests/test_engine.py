@@ -1,0 +1,63 @@
+"""Which way a binary layer runs: the one that the clock says is faster."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.test_deploy_binary import SAME, prepared
+from tsukiji.deploy import artefact, binary, pack
+from tsukiji.deploy.artefact import Artefact
+from tsukiji.measure import engine, latency, sampling
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Write a packed network of three binary layers."""
+  where = tmp_path_factory.mktemp('packed') / 'net.tsk'
+  artefact.save(where, pack.pack(SAME, prepared(SAME, 'binary.bnn()')))
+  return where
+
+
+@pytest.fixture(scope='module')
+def net(path: pathlib.Path) -> Artefact:
+  """Return the network."""
+  return artefact.load(path)
+
+
+@pytest.mark.parametrize('faster', [(), ('conv2', 'dense2')])
+def test_the_faster_way_is_taken(
+  net: Artefact, monkeypatch: pytest.MonkeyPatch, faster: tuple[str, ...]
+) -> None:
+  def gain(one: Any, *rest: Any, **options: Any) -> float:
+    return 1.5 if one.name in faster else 0.5
+
+  monkeypatch.setattr(engine, 'gain', gain)
+  counted, run = engine.fastest(net, 2)
+  assert counted == faster
+  # The images of `sampling.runner`, through the network as it was packed.
+  x = np.random.default_rng(0).uniform(0, 255, (2, *SAME.input_shape))
+  want = net(x.astype(np.float32))
+  np.testing.assert_allclose(run(), want, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_are_timed_in_both_ways(
+  net: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def sample(runs: dict[str, Any], **options: Any) -> dict[str, np.ndarray]:
+    sums = [np.asarray(run()) for run in runs.values()]
+    np.testing.assert_allclose(*sums, rtol=1e-4, atol=1e-4)
+    return {'floats': np.array([3.0, 8.0, 6.0]), 'bits': np.full(3, 2.0)}
+
+  monkeypatch.setattr(sampling, 'sample', sample)
+  one = binary.layers(net.spec, net.variables)['conv2']
+  assert engine.gain(one, net.variables, 2) == 3.0
+
+
+def test_a_row_says_who_counts(path: pathlib.Path) -> None:
+  found = latency.measure({'it': path}, batches=(1,), repeats=1)
+  row = found['latency_ms']['it']
+  names = row['popcounts']['batch_1']
+  assert set(names) <= {'conv2', 'dense1', 'dense2'}
+  assert row['engine'].endswith('with popcounts') == bool(names)
