@@ -75,7 +75,7 @@ def _course(row: Row) -> list[Point]:
 
 AXES = {
   'course': Axis('epoch', _course, log=False, measure='val_accuracy'),
-  'epochs': Axis('epochs of fine-tuning', _at(_of('epochs'))),
+  'epochs': Axis('epochs of fine-tuning', _at(_of('epochs')), log=False),
   'kept': Axis('weights that are not 0, %', _at(_kept)),
   'macs': Axis('MACs of the dense network, %', _at(_of('mac_fraction', 100))),
   'size': Axis('size of the file, kB', _at(_of('bytes', 1e-3))),
