@@ -50,7 +50,7 @@ def bayes(
     allowed: Tells whether a config may be suggested; see `designer.designer`.
     first: Points of a Sobol sequence before the first model.
     reference: Objectives that are not worth having, `[m]`; by default a tenth
-      of the front's extent beyond it.
+      of the extent of all feasible trials beyond the worst.
 
   Returns:
     The designer.
@@ -236,8 +236,8 @@ def beyond(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Return padded boxes that no feasible point beats, and their weights."""
   values = np.array([o.smooth[rows, 0] for o in outputs]).T
-  values = values[pareto.front(values)]
   if reference is None:
+    # Of all: the ends of a front that has just begun would keep it there.
     low, high = values.min(axis=0), values.max(axis=0)
     worst = high + 0.1 * np.maximum(high - low, 1e-3)
   else:
@@ -245,7 +245,7 @@ def beyond(
     worst = np.array(
       [(r - a) / b for r, (a, b) in zip(reference, affine, strict=True)]
     )
-  corners = pareto.boxes(values, worst)
+  corners = pareto.boxes(values[pareto.front(values)], worst)
   count = len(corners)
   more = max(32, 1 << (count - 1).bit_length()) - count
   empty = np.broadcast_to([[[-np.inf], [0.0]]], (more, 2, len(worst)))

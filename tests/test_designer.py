@@ -52,12 +52,15 @@ def loss(config: ConfigDict) -> Values:
 
 
 def run(
-  used: Designer, count: int, found: Callable[[ConfigDict], Values] = loss
+  used: Designer,
+  count: int,
+  found: Callable[[ConfigDict], Values] = loss,
+  key: jax.Array = KEY,
 ) -> tuple[list[ConfigDict], State]:
   """Return the configs of a search, and what is known after it."""
-  state, configs = used.init(KEY), []
+  state, configs = used.init(key), []
   for i in range(count):
-    config, state = used.ask(state, jax.random.fold_in(KEY, i))
+    config, state = used.ask(state, jax.random.fold_in(key, i))
     state = used.tell(state, config, found(config))
     configs.append(config)
   return configs, state
@@ -124,9 +127,11 @@ def test_sobol_fills_evenly() -> None:
 def test_the_process_finds_what_chance_does_not() -> None:
   least = {}
   for name in ('random', 'bayes'):
-    configs, _ = run(DESIGNERS[name](None), 22)
-    values = [loss(c).objectives[0] for c in configs]
-    least[name] = np.nanmin(values)
+    best = []
+    for seed in range(3):
+      configs, _ = run(DESIGNERS[name](None), 22, key=jax.random.key(seed))
+      best.append(np.nanmin([loss(c).objectives[0] for c in configs]))
+    least[name] = np.median(best)
   assert least['bayes'] < 0.1 < least['random']
 
 
