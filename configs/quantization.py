@@ -26,8 +26,8 @@ BETWEEN = 'conv2.*|dense1.*'
 WIDTHS = (8, 16, 32)
 EPOCHS = 3
 LONG = 6
-ONE = {'seeds': (0,)}
-THRICE = ((8, 8), (4, 0), (4, 4), (2, 2))  # trained with all seeds
+ONE, TWO = {'seeds': (0,)}, {'seeds': (0, 1)}
+THRICE = ((8, 8), (4, 4), (2, 2))  # trained with all seeds
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -139,12 +139,15 @@ def _convergence() -> dict[str, ConfigDict]:
   ends = f'only("{ENDS}", quantize.grid(8, 8))'
   between = f'only("{BETWEEN}", quantize.grid(2, 2))'
   return {
-    'course_plain': _recipe(f'{ends} >> {between}', 'qat', LONG, lr=_lr(2)),
+    'course_plain': _recipe(
+      f'{ends} >> {between}', 'qat', LONG, lr=_lr(2), **TWO
+    ),
     'course_helped': _recipe(
       f'quantize.late(0.1) >> {_learned(2, 2)} >> {TEACH}',
       'qat',
       LONG,
       lr=_lr(2),
+      **TWO,
     ),
   }
 
@@ -173,7 +176,7 @@ def _binary() -> dict[str, ConfigDict]:
   for form in ('bnn', 'react'):
     for name, ends in (('', False), ('_whole', True)):
       text = f'binary.{form}(ends={ends}) >> {TEACH}'
-      seeds = ONE if form == 'react' else {}
+      seeds = ONE if form == 'react' else TWO
       found[f'{form}{name}'] = _recipe(
         text, 'qat', LONG, family='binary', lr=4e-3, **seeds
       )
