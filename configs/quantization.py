@@ -228,8 +228,8 @@ def _figures() -> dict[str, ConfigDict]:
       'Fewer bits',
       'size',
       {
-        'weights, not trained': rf'{big}ptq_w\d+',
-        'weights and inputs, not trained': rf'{big}ptq_w\d+a\d+',
+        'weights, not trained': rf'{big}ptq_w(16|8|4|3|2)',
+        'weights and inputs, not trained': rf'{big}ptq_w(16a16|8a8|4a4)',
         'weights, 3 epochs': rf'{big}qat_w\d+',
         'weights and inputs, 3 epochs': rf'{big}qat_w\d+a\d+',
         'binary, 6 epochs': 'binary_tsukijinet/(bnn|react)(_whole)?',

@@ -76,6 +76,10 @@ def test_a_level_is_not_drawn_of_what_is_a_point() -> None:
   wanted = {'all': 'big/.*'}
   figure = series.draw(ROWS, wanted, series.AXES['kept'], '', plotting.DARK)
   assert [t.get_text() for t in figure.legends[0].get_texts()] == ['all']
+  beside = [{**r, 'reference': 'other'} for r in ROWS]
+  wanted = {'pruned': 'big/half'}
+  figure = series.draw(beside, wanted, series.AXES['kept'], '', plotting.DARK)
+  assert [t.get_text() for t in figure.legends[0].get_texts()] == ['pruned']
 
 
 def test_the_course_of_a_run_is_its_validation_accuracy_by_epoch() -> None:

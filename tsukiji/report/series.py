@@ -156,7 +156,10 @@ def draw(
 
 
 def _levels(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
-  """Return the references of what is drawn that are no points themselves."""
+  """Return the references of what is drawn that are no points themselves.
+
+  What stands beside another network's reference is none of these.
+  """
   drawn: list[Row] = []
   rest: list[Row] = []
   for row in rows:
@@ -166,7 +169,9 @@ def _levels(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
   return [
     row
     for row in rest
-    if role(row) == 'reference' and row.get('network') in own
+    if role(row) == 'reference'
+    and row.get('network') in own
+    and row.get('reference', row.get('network')) == row.get('network')
   ]
 
 
