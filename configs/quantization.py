@@ -280,7 +280,7 @@ def _tiny(config: ConfigDict) -> ConfigDict:
   names = [name for recipes in wanted.values() for name in recipes]
   config.recipes = {name: config.recipes[name] for name in names}
   for item in config.recipes.values():
-    item.epochs = min(item.epochs, 1)
+    item.update(epochs=min(item.epochs, 1), seeds=())
   config.figures = {'course': config.figures.course}
   config.figures.course.lines = config.figures.course.lines[1:]
   config.measure.repeats = 5
