@@ -58,8 +58,10 @@ def naive(layer: Layer, x: np.ndarray, found: dict[str, Any]) -> np.ndarray:
       return x @ weights['kernel'] + weights.get('bias', 0)
     case sp.Norm():
       seen = found['batch_stats'][layer.name]
-      unit = (x - seen['mean']) / np.sqrt(seen['var'] + layer.epsilon)
-      return unit * weights['scale'] + weights['bias']
+      gains = [1 / np.sqrt(seen['var'] + layer.epsilon), weights['scale']]
+      if isinstance(layer, sp.ShiftNorm):
+        gains = [np.sign(g) * 2 ** np.round(np.log2(abs(g))) for g in gains]
+      return (x - seen['mean']) * gains[0] * gains[1] + weights['bias']
     case sp.Act():
       return ACTIVATIONS[layer.fn](x)
     case sp.PReLU():
