@@ -62,9 +62,9 @@ def heat(
   temperature: float, cool: Schedule | None, progress: Array
 ) -> float | Array:
   """Return the temperature on its way to 1."""
-  return (
-    temperature + (1 - temperature) * cool(progress) if cool else (temperature)
-  )
+  if cool is None:
+    return temperature
+  return temperature + (1 - temperature) * cool(progress)
 
 
 def divergence(

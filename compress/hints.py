@@ -1,7 +1,6 @@
 """Distillation of features: what layers put out, through a learned map."""
 
 import math
-import zlib
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from compress import beside
 from compress.distill import divergence
 from compress.method import FEATURES, TEACHER, Batch, Ctx, Method
-from compress.noise import draw
+from compress.noise import draw, own
 from compress.schedule import Schedule
 from compress.teaching import answers, expect_positive, feature, pair, taught
 from compress.tree import Array, Params, Path
@@ -177,7 +176,7 @@ def _mapped(where: str, name: str, view: View, made: Method) -> Method:
       )
     mine, told = jax.eval_shape(view, ctx.batch)
     shape = mine.shape[-1], told.shape[-1]
-    key = jax.random.fold_in(ctx.key, zlib.crc32(name.encode()))
+    key = own(ctx.key, name)
     start = draw(jax.random.normal, key, shape, mine.dtype)
     params = beside.attach(params, name, start / math.sqrt(shape[0]))
     return made.init(params, ctx)

@@ -5,7 +5,6 @@ These nodes leave their weight as it is. They wrap whatever grid there is, in
 """
 
 import functools
-import zlib
 from typing import Any, ClassVar
 
 import jax
@@ -14,6 +13,7 @@ from flax import struct
 
 from compress import tree
 from compress.method import Ctx, Method
+from compress.noise import own
 from compress.tree import Array, Compressed, Key, Mean, Params, Path
 
 
@@ -203,4 +203,4 @@ def gradients(bits: int = 8) -> Method:
 
 def _noise(key: Key, path: Path) -> Array:
   """Return the raw key of a layer, so that no two share their noise."""
-  return jax.random.key_data(jax.random.fold_in(key, zlib.crc32(path.encode())))
+  return jax.random.key_data(own(key, path))

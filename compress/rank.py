@@ -1,6 +1,5 @@
 """What a channel is worth: a group -> a score a channel, high is kept."""
 
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from compress import tree
 from compress.coupling import Group, Slice
 from compress.method import Ctx, expect_probe
+from compress.noise import own
 from compress.tree import Params
 
 Rank = Callable[[Group, Params, Ctx], np.ndarray]
@@ -84,7 +84,7 @@ def random(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
       "score='random': expected a key in the context, got None. Pass "
       'Ctx(key=jax.random.key(seed)).'
     )
-  key = jax.random.fold_in(ctx.key, zlib.crc32(group.name.encode()))
+  key = own(ctx.key, group.name)
   return np.asarray(jax.random.uniform(key, (group.channels,)))
 
 

@@ -7,7 +7,6 @@ there is the gradient of that step (`ctx.grads`), dense also where weights are
 pruned. A score that finds neither says so.
 """
 
-import zlib
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 
 from compress import tree
 from compress.method import Ctx, expect_probe
-from compress.noise import draw
+from compress.noise import draw, own
 from compress.schedule import Schedule
 from compress.tree import Array, Params, Path
 
@@ -42,7 +41,7 @@ def random(params: Params, ctx: Ctx) -> Worth:
         f'score.random at {path}: expected a key in the context, got None. '
         'Pass Ctx(key=jax.random.key(seed)).'
       )
-    key = jax.random.fold_in(ctx.key, zlib.crc32(path.encode()))
+    key = own(ctx.key, path)
     return draw(jax.random.uniform, key, w.shape)
 
   return worth
