@@ -1,0 +1,341 @@
+"""Low rank, structure, sharing and small filters on Fashion-MNIST.
+
+  python main.py --config=configs/factorization.py --workdir=runs/factorization
+
+Rows that end in a number divide the parameters by it; deep_ is pruned, shared
+and entropy coded. Fine-tuning takes 2 epochs where nothing else is said, with
+the dense network as teacher. About 100 minutes on 2 cores;
+results/factorization.json holds what it gave. Choices were made on the
+validation set with seed 0.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tsukiji import settings
+
+TEACH = 'distill.logits(4.0)'  # the dense network teaches
+PLAIN = {'dropout': 0.0, 'label_smoothing': 0.0}
+RATES = (2, 4, 8, 16)
+EPOCHS = 2
+LONG = 4
+# Almost all weights of Tsukijinet2021, and of a VGG; the first and the last
+# layer are few, and the worst to lose.
+LARGE = 'conv2.*|dense1.*|conv1_2.*|conv3.*'
+# An eighth of Tsukijinet2021.
+RANKS = {'conv2/kernel': 11, 'dense1/kernel': 22}
+# The same share of all ranks at a quarter of the multiplications.
+ALIKE = {
+  'conv1/kernel': 5,
+  'conv2/kernel': 14,
+  'dense1/kernel': 54,
+  'dense2/kernel': 2,
+}
+# Weights that are left for Deep Compression, and epochs of pruning, sharing.
+DEEP = {
+  'lenet_300_100': (0.09, 40, 10),
+  'lenet5': (0.075, 12, 3),
+  'tsukijinet2021': (0.062, 16, 4),
+}
+RISE = 'schedule=cubic(0.0, 0.7)'
+ONE = {'seeds': (0,)}
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """Return the config; ':tiny' is the same shape on digits, in seconds."""
+  config = settings.default()
+  config.title = 'Factorization, structure and sharing on Fashion-MNIST'
+  config.dataset.name = 'fashion_mnist'
+  config.dataset.validation = 5000
+  config.seeds = (0, 1, 2)
+  common = {'lr': 2e-3, 'augment': ('flip',), 'label_smoothing': 0.1}
+  config.train = settings.training(epochs=16, **common)
+  config.finetune = settings.training(epochs=EPOCHS, **common)
+  deep = {name: _deep(name) for name in DEEP}
+  rates, moved = _rates(), _moved()
+  families = {
+    'tsukijinet2021': [
+      rates,
+      _shared(),
+      _structures(),
+      _small(),
+      _ranks(),
+      _courses(),
+      _learned(),
+      deep['tsukijinet2021'],
+    ],
+    'lenet5': [deep['lenet5']],
+    'lenet_300_100': [deep['lenet_300_100']],
+    'vgg16': [rates, _shared(), _small(), moved],
+    'vgg8': [moved],
+    'vgg4': [moved],
+    'resnet': [moved],
+  }
+  config.recipes = {
+    name: item
+    for parts in families.values()
+    for part in parts
+    for name, item in part.items()
+  }
+  config.networks = {
+    name: settings.network(
+      name.rstrip('0123456789') if name.startswith('vgg') else name,
+      recipes=tuple(k for part in parts for k in part),
+    )
+    for name, parts in families.items()
+  }
+  _sized(config)
+  config.figures = _figures()
+  return _tiny(config) if arg == 'tiny' else config
+
+
+def _sized(config: ConfigDict) -> None:
+  """Give the VGGs and the ResNet their sizes, and add the small networks."""
+  for width in (4, 8, 16):
+    config.networks[f'vgg{width}'].update(_vgg(width))
+  config.networks.resnet.sizes = {'blocks': 3, 'stride': 2}
+  config.networks.resnet.update(epochs=8, **ONE)
+  control = {'role': 'control_scratch', 'recipes': ()}
+  for width in (6, 11):
+    config.networks[f'vgg{width}'] = settings.network(
+      'vgg', of='vgg16', **control, **_vgg(width)
+    )
+  narrow = {
+    154: ((24, 48), 160),
+    69: ((16, 40), 80),
+    35: ((12, 32), 48),
+    18: ((8, 24), 32),
+  }
+  for count, (conv, hidden) in narrow.items():
+    config.networks[f'narrow{count}k'] = settings.network(
+      'tsukijinet2021',
+      of='tsukijinet2021',
+      sizes={'conv': conv, 'hidden': (hidden,)},
+      **control,
+    )
+
+
+def _vgg(width: int) -> dict[str, Any]:
+  """Return the settings of a VGG at a quarter of the pixels."""
+  widths = (width, 2 * width, 4 * width)
+  return {'sizes': {'widths': widths, 'stride': 2}, 'epochs': 12}
+
+
+def _rates() -> dict[str, ConfigDict]:
+  """Return factors and structured matrices at every rate."""
+  found = {}
+  for rate in RATES:
+    text = f'lowrank.auto(size={1 / rate})'
+    found[f'lowrank{rate}'] = _recipe(text, 'lowrank')
+    text = f'only("{LARGE}", structured.auto({1 / rate}))'
+    found[f'structured{rate}'] = _recipe(text, 'structured')
+  return found
+
+
+def _shared() -> dict[str, ConfigDict]:
+  """Return codebooks by the bits of an index, and values by hash."""
+  found = {
+    f'shared_{bits}bits': _recipe(f'share.kmeans(bits={bits})', 'share')
+    for bits in (8, 4, 2, 1)
+  }
+  for rate in RATES:
+    text = f'only("{LARGE}", share.hashed({1 / rate}))'
+    found[f'hashed{rate}'] = _recipe(text, 'share')
+  text = f'only("{LARGE}", share.product(64, 4))'
+  found['product'] = _recipe(text, 'share', **ONE)
+  return found
+
+
+def _structures() -> dict[str, ConfigDict]:
+  """Return each structure at an eighth, beside what the chooser takes."""
+  texts = {
+    'circulant': 'circulant(8, pad=True)',
+    'toeplitz': 'toeplitz(1, 16, pad=True)',
+    'fastfood': 'fastfood(32, pad=True)',
+    'butterfly': 'butterfly(128, pad=True)',
+  }
+  return {
+    f'{name}8': _recipe(f'only("{LARGE}", structured.{text})', 'structured')
+    for name, text in texts.items()
+  }
+
+
+def _small() -> dict[str, ConfigDict]:
+  """Return small filters in place of large ones."""
+  return {
+    kind: _recipe('', 'filters', compact=kind)
+    for kind in ('separable', 'bottleneck', 'fire')
+  }
+
+
+def _moved() -> dict[str, ConfigDict]:
+  """Return filters that are moved copies of fewer."""
+  texts = {
+    'negated': 'transfer.crelu()',
+    'turned': 'transfer.rotate()',
+    'biased': 'transfer.multi_bias()',
+    'cropped': 'transfer.crop()',
+  }
+  return {name: _recipe(text, 'filters') for name, text in texts.items()}
+
+
+def _ranks() -> dict[str, ConfigDict]:
+  """Return ranks alike and by one number, before and after training."""
+  texts = {
+    'alike': f'lowrank.svd({ALIKE})',
+    'minimax': 'lowrank.auto(macs=0.25, damage="operator", goal="max", '
+    'fold="channel")',
+    'global': 'lowrank.auto(macs=0.25, fold="channel")',
+    'folds': 'lowrank.auto(macs=0.25)',
+  }
+  found = {}
+  for name, text in texts.items():
+    found[f'ranks_{name}_0'] = settings.compression(
+      text, 'lowrank', mode='one_shot', epochs=0
+    )
+    found[f'ranks_{name}'] = _recipe(text, 'lowrank')
+  found['ranks_learned'] = _recipe(
+    'lowrank.learned(1.0, of="macs")', 'lowrank', mode='lc', epochs=LONG, **ONE
+  )
+  return found
+
+
+def _courses() -> dict[str, ConfigDict]:
+  """Return an eighth of the numbers by epochs of training."""
+  text = f'lowrank.svd({RANKS})'
+  found = {'course_plain': (text, ''), 'course_taught': (text, TEACH)}
+  found['course_learned'] = f'learn.lc({text}, dual=False)', TEACH
+  return {
+    name: _recipe(method, 'lowrank', teach=teach, epochs=LONG)
+    for name, (method, teach) in found.items()
+  }
+
+
+def _learned() -> dict[str, ConfigDict]:
+  """Return projections trained directly, and by learning-compression."""
+  texts = {
+    'prune95': ('prune.weights(0.95)', f'prune.weights(0.95, {RISE})'),
+    'grid2': ('quantize.grid(2)',) * 2,
+    'kmeans4': ('share.kmeans(4)',) * 2,
+    'circulant16': (f'only("{LARGE}", structured.circulant(16, pad=True))',)
+    * 2,
+    'plus_sparse': (
+      f'only("{LARGE}", lowrank.plus_sparse(4, 0.95, examples=0))',
+      f'only("{LARGE}", lowrank.plus_sparse(4, 0.95))',
+    ),
+  }
+  found = {}
+  for name, (projection, direct) in texts.items():
+    for way, text in (
+      ('direct', direct),
+      ('lc', f'learn.lc({projection}, dual=False)'),
+      ('admm', f'learn.admm({projection})'),
+    ):
+      found[f'{name}_{way}'] = _recipe(
+        text,
+        'combined' if name == 'plus_sparse' else 'share',
+        mode='finetune' if way == 'direct' else 'lc',
+        epochs=LONG,
+        **ONE,
+      )
+  return found
+
+
+def _deep(network: str) -> dict[str, ConfigDict]:
+  """Return Deep Compression: pruned, then few values a layer."""
+  left, pruning, sharing = DEEP[network]
+  zeros = round(1 - left, 4)
+  first = f'deep_{network}_pruned'
+  pruned = f'prune.auto({zeros}, damage="signal", {RISE})'
+  # The zeros are those of the stage before: the smallest of all.
+  shared = f'prune.weights({zeros}, scope="global") >> share.kmeans(8)'
+  return {
+    first: _recipe(pruned, 'prune', epochs=pruning, lr=4e-3),
+    f'deep_{network}': _recipe(
+      shared, 'combined', epochs=sharing, lr=1e-3, start=first
+    ),
+  }
+
+
+def _recipe(
+  method: str, family: str, *, teach: str = TEACH, **more: Any
+) -> ConfigDict:
+  """Return a recipe with the dense network as teacher, without dropout."""
+  text = ' >> '.join(part for part in (method, teach) if part)
+  return settings.compression(text, family, **(PLAIN | more))
+
+
+def _figures() -> dict[str, ConfigDict]:
+  """Return what is drawn beside the figures of every report."""
+  big = 'tsukijinet2021/'
+
+  def by_rate(network: str) -> dict[str, str]:
+    return {
+      'low rank': rf'{network}/lowrank\d+',
+      'structured, chosen': rf'{network}/structured\d+',
+      'codebooks': rf'{network}/shared_\dbits',
+      'hashed': rf'{network}/hashed\d+',
+      'small filters': f'{network}/(separable|bottleneck|fire)',
+    }
+
+  moved = {'negated', 'turned', 'biased', 'cropped'}
+  narrow = {'narrower from scratch': r'narrow\d+k/dense'}
+  thinner = {'narrower from scratch': r'vgg(4|6|8|11)/dense'}
+  deep = {'deep compression': f'{big}deep_tsukijinet2021'}
+  return {
+    'families': settings.figure(
+      'Tsukijinet2021 at 2 to 16 times fewer numbers',
+      'size',
+      by_rate('tsukijinet2021') | deep | narrow,
+    ),
+    'families_macs': settings.figure(
+      'Tsukijinet2021 by multiplications',
+      'macs',
+      {
+        'low rank, by numbers': rf'{big}lowrank\d+',
+        'small filters': f'{big}(separable|bottleneck|fire)',
+        'narrower from scratch': r'narrow\d+k/dense',
+      },
+    ),
+    'families_vgg': settings.figure(
+      'A small VGG at 2 to 16 times fewer numbers',
+      'size',
+      by_rate('vgg16')
+      | {'moved filters': f'vgg16/({"|".join(sorted(moved))})'}
+      | thinner,
+    ),
+    'retraining': settings.figure(
+      'An eighth of the numbers, by epochs',
+      'course',
+      {
+        'plain': f'{big}course_plain',
+        'teacher': f'{big}course_taught',
+        'learning-compression, teacher': f'{big}course_learned',
+      },
+    ),
+    'transfers': settings.figure(
+      'Moved filters by width',
+      'width',
+      {'all filters': r'vgg(4|8|16)/dense'}
+      | {name: rf'vgg\d+/{name}' for name in sorted(moved)},
+    ),
+  }
+
+
+def _tiny(config: ConfigDict) -> ConfigDict:
+  """Return the config on digits, with a few of its recipes."""
+  config.dataset.name, config.dataset.validation = 'digits', 0.1
+  config.seeds = (0,)
+  config.train.epochs = config.finetune.epochs = 1
+  wanted = ('lowrank2', 'deep_tsukijinet2021_pruned', 'deep_tsukijinet2021')
+  config.networks = {'tsukijinet2021': config.networks.tsukijinet2021}
+  config.networks.tsukijinet2021.update(
+    recipes=wanted, epochs=1, sizes={'conv': (4, 8), 'hidden': (16,)}
+  )
+  config.recipes = {name: config.recipes[name] for name in wanted}
+  for item in config.recipes.values():
+    item.update(epochs=1)
+  config.figures = {}
+  config.measure.repeats = 5
+  return config
