@@ -67,7 +67,7 @@ def get_config(arg: str = '') -> ConfigDict:
     ],
     'lenet5': [deep['lenet5']],
     'lenet_300_100': [deep['lenet_300_100']],
-    'vgg16': [rates, _shared(), _small(), moved],
+    'vgg16': [rates, _shared(), _small(), _fire(), moved],
     'vgg8': [moved],
     'vgg4': [moved],
     'resnet': [moved],
@@ -165,8 +165,13 @@ def _small() -> dict[str, ConfigDict]:
   """Return small filters in place of large ones."""
   return {
     kind: _recipe('', 'filters', compact=kind)
-    for kind in ('separable', 'bottleneck', 'fire')
+    for kind in ('separable', 'bottleneck')
   }
+
+
+def _fire() -> dict[str, ConfigDict]:
+  """Return squeezed filters, which need padded windows."""
+  return {'fire': _recipe('', 'filters', compact='fire')}
 
 
 def _moved() -> dict[str, ConfigDict]:
@@ -248,12 +253,10 @@ def _deep(network: str) -> dict[str, ConfigDict]:
   zeros = round(1 - left, 4)
   first = f'deep_{network}_pruned'
   pruned = f'prune.auto({zeros}, damage="signal", {RISE})'
-  # The zeros are those of the stage before: the smallest of all.
-  shared = f'prune.weights({zeros}, scope="global") >> share.kmeans(8)'
   return {
     first: _recipe(pruned, 'prune', epochs=pruning, lr=4e-3),
     f'deep_{network}': _recipe(
-      shared, 'combined', epochs=sharing, lr=1e-3, start=first
+      'share.kmeans(8)', 'combined', epochs=sharing, lr=1e-3, start=first
     ),
   }
 
@@ -294,7 +297,7 @@ def _figures() -> dict[str, ConfigDict]:
       'macs',
       {
         'low rank, by numbers': rf'{big}lowrank\d+',
-        'small filters': f'{big}(separable|bottleneck|fire)',
+        'small filters': f'{big}(separable|bottleneck)',
         'narrower from scratch': r'narrow\d+k/dense',
       },
     ),
