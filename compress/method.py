@@ -71,6 +71,7 @@ class Probe(NamedTuple):
       (`forward.apply`) on `count` calibration examples, by path in order of
       execution; in parts of equally many examples, stacked: leaves `[parts,
       ...]`. None where the inputs are not known.
+    ranges: Params -> `Ctx.stats` with these weights; None where nobody knows.
   """
 
   apply: Callable[[Params], Array]
@@ -81,6 +82,7 @@ class Probe(NamedTuple):
   dense: dict[Path, Weight] | None = None
   milliseconds: Callable[[Params], float] | None = None
   inputs: Callable[[Params, Any, int], dict[Path, Any]] | None = None
+  ranges: Callable[[Params], Stats] | None = None
 
 
 def expect_probe(where: str, ctx: 'Ctx') -> Probe:
@@ -162,7 +164,8 @@ def chain(*methods: Method) -> Method:
 
   Later methods compress the arrays inside the nodes of earlier ones:
   `chain(prune, quantize)` gives `Masked(Quantizing(w), mask)`, so a pruned
-  position stays exactly 0 whatever the grid does.
+  position stays exactly 0 whatever the grid does. At the start each sees the
+  inputs of layers as the methods before it leave them, where a probe can tell.
 
   Args:
     *methods: Any number of methods; none gives the unit.
@@ -173,19 +176,32 @@ def chain(*methods: Method) -> Method:
   if len(methods) == 1:
     return methods[0]
 
-  def fold(part: str) -> Callable[[Params, Ctx], Params]:
-    def run(params: Params, ctx: Ctx) -> Params:
-      for method in methods:
-        params = getattr(method, part)(params, ctx)
-      return params
+  def init(params: Params, ctx: Ctx) -> Params:
+    before = params
+    for method in methods:
+      if method.init is not same and params is not before:
+        ctx = _seen_anew(params, ctx)
+        before = params
+      params = method.init(params, ctx)
+    return params
 
-    return run
+  def update(params: Params, ctx: Ctx) -> Params:
+    for method in methods:
+      params = method.update(params, ctx)
+    return params
 
   def loss(params: Params, ctx: Ctx) -> Array:
     return sum((m.loss(params, ctx) for m in methods), jnp.zeros(()))
 
   asks = frozenset().union(*(m.asks for m in methods))
-  return Method(fold('init'), fold('update'), loss, asks)
+  return Method(init, update, loss, asks)
+
+
+def _seen_anew(params: Params, ctx: Ctx) -> Ctx:
+  """Return the context of a network that a method has changed."""
+  if ctx.stats is None or ctx.probe is None or ctx.probe.ranges is None:
+    return ctx
+  return ctx._replace(stats=ctx.probe.ranges(params))
 
 
 def only(where: str, method: Method) -> Method:

@@ -39,7 +39,7 @@ DEEP = {
   'tsukijinet2021': (0.062, 16, 4),
 }
 RISE = 'schedule=cubic(0.0, 0.7)'
-ONE = {'seeds': (0,)}
+ONE: dict[str, Any] = {'seeds': (0,)}
 
 
 def get_config(arg: str = '') -> ConfigDict:

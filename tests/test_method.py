@@ -71,6 +71,23 @@ def test_chains_run_left_to_right() -> None:
   assert float(chain(double, adding(1.0)).init(one, Ctx())['w'][0, 0]) == 3.0
 
 
+def test_later_methods_see_what_earlier_ones_have_changed() -> None:
+  seen = []
+
+  def note(params: Any, ctx: Ctx) -> Any:
+    seen.append(ctx.stats)
+    return params
+
+  double = Method(lambda params, ctx: jax.tree.map(lambda x: 2 * x, params))
+  probe: Any = type('P', (), {'ranges': staticmethod(lambda p: {'w': p['w']})})
+  ctx = Ctx(stats={'w': 0}, probe=probe)
+  chain(Method(note), double, chain(double, Method(note))).init({'w': 1}, ctx)
+  assert seen == [{'w': 0}, {'w': 4}]
+  seen.clear()
+  chain(double, Method(note)).init({'w': 1}, ctx._replace(probe=None))
+  assert seen == [{'w': 0}]  # nobody could tell
+
+
 def test_losses_add_up() -> None:
   both = chain(adding(1.0), Method(), adding(0.5))
   assert float(both.loss(PARAMS, Ctx(step=2))) == 2 * (1.0 + 0.5) * 4

@@ -9,7 +9,7 @@ import pytest
 from compress import method, quantize, tree
 from compress.method import Ctx
 from tests.runs import NETWORKS, TINY, images, run, start
-from tsukiji import probe, zoo
+from tsukiji import evaluation, probe, zoo
 from tsukiji.data import Split
 from tsukiji.measure import cost
 
@@ -96,3 +96,15 @@ def test_uses_of_tsukijinet():
 def test_a_method_that_needs_data_says_so():
   with pytest.raises(ValueError, match='score.taylor: expected calibration'):
     method.expect_probe('score.taylor', Ctx())
+
+
+def test_ranges_are_those_of_the_weights_that_are_asked_about() -> None:
+  params = start(TINY)['params']
+  twice = tree.map_paths(lambda _, x: 2 * x, params)
+  x = np.asarray(images(TINY, EXAMPLES))
+  network = start(TINY) | {'params': twice}
+  asked = probed()
+  want = evaluation.calibrate(TINY, network, Split(x, np.zeros(EXAMPLES)))
+  jax.tree.map(np.testing.assert_array_equal, asked.ranges(twice), want)
+  own = asked.ranges(tree.map_paths(lambda *_: None, params))
+  jax.tree.map(np.testing.assert_array_equal, own, asked.ranges(params))

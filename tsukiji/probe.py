@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from compress import forward, tree
 from compress.method import Probe, Weight
-from compress.tree import Array, Params, Path
+from compress.tree import Array, Params, Path, Stats
+from tsukiji import evaluation, train
 from tsukiji import spec as sp
-from tsukiji import train
 from tsukiji.data import Split
 from tsukiji.deploy.lower import lower
 from tsukiji.losses import LOSSES
@@ -82,6 +82,10 @@ def probe(
     )
     return clock(*lower(spec, {'params': filled, 'batch_stats': stats}))
 
+  def ranges(params: Params) -> Stats:
+    network = {'params': _filled(params, start), 'batch_stats': stats}
+    return evaluation.calibrate(spec, network, split, examples)
+
   whole = tree.paths(variables['params'])
   mean, slope = jax.jit(cost), jax.jit(jax.grad(cost))
   return Probe(
@@ -93,6 +97,7 @@ def probe(
     dense=weights(dense or spec),
     milliseconds=milliseconds if clock else None,
     inputs=functools.partial(_inputs, spec, start, stats, x),
+    ranges=ranges,
   )
 
 
@@ -106,8 +111,7 @@ def _inputs(
   count: int,
 ) -> dict[Path, Any]:
   """Return what is noted of layer inputs; see `compress.method.Probe`."""
-  given = tree.paths(params)
-  filled = tree.map_paths(lambda path, x: given.get(path, x), start)
+  filled = _filled(params, start)
   network = {'params': tree.decode(filled), 'batch_stats': stats}
   size = max(1, min(PART, count, len(x)))
   parts = max(1, min(count, len(x)) // size)
@@ -122,6 +126,12 @@ def _inputs(
 
   found = jax.lax.map(part, shown)
   return {path: found[path] for path in order}
+
+
+def _filled(params: Params, start: Params) -> Params:
+  """Return arrays and nodes, with what is None that of the start."""
+  given = tree.paths(params)
+  return tree.map_paths(lambda path, x: given.get(path, x), start)
 
 
 def weights(spec: Spec) -> dict[Path, Weight]:
