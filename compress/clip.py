@@ -107,6 +107,8 @@ def kl(values: Array, bits: int, symmetric: bool) -> Array:
   $\arg\min_r D(P_r \| Q_r)$, P the histogram of magnitudes with what is clipped
   added to its last bin, Q the same merged to the levels of the grid (Migacz
   2017, '8-bit inference with TensorRT', GTC; no clip from `BINS` levels on).
+  It is made for 8 bits: how large what is clipped was counts for nothing, and
+  at 4 bits it clips most of what layers take in.
   """
   positive = jnp.all(values >= 0, axis=0) & (not symmetric)
   flat = jnp.abs(values).reshape(len(values), -1).T
