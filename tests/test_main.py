@@ -10,6 +10,12 @@ import pytest
 from tests.commands import ROOT, once, run, workdir
 
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*.py') if p.stem[0] != '_')
+QUICKSTART = pytest.mark.parametrize(
+  'finished',
+  [p for p in CONFIGS if p.stem == 'quickstart'],
+  ids=['quickstart'],
+  indirect=True,
+)
 
 
 @pytest.fixture(scope='module', params=CONFIGS, ids=lambda p: p.stem)
@@ -21,6 +27,8 @@ def finished(
     f'--config=configs/{request.param.name}:tiny',
     f'--workdir={folder}',
   ]
+  if request.param.stem != 'quickstart':  # which shows that workers do
+    args += ['--config.workers=1']
   done = once(folder, *args)
   assert done.returncode == 0, done.stderr
   return args, folder, done.stdout
@@ -67,6 +75,7 @@ def test_an_artefact_runs_in_a_process_that_saw_no_config(
   assert done.stdout.strip() == '(2, 10)'
 
 
+@QUICKSTART
 def test_a_finished_run_says_so_and_does_nothing(
   finished: tuple[list[str], pathlib.Path, str],
 ) -> None:
@@ -88,6 +97,7 @@ def test_artefacts_evaluate_to_their_rows(
   assert 'NOT as' not in again.stdout
 
 
+@QUICKSTART
 def test_a_workdir_belongs_to_one_config(
   finished: tuple[list[str], pathlib.Path, str],
 ) -> None:
