@@ -156,7 +156,9 @@ def _structures() -> dict[str, ConfigDict]:
     'butterfly': 'butterfly(128, pad=True)',
   }
   return {
-    f'{name}8': _recipe(f'only("{LARGE}", structured.{text})', 'structured')
+    f'{name}8': _recipe(
+      f'only("{LARGE}", structured.{text})', 'structured', **ONE
+    )
     for name, text in texts.items()
   }
 
@@ -182,7 +184,10 @@ def _moved() -> dict[str, ConfigDict]:
     'biased': 'transfer.multi_bias()',
     'cropped': 'transfer.crop()',
   }
-  return {name: _recipe(text, 'filters') for name, text in texts.items()}
+  found = {name: _recipe(text, 'filters') for name, text in texts.items()}
+  for name in ('biased', 'cropped'):
+    found[name].update(ONE)
+  return found
 
 
 def _ranks() -> dict[str, ConfigDict]:
