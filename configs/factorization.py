@@ -32,11 +32,12 @@ ALIKE = {
   'dense1/kernel': 54,
   'dense2/kernel': 2,
 }
-# Weights that are left for Deep Compression, and epochs of pruning, sharing.
+# Deep Compression: weights that are left, epochs of pruning and of sharing,
+# and the layers of 16 values, few weights of which are pruned; others have 8.
 DEEP = {
-  'lenet_300_100': (0.09, 40, 10),
-  'lenet5': (0.075, 12, 3),
-  'tsukijinet2021': (0.062, 16, 4),
+  'lenet_300_100': (0.09, 40, 10, 'dense3'),
+  'lenet5': (0.075, 12, 4, 'conv1|dense2'),
+  'tsukijinet2021': (0.062, 16, 4, 'conv1|dense2'),
 }
 RISE = 'schedule=cubic(0.0, 0.7)'
 ONE: dict[str, Any] = {'seeds': (0,)}
@@ -254,14 +255,18 @@ def _learned() -> dict[str, ConfigDict]:
 
 def _deep(network: str) -> dict[str, ConfigDict]:
   """Return Deep Compression: pruned, then few values a layer."""
-  left, pruning, sharing = DEEP[network]
+  left, pruning, sharing, ends = DEEP[network]
   zeros = round(1 - left, 4)
   first = f'deep_{network}_pruned'
   pruned = f'prune.auto({zeros}, damage="signal", {RISE})'
+  shared = (
+    f'only("({ends})/.*", share.kmeans(16)) >> '
+    f'only("(?!{ends}).*", share.kmeans(8))'
+  )
   return {
     first: _recipe(pruned, 'prune', epochs=pruning, lr=4e-3),
     f'deep_{network}': _recipe(
-      'share.kmeans(8)', 'combined', epochs=sharing, lr=1e-3, start=first
+      shared, 'combined', epochs=sharing, lr=1e-3, start=first
     ),
   }
 
