@@ -68,7 +68,7 @@ def get_config(arg: str = '') -> ConfigDict:
     ],
     'lenet5': [deep['lenet5']],
     'lenet_300_100': [deep['lenet_300_100']],
-    'vgg16': [rates, _shared(), _small(), _fire(), moved],
+    'vgg16': [rates, _shared((4, 2, 1)), _small(), _fire(), moved],
     'vgg8': [moved],
     'vgg4': [moved],
     'resnet': [moved],
@@ -134,11 +134,11 @@ def _rates() -> dict[str, ConfigDict]:
   return found
 
 
-def _shared() -> dict[str, ConfigDict]:
+def _shared(widths: tuple[int, ...] = (8, 4, 2, 1)) -> dict[str, ConfigDict]:
   """Return codebooks by the bits of an index, and values by hash."""
   found = {
     f'shared_{bits}bits': _recipe(f'share.kmeans(bits={bits})', 'share')
-    for bits in (8, 4, 2, 1)
+    for bits in widths
   }
   for rate in RATES:
     text = f'only("{LARGE}", share.hashed({1 / rate}))'
