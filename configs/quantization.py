@@ -26,8 +26,7 @@ BETWEEN = 'conv2.*|dense1.*'
 WIDTHS = (8, 16, 32)
 EPOCHS = 3
 LONG = 6
-ONE, TWO = {'seeds': (0,)}, {'seeds': (0, 1)}
-THRICE = ((8, 8), (4, 4), (2, 2))  # trained with all seeds
+ONE = {'seeds': (0,)}
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -104,19 +103,13 @@ def _trained() -> dict[str, ConfigDict]:
     for name, acts in ((f'w{bits}', 0), (f'w{bits}a{bits}', bits)):
       text = f'{_learned(bits, acts)} >> {TEACH}'
       epochs = 1 if bits >= 8 else EPOCHS
-      seeds = {} if (bits, acts) in THRICE else ONE
-      found[f'qat_{name}'] = _recipe(text, 'qat', epochs, lr=_lr(bits), **seeds)
+      found[f'qat_{name}'] = _recipe(text, 'qat', epochs, lr=_lr(bits))
   found['qat_w1'] = _recipe(
-    f'binary.weights() >> {TEACH}',
-    'qat',
-    EPOCHS,
-    family='binary',
-    lr=_lr(2),
-    **ONE,
+    f'binary.weights() >> {TEACH}', 'qat', EPOCHS, family='binary', lr=_lr(2)
   )
   # Nothing kept at 8 bits, not even the image.
   found['qat_w2a2_whole'] = _recipe(
-    f'quantize.lsq(2, 2) >> {TEACH}', 'qat', EPOCHS, lr=_lr(2), **ONE
+    f'quantize.lsq(2, 2) >> {TEACH}', 'qat', EPOCHS, lr=_lr(2)
   )
   return found
 
@@ -139,15 +132,12 @@ def _convergence() -> dict[str, ConfigDict]:
   ends = f'only("{ENDS}", quantize.grid(8, 8))'
   between = f'only("{BETWEEN}", quantize.grid(2, 2))'
   return {
-    'course_plain': _recipe(
-      f'{ends} >> {between}', 'qat', LONG, lr=_lr(2), **TWO
-    ),
+    'course_plain': _recipe(f'{ends} >> {between}', 'qat', LONG, lr=_lr(2)),
     'course_helped': _recipe(
       f'quantize.late(0.1) >> {_learned(2, 2)} >> {TEACH}',
       'qat',
       LONG,
       lr=_lr(2),
-      **TWO,
     ),
   }
 
@@ -176,9 +166,8 @@ def _binary() -> dict[str, ConfigDict]:
   for form in ('bnn', 'react'):
     for name, ends in (('', False), ('_whole', True)):
       text = f'binary.{form}(ends={ends}) >> {TEACH}'
-      seeds = ONE if form == 'react' else TWO
       found[f'{form}{name}'] = _recipe(
-        text, 'qat', LONG, family='binary', lr=4e-3, **seeds
+        text, 'qat', LONG, family='binary', lr=4e-3
       )
   found['xnor'] = _recipe(
     f'binary.xnor() >> {TEACH}', 'qat', EPOCHS, family='binary', lr=4e-3, **ONE
@@ -202,9 +191,7 @@ def _vggs(
   for width in WIDTHS:
     sizes = {'widths': (width, 2 * width, 4 * width), 'stride': 2}
     whole = f'vgg{width}'
-    found[whole] = settings.network(
-      'vgg', sizes=sizes, recipes=(), epochs=6, **ONE
-    )
+    found[whole] = settings.network('vgg', sizes=sizes, recipes=(), epochs=6)
     for name, recipes, how in (
       ('plain', plain, {'shortcuts': False, 'activation': 'hard_tanh'}),
       ('modern', modern, {}),
@@ -215,7 +202,6 @@ def _vggs(
         recipes=recipes,
         of=whole,
         epochs=4,
-        **ONE,
       )
   return found
 
