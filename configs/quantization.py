@@ -86,12 +86,16 @@ def _untrained() -> dict[str, ConfigDict]:
     'tensor': 'quantize.grid(4, 4, per="tensor")',
     'group': 'quantize.grid(4, 4, per=32)',
     'affine': 'quantize.grid(4, 4, symmetric=False)',
-    'equalised': 'quantize.equalise() >> quantize.grid(4, 4, per="tensor")',
     'corrected': 'quantize.correct(quantize.grid(4, 4))',
     'adaptive': 'quantize.adaptive(4, 4)',
   }
   for name, text in rounded.items():
-    found[f'ptq_w4a4_{name}'] = _recipe(text, 'ptq', 0, **ONE)
+    found[f'ptq_w4a4_{name}'] = _recipe(text, 'ptq', 0)
+  # Equal channels show once norms are in the weights.
+  for name, first in (('folded', ''), ('equalised', 'quantize.equalise() >> ')):
+    found[f'ptq_w4a4_tensor_{name}'] = _recipe(
+      first + rounded['tensor'], 'ptq', 0, start='folded'
+    )
   found['ptq_half'] = _recipe('quantize.half("bfloat16")', 'ptq', 0, **ONE)
   return found
 
