@@ -79,9 +79,7 @@ class Signed(Compressed):
 
   def scaled(self, gain: Array) -> Any:
     """Return the node around the weight times `gain`."""
-    return self._around(
-      self.w.scaled(gain) if tree.is_node(self.w) else self.w * gain
-    )
+    return self._around(tree.scaled(self.w, gain))
 
   def _around(self, w: Any) -> Any:
     return None if w is None else self.replace(w=w)

@@ -33,8 +33,7 @@ class Factored(Compressed):
   def scaled(self, gain: Array) -> Any:
     """Return the node with its last factor times `gain`, if that can be."""
     field = self.inner[-1]
-    last = getattr(self, field)
-    last = last.scaled(gain) if tree.is_node(last) else last * gain
+    last = tree.scaled(getattr(self, field), gain)
     return None if last is None else self.replace(**{field: last})
 
   def spread(self, keep: Array, axis: int, size: int) -> Any:

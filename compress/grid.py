@@ -103,8 +103,16 @@ def symmetric_scale(
   """
   top = jnp.max(columns(jnp.abs(w), per), axis=0)
   top = top if share is None else top * share
-  scale = top / (2 ** (bits - 1) - 1)
+  scale = _divided(top, 2 ** (bits - 1) - 1)
   return jnp.where(scale > 0, scale, 1.0)  # a tiny top underflows as well
+
+
+def _divided(x: Array, by: int) -> Array:
+  """Return the quotient, the same bits compiled or not.
+
+  XLA would multiply a scalar by the reciprocal of a number that it knows.
+  """
+  return x / jax.lax.optimization_barrier(jnp.asarray(by, x.dtype))
 
 
 def encode(w: Array, scale: Array, bits: int) -> Array:
@@ -129,7 +137,7 @@ def shifted_scale(low: Array, high: Array, bits: int) -> tuple[Array, Array]:
   """
   low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
   top = 2**bits - 1
-  scale = (high - low) / top
+  scale = _divided(high - low, top)
   scale = jnp.where(scale > 0, scale, 1.0)
   return scale, jnp.clip(jnp.round(-low / scale), 0, top)
 

@@ -50,7 +50,7 @@ class Masked(Compressed):
 
   def scaled(self, gain: Array) -> Any:
     """Return the node times `gain`, if what it masks can be."""
-    w = self.w.scaled(gain) if tree.is_node(self.w) else self.w * gain
+    w = tree.scaled(self.w, gain)
     return None if w is None else self.replace(w=w)
 
 

@@ -112,6 +112,8 @@ class Ctx(NamedTuple):
     batch: The batch of this step in `loss`; its shapes alone in `init`, where
       a method asks for a teacher or features; else `None`.
     probe: The trained network on calibration data; `None` outside `init`.
+    gains: What the norm right behind a weight multiplies its channels by in
+      use, `[channels]`, by the weight's path; `None` in `loss`.
   """
 
   step: Array | int = 0
@@ -121,6 +123,7 @@ class Ctx(NamedTuple):
   stats: Stats | None = None
   batch: Batch | None = None
   probe: Probe | None = None
+  gains: dict[Path, Array] | None = None
 
   @property
   def progress(self) -> Array:

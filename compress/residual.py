@@ -57,7 +57,7 @@ class Summed(Compressed):
   def scaled(self, gain: Array) -> Any:
     """Return the node times `gain`, if both parts can be."""
     parts = {
-      f: x.scaled(gain) if tree.is_node(x) else x * gain
+      f: tree.scaled(x, gain)
       for f, x in (('low', self.low), ('sparse', self.sparse))
     }
     if any(x is None for x in parts.values()):

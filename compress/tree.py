@@ -232,6 +232,11 @@ def scattered(
   return jnp.full(shape, fill, x.dtype).at[at].set(x)
 
 
+def scaled(x: Any, gain: Array) -> Any:
+  """Return an array or node times `gain` `[channels]`; None if it cannot."""
+  return x.scaled(gain) if is_node(x) else x * gain
+
+
 def latent(x: Any) -> Array:
   """Return the trained array under a node, before masks and grids.
 

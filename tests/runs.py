@@ -13,6 +13,7 @@ from compress.method import Batch, Ctx, Method, chain
 from tsukiji import evaluation, optimise, probe, settings, train, zoo
 from tsukiji import spec as sp
 from tsukiji.data import Split
+from tsukiji.gains import gains
 from tsukiji.net import Net
 
 TINY = sp.Spec(
@@ -88,7 +89,8 @@ def calibrated(spec: sp.Spec) -> Ctx:
   asked = probe.probe(
     spec, start(spec), Split(np.asarray(batch.inputs), labels)
   )
-  return Ctx(0, STEPS, jax.random.key(2), None, stats, batch, asked)
+  found = gains(spec, start(spec))
+  return Ctx(0, STEPS, jax.random.key(2), None, stats, batch, asked, found)
 
 
 @struct.dataclass

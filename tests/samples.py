@@ -68,6 +68,7 @@ SAMPLES = {
   'quantize.correct': ('quantize.correct(quantize.grid(3, 5), examples=16)',),
   'quantize.dorefa': ('quantize.dorefa(3, 5)',),
   'quantize.equalise': ('quantize.equalise(sweeps=2)',),
+  'quantize.folded': ('quantize.folded(quantize.grid(3, 5, per="tensor"))',),
   'quantize.gptq': ('quantize.gptq(4, 6)',),
   'quantize.gradients': ('quantize.gradients(4) >> quantize.grid(4, 6)',),
   'quantize.grid': (

@@ -72,6 +72,8 @@ def _check_recipe(name: str, config: ConfigDict) -> None:
   _least(f'{where}.epochs', item.epochs, -1)
   _least(f'{where}.lr', item.lr, 0)
   _least(f'{where}.fewer', item.fewer, 0)
+  right = item.settle == -1 or 0 <= item.settle <= 1
+  expect(f'{where}.settle', right, 'a number in [0, 1], or -1', item.settle)
   expect_name(f'{where}.compact', item.compact, ('', *compact.KINDS))
   _check_start(where, name, config)
   recipe.parse(item.method)

@@ -311,6 +311,8 @@ def steps_of(
     chosen.lr = item.lr or chosen.lr
     if item.label_smoothing >= 0:
       chosen.label_smoothing = item.label_smoothing
+    if item.settle >= 0:
+      chosen.settle = item.settle
   examples = len(experiment.data.train.y)
   count = batches.steps_per_epoch(examples, chosen.batch_size)
   return chosen, chosen.epochs * count

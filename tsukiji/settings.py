@@ -71,6 +71,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'lr': 0.0,  # of fine-tuning; 0 takes finetune.lr
       'label_smoothing': -1.0,  # of fine-tuning; -1 takes that of finetune
       'dropout': -1.0,  # rate of fine-tuning; -1 keeps the network's
+      'settle': -1.0,  # of fine-tuning; -1 takes finetune.settle
       'seeds': (),  # its own, where fewer than all are enough
       'start': 'dense',  # one of STARTS, or a recipe
       'fewer': 0,  # units that go first, those that add least (`readings`)

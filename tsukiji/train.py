@@ -23,6 +23,7 @@ from compress.method import FEATURES, TEACHER, Batch, Ctx, Method, Probe, chain
 from compress.tree import Array, Features, Params, Stats
 from tsukiji import batches, evaluation, ops, optimise
 from tsukiji.data import Split
+from tsukiji.gains import gains
 from tsukiji.goals import goal_of, no_labels
 from tsukiji.losses import LOSSES
 from tsukiji.net import Net
@@ -130,7 +131,15 @@ def init_state(
   key = jax.random.key(seed)
   drawn = jax.random.fold_in(key, NEVER)
   batch = _batch_shapes(plan, variables) if plan.method.asks else None
-  ctx = Ctx(0, plan.steps, drawn, stats=stats, batch=batch, probe=probe)
+  ctx = Ctx(
+    0,
+    plan.steps,
+    drawn,
+    stats=stats,
+    batch=batch,
+    probe=probe,
+    gains=gains(plan.spec, variables),
+  )
   params = plan.method.init(variables['params'], ctx)
   free, _ = tree.split(params)
   return State(
@@ -194,7 +203,8 @@ def _step(
   pulled = jax.tree.map(jnp.add, pull(grads)[0], direct)
   updates, opt = plan.tx.update(pulled, state.opt, free)
   params = tree.merge(optax.apply_updates(free, updates), held)
-  after = ctx._replace(step=state.step + 1, grads=grads, stats=stats)
+  now = gains(plan.spec, {'params': params, 'batch_stats': batch_stats})
+  after = ctx._replace(step=state.step + 1, grads=grads, stats=stats, gains=now)
   return dataclasses.replace(
     state,
     step=state.step + 1,

@@ -11,7 +11,6 @@ from typing import Any
 import jax.numpy as jnp
 
 from compress import tree
-from compress.tree import Array
 from tsukiji import norm as norms
 from tsukiji.deploy.shrink import shrink
 from tsukiji.deploy.unfold import unfold
@@ -50,7 +49,7 @@ def _fold_norms(
   $\gamma (W x + b - \mu) / \sigma + \beta = W' x + b'$ with
   $W' = W \gamma / \sigma$ and $b' = (b - \mu) \gamma / \sigma + \beta$ (Jacob+
   2018, arXiv 1712.05877, section 3.2). On a grid with a scale per channel the
-  codes stay as they are.
+  codes stay as they are, and on one of the folded weight the scale too.
   """
   out: list[Layer] = []
   for layer in layers:
@@ -74,7 +73,7 @@ def _fold(
   params, stats = variables['params'], variables['batch_stats']
   affine, seen = params[norm.name], stats[norm.name]
   gain = norms.gain(norm, affine['scale'], seen['var'])
-  kernel = _scaled(params[layer.name]['kernel'], gain)
+  kernel = tree.scaled(params[layer.name]['kernel'], gain)
   if kernel is None:
     return None
   bias = params[layer.name].get('bias', jnp.zeros_like(gain))
@@ -84,7 +83,3 @@ def _fold(
   }
   del params[norm.name], stats[norm.name]
   return dataclasses.replace(layer, bias=True)
-
-
-def _scaled(kernel: Any, gain: Array) -> Any:
-  return kernel.scaled(gain) if tree.is_node(kernel) else kernel * gain

@@ -25,6 +25,7 @@ from compress.binary_inputs import Signed
 from compress.channels import Sliced
 from compress.codes import Inputs, Quantized, Shifted
 from compress.factors import LowRank, Separable, Tucker
+from compress.folded import Folded
 from compress.half import Half
 from compress.prune import Masked
 from compress.residual import Summed
@@ -39,6 +40,7 @@ from tsukiji.spec import Spec
 # What may stand in a file beside dictionaries, tuples and arrays.
 NODES: dict[str, type] = {
   'Binarized': Binarized,
+  'Folded': Folded,
   'Half': Half,
   'Hashed': Hashed,
   'Inputs': Inputs,
