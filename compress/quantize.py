@@ -54,7 +54,8 @@ class Quantizing(Gridded):
   With a step for each channel or group, the grid of w times a gain per channel
   is that of w times the gain, code by code: folding a norm into a quantized
   weight later is the same as quantizing the folded one, up to the rounding of
-  floats. So no gain need be folded in training (Jacob+ 2018, section 3.2).
+  floats. So no gain need be folded in training (Jacob+ 2018, section 3.2); with
+  one step a tensor it is another grid, which `folded` trains.
 
   Attributes:
     w: The latent weight `[..., channels]`.

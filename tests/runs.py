@@ -135,15 +135,15 @@ def state_of(plan: train.Plan) -> train.State:
   return jax.tree.map(jnp.array, state)  # the step donates its argument
 
 
-def fit(method: Method) -> Trained:
-  """Train the tiny network on noise."""
+def fit(method: Method, **changes: Any) -> Trained:
+  """Train the tiny network on noise, by a plan with some changes."""
   traces = []
 
   def count(params: Any, ctx: Ctx) -> Any:
     traces.append(ctx.step)
     return params
 
-  plan = plan_of(chain(method, Method(update=count)))
+  plan = plan_of(chain(method, Method(update=count)))._replace(**changes)
   state = state_of(plan)
   before = jax.tree.map(jnp.array, state.params)
   step, x = train.make_step(plan), images(TINY, 8 * STEPS)

@@ -154,6 +154,22 @@ def test_networks_may_have_epochs_of_their_own(tmp_path: pathlib.Path) -> None:
   assert one == 3 * ex.steps_of(experiment, 'net', 'dense')[1]
 
 
+def test_recipes_may_settle_norms_in_their_own_time(
+  done: ex.Experiment,
+) -> None:
+  config = done.config.copy_and_resolve_references()
+  config.finetune.settle = 0.8
+  changed = done._replace(config=config)
+  found = []
+  for settle in (-1.0, 0.0, 0.5, 1.0):
+    config.recipes.both.settle = settle
+    chosen, steps = ex.steps_of(changed, 'net', 'both')
+    spec = done.specs['net']
+    plan = ex.plan_of(changed, 'net', 'both', spec, chosen, steps)
+    found.append(plan.settle)
+  assert found == [0.8, 0.0, 0.5, 1.0]
+
+
 @pytest.mark.parametrize(
   ('method', 'message'),
   [

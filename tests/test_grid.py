@@ -155,3 +155,17 @@ def test_decoding_keeps_the_type_of_the_scale() -> None:
     grid.decoded, jnp.ones((2, 3), jnp.int8), jnp.ones(3), jnp.ones(3, jnp.int8)
   )
   assert (found.shape, found.dtype) == ((2, 3), jnp.float32)
+
+
+@pytest.mark.parametrize('bits', [3, 4, 5])
+def test_compiled_grids_have_the_same_steps(bits: int) -> None:
+  def steps(w: jax.Array) -> tuple[jax.Array, ...]:
+    ends = grid.shifted_scale(jnp.min(w), jnp.max(w), bits)
+    return (grid.symmetric_scale(w, bits, 'tensor'), *ends)
+
+  compiled = jax.jit(steps)
+  for seed in range(20):
+    w = np.float32(np.random.default_rng(seed).normal(size=(9, 4)))
+    want = np.abs(w).max() / np.float32(2 ** (bits - 1) - 1)
+    assert steps(w) == compiled(w)
+    assert steps(w)[0] == want

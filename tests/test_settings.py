@@ -74,6 +74,8 @@ def test_what_uses_every_field_is_valid() -> None:
     ('recipes.int8.role', 'reference', 'recipes.int8.role: expected one of co'),
     ('recipes.int8.epochs', -2, 'recipes.int8.epochs: expected at least -1'),
     ('recipes.int8.lr', -0.1, 'recipes.int8.lr: expected at least 0'),
+    ('recipes.int8.settle', 1.5, r'int8.settle: .* \[0, 1\], or -1, got 1.5'),
+    ('recipes.int8.settle', -0.5, r'int8.settle: .* \[0, 1\], or -1'),
     ('recipes.int8.start', 'prone', "int8.start: .*Nearest: 'prune'"),
     ('recipes.int8.start', 'int8', r'int8.start: expected no circle'),
     ('recipes.int8.start', 'prune', 'big.recipes: .*prune, which int8 starts'),

@@ -150,7 +150,8 @@ def _begun(
   A folded network has its norms in its weights before those meet a grid, and
   its running statistics stay as they are: with a step a tensor as well, what
   is trained is what integers compute (Jacob+ 2018, arXiv 1712.05877, section
-  3.2). Behind the grid, `lower` would fold them into a step a channel.
+  3.2). Behind the grid, `lower` would fold them into a step a channel; norms
+  whose statistics move in training are folded by `quantize.folded`.
   """
   spec, variables = experiment.specs[network], dense
   if item.start not in settings.STARTS:
