@@ -23,11 +23,11 @@ SAME = 1e-5  # relative change of a gain that rounding of floats explains
 
 
 @struct.dataclass
-class Folding(Compressed):
-  """A weight times the gain of the norm behind it: what meets the grid.
+class Gained(Compressed):
+  """A weight beside the gain of the norm right behind it.
 
   Attributes:
-    w: The latent weight `[..., channels]`.
+    w: The weight, without the gain or times it, `[..., channels]`.
     gain: `[channels]`, not 0.
   """
 
@@ -36,6 +36,15 @@ class Folding(Compressed):
 
   w: Any
   gain: Array
+
+  def freeze(self) -> Any:
+    """Return the array, where nothing smaller is inside."""
+    return self if tree.is_node(self.w) else self.decode(None)
+
+
+@struct.dataclass
+class Folding(Gained):
+  """A latent weight that is multiplied by the gain: what meets the grid."""
 
   def decode(self, key: Key | None) -> Array:
     """Return `w * gain`."""
@@ -43,35 +52,16 @@ class Folding(Compressed):
     product: Array = self.w * self.gain
     return product
 
-  def freeze(self) -> Any:
-    """Return the product."""
-    return self if tree.is_node(self.w) else self.decode(None)
-
 
 @struct.dataclass
-class Folded(Compressed):
-  """A weight that is had by dividing: its norm multiplies by the gain again.
-
-  Attributes:
-    w: The weight times the gain `[..., channels]`.
-    gain: `[channels]`, not 0.
-  """
-
-  trainable: ClassVar[tuple[str, ...]] = ('w',)
-  inner: ClassVar[tuple[str, ...]] = ('w',)
-
-  w: Any
-  gain: Array
+class Folded(Gained):
+  """A weight times the gain, divided by it since the norm multiplies again."""
 
   def decode(self, key: Key | None) -> Array:
     """Return `w / gain`."""
     del key
     quotient: Array = self.w / self.gain
     return quotient
-
-  def freeze(self) -> Any:
-    """Return the quotient, where that is all there is."""
-    return self if tree.is_node(self.w) else self.decode(None)
 
   def zeroed(self, mask: Array) -> Any:
     """Return this node, 0 where `mask` is False, if what is in it can be."""
@@ -162,25 +152,26 @@ def folded(method: Method) -> Method:
 
 
 def _reached(params: Params, gains: dict[Path, Array]) -> dict[Path, Array]:
-  """Return the gains of the innermost arrays that make channels, by path.
-
-  Where there is a `Folded` node, it takes the place of what is in it.
-  """
+  """Return the gains of the arrays or `Folded` nodes that make channels."""
   found: dict[Path, Array] = {}
   for path, x in tree.paths(params).items():
-    gain = gains.get(path)
-    while gain is not None and tree.is_node(x) and not isinstance(x, Folded):
-      if isinstance(x, Sliced) and x.axis == len(tree.shape_of(x)) - 1:
-        gain = gain[x.keep]
-      *others, last = x.inner or ('',)
-      if others and not isinstance(x, Factored) or not last:
-        gain = None
-        break
-      path = f'{path}/{last}' if others else path
-      x = getattr(x, last)
-    if gain is not None and tree.shape_of(x)[-1:] == gain.shape:
-      found[path] = gain
+    if path in gains:
+      found |= _innermost(path, x, gains[path])
   return found
+
+
+def _innermost(path: Path, x: Any, gain: Array) -> dict[Path, Array]:
+  """Return the gain of what makes the channels of a weight, if it is known."""
+  if not tree.is_node(x) or isinstance(x, Folded):
+    return {path: gain} if tree.shape_of(x)[-1:] == gain.shape else {}
+  if isinstance(x, Sliced) and x.axis == len(tree.shape_of(x)) - 1:
+    gain = gain[x.keep]
+  if len(x.inner) == 1:
+    return _innermost(path, getattr(x, x.inner[0]), gain)
+  if isinstance(x, Factored):  # as a norm is folded into the last factor
+    last = x.inner[-1]
+    return _innermost(f'{path}/{last}', getattr(x, last), gain)
+  return {}
 
 
 def _nonzero(gain: Array, like: Array) -> Array:
