@@ -163,15 +163,18 @@ def _reached(params: Params, gains: dict[Path, Array]) -> dict[Path, Array]:
 def _innermost(path: Path, x: Any, gain: Array) -> dict[Path, Array]:
   """Return the gain of what makes the channels of a weight, if it is known."""
   if not tree.is_node(x) or isinstance(x, Folded):
-    return {path: gain} if tree.shape_of(x)[-1:] == gain.shape else {}
-  if isinstance(x, Sliced) and x.axis == len(tree.shape_of(x)) - 1:
-    gain = gain[x.keep]
-  if len(x.inner) == 1:
-    return _innermost(path, getattr(x, x.inner[0]), gain)
+    return {path: gain}
   if isinstance(x, Factored):  # as a norm is folded into the last factor
     last = x.inner[-1]
     return _innermost(f'{path}/{last}', getattr(x, last), gain)
-  return {}
+  if len(x.inner) != 1:
+    return {}
+  inside, shape = getattr(x, x.inner[0]), tree.shape_of(x)
+  if isinstance(x, Sliced):
+    gain = gain[x.keep] if x.axis == len(shape) - 1 else gain
+  elif tree.shape_of(inside) != shape:  # what a weight is made from
+    return {}
+  return _innermost(path, inside, gain)
 
 
 def _nonzero(gain: Array, like: Array) -> Array:

@@ -209,6 +209,15 @@ def test_no_gain_is_an_error(known: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+  'text', ['lowrank.plus_sparse(2, 0.5, examples=0)', 'share.kmeans(3)']
+)
+def test_what_makes_no_channels_of_its_own_is_an_error(text: str) -> None:
+  method = recipe.parse(f'{text} >> quantize.folded({GRID})')
+  with pytest.raises(ValueError, match='norm right behind'):
+    method.init(start(TINY)['params'], calibrated(TINY))
+
+
 def test_what_is_no_method_is_an_error() -> None:
   with pytest.raises(ValueError, match='folded: expected a method.*got 4'):
     recipe.parse('quantize.folded(4)')

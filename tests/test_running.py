@@ -22,8 +22,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
     shallow='distill.logits(2.0)',
     anew='',
     folded='quantize.grid(8, 8, per="tensor")',
+    folding='quantize.folded(quantize.grid(8, 8, per="tensor"))',
   )
   config.recipes.folded.start = 'folded'
+  config.recipes.folding.settle = 0.5
   config.recipes.rigl.start = config.recipes.anew.start = 'fresh'
   config.recipes.shallow.fewer = config.recipes.anew.fewer = 1
   experiment = ex.prepare(config, folder)
@@ -54,8 +56,11 @@ def test_removed_channels_are_gone_from_the_file(done: ex.Experiment) -> None:
   assert after[-1] == before[-1]
 
 
-def test_folded_norms_leave_one_step_a_tensor(done: ex.Experiment) -> None:
-  found = artefact.load(done.folder / cell(done, 'folded')['artefact'])
+@pytest.mark.parametrize('name', ['folded', 'folding'])
+def test_folded_norms_leave_one_step_a_tensor(
+  done: ex.Experiment, name: str
+) -> None:
+  found = artefact.load(done.folder / cell(done, name)['artefact'])
   assert not any(isinstance(layer, Norm) for layer in found.spec.layers)
   for layer in found.variables['params'].values():
     assert layer['kernel'].scale.shape == ()
