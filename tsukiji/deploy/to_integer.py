@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compress import grid, tree
-from compress.codes import Inputs, Quantized, Shifted
 from tsukiji import spec as sp
+from tsukiji.deploy import codes as coded
 from tsukiji.deploy.fixed import LIMIT, fixed
 from tsukiji.deploy.integer import (
   Branched,
@@ -160,7 +160,11 @@ def _multiplied(
   layer: sp.Conv | sp.Dense, held: dict[str, Any], form: Form | None
 ) -> tuple[list[Operation], Form]:
   """Compile a layer with weights, its input brought to its grid."""
-  codes, scale, inputs = _codes(layer.name, held['kernel'])
+  kernel = held['kernel']
+  reason = coded.misfit(kernel)
+  if reason is not None:
+    raise _unfit(layer.name, *reason)
+  (codes, scale), inputs = coded.codes(kernel), kernel.inputs
   step, zero = (
     np.asarray(x)
     for x in grid.shifted_scale(inputs.low, inputs.high, inputs.bits)
@@ -191,24 +195,6 @@ def _shift(most: float) -> int:
   """Return how many bits accumulators up to a size have room for."""
   room = np.floor(np.log2(LIMIT / 2 / max(most, 1.0)))
   return int(np.clip(room, 0, FINE))
-
-
-def _codes(name: str, kernel: Any) -> tuple[np.ndarray, np.ndarray, Inputs]:
-  """Return int32 codes about 0, scales of at least 0, and the input grid."""
-  if not isinstance(kernel, Quantized):
-    raise _unfit(name, 'a quantized kernel', type(kernel).__name__)
-  if kernel.inputs is None:
-    raise _unfit(name, 'an input grid', None)
-  if kernel.scale.ndim > 1:
-    raise _unfit(name, 'a step a channel or a tensor', kernel.scale.shape)
-  codes = np.asarray(kernel.codes, np.int32)
-  if isinstance(kernel, Shifted):
-    if kernel.zero.dtype.kind == 'f':
-      raise _unfit(name, 'a whole zero point', kernel.zero.dtype)
-    codes = codes - np.asarray(kernel.zero, np.int32)
-  scale = np.zeros(codes.shape[-1]) + np.asarray(kernel.scale, np.float64)
-  sign = np.sign(scale).astype(np.int32)  # a folded norm may turn a channel
-  return codes * sign, np.abs(scale), kernel.inputs
 
 
 def _expect_room(name: str, bound: np.ndarray) -> None:

@@ -1,0 +1,34 @@
+"""An ONNX graph in the making."""
+
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+
+class Graph:
+  """Nodes in order and constants, each under a name of its own.
+
+  Attributes:
+    nodes: What is computed.
+    constants: What is known.
+  """
+
+  def __init__(self) -> None:
+    self.nodes: list[NodeProto] = []
+    self.constants: list[TensorProto] = []
+
+  def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+    """Append a node and return the name of its output."""
+    name = f'{op}_{len(self.nodes)}'
+    node = helper.make_node(op, inputs, [name], name, **attributes)
+    self.nodes.append(node)
+    return name
+
+  def hold(self, value: Any, dtype: Any = np.float32) -> str:
+    """Append a constant and return its name."""
+    name = f'constant_{len(self.constants)}'
+    array = np.ascontiguousarray(np.asarray(value, dtype))
+    array = array.reshape(np.shape(value))  # which makes a vector of `()`
+    self.constants.append(numpy_helper.from_array(array, name))
+    return name
