@@ -59,9 +59,11 @@ def test_logits_are_those_of_the_network(name: str) -> None:
   assert error.max() < 0.03 * size
 
 
-def inputs_of(name: str, layer: str) -> tuple[np.ndarray, np.ndarray]:
+def inputs_of(
+  name: str, layer: str, text: str = 'quantize.int8()'
+) -> tuple[np.ndarray, np.ndarray]:
   """Return the codes that a layer takes in: in floats, and in integers."""
-  spec, variables, network = both(name)
+  spec, variables, network = both(name, text)
   dense = {**variables, 'params': tree.decode(variables['params'])}
   _, met = forward.apply(
     lambda: Net(spec).apply(dense, images(spec, 32)),
