@@ -34,8 +34,9 @@ def test_the_faster_way_is_taken(
     return 1.5 if one.name in faster else 0.5
 
   monkeypatch.setattr(engine, 'gain', gain)
-  counted, run = engine.fastest(net, 2)
+  label, counted, run = engine.fastest(net, 2)
   assert counted == faster
+  assert label.endswith('with popcounts') == bool(faster)
   # The images of `sampling.runner`, through the network as it was packed.
   x = np.random.default_rng(0).uniform(0, 255, (2, *SAME.input_shape))
   want = net(x.astype(np.float32))
@@ -61,3 +62,35 @@ def test_a_row_says_who_counts(path: pathlib.Path) -> None:
   names = row['popcounts']['batch_1']
   assert set(names) <= {'conv2', 'dense1', 'dense2'}
   assert row['engine'].endswith('with popcounts') == bool(names)
+
+
+def test_the_clock_chooses_the_engine(
+  net: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  names = ('jax', 'onnxruntime')
+  monkeypatch.setattr(engine, 'choose', lambda *_: ())
+
+  def sample(runs: dict[str, Any], **options: Any) -> dict[str, np.ndarray]:
+    sums = [np.asarray(run()) for run in runs.values()]
+    np.testing.assert_allclose(*sums, rtol=1e-4, atol=1e-4)
+    return {'jax': np.array([3.0, 8.0]), 'onnxruntime': np.full(2, next(times))}
+
+  monkeypatch.setattr(sampling, 'sample', sample)
+  times = iter([2.0, 9.0])
+  assert engine.fastest(net, 2, names).engine == 'onnxruntime'
+  assert engine.fastest(net, 2, names).engine == 'jax'
+
+
+def test_rows_tell_the_engine_of_each_batch(path: pathlib.Path) -> None:
+  found = latency.measure(
+    {'it': path},
+    reference='it',
+    batches=(1, 2),
+    repeats=1,
+    engines=('onnxruntime', 'openvino'),
+  )
+  row = found['latency_ms']['it']
+  assert set(row['engines']) == {'batch_1', 'batch_2'}
+  assert row['engine'] == row['engines']['batch_1']
+  assert row['engine'] in ('onnxruntime', 'openvino')
+  assert found['batch_speedups']['it'] == {'batch_1': 1.0, 'batch_2': 1.0}

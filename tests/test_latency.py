@@ -41,7 +41,9 @@ def test_measure_gives_rows_and_speedups(packed):
   got = latency.measure(
     packed, reference='dense', batches=(1, 2), repeats=2, seconds=1.0
   )
-  assert set(got) == {'latency_ms', 'speedups', 'energy_uj'}
+  assert set(got) == {
+    *('latency_ms', 'speedups', 'batch_speedups', 'energy_uj')
+  }
   row = got['latency_ms']['small']
   assert row['engine'].startswith('jax') and row['threads'] >= 1
   for batch in ('batch_1', 'batch_2'):
@@ -71,7 +73,10 @@ def test_a_job_goes_in_and_out_as_json(packed, monkeypatch, capsys):
   [
     ('[]', 'expected a job'),
     ('{"core": 1}', 'expected a job'),
-    ('{"artefacts": {}, "colour": 1}', 'any of artefacts, batches, core'),
+    (
+      '{"artefacts": {}, "colour": 1}',
+      'any of artefacts, batches, core, engines',
+    ),
     ('{', 'Expecting'),
     ('{"artefacts": {"a": "missing.tsk"}}', 'expected a file'),
     ('{"artefacts": {"a": "a"}, "reference": "b"}', 'reference of a, got'),

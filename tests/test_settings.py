@@ -66,6 +66,8 @@ def test_what_uses_every_field_is_valid() -> None:
     ('measure.repeats', 0, 'config.measure.repeats: expected at least 1'),
     ('measure.batches', (1, 0), 'config.measure.batches: expected at least 1'),
     ('measure.batches', (), 'config.measure.batches: expected at least 1'),
+    ('measure.engines', (), 'config.measure.engines: expected an engine'),
+    ('measure.engines', ('jx',), "measure.engines: .* Nearest: 'jax'"),
     ('networks.big.kind', 'tsukijnet', "big.kind: .*Nearest: 'tsukijinet'"),
     ('networks.big.role', 'refrence', "big.role: .*Nearest: 'reference'"),
     ('networks.tiny.of', 'bog', "networks.tiny.of: .* 'bog'. Nearest: 'big'"),

@@ -27,6 +27,10 @@ def check(config: ConfigDict) -> None:
   _least('config.workers', config.workers, 0)
   _least('config.measure.repeats', config.measure.repeats, 1)
   _least('config.measure.batches', min(config.measure.batches, default=0), 1)
+  engines = config.measure.engines
+  expect('config.measure.engines', engines, 'an engine', engines)
+  for name in engines:
+    expect_name('config.measure.engines', name, settings.ENGINES)
   fix = "Add config.networks.NAME = settings.network('tsukijinet')."
   expect('config.networks', config.networks, 'a network', 'none', fix)
   for name in config.networks:

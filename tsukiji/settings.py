@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from tsukiji.errors import expect_name
 
 TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
+ENGINES = ('jax', 'onnxruntime', 'openvino')
 ROLES = ('reference', 'control_scratch')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
 # What a figure is drawn along; see `figure`.
@@ -136,6 +137,7 @@ def default(task: str = 'compress') -> ConfigDict:
       'measure': {
         'batches': (1, 64),  # examples a call
         'repeats': 100,  # samples a batch size
+        'engines': ('jax',),  # of ENGINES; each network runs in its fastest
       },
     }
   )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compress import grid
+from compress import grid, tree
 from compress.codes import Inputs
 from tsukiji.deploy import codes as whole
 from tsukiji.deploy.onnx_graph import Graph
@@ -50,12 +50,20 @@ def affine(inputs: Inputs) -> Affine:
   return Affine(np.float32(step), int(zero), 2**inputs.bits - 1)
 
 
-def served_of(params: dict[str, Any]) -> dict[str, Served]:
-  """Return the weights that an integer kernel takes, by layer."""
+def served_of(params: dict[str, Any], least: float) -> dict[str, Served]:
+  """Return the weights that an integer kernel takes, by layer.
+
+  Args:
+    params: Arrays and frozen nodes.
+    least: Products in a sum from which integers are wanted.
+
+  Returns:
+    The weights.
+  """
   found = {
     name: served(held['kernel'], held.get('bias'))
     for name, held in params.items()
-    if 'kernel' in held
+    if 'kernel' in held and np.prod(tree.shape_of(held['kernel'])[:-1]) >= least
   }
   return {name: x for name, x in found.items() if x is not None}
 
@@ -100,20 +108,26 @@ def _whole(bias: Any, unit: np.ndarray) -> np.ndarray | None:
   return np.round(np.asarray(bias) / unit).astype(np.int32)
 
 
-def coded(graph: Graph, inputs: Inputs, x: str) -> str:
+def coded(graph: Graph, inputs: Inputs, x: str, *, behind: bool) -> str:
   """Put a tensor on a grid by integers; return the name of what they stand for.
 
   Args:
     graph: What is appended to.
     inputs: The grid, of at most 8 bits.
     x: Name of the tensor.
+    behind: Whether it is made of integers. Of one that is not, ONNX Runtime
+      1.32 would round what the maxima are of, and take int8 ones of tensors
+      with channels first, 30 times as slow; a division holds it off.
 
   Returns:
     The name.
   """
   step, zero, top = affine(inputs)
-  held = (graph.hold(step), graph.hold(zero, np.uint8))
-  codes = graph.add('QuantizeLinear', x, *held)
+  held = first = (graph.hold(step), graph.hold(zero, np.uint8))
+  if not behind:
+    x = graph.add('Div', x, held[0])
+    first = (graph.hold(1.0), held[1])
+  codes = graph.add('QuantizeLinear', x, *first)
   if inputs.bits < WIDEST:  # the widest ends where the type does
     ends = (graph.hold(0, np.uint8), graph.hold(top, np.uint8))
     codes = graph.add('Clip', codes, *ends)

@@ -1,7 +1,8 @@
 """Layers in ONNX: what a `Spec` says, channels first."""
 
+import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from tsukiji.deploy import onnx_grids as grids
 from tsukiji.deploy.onnx_graph import Graph
 from tsukiji.deploy.onnx_grids import Served
 from tsukiji.spec import Layer, Shape
+
+Round: TypeAlias = Callable[[str], str]
 
 
 class Value(NamedTuple):
@@ -68,9 +71,9 @@ def sequence(net: Network, layers: tuple[Layer, ...], x: Value) -> Value:
   Raises:
     ValueError: If a layer has a weight that ONNX has no words for.
   """
-  for layer, grid in zip(layers, _grids(net, layers), strict=True):
-    if grid is not None:
-      x = x._replace(name=grids.coded(net.graph, grid, x.name))
+  for layer, rounding in zip(layers, _roundings(net, layers), strict=True):
+    if rounding is not None:
+      x = x._replace(name=rounding(x.name))
     if isinstance(layer, sp.Branch):
       x = _branch(net, layer, x)
     name, order = _single(net, layer, x)
@@ -86,21 +89,42 @@ def in_order(graph: Graph, x: Value) -> Value:
   return Value(graph.add('Gather', x.name, places, axis=1), x.shape)
 
 
-def _grids(net: Network, layers: tuple[Layer, ...]) -> list[Inputs | None]:
-  """Return the integers that the input of each layer can be rounded to."""
-  found: list[Inputs | None] = []
-  ahead: Inputs | None = None
+def _roundings(net: Network, layers: tuple[Layer, ...]) -> list[Round | None]:
+  """Return what rounds the input of each layer to integers.
+
+  That is right behind sums of integers, with which engines fuse it, elsewhere
+  right before the next ones.
+  """
+  ahead: list[Inputs | None] = []
   for layer in reversed(layers):
-    match layer:
-      case sp.Conv() | sp.Dense():
-        served = net.served.get(layer.name)
-        ahead = served and served.inputs
-      case sp.Pool(kind='max') | sp.Flatten() | sp.Dropout():
-        pass
-      case _:
-        ahead = None
-    found.append(ahead)
-  return found[::-1]
+    last = ahead[-1] if ahead else None
+    if _sums(layer):
+      served = net.served.get(layer.name)
+      last = served and served.inputs
+    ahead.append(last if _keeps(layer) or _sums(layer) else None)
+  found: list[Round | None] = []
+  behind = False
+  for layer, inputs in zip(layers, ahead[::-1], strict=True):
+    if inputs is None or not (behind or _sums(layer)):
+      found.append(None)
+    else:
+      put = functools.partial(grids.coded, net.graph, inputs, behind=behind)
+      found.append(put)
+    if _sums(layer):
+      behind = layer.name in net.served
+    elif not _keeps(layer) and layer != sp.Act(fn='relu'):
+      behind = False
+  return found
+
+
+def _sums(layer: Layer) -> TypeGuard[sp.Conv | sp.Dense]:
+  return isinstance(layer, sp.Conv | sp.Dense)
+
+
+def _keeps(layer: Layer) -> bool:
+  """Tell whether what comes out of a layer on a grid is on it again."""
+  maximum = isinstance(layer, sp.Pool) and layer.kind == 'max'
+  return maximum or isinstance(layer, sp.Flatten | sp.Dropout)
 
 
 def _met(name: str, kernel: Any) -> Inputs | Signed | None:

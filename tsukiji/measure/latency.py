@@ -15,11 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from tsukiji.measure import energy, sampling
 
-COUNTING = ' with popcounts'
+COUNTING = ' with popcounts'  # behind the name of an engine
 
 
 def pin(core: int | None) -> None:
@@ -57,6 +55,7 @@ def measure(
   batches: Sequence[int] = (1, 64),
   repeats: int = 100,
   seconds: float | None = None,
+  engines: Sequence[str] = ('jax',),
 ) -> dict[str, dict[str, Any]]:
   """Time packed networks against each other.
 
@@ -69,15 +68,18 @@ def measure(
     batches: Batch sizes.
     repeats: Samples of each network and batch size.
     seconds: Budget of each batch size.
+    engines: What may run them; each network runs in the fastest that is there,
+      the reference too.
 
   Returns:
-    `latency_ms`: by name, as in a results row: `engine`, `threads` and the
-    quartiles as `batch_N`; of binary networks also `popcounts`: by batch, the
-    layers that count bits, since their float32 kernels are slower here; where
-    there are some, the engine says so. `speedups`: by name, median of paired
-    ratios at batch 1; empty without a reference or without batch 1.
-    `energy_uj`: by name, at batch 1; empty without batch 1, or where the
-    machine has no readable counters.
+    `latency_ms`: by name, as in a results row: `engine`, that of the first
+    batch size, `threads` and the quartiles as `batch_N`; `engines`, by batch,
+    where there is a choice; of binary networks `popcounts`: by batch, the
+    layers that count bits in XLA, since their float32 kernels are slower here.
+    `speedups`: by name, median of paired ratios at batch 1; empty without a
+    reference or without batch 1. `batch_speedups`: the same of every batch
+    size, by name and batch. `energy_uj`: by name, at batch 1; empty without
+    batch 1, or where the machine has no readable counters.
 
   Raises:
     ValueError: If an artefact cannot be read or the reference is not there.
@@ -89,39 +91,51 @@ def measure(
   from tsukiji.measure import engine
 
   nets = {name: artefact.load(path) for name, path in artefacts.items()}
-  rows: dict[str, dict[str, Any]] = {
-    name: {'engine': _backend(), 'threads': threads()} for name in nets
-  }
-  speedups: dict[str, float] = {}
+  rows: dict[str, dict[str, Any]] = {name: {} for name in nets}
+  speedups: dict[str, dict[str, float]] = {name: {} for name in nets}
   ones: dict[str, sampling.Run] = {}
   for batch in batches:
-    found = {name: engine.fastest(net, batch) for name, net in nets.items()}
-    for name, (counted, _) in found.items():
-      _note(rows[name], batch, counted)
-    runs = {name: run for name, (_, run) in found.items()}
+    key = f'batch_{batch}'
+    found = {
+      name: engine.fastest(net, batch, engines, threads())
+      for name, net in nets.items()
+    }
+    runs = {name: way.run for name, way in found.items()}
     samples = sampling.sample(runs, repeats=repeats, seconds=seconds)
-    for name, times in samples.items():
-      rows[name][f'batch_{batch}'] = sampling.quartiles(times)
+    for name, way in found.items():
+      _note(rows[name], key, way.engine, way.counted, len(engines) > 1)
+      rows[name][key] = sampling.quartiles(samples[name])
     if batch == 1:
       ones = runs
-    if batch == 1 and reference is not None:
-      speedups = sampling.ratios(samples, reference)
+    if reference is not None:
+      for name, ratio in sampling.ratios(samples, reference).items():
+        speedups[name][key] = ratio
   return {
     'latency_ms': rows,
-    'speedups': speedups,
+    'speedups': {
+      k: x['batch_1'] for k, x in speedups.items() if 'batch_1' in x
+    },
+    'batch_speedups': {k: x for k, x in speedups.items() if x},
     'energy_uj': _energy(ones),
   }
 
 
 def _note(
-  row: dict[str, Any], batch: int, counted: Sequence[str] | None
+  row: dict[str, Any],
+  key: str,
+  engine: str,
+  counted: Sequence[str] | None,
+  choice: bool,
 ) -> None:
-  """Write into a row which layers count bits; None where there are no signs."""
-  if counted is None:
-    return
-  row.setdefault('popcounts', {})[f'batch_{batch}'] = list(counted)
-  if counted and not row['engine'].endswith(COUNTING):
-    row['engine'] += COUNTING
+  """Write into a row what ran at a batch size."""
+  if engine == f'{row.get("engine", "")}{COUNTING}':
+    row['engine'] = engine  # bits are counted at some batch size
+  row.setdefault('engine', engine)
+  row.setdefault('threads', threads())
+  if choice:
+    row.setdefault('engines', {})[key] = engine
+  if counted is not None:
+    row.setdefault('popcounts', {})[key] = list(counted)
 
 
 def _energy(runs: Mapping[str, sampling.Run]) -> dict[str, float]:
@@ -131,11 +145,6 @@ def _energy(runs: Mapping[str, sampling.Run]) -> dict[str, float]:
     return {}
   spent = {k: energy.measure(run, reader=reader) for k, run in runs.items()}
   return {name: joules for name, joules in spent.items() if joules}
-
-
-def _backend() -> str:
-  backend = jax.default_backend()
-  return 'jax' if backend == 'cpu' else f'jax:{backend}'
 
 
 def run_pinned(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -168,12 +168,16 @@ def compile_ahead(
   return jax.jit(fn).lower(jax.ShapeDtypeStruct(shape, dtype)).compile()
 
 
+def images(input_shape: Shape, batch: int) -> np.ndarray:
+  """Return random images in [0, 255], float32: their values are no matter."""
+  drawn = np.random.default_rng(0).uniform(0, 255, (batch, *input_shape))
+  return drawn.astype(np.float32)
+
+
 def runner(
   input_shape: Shape, forward: Callable[[jax.Array], Any], batch: int
 ) -> Run:
   """Return a compiled call of a network on random images."""
-  shape = (batch, *input_shape)
-  images = np.random.default_rng(0).uniform(0, 255, shape)
-  device = jax.device_put(images.astype(np.float32))
-  compiled = compile_ahead(forward, shape)
+  device = jax.device_put(images(input_shape, batch))
+  compiled = compile_ahead(forward, device.shape)
   return lambda: compiled(device)

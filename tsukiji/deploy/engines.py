@@ -1,0 +1,189 @@
+"""What runs a packed network: XLA, ONNX Runtime, or OpenVINO where it is.
+
+An engine takes a network, a batch size and a number of threads, and gives a
+function of images. Engines beside XLA are given the ONNX model that `onnx`
+writes, and are imported when they are asked for: they take a second.
+"""
+
+import importlib
+import importlib.util
+import math
+import os
+import pathlib
+import platform
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsukiji.deploy import onnx
+from tsukiji.deploy.artefact import Artefact
+from tsukiji.errors import expect, expect_name
+
+Call: TypeAlias = Callable[[Any], Any]  # [batch, *input_shape] -> logits
+FLOATS, INTEGERS = 'float32', 'int8'
+
+
+class Engine(NamedTuple):
+  """What runs networks.
+
+  Attributes:
+    package: What has to be installed.
+    least: Products in a sum from which it is faster with integers.
+    load: Network, form, batch, threads -> function of float32 images, which
+      returns what NumPy reads. The form is one of `forms`.
+    place: Brings images to where the engine reads them without a copy.
+  """
+
+  package: str
+  least: float
+  load: Callable[[Artefact, str, int, int], Call]
+  place: Callable[[np.ndarray], Any] = lambda images: images
+
+
+def available(names: Iterable[str]) -> tuple[str, ...]:
+  """Return those engines whose package is installed, in order.
+
+  Raises:
+    ValueError: If a name is none of `ENGINES`.
+
+  >>> available(['jax'])
+  ('jax',)
+  """
+  names = tuple(names)
+  for name in names:
+    expect_name('engines', name, ENGINES)
+  return tuple(
+    name for name in names if importlib.util.find_spec(ENGINES[name].package)
+  )
+
+
+def forms(name: str, net: Artefact) -> tuple[str, ...]:
+  """Return what an engine can run a network as, the narrowest first.
+
+  Args:
+    name: Of the engine.
+    net: What was packed.
+
+  Returns:
+    'int8' where it has kernels that the engine takes as integers, 'float32'.
+  """
+  whole = onnx.served(net.variables, ENGINES[name].least)
+  return (INTEGERS, FLOATS) if whole else (FLOATS,)
+
+
+def load(
+  net: Artefact,
+  name: str = 'onnxruntime',
+  *,
+  form: str = '',
+  batch: int = 1,
+  threads: int = 1,
+) -> Call:
+  """Return a packed network as one engine runs it.
+
+  Args:
+    net: What `artefact.load` returned.
+    name: 'jax', 'onnxruntime' or 'openvino'.
+    form: 'int8' or 'float32'; '' is the first of `forms`.
+    batch: Examples a call.
+    threads: Of a call. XLA takes the cores of the process instead.
+
+  Returns:
+    A function of `[batch, *spec.input_shape]` images, float32 and raw.
+
+  Raises:
+    ValueError: If there is no such engine, or form of the network in it.
+  """
+  expect_name('engines', name, ENGINES)
+  package = ENGINES[name].package
+  fix = f'pip install {package}, or choose another engine.'
+  expect(f'engine {name}', bool(available([name])), 'it installed', 'no', fix)
+  known = forms(name, net)
+  expect(f'engine {name}', form in ('', *known), f'a form of {known}', form)
+  return ENGINES[name].load(net, form or known[0], batch, threads)
+
+
+def _model(net: Artefact, form: str, least: float) -> bytes:
+  least = least if form == INTEGERS else math.inf
+  model = onnx.model(net.spec, net.variables, least=least)
+  return bytes(model.SerializeToString())
+
+
+def _jax(net: Artefact, form: str, batch: int, threads: int) -> Call:
+  del form, threads
+  shape = jax.ShapeDtypeStruct((batch, *net.spec.input_shape), jnp.float32)
+  return jax.jit(net.run).lower(shape).compile()
+
+
+def _onnxruntime(net: Artefact, form: str, batch: int, threads: int) -> Call:
+  import onnxruntime  # late: see above
+
+  options = onnxruntime.SessionOptions()
+  options.intra_op_num_threads = threads
+  options.inter_op_num_threads = 1
+  options.log_severity_level = 3
+  options.add_free_dimension_override_by_name(onnx.BATCH, batch)
+  if not _sums_exactly():
+    options.add_session_config_entry('session.x64quantprecision', '1')
+  model = _model(net, form, ENGINES['onnxruntime'].least)
+  session = onnxruntime.InferenceSession(
+    model, options, ['CPUExecutionProvider']
+  )
+  return lambda images: session.run([onnx.OUTPUT], {onnx.INPUT: images})[0]
+
+
+def _sums_exactly() -> bool:
+  """Tell whether pairs of int8 products are summed in more than 16 bits.
+
+  Of the processors that ONNX Runtime has kernels for, those of x86 without
+  VNNI do not; its exact kernels are half as fast.
+  """
+  try:
+    flags = pathlib.Path('/proc/cpuinfo').read_text()
+  except OSError:  # no Linux
+    flags = ''
+  return platform.machine() not in ('x86_64', 'AMD64') or 'vnni' in flags
+
+
+def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
+  openvino = _imported_quietly('openvino')
+  core = openvino.Core()
+  model = core.read_model(_model(net, form, ENGINES['openvino'].least))
+  model.reshape([batch, *net.spec.input_shape])
+  settings = {
+    'INFERENCE_NUM_THREADS': threads,
+    'INFERENCE_PRECISION_HINT': 'f32',
+    'NUM_STREAMS': 1,
+    'PERFORMANCE_HINT': 'LATENCY',
+  }
+  request = core.compile_model(model, 'CPU', settings).create_infer_request()
+
+  def call(images: np.ndarray) -> np.ndarray:
+    found = request.infer([images], share_inputs=True, share_outputs=True)
+    return np.array(found[0])  # the request will write over its own
+
+  return call
+
+
+def _imported_quietly(name: str) -> Any:
+  """Import a package that would fork to send statistics, which JAX forbids.
+
+  It does not where a variable says that nobody asked for it.
+  """
+  before = os.environ.get('CI')
+  os.environ['CI'] = 'true'
+  try:
+    return importlib.import_module(name)
+  finally:
+    del os.environ['CI']
+    os.environ.update({} if before is None else {'CI': before})
+
+
+ENGINES = {
+  'jax': Engine('jax', math.inf, _jax, jax.device_put),
+  'onnxruntime': Engine('onnxruntime', onnx.LEAST, _onnxruntime),
+  'openvino': Engine('openvino', 0, _openvino),
+}
