@@ -98,6 +98,21 @@ def test_artefacts_evaluate_to_their_rows(
 
 
 @QUICKSTART
+def test_artefacts_are_exported(
+  finished: tuple[list[str], pathlib.Path, str],
+) -> None:
+  args, folder, _ = finished
+  again = once(folder, *args, '--config.task=export')
+  assert again.returncode == 0, again.stderr
+  rows = json.loads((folder / 'results.json').read_text())['rows']
+  for row in rows:
+    for format in ('onnx', 'stablehlo'):
+      path = (folder / row['artefact']).with_suffix(f'.{format}')
+      assert path.stat().st_size > 0
+      assert path.name in again.stdout
+
+
+@QUICKSTART
 def test_a_workdir_belongs_to_one_config(
   finished: tuple[list[str], pathlib.Path, str],
 ) -> None:

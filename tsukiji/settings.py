@@ -8,7 +8,9 @@ from ml_collections import ConfigDict
 
 from tsukiji.errors import expect_name
 
-TASKS = ('train', 'compress', 'evaluate', 'bench', 'report', 'publish')
+TASKS = (
+  *('train', 'compress', 'evaluate', 'export', 'bench', 'report', 'publish'),
+)
 ENGINES = ('jax', 'onnxruntime', 'openvino')
 ROLES = ('reference', 'control_scratch')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')

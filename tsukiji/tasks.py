@@ -66,6 +66,19 @@ def evaluate(experiment: Experiment, console: Console) -> None:
     )
 
 
+def export(experiment: Experiment, console: Console) -> None:
+  """Write every artefact as ONNX and StableHLO too, and say what cannot be."""
+  from tsukiji.deploy import export as formats  # late: `onnx` is slow to import
+
+  for row in _need_rows(experiment):
+    done = formats.export(experiment.folder / row['artefact'])
+    for path in done.written.values():
+      size = path.stat().st_size
+      console.print(f'Wrote {path}, {size} bytes', soft_wrap=True)
+    for reason in done.missing.values():
+      console.print(f'{row["name"]}: {reason}', soft_wrap=True)
+
+
 def show(experiment: Experiment, console: Console) -> None:
   """Print the table and write the report."""
   rows = _need_rows(experiment)
@@ -179,6 +192,7 @@ TASKS: dict[str, Callable[[Experiment, Console], None]] = {
   'bench': bench,
   'compress': compress,
   'evaluate': evaluate,
+  'export': export,
   'publish': publish,
   'report': show,
   'train': compress,

@@ -1,0 +1,78 @@
+"""Packed networks in formats that other programs read."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+
+from tsukiji import files
+from tsukiji.deploy import artefact, onnx
+from tsukiji.deploy.artefact import Artefact
+from tsukiji.errors import expect
+
+
+class Exported(NamedTuple):
+  """What came of an export.
+
+  Attributes:
+    written: The file of each format.
+    missing: Why there is none, of each other format.
+  """
+
+  written: dict[str, Path]
+  missing: dict[str, str]
+
+
+def export(path: str | os.PathLike[str]) -> Exported:
+  """Write a packed network beside its file, in every format that can hold it.
+
+  `NAME.onnx` is for engines such as ONNX Runtime, with int8 kernels where the
+  network has them; `NAME.stablehlo` is for `jax.export.deserialize`, the very
+  program that runs here. Both take any batch of raw images.
+
+  Args:
+    path: `NAME.tsk`, which `artefact.save` wrote.
+
+  Returns:
+    What was written, and what could not be.
+
+  Raises:
+    ValueError: If the artefact cannot be read or written in any format.
+  """
+  path = Path(path)
+  net = artefact.load(path)
+  written: dict[str, Path] = {}
+  missing: dict[str, str] = {}
+  for name, serialised in FORMATS.items():
+    try:
+      blob = serialised(net)
+    except ValueError as e:
+      missing[name] = str(e)
+      continue
+    written[name] = path.with_suffix(f'.{name}')
+    with files.replacing(written[name]) as file:
+      file.write(blob)
+  reasons = ' '.join(missing.values())
+  expect(str(path), bool(written), 'a network to export', 'none', reasons)
+  return Exported(written, missing)
+
+
+def _onnx(net: Artefact) -> bytes:
+  model = onnx.model(net.spec, net.variables)
+  return bytes(model.SerializeToString())
+
+
+def _stablehlo(net: Artefact) -> bytes:
+  (batch,) = jax.export.symbolic_shape('batch')
+  images = jax.ShapeDtypeStruct((batch, *net.spec.input_shape), jnp.float32)
+  return bytes(jax.export.export(jax.jit(net.run))(images).serialize())
+
+
+FORMATS: dict[str, Callable[[Artefact], bytes]] = {
+  'onnx': _onnx,
+  'stablehlo': _stablehlo,
+}
