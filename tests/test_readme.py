@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,9 @@ def test_commands_run(tmp_path_factory: pytest.TempPathFactory) -> None:
   assert len(lines) >= 3
   for line in lines:
     program, *words = shlex.split(line)[1:]
+    if program == '-m':
+      look(tmp_path_factory, *words)
+      continue
     assert program == 'main.py'
     args = []
     folder = None
@@ -58,12 +62,28 @@ def test_commands_run(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def look(factory: pytest.TempPathFactory, module: str, file: str) -> None:
+  """Run a module on an artefact of the quickstart."""
+  path = workdir(factory, 'quickstart') / 'artefacts' / pathlib.Path(file).name
+  subprocess.run(
+    [sys.executable, '-m', module, path],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+  )
+
+
 def test_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.chdir(ROOT)
   names: dict[str, Any] = {}
   for block in CODE:
     exec(block, names)
   assert np.shape(names['logits']) == (3, 3)
+  np.testing.assert_allclose(names['onnx_logits'], names['logits'], 1e-4, 1e-4)
+  (served,) = [block for block in CODE if 'onnxruntime' in block]
+  # A module that is None cannot be imported.
+  alone = f"import sys; sys.modules['jax'] = None\n{served}"
+  subprocess.run([sys.executable, '-c', alone], cwd=ROOT, check=True)
   low = names['lowrank'](2).init({'fc': np.ones((4, 3), np.float32)}, None)
   assert low['fc'].u.shape == (4, 2)
   np.testing.assert_allclose(low['fc'].decode(None), 1, rtol=1e-5)

@@ -27,8 +27,10 @@ class Exported(NamedTuple):
   missing: dict[str, str]
 
 
-def export(path: str | os.PathLike[str]) -> Exported:
-  """Write a packed network beside its file, in every format that can hold it.
+def export(
+  path: str | os.PathLike[str], folder: str | os.PathLike[str] = ''
+) -> Exported:
+  """Write a packed network in every format that can hold it.
 
   `NAME.onnx` is for engines such as ONNX Runtime, with int8 kernels where the
   network has them; `NAME.stablehlo` is for `jax.export.deserialize`, the very
@@ -36,6 +38,7 @@ def export(path: str | os.PathLike[str]) -> Exported:
 
   Args:
     path: `NAME.tsk`, which `artefact.save` wrote.
+    folder: Where to; by default beside it.
 
   Returns:
     What was written, and what could not be.
@@ -44,6 +47,7 @@ def export(path: str | os.PathLike[str]) -> Exported:
     ValueError: If the artefact cannot be read or written in any format.
   """
   path = Path(path)
+  place = Path(folder) if folder else path.parent
   net = artefact.load(path)
   written: dict[str, Path] = {}
   missing: dict[str, str] = {}
@@ -53,7 +57,7 @@ def export(path: str | os.PathLike[str]) -> Exported:
     except ValueError as e:
       missing[name] = str(e)
       continue
-    written[name] = path.with_suffix(f'.{name}')
+    written[name] = place / f'{path.stem}.{name}'
     with files.replacing(written[name]) as file:
       file.write(blob)
   reasons = ' '.join(missing.values())
