@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from tsukiji import experiment, stop, tasks, workdir
+from tsukiji import stop, tasks, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/quickstart.py')
 _WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the experiment.')
@@ -23,7 +23,7 @@ def run() -> None:
     config = _CONFIG.value.lock()
     file = config_flags.get_config_filename(flags.FLAGS['config'])
     folder = pathlib.Path(_WORKDIR.value or workdir.named(file, config))
-    prepared = experiment.prepare(config, folder)
+    prepared = tasks.prepare(config, folder)
     workdir.claim(folder, config)
     stop.listen()
     console = Console(width=None if sys.stdout.isatty() else 120)

@@ -59,7 +59,7 @@ def of(config: ConfigDict | FrozenConfigDict) -> Space:
   ('lr',)
   """
   plain = ConfigDict(config).copy_and_resolve_references()
-  found = dict(_leaves(plain))
+  found = dict(varying(plain))
   if not found:
     raise ValueError(
       'space: expected at least one parameter that varies, got none. Put a '
@@ -168,11 +168,16 @@ def to_unit(space: Space, config: ConfigDict | FrozenConfigDict) -> np.ndarray:
   return unit
 
 
-def _leaves(config: ConfigDict, above: str = '') -> list[tuple[str, Leaf]]:
+def varying(config: ConfigDict, above: str = '') -> list[tuple[str, Leaf]]:
+  """Return the leaves of a config with their dotted paths.
+
+  >>> varying(ConfigDict({'a': {'epochs': 5}}))
+  []
+  """
   found = []
   for name in config:
     if isinstance(config[name], ConfigDict):
-      found += _leaves(config[name], f'{above}{name}.')
+      found += varying(config[name], f'{above}{name}.')
     elif isinstance(config[name], Leaf):
       found.append((above + name, config[name]))
   return found

@@ -2,11 +2,13 @@
 
 Any number of processes on any machines work on one study. Each holds its
 trial by a lease that it renews; a trial whose lease ran out is given up and
-tried again. What is guaranteed: a trial that dies is repeated with the same
-config, once; exactly `trials` trials are kept; a suggestion is a function of
-the seed, the number of the trial and the set of what was told and under way
-when it was asked for. So one worker repeats a study to the last bit; of many
-workers the suggestions agree as long as they ask with equal knowledge.
+tried again. What is guaranteed: a trial whose worker dies is repeated with the
+same config, by one other worker at a time, and kept as infeasible if that was
+the `DEATHS`th; exactly `trials` trials are kept, fewer where a grid ends
+before; a suggestion is a function of the seed, the number of the trial and the
+set of what was told and under way when it was asked for. So one worker repeats
+a study to the last bit; of many workers the suggestions agree as long as they
+ask with equal knowledge.
 """
 
 import contextlib
@@ -20,24 +22,21 @@ import jax
 import numpy as np
 import optuna
 from ml_collections import ConfigDict
-from optuna.distributions import (
-  BaseDistribution,
-  CategoricalDistribution,
-  FloatDistribution,
-  IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search import space as spaces
+from search import stored
 from search.designer import Designer, State, Values
-from search.leaf import Leaf, unit_of
+from search.leaf import unit_of
 from search.space import Space
 
 LEASE, LIMITS, REASON, AGAIN = 'lease', 'constraints', 'infeasible', 'retry_of'
-PLAIN = bool | int | float | str | None
+DIED, SPENT = 'deaths', 'spent'
+DEATHS = 5  # of its workers that a trial outlives
+WAIT = 1.0  # seconds between two looks at what others do, at most
 
 
 class Plan(NamedTuple):
@@ -64,17 +63,6 @@ class Plan(NamedTuple):
   lease: float = 60.0
 
 
-def stored(where: str) -> BaseStorage:
-  """Return the storage at a URL, or a journal in a file `*.log`.
-
-  >>> type(stored('sqlite://')).__name__
-  'RDBStorage'
-  """
-  if where.endswith('.log'):
-    return JournalStorage(JournalFileBackend(where))
-  return RDBStorage(where)
-
-
 def opened(plan: Plan, storage: BaseStorage) -> optuna.Study:
   """Return the study, made if it is not there, suggested by our designer."""
   return optuna.create_study(
@@ -89,45 +77,66 @@ def opened(plan: Plan, storage: BaseStorage) -> optuna.Study:
 def work(plan: Plan, storage: BaseStorage) -> None:
   """Run trials until as many as planned are finished, by whomever.
 
-  A trial that raises, or finds a NaN, is kept as infeasible.
+  A trial that raises, or finds a NaN, is kept as infeasible. One that is ended
+  by what is no error (an interrupt, `SystemExit`) is left to others.
   """
   study = opened(plan, storage)
+  most = plan.trials
   while True:
-    trials = study.get_trials(deepcopy=False)
-    for trial in trials:
-      if trial.state == TrialState.RUNNING and _is_stale(trial, plan.lease):
-        _retry(study, trial)
-    kept = [t for t in study.get_trials(deepcopy=False) if _counts(t)]
-    if sum(t.state.is_finished() for t in kept) >= plan.trials:
+    look_after(study, plan.lease)
+    kept = [t for t in study.get_trials(deepcopy=False) if counts(t)]
+    if SPENT in study.user_attrs:
+      most = min(most, len(kept))
+    if sum(t.state.is_finished() for t in kept) >= most:
       return
     waiting = any(t.state == TrialState.WAITING for t in kept)
-    if len(kept) >= plan.trials and not waiting:
-      time.sleep(plan.lease / 10)
+    if len(kept) >= most and not waiting:
+      time.sleep(min(plan.lease / 10, WAIT))
     else:
       _run(plan, study)
+
+
+def look_after(study: optuna.Study, lease: float) -> None:
+  """Queue again what workers that died have left."""
+  for trial in study.get_trials(deepcopy=False):
+    if trial.state == TrialState.RUNNING and _is_stale(trial, lease):
+      _retry(study, trial, died=1)
+
+
+def begin(space: Space, trial: optuna.Trial) -> ConfigDict:
+  """Return the config of a trial that may be the last of its attempts."""
+  if trial.user_attrs.get(DIED, 0) == DEATHS - 1:
+    trial.set_user_attr(REASON, f'its worker died {DEATHS} times')
+  return suggested(space, trial)
 
 
 def _run(plan: Plan, study: optuna.Study) -> None:
   trial = study.ask()
   trial.set_user_attr(LEASE, time.time())
   trials = study.get_trials(deepcopy=False)
-  if _is_surplus(trials[trial.number], trials, plan.trials):
+  surplus = _is_surplus(trials[trial.number], trials, plan.trials)
+  # Nothing is suggested once a grid is spent; what is tried again has its own.
+  if surplus or not (AGAIN in trial.user_attrs or trial.relative_params):
     study.tell(trial, state=TrialState.FAIL)
     return
-  config = suggested(plan.space, trial)
+  config = begin(plan.space, trial)
   with held(trial, plan.lease):
     try:
       values = plan.objective(config)
     except Exception as e:  # an objective may raise anything
       values = Values((math.nan,) * plan.objectives)
       trial.set_user_attr(REASON, f'{type(e).__name__}: {e}')
+    except BaseException:
+      trial.set_user_attr(REASON, '')
+      _retry(study, study.get_trials(deepcopy=False)[trial.number])
+      raise
   trial.set_user_attr(LIMITS, list(values.constraints))
   # Given up by others while we slept, it is theirs.
   with contextlib.suppress(ValueError, UpdateFinishedTrialError):
     if np.isfinite([*values.objectives, *values.constraints]).all():
       study.tell(trial, list(values.objectives))
       return
-    if REASON not in trial.user_attrs:
+    if not trial.user_attrs.get(REASON):
       trial.set_user_attr(REASON, f'found {values!r}')
     study.tell(trial, state=TrialState.FAIL)
 
@@ -156,7 +165,7 @@ def suggested(space: Space, trial: optuna.Trial) -> ConfigDict:
   unit = np.full(len(space.names), spaces.MIDDLE)
   for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
     if spaces.active(space, unit[None])[0, i]:
-      unit[i] = unit_of(leaf, _suggest(trial, name, leaf))
+      unit[i] = unit_of(leaf, stored.suggest(trial, name, leaf))
   return spaces.to_config(space, unit)
 
 
@@ -171,7 +180,7 @@ class Sampler(optuna.samplers.BaseSampler):
   ) -> dict[str, BaseDistribution]:
     """Return what varies: all of it, whatever is active."""
     pairs = zip(self.space.names, self.space.leaves, strict=True)
-    return {name: _distribution(leaf) for name, leaf in pairs}
+    return {name: stored.distribution(leaf) for name, leaf in pairs}
 
   def sample_relative(
     self,
@@ -186,8 +195,13 @@ class Sampler(optuna.samplers.BaseSampler):
     ]
     m = len(study.directions)
     state = known(self.space, self.designer, key, trials, m)
-    config, _ = self.designer.ask(state, jax.random.fold_in(key, trial.number))
-    return _params(self.space, config)
+    at = jax.random.fold_in(key, trial.number)
+    try:
+      config, _ = self.designer.ask(state, at)
+    except StopIteration:  # a grid has come to its end
+      study.set_user_attr(SPENT, True)
+      return {}
+    return stored.params(self.space, config)
 
   def sample_independent(
     self,
@@ -214,14 +228,9 @@ def known(
   """Return the state that knows some trials, finished and running."""
   state = designer.init(key)
   for trial in trials:
-    if not _counts(trial) or not trial.params:
+    if not counts(trial) or not trial.params:
       continue
-    unit = np.full(len(space.names), spaces.MIDDLE)
-    for i, (name, leaf) in enumerate(
-      zip(space.names, space.leaves, strict=True)
-    ):
-      if name in trial.params:
-        unit[i] = unit_of(leaf, _value(leaf, trial.params[name]))
+    unit = stored.point(space, trial)
     if not trial.state.is_finished():
       point = tuple(spaces.snap(space, unit[None])[0].tolist())
       state = state._replace(pending=(*state.pending, point))
@@ -234,9 +243,10 @@ def known(
   return state
 
 
-def _counts(trial: FrozenTrial) -> bool:
+def counts(trial: FrozenTrial) -> bool:
   """Tell whether a trial was not given up, nor one too many."""
-  return trial.state != TrialState.FAIL or REASON in trial.user_attrs
+  failed = trial.state == TrialState.FAIL
+  return not failed or bool(trial.user_attrs.get(REASON))
 
 
 def _is_stale(trial: FrozenTrial, lease: float) -> bool:
@@ -252,7 +262,7 @@ def _is_surplus(
   earlier = [
     t
     for t in trials
-    if _counts(t) and t.number < mine.number and t.number != source
+    if counts(t) and t.number < mine.number and t.number != source
   ]
   twice = source is not None and any(
     t.user_attrs.get(AGAIN) == source for t in earlier
@@ -260,54 +270,15 @@ def _is_surplus(
   return twice or len(earlier) >= most
 
 
-def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-  """Queue the config of a dead trial, and give the trial up.
+def _retry(study: optuna.Study, trial: FrozenTrial, died: int = 0) -> None:
+  """Queue the config of a trial that others shall run, and give the trial up.
 
   In this order nothing is lost if we die between; what is queued twice is
   dropped when it comes up.
   """
-  if trial.params:
-    study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+  if trial.params and not trial.user_attrs.get(REASON):
+    deaths = trial.user_attrs.get(DIED, 0) + died
+    known = {AGAIN: trial.number, DIED: deaths}
+    study.enqueue_trial(trial.params, user_attrs=known)
   with contextlib.suppress(ValueError, UpdateFinishedTrialError):
     study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _suggest(trial: optuna.Trial, name: str, leaf: Leaf) -> Any:
-  if leaf.options:
-    return _value(leaf, trial.suggest_categorical(name, _labels(leaf)))
-  if leaf.whole:
-    return trial.suggest_int(name, int(leaf.low), int(leaf.high), log=leaf.log)
-  return trial.suggest_float(name, leaf.low, leaf.high, log=leaf.log)
-
-
-def _distribution(leaf: Leaf) -> BaseDistribution:
-  if leaf.options:
-    return CategoricalDistribution(_labels(leaf))
-  if leaf.whole:
-    return IntDistribution(int(leaf.low), int(leaf.high), log=leaf.log)
-  return FloatDistribution(leaf.low, leaf.high, log=leaf.log)
-
-
-def _labels(leaf: Leaf) -> list[Any]:
-  """Return options as a storage keeps them: plain values, others as text."""
-  return [o if isinstance(o, PLAIN) else repr(o) for o in leaf.options]
-
-
-def _value(leaf: Leaf, label: Any) -> Any:
-  """Return the value that a storage keeps under a label."""
-  if not leaf.options:
-    return label
-  return leaf.options[_labels(leaf).index(label)]
-
-
-def _params(space: Space, config: ConfigDict) -> dict[str, Any]:
-  """Return the active parameters of a config as a storage keeps them."""
-  unit = spaces.to_unit(space, config)
-  live = spaces.active(space, unit[None])[0]
-  found = {}
-  for i in np.flatnonzero(live):
-    name, leaf = space.names[i], space.leaves[i]
-    got = spaces.at(config, name)
-    index = leaf.options.index(got) if leaf.options else 0
-    found[name] = _labels(leaf)[index] if leaf.options else got
-  return found

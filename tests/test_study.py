@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from optuna.trial import TrialState
 
 import search
-from search import designer, study
+from search import designer, stored, study
 from search import space as spaces
 from search.designer import Values
 from search.study import Plan
@@ -50,7 +50,7 @@ def plan(trials: int, lease: float = 60.0) -> Plan:
 
 def trials(where: str) -> list[optuna.trial.FrozenTrial]:
   """Return what is stored."""
-  return study.opened(plan(1), study.stored(where)).trials
+  return study.opened(plan(1), stored.opened(where)).trials
 
 
 @pytest.fixture(params=['sqlite:///{}/trials.db', '{}/trials.log'])
@@ -60,7 +60,7 @@ def where(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
 
 
 def test_failures_are_kept_as_infeasible_and_do_not_stop(where: str) -> None:
-  study.work(plan(12), study.stored(where))
+  study.work(plan(12), stored.opened(where))
   for trial in trials(where):
     n = trial.params['n']
     assert (trial.state == TrialState.FAIL) == (n > 2)
@@ -80,7 +80,7 @@ def test_a_study_goes_on_as_if_it_had_not_stopped(
   for steps in ([8], [3, 8]):
     where = f'sqlite:///{tmp_path}/{len(steps)}.db'
     for most in steps:
-      study.work(plan(most), study.stored(where))
+      study.work(plan(most), stored.opened(where))
     params.append([t.params for t in trials(where)])
   assert params[0] == params[1]
   assert len(params[0]) == 8
@@ -88,7 +88,7 @@ def test_a_study_goes_on_as_if_it_had_not_stopped(
 
 def test_the_state_is_what_the_designer_would_have(where: str) -> None:
   used = plan(9)
-  study.work(used, study.stored(where))
+  study.work(used, stored.opened(where))
   key = jax.random.key(used.seed)
   state = used.designer.init(key)
   for trial in trials(where):
@@ -115,12 +115,12 @@ def hang(config: ConfigDict) -> Values:
 
 def victim(where: str) -> None:
   """Work until killed."""
-  study.work(plan(6, lease=2.0)._replace(objective=hang), study.stored(where))
+  study.work(plan(6, lease=2.0)._replace(objective=hang), stored.opened(where))
 
 
 def test_a_killed_worker_loses_nothing(tmp_path: pathlib.Path) -> None:
   where = f'sqlite:///{tmp_path}/trials.db'
-  study.opened(plan(6), study.stored(where))
+  study.opened(plan(6), stored.opened(where))
   context = multiprocessing.get_context('spawn')
   worker = context.Process(target=victim, args=(where,), daemon=True)
   worker.start()
@@ -130,7 +130,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: pathlib.Path) -> None:
   os.kill(worker.pid or 0, signal.SIGKILL)
   worker.join()
   used = plan(6, lease=2.0)._replace(objective=lambda c: Values((c.x,)))
-  study.work(used, study.stored(where))
+  study.work(used, stored.opened(where))
   kept = [t for t in trials(where) if t.state == TrialState.COMPLETE]
   (lost,) = [t for t in trials(where) if t.state == TrialState.FAIL]
   assert len(kept) == 6
@@ -140,8 +140,54 @@ def test_a_killed_worker_loses_nothing(tmp_path: pathlib.Path) -> None:
   assert len({str(t.params) for t in kept}) == 6
 
 
+def test_what_is_interrupted_is_left_to_others(where: str) -> None:
+  def interrupted(config: ConfigDict) -> Values:
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    study.work(plan(3)._replace(objective=interrupted), stored.opened(where))
+  study.work(plan(3), stored.opened(where))
+  given, *kept = trials(where)
+  assert given.state == TrialState.FAIL and not study.counts(given)
+  assert kept[0].params == given.params
+  assert len(kept) == 3
+
+
+def test_a_config_that_kills_its_workers_is_infeasible_in_the_end(
+  where: str,
+) -> None:
+  run = study.opened(plan(1), stored.opened(where))
+  for deaths in range(study.DEATHS):
+    trial = run.ask()
+    assert run.trials[-1].user_attrs.get('deaths', 0) == deaths
+    trial.set_user_attr('lease', 0.0)
+    study.begin(SPACE, trial)
+    study.look_after(run, lease=60.0)
+  last = run.trials[-1]
+  assert last.user_attrs['infeasible'] == 'its worker died 5 times'
+  assert last.state == TrialState.FAIL and study.counts(last)
+  assert len({str(t.params) for t in run.trials}) == 1
+
+
+def test_a_grid_ends_before_as_many_trials_as_planned(where: str) -> None:
+  few = ConfigDict({'epochs': 1})
+  few.x = search.float(0.0, 1.0)
+  few.kind = search.choice('a', 'b')
+  used = spaces.of(few)
+  every = plan(40)._replace(
+    space=used,
+    designer=designer.grid(used, steps=3),
+    objective=lambda c: Values((c.x,)),
+  )
+  study.work(every, stored.opened(where))
+  kept = [
+    t for t in study.opened(every, stored.opened(where)).trials if t.params
+  ]
+  assert len({str(t.params) for t in kept}) == len(kept) == 6
+
+
 def test_what_is_queued_twice_runs_once(tmp_path: pathlib.Path) -> None:
-  storage = study.stored(f'sqlite:///{tmp_path}/trials.db')
+  storage = stored.opened(f'sqlite:///{tmp_path}/trials.db')
   used = plan(4)._replace(objective=lambda c: Values((c.x,)))
   run = study.opened(used, storage)
   dead = run.ask()
@@ -156,7 +202,7 @@ def test_what_is_queued_twice_runs_once(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_worker_keeps_its_trial_as_long_as_it_lives(where: str) -> None:
-  run = study.opened(plan(1), study.stored(where))
+  run = study.opened(plan(1), stored.opened(where))
   trial = run.ask()
   with study.held(trial, lease=0.4):
     time.sleep(0.5)
@@ -169,15 +215,15 @@ def test_a_storage_that_is_not_there_is_an_error(
   tmp_path: pathlib.Path,
 ) -> None:
   with pytest.raises(Exception, match='unable to open database file'):
-    study.stored(f'sqlite:///{tmp_path}/none/trials.db')
+    stored.opened(f'sqlite:///{tmp_path}/none/trials.db')
 
 
 def test_a_queued_config_is_run_first_and_what_it_lacks_is_drawn(
   where: str,
 ) -> None:
   used = plan(2)
-  run = study.opened(used, study.stored(where))
+  run = study.opened(used, stored.opened(where))
   run.enqueue_trial({'x': 0.25, 'n': 1, 'kind': 'a'})
-  study.work(used, study.stored(where))
+  study.work(used, stored.opened(where))
   first = trials(where)[0]
   assert first.values == [0.25] and 1e-3 <= first.params['y'] <= 1.0

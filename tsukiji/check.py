@@ -6,7 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from compress import recipe
-from tsukiji import batches, compact, losses, settings, zoo
+from search import space as spaces
+from tsukiji import batches, compact, losses, ranges, settings, zoo
 from tsukiji.errors import expect, expect_name
 
 
@@ -18,8 +19,15 @@ def check(config: ConfigDict) -> None:
 
   Raises:
     ValueError: If a field is unknown (the message gives the nearest) or has a
-      value that cannot work.
+      value that cannot work, or may get one where it varies.
   """
+  for example in ranges.examples(config):
+    _check(example)
+  _check_search(config)
+
+
+def _check(config: ConfigDict) -> None:
+  """Check a config in which nothing varies."""
   _check_fields('config', config, settings.default())
   expect_name('config.task', config.task, settings.TASKS)
   seeds = config.seeds and all(seed >= 0 for seed in config.seeds)
@@ -54,6 +62,44 @@ def check(config: ConfigDict) -> None:
   expect('config.finetune.patience', not patience, '0', patience, fix)
 
 
+def _check_search(config: ConfigDict) -> None:
+  where, chosen = 'config.search', config.search
+  searching = config.task in ('search', 'study')
+  names = dict(spaces.varying(config))
+  fix = 'Put search.log, choice, integer or float in the place of a value.'
+  expect('config', names or not searching, 'a field that varies', 'none', fix)
+  running = searching or config.task in ('train', 'compress')
+  fix = 'Use config.task=search or study.'
+  what = f'a value for each of {", ".join(names)}'
+  expect('config', searching or not (names and running), what, 'ranges', fix)
+  network = chosen.network or next(iter(config.networks))
+  expect_name(f'{where}.network', network, config.networks)
+  for name in names:
+    right = name.startswith(('train.', f'networks.{network}.'))
+    right = right and name not in ('train.loss', f'networks.{network}.outputs')
+    what = f'ranges in config.train or config.networks.{network}'
+    expect(f'config.{name}', right, what, 'a range', 'A trial trains that.')
+  for name in (chosen.designer, *chosen.beside):
+    expect_name(f'{where}.designer', name, settings.DESIGNERS)
+  for name in chosen.objectives:
+    expect_name(f'{where}.objectives', name, settings.OBJECTIVES)
+  first = chosen.objectives and chosen.objectives[0]
+  what = 'val_accuracy first, and each once'
+  right = first == 'val_accuracy' and len({*chosen.objectives}) == len(
+    chosen.objectives
+  )
+  expect(f'{where}.objectives', right, what, chosen.objectives)
+  seeds = chosen.seeds and all(seed >= 0 for seed in chosen.seeds)
+  expect(f'{where}.seeds', seeds, 'whole numbers from 0', chosen.seeds)
+  _least(f'{where}.trials', chosen.trials, 1)
+  for name in ('epochs', 'workers'):
+    _least(f'{where}.{name}', chosen[name], 0)
+  for name, value in chosen.most.items():
+    _least(f'{where}.most.{name}', value, 0)
+  lease = chosen.lease
+  expect(f'{where}.lease', lease >= 1, 'at least 1 second', lease)
+
+
 def _check_network(name: str, config: ConfigDict) -> None:
   where, item = f'config.networks.{name}', config.networks[name]
   _check_item(where, name, item, settings.network(''), config)
@@ -62,6 +108,10 @@ def _check_network(name: str, config: ConfigDict) -> None:
   if item.of:
     expect_name(f'{where}.of', item.of, config.networks)
   _least(f'{where}.epochs', item.epochs, -1)
+  for own in item.train:
+    known = {*settings.training()} - {'loss'}
+    expect_name(f'{where}.train', own, known)
+  _check_training(f'{where}.train', settings.training_of(config, name))
   _least(f'{where}.outputs', item.outputs, 0)
   for wanted in item.recipes:
     if wanted != '*':
@@ -165,11 +215,16 @@ def _expect_match(where: str, pattern: str, config: ConfigDict) -> None:
 
 
 def _check_training(where: str, chosen: ConfigDict) -> None:
+  for name, known in settings.training().items():
+    kinds = (int, float) if isinstance(known, float) else type(known)
+    right = isinstance(chosen[name], kinds)
+    what = f'a value like {known!r}'
+    expect(f'{where}.{name}', right, what, chosen[name])
   for name in ('batch_size', 'lr'):
     expect(f'{where}.{name}', chosen[name] > 0, 'more than 0', chosen[name])
   for name in ('weight_decay', 'clip', 'patience'):
     _least(f'{where}.{name}', chosen[name], 0)
-  _least(f'{where}.epochs', chosen.epochs, int(where == 'config.train'))
+  _least(f'{where}.epochs', chosen.epochs, int(where != 'config.finetune'))
   for name in ('warmup', 'momentum', 'label_smoothing'):
     value = chosen[name]
     expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
@@ -187,7 +242,7 @@ def _check_fields(where: str, config: Any, known: ConfigDict) -> None:
   expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
   for name, value in config.items():
     expect_name(where, name, known)
-    if name in ('dataset', 'measure', 'train', 'finetune'):
+    if name in ('dataset', 'measure', 'train', 'finetune', 'search', 'most'):
       _check_fields(f'{where}.{name}', value, known[name])
   for name in known:
     expect(where, name in config, f'a field {name!r}', sorted(config), fix)

@@ -22,6 +22,7 @@ from tsukiji import (
   data,
   evaluation,
   probe,
+  ranges,
   settings,
   shallow,
   teach,
@@ -39,6 +40,7 @@ from tsukiji.teach import Teacher
 from tsukiji.train import Plan, State
 
 Job = tuple[str, int]  # network, seed
+Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean, deviation
 DENSE = 'dense'  # the recipe that changes nothing
 
 
@@ -74,9 +76,32 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   check.check(config)
   if config.distributed:
     jax.distributed.initialize()
-  loaded = load_data(config)
+  return of(config, folder, load_data(config))
+
+
+def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
+  """Return an experiment on data that are there; see `prepare`.
+
+  Where fields of the config vary, its networks are those of the first of
+  `ranges.examples`.
+  """
+  first, *others = ranges.examples(config)
   moments = data.moments(loaded.train.x)
-  specs = {
+  specs = specs_of(first, loaded, moments)
+  for other in others:
+    specs_of(other, loaded, moments)
+  _check_labels(first.train.loss, loaded)
+  experiment = Experiment(first, folder, loaded, specs)
+  for name in specs:
+    _try_methods(experiment, name)
+  return experiment._replace(config=config)
+
+
+def specs_of(
+  config: ConfigDict, loaded: Data, moments: Moments
+) -> dict[str, Spec]:
+  """Build the networks of a config for some data, of given moments."""
+  return {
     name: zoo.build(
       item.kind,
       loaded.train.x.shape[1:],
@@ -87,11 +112,6 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     )
     for name, item in config.networks.items()
   }
-  _check_labels(config.train.loss, loaded)
-  experiment = Experiment(config, folder, loaded, specs)
-  for name in specs:
-    _try_methods(experiment, name)
-  return experiment
 
 
 def _check_labels(loss: str, loaded: Data) -> None:
@@ -301,9 +321,7 @@ def steps_of(
   """Return the training settings of a recipe and the steps they make."""
   config = experiment.config
   if name == DENSE:
-    chosen = config.train.copy_and_resolve_references()
-    epochs = config.networks[network].epochs
-    chosen.epochs = epochs if epochs >= 0 else chosen.epochs
+    chosen = settings.training_of(config, network)
   else:
     chosen = config.finetune.copy_and_resolve_references()
     item = config.recipes[name]

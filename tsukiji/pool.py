@@ -55,13 +55,13 @@ def run(experiment: Experiment) -> None:
   if not jobs:
     return
   left = [len(_left(experiment, *job)) for job in jobs]
-  workers = min(sum(left), _workers(config.workers))
+  count = min(sum(left), workers(config.workers))
   with _bars(experiment, jobs) as tell:
-    if workers == 1:
+    if count == 1:
       for name, seed in jobs:
         running.run_network(experiment, name, seed, tell)
     else:
-      _run_pool(experiment, jobs, workers, tell)
+      _run_pool(experiment, jobs, count, tell)
 
 
 def _left(experiment: Experiment, name: str, seed: int) -> list[str]:
@@ -80,7 +80,8 @@ def cores() -> list[int]:
   return list(range(os.cpu_count() or 1))
 
 
-def _workers(wanted: int) -> int:
+def workers(wanted: int) -> int:
+  """Return how many processes to start; 0 asks for one a core on CPU."""
   if wanted:
     return wanted
   single = jax.default_backend() == 'cpu' and jax.device_count() == 1
@@ -88,7 +89,7 @@ def _workers(wanted: int) -> int:
 
 
 def _run_pool(
-  experiment: Experiment, jobs: list[Job], workers: int, tell: Tell
+  experiment: Experiment, jobs: list[Job], count: int, tell: Tell
 ) -> None:
   os.environ.update(KEEP_MEMORY)
   context = multiprocessing.get_context('spawn')
@@ -97,10 +98,10 @@ def _run_pool(
   with manager:
     told, free = manager.Queue(), manager.Queue()
     mine, halt = cores(), context.Event()
-    for i in range(workers):
+    for i in range(count):
       free.put(mine[i % len(mine)])
     pool = concurrent.futures.ProcessPoolExecutor(
-      workers, context, _start_worker, (free, halt, os.getpid())
+      count, context, _start_worker, (free, halt, os.getpid())
     )
     with pool:
       # A recipe waits for what it starts from and for its teachers.
@@ -171,9 +172,19 @@ def _start_manager(parent: int) -> None:
 
 
 def _start_worker(free: Any, halt: Event, parent: int) -> None:
-  """Pin this process to a core before its backend starts."""
+  settle(free.get(), halt, parent)
+
+
+def settle(core: int, halt: Event, parent: int) -> None:
+  """Pin this process to a core before its backend starts.
+
+  Args:
+    core: Of those that `cores` told.
+    halt: Set when the worker shall stop.
+    parent: Process without which it ends.
+  """
   if hasattr(os, 'sched_setaffinity'):
-    os.sched_setaffinity(0, {free.get()})
+    os.sched_setaffinity(0, {core})
 
   stop.listen()
   stop.watch(lambda: signal.SIGTERM if halt.is_set() else None)

@@ -9,6 +9,7 @@ from compress.tree import Params
 from tsukiji import evaluation, fit, goals, shallow, teach, train
 from tsukiji import experiment as ex
 from tsukiji import spec as sp
+from tsukiji.data import Data
 from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.lower import Variables, lower
 from tsukiji.measure import cost, energy
@@ -54,14 +55,10 @@ def finish(
     The row, without latency.
   """
   title = ex.cell_name(network, seed, name)
-  spec, small = lower(done.spec, done.variables)
-  meta = {
-    'name': title,
-    'dataset': experiment.data.name,
-    'classes': list(experiment.data.classes),
-    'recipe': _method(experiment.config, name),
-  }
-  blob = pack.pack(spec, small, meta)
+  method = _method(experiment.config, name)
+  blob = packed(
+    done.spec, done.variables, meta_of(experiment.data, title, method)
+  )
   path = experiment.folder / 'artefacts' / f'{title}.tsk'
   artefact.save(path, blob)
   shipped = artefact.load(path)
@@ -94,6 +91,22 @@ def finish(
     'train_seconds': round(done.seconds, 1),
     'artefact': f'artefacts/{title}.tsk',
     **_read(done.readings),
+  }
+
+
+def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
+  """Return a trained network as the file that is shipped."""
+  return pack.pack(*lower(spec, variables), meta)
+
+
+def meta_of(data: Data, title: str, method: str = '') -> dict[str, Any]:
+  """Return what a file says of itself beside the network."""
+  classes = list(data.classes)
+  return {
+    'name': title,
+    'dataset': data.name,
+    'classes': classes,
+    'recipe': method,
   }
 
 

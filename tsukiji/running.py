@@ -56,12 +56,19 @@ def run_dense(
   experiment: ex.Experiment, network: str, seed: int, tell: Tell
 ) -> None:
   """Train the network that all recipes start from; see `run_network`."""
-  done = _fit(experiment, network, seed, ex.DENSE, None, tell)
+  done = trained(experiment, network, seed, tell)
   title = ex.cell_name(network, seed, ex.DENSE)
   wanted = ex.DENSE in ex.cells(experiment.config, network, seed)
   if wanted and not workdir.cell(experiment.folder, title):
     made = row.finish(experiment, network, seed, ex.DENSE, done)
     workdir.write_cell(experiment.folder, made)
+
+
+def trained(
+  experiment: ex.Experiment, network: str, seed: int, tell: Tell = ignore
+) -> Trained:
+  """Return a network that is trained and has no row; see `run_network`."""
+  return _fit(experiment, network, seed, ex.DENSE, None, tell)
 
 
 def run_recipe(

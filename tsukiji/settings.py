@@ -1,15 +1,18 @@
 """The config: every field with its unit."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 from ml_collections import ConfigDict
 
+from search.leaf import Leaf
 from tsukiji.errors import expect_name
 
 TASKS = (
-  *('train', 'compress', 'evaluate', 'export', 'bench', 'report', 'publish'),
+  *('train', 'compress', 'search', 'study', 'evaluate'),
+  *('export', 'bench', 'report', 'publish'),
 )
 ENGINES = ('jax', 'onnxruntime', 'openvino')
 ROLES = ('reference', 'control_scratch')
@@ -19,6 +22,10 @@ AXES = ('course', 'epochs', 'kept', 'macs', 'size', 'units', 'width')
 # Of a recipe, beside other recipes: the trained network, that with its norms
 # in its weights, or new weights.
 STARTS = ('dense', 'folded', 'fresh')
+DESIGNERS = ('gp', 'grid', 'random', 'sobol')
+# What is known of a config before it is trained, and what is found after.
+KNOWN = ('bytes', 'macs', 'params')
+OBJECTIVES = ('val_accuracy', *KNOWN, 'latency_ms')
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -53,6 +60,7 @@ def network(kind: str, **changes: Any) -> ConfigDict:
       'role': 'reference',  # or 'control_scratch'
       'of': '',  # the reference that a control stands beside
       'recipes': ('*',),  # names in `recipes`; '*' is all of them
+      'train': {},  # fields of its own in place of those of config.train
       'epochs': -1,  # of training; -1 takes train.epochs
       'dense': True,  # whether the uncompressed network gets a row
       'seeds': (),  # its own, where fewer than all are enough
@@ -86,6 +94,26 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'joint': False,  # whether the teacher is trained beside, from scratch
       'labels': 1.0,  # weight of the task's loss beside the method's
       'helped': True,  # whether config.helper joins a method without teacher
+    }
+  )
+  return _changed(defaults, changes)
+
+
+def searching(**changes: Any) -> ConfigDict:
+  """Return the settings of a search over what varies in a config."""
+  defaults = ConfigDict(
+    {
+      'designer': 'gp',  # one of DESIGNERS
+      'beside': (),  # others that search as well, to compare with
+      'seeds': (0,),  # a study each, of every designer
+      'trials': 40,  # of a study
+      'network': '',  # the one that a trial trains; '' is the first
+      'epochs': 2,  # of a trial; the best gets those of the network. 0: as many
+      'objectives': ('val_accuracy',),  # some of OBJECTIVES
+      'most': dict.fromkeys(KNOWN, 0),  # what it may cost; 0 for any
+      'storage': '',  # URL or file *.log; '' is study.db in the workdir
+      'workers': 0,  # processes on this machine; 0 takes config.workers
+      'lease': 60.0,  # seconds after which a silent worker counts as dead
     }
   )
   return _changed(defaults, changes)
@@ -131,6 +159,7 @@ def default(task: str = 'compress') -> ConfigDict:
       'train': training(),
       'finetune': training(epochs=3, lr=1e-3),
       'recipes': {},  # name -> compression(...)
+      'search': searching(),
       'helper': '',  # joins every recipe, as 'distill.logits(4.0)'
       'figures': {},  # name -> figure(...)
       'seeds': (0,),
@@ -163,6 +192,10 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+  if isinstance(value, Leaf):
+    return _plain(dataclasses.asdict(value))
+  if isinstance(value, dict):
+    return {name: _plain(item) for name, item in value.items()}
   if isinstance(value, ConfigDict):
     return plain(value)
   if isinstance(value, list | tuple):
@@ -172,7 +205,7 @@ def _plain(value: Any) -> Any:
 
 def recipes_of(config: ConfigDict, name: str, seed: int) -> tuple[str, ...]:
   """Return the recipes that a network gets with a seed, in order."""
-  if config.task == 'train':
+  if config.task in ('train', 'search'):
     return ()
   wanted = config.networks[name].recipes
   return tuple(
@@ -180,3 +213,17 @@ def recipes_of(config: ConfigDict, name: str, seed: int) -> tuple[str, ...]:
     for key, item in config.recipes.items()
     if ('*' in wanted or key in wanted) and seed in (item.seeds or (seed,))
   )
+
+
+def training_of(config: ConfigDict, name: str) -> ConfigDict:
+  """Return the settings of the training of a network itself."""
+  item = config.networks[name]
+  chosen = config.train.copy_and_resolve_references()
+  chosen.update(item.train.copy_and_resolve_references())
+  chosen.epochs = item.epochs if item.epochs >= 0 else chosen.epochs
+  return chosen
+
+
+def searched(config: ConfigDict) -> str:
+  """Return the network that a trial of a search trains."""
+  return config.search.network or next(iter(config.networks))

@@ -7,8 +7,10 @@ from types import FrameType
 _sources: list[Callable[[], int | None]] = []  # handlers reach only globals
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
   """A run was asked to stop and has written its checkpoint.
+
+  As a KeyboardInterrupt it is no error, which somebody might catch as one.
 
   Attributes:
     signum: The signal that asked.

@@ -1,11 +1,23 @@
 """What `config.task` can be: each task takes a prepared experiment."""
 
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
 from rich.console import Console
 
-from tsukiji import evaluation, fit, goals, pool, report, workdir
+from tsukiji import (
+  evaluation,
+  fit,
+  goals,
+  pool,
+  ranges,
+  report,
+  searching,
+  winner,
+  workdir,
+)
 from tsukiji import experiment as ex
 from tsukiji import publish as publishing
 from tsukiji.deploy import artefact
@@ -32,16 +44,46 @@ IN_ANY = (
 SCORE = 'Accuracy is that of the packed file, read from disk, on the test set.'
 
 
+def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
+  """Check a config and load what it needs; see `experiment.prepare`."""
+  experiment = ex.prepare(config, folder)
+  if ranges.varies(config):
+    searching.expect_allowed(experiment)
+  return experiment
+
+
 def compress(experiment: Experiment, console: Console) -> None:
   """Train, compress, pack and measure whatever is not done yet, and report."""
   if workdir.rows(experiment.folder):
     console.print(f'{experiment.folder} is finished; nothing to do.')
   else:
-    pool.run(experiment)
-    rows = gather(experiment)
-    console.print('Measuring latency, one thread ...')
-    workdir.write_rows(experiment.folder, _timed(experiment, rows))
+    _make(experiment, console)
   show(experiment, console)
+
+
+def search(experiment: Experiment, console: Console) -> None:
+  """Search, then do with the best config what `compress` does.
+
+  A search trains its networks and stops there; a study compresses them too.
+  """
+  folder = experiment.folder
+  if workdir.rows(folder):
+    console.print(f'{folder} is finished; nothing to do.')
+  else:
+    best = searching.run(experiment)
+    told = f'{best.study}, trial {best.number}, {100 * best.accuracy:.2f} %'
+    console.print(f'Best on the validation set: {told}')
+    path = folder / 'best.py'
+    winner.write(path, best.config, best.study, best.number, best.accuracy)
+    _make(ex.of(best.config, folder, experiment.data), console)
+  show(experiment, console)
+
+
+def _make(experiment: Experiment, console: Console) -> None:
+  pool.run(experiment)
+  rows = gather(experiment)
+  console.print('Measuring latency, one thread ...')
+  workdir.write_rows(experiment.folder, _timed(experiment, rows))
 
 
 def bench(experiment: Experiment, console: Console) -> None:
@@ -195,5 +237,7 @@ TASKS: dict[str, Callable[[Experiment, Console], None]] = {
   'export': export,
   'publish': publish,
   'report': show,
+  'search': search,
+  'study': search,
   'train': compress,
 }

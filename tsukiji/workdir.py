@@ -17,6 +17,7 @@ from tsukiji import files, settings
 
 Row: TypeAlias = dict[str, Any]  # a row of results.json; keys in the README
 INCIDENTAL = ('task', 'workers', 'distributed', 'figures')  # not the results
+ALSO = ('workers', 'lease')  # of the settings of a search
 LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
@@ -40,6 +41,9 @@ def identity(plain: dict[str, Any]) -> dict[str, Any]:
       key: _beyond(item, settings.plain(known))
       for key, item in plain.get(name, {}).items()
     }
+  search = beyond.pop('search', {})
+  if search := {k: v for k, v in search.items() if k not in ALSO}:
+    beyond['search'] = search
   return {k: v for k, v in beyond.items() if k not in INCIDENTAL}
 
 

@@ -34,7 +34,7 @@ def tsukijinet(
   kernel: int = 5,
   stride: int = 1,
   pool: int = 2,
-  hidden: tuple[int, ...] = (256,),
+  hidden: tuple[int, ...] | int = (256,),
   activation: str = 'relu',
   dropout: float = 0.3,
   norm: bool = False,
@@ -54,7 +54,7 @@ def tsukijinet(
     kernel: Height and width of the filters.
     stride: Stride of the convolutions.
     pool: Window and stride of the max pools; 1 leaves them out.
-    hidden: Units of the dense layers before the last.
+    hidden: Units of the dense layers before the last; a number is one layer.
     activation: One of `spec.ACTIVATIONS`.
     dropout: Probability of dropping a hidden unit in training.
     norm: Batch normalisation after each convolution (Tsukijinet2021).
@@ -69,6 +69,7 @@ def tsukijinet(
       f'tsukijinet: expected an activation of {", ".join(ACTIVATIONS)}, got '
       f'{activation!r}.'
     )
+  hidden = (hidden,) if isinstance(hidden, int) else hidden
   small = _left(min(input_shape[:2]), kernel, stride, pool, len(conv)) < 2
   padding, size = ('SAME', min(kernel, 3)) if small else ('VALID', kernel)
   layers: list[Layer] = []

@@ -1,0 +1,221 @@
+"""Searching: studies of trials, worked on by processes that may die.
+
+A study is one designer with one seed; all of an experiment share a storage,
+in which any number of machines find them by name.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+import optuna
+from ml_collections import ConfigDict
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
+
+from search import designer, stored, study
+from search import space as spaces
+from search.bayes import bayes
+from search.designer import Values
+from search.study import Plan
+from tsukiji import crew, pool, ranges, settings, trial
+from tsukiji.experiment import Experiment
+
+DESIGNERS: dict[str, Callable[..., designer.Designer]] = {
+  'gp': bayes,
+  'grid': designer.grid,
+  'random': designer.random,
+  'sobol': designer.sobol,
+}
+
+
+LOOK = 1.0  # seconds between two looks at the storage
+
+
+class Best(NamedTuple):
+  """The best of all trials by validation.
+
+  Attributes:
+    study: The name of its study.
+    number: Of the trial in that study.
+    accuracy: On the validation set.
+    config: The whole experiment with the values of the trial.
+  """
+
+  study: str
+  number: int
+  accuracy: float
+  config: ConfigDict
+
+
+def plans(experiment: Experiment) -> list[Plan]:
+  """Return the studies of an experiment: every designer with every seed."""
+  search = experiment.config.search
+  space = spaces.of(experiment.config)
+  allowed = functools.partial(trial.is_allowed, experiment, space)
+  return [
+    Plan(
+      f'{name}-{seed}',
+      space,
+      DESIGNERS[name](space, allowed=allowed),
+      functools.partial(trial.run, experiment, space),
+      search.trials,
+      len(search.objectives),
+      seed,
+      search.lease,
+    )
+    for seed in search.seeds
+    for name in dict.fromkeys((search.designer, *search.beside))
+  ]
+
+
+def storage_of(experiment: Experiment) -> BaseStorage:
+  """Return where the trials are kept.
+
+  Raises:
+    ValueError: If it cannot be opened.
+  """
+  optuna.logging.set_verbosity(optuna.logging.ERROR)
+  where = experiment.config.search.storage
+  default = f'sqlite:///{experiment.folder / "study.db"}'
+  try:
+    return stored.opened(where or default)
+  except Exception as e:  # drivers raise many kinds
+    first = str(e).strip().partition('\n')[0]
+    raise ValueError(
+      'config.search.storage: expected a URL of a database or a file *.log, '
+      f'got {where or default!r}. {first}'
+    ) from e
+
+
+def run(experiment: Experiment) -> Best:
+  """Run all trials that are not done yet, with a progress bar a study.
+
+  Args:
+    experiment: A search.
+
+  Returns:
+    The best trial of all studies.
+
+  Raises:
+    stop.Stopped: If a signal asked; every trial goes on where it was.
+    ValueError: If no config is allowed, none was feasible, or the storage
+      cannot be opened.
+  """
+  storage, todo = storage_of(experiment), plans(experiment)
+  for plan in todo:
+    study.opened(plan, storage)
+  config = experiment.config
+  count = pool.workers(config.search.workers or config.workers)
+  count = min(count, len(todo) * config.search.trials)
+  with _bars(todo, storage) as look:
+    crew.run(count, work, experiment, look)
+  return best(experiment)
+
+
+def expect_allowed(experiment: Experiment) -> None:
+  """Raise a ValueError unless some config of a search is allowed."""
+  space = spaces.of(experiment.config)
+  allowed = functools.partial(trial.is_allowed, experiment, space)
+  drawing = designer.random(space, allowed)
+  drawing.ask(drawing.init(jax.random.key(0)), jax.random.key(0))
+
+
+def work(i: int, experiment: Experiment, look: crew.Look) -> None:
+  """Run trials of all studies, first of all of the one with our number."""
+  storage, todo = storage_of(experiment), plans(experiment)
+  at = i % len(todo)
+  for plan in (*todo[at:], *todo[:at]):
+    study.work(plan._replace(objective=_looking(plan, look)), storage)
+
+
+def _looking(plan: Plan, look: crew.Look) -> Callable[[ConfigDict], Values]:
+  def objective(config: ConfigDict) -> Values:
+    look()
+    return plan.objective(config)
+
+  return objective
+
+
+def trials(experiment: Experiment) -> dict[str, list[FrozenTrial]]:
+  """Return the trials that count, by study."""
+  storage = storage_of(experiment)
+  return {plan.name: _trials(plan, storage) for plan in plans(experiment)}
+
+
+def _trials(plan: Plan, storage: BaseStorage) -> list[FrozenTrial]:
+  return [t for t in study.opened(plan, storage).trials if study.counts(t)]
+
+
+def best(experiment: Experiment) -> Best:
+  """Return the best trial by validation, the first of equals.
+
+  Raises:
+    ValueError: If no trial was feasible.
+  """
+  space = spaces.of(experiment.config)
+  found = trials(experiment)
+  done = [
+    (t.values[0], i, name, t)
+    for name, of_one in found.items()
+    for i, t in enumerate(of_one)
+    if t.values
+  ]
+  if not done:
+    reasons = {
+      t.user_attrs.get(study.REASON) for x in found.values() for t in x
+    }
+    raise ValueError(
+      'config.search: expected a trial that can be trained, got none: '
+      f'{"; ".join(sorted(map(str, reasons)))[:300]}. Narrow the ranges.'
+    )
+  error, _, name, chosen = min(done, key=lambda item: item[:2])
+  config = ranges.whole(space, stored.config_of(space, chosen))
+  config.search = settings.searching()
+  return Best(name, chosen.number, 1 - error, config)
+
+
+@contextmanager
+def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
+  """Show a bar a study, and yield what brings them up to date."""
+  columns = (
+    TextColumn('{task.description:<40}'),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+  )
+  with Progress(*columns) as progress:
+    bars = [progress.add_task(plan.name, total=plan.trials) for plan in todo]
+    seen = -math.inf
+
+    def look() -> None:
+      nonlocal seen
+      if time.monotonic() < seen + LOOK:
+        return
+      seen = time.monotonic()
+      for plan, bar in zip(todo, bars, strict=True):
+        every = _trials(plan, storage)
+        errors = [t.values[0] for t in every if t.values]
+        told = f', best {100 * (1 - min(errors)):.2f} %' if errors else ''
+        progress.update(
+          bar,
+          completed=sum(t.state.is_finished() for t in every),
+          description=f'{plan.name}{told}',
+        )
+
+    yield look
+    seen = -math.inf
+    look()

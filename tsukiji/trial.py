@@ -1,0 +1,189 @@
+"""A trial of a search: a config is trained for a few epochs and measured."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from search.designer import Values
+from search.space import Space
+from tsukiji import (
+  evaluation,
+  pool,
+  ranges,
+  row,
+  running,
+  settings,
+  stop,
+  train,
+  workdir,
+)
+from tsukiji import experiment as ex
+from tsukiji.deploy import artefact, pack
+from tsukiji.deploy.lower import lower
+from tsukiji.experiment import Experiment
+from tsukiji.measure import cost, latency
+from tsukiji.row import Trained
+from tsukiji.spec import Spec, Standardise
+
+
+def is_allowed(
+  experiment: Experiment, space: Space, config: ConfigDict
+) -> bool:
+  """Tell whether a config makes a network that costs no more than it may.
+
+  Args:
+    experiment: Its `config.search.most` says what it may cost.
+    space: Of the config.
+    config: A suggestion.
+
+  Returns:
+    Whether it may be tried; nothing is trained for that.
+  """
+  most = experiment.config.search.most
+  wanted = {name: value for name, value in most.items() if value}
+  try:
+    costs = known(experiment, ranges.whole(space, config), tuple(wanted))
+  except ValueError:  # sizes that do not go together
+    return False
+  return all(costs[name] <= value for name, value in wanted.items())
+
+
+def known(
+  experiment: Experiment, config: ConfigDict, names: tuple[str, ...]
+) -> dict[str, int]:
+  """Return what the searched network of a config costs, before training.
+
+  Args:
+    experiment: The data and the networks.
+    config: A config without ranges.
+    names: Some of `settings.KNOWN`.
+
+  Returns:
+    By name: multiplications of an example, numbers and bytes of the file of
+    the dense network. Trained weights that are exactly 0 may make it shorter.
+
+  Raises:
+    ValueError: If its sizes do not make a network.
+  """
+  spec = spec_of(experiment, config)
+  found = {'macs': cost.macs(spec)} if 'macs' in names else {}
+  if {'bytes', 'params'} & {*names}:
+    title = ex.cell_name(spec.name, experiment.config.seeds[0], ex.DENSE)
+    meta = json.dumps(row.meta_of(experiment.data, title))
+    found |= _size(spec, meta)
+  return found
+
+
+@functools.cache
+def _size(spec: Spec, meta: str) -> dict[str, int]:
+  """Pack weights that nobody trained: files of floats are equally long."""
+  drawn = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: np.float32(drawn.uniform(0.5, 1.0, x.shape)), train.shapes(spec)
+  )
+  spec, small = lower(spec, variables)
+  blob = pack.pack(spec, small, json.loads(meta))
+  return {'bytes': len(blob), 'params': cost.params(small['params'])}
+
+
+def spec_of(experiment: Experiment, config: ConfigDict) -> Spec:
+  """Build the searched network of a config."""
+  name = settings.searched(config)
+  first = experiment.specs[name].layers[0]
+  assert isinstance(first, Standardise)  # as the zoo builds them
+  only = ConfigDict({'networks': {name: config.networks[name]}})
+  moments = (first.mean, first.std)
+  return ex.specs_of(only, experiment.data, moments)[name]
+
+
+def shortened(experiment: Experiment, config: ConfigDict) -> Experiment:
+  """Return the experiment of a trial: one network, for as long as it gets.
+
+  Its name tells configs apart, so one that is tried again goes on from its
+  checkpoint. It lives in a folder of its own.
+  """
+  name, search = settings.searched(config), experiment.config.search
+  item = config.networks[name].copy_and_resolve_references()
+  item.epochs = search.epochs or item.epochs
+  item.recipes, item.of = (), ''
+  short = settings.default('train')
+  short.dataset, short.train = config.dataset, config.train
+  short.seeds = (experiment.config.seeds[0],)
+  short.networks = {name: item}
+  title = f'trial_{workdir.digest(short)}'
+  short.networks = {title: item}
+  specs = {title: spec_of(experiment, config)}
+  return Experiment(short, experiment.folder / 'trials', experiment.data, specs)
+
+
+def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
+  """Train the network of a suggestion, and tell what it costs and how good.
+
+  Args:
+    experiment: The search.
+    space: Of the config.
+    config: A suggestion.
+
+  Returns:
+    The objectives of `config.search`, an error in place of an accuracy.
+
+  Raises:
+    FloatingPointError: If the loss is not finite.
+    stop.Stopped: If a signal asked; the trial has a checkpoint.
+  """
+  signum = stop.wished()
+  if signum is not None:
+    raise stop.Stopped(signum)
+  config = ranges.whole(space, config)
+  short = shortened(experiment, config)
+  (title,) = short.specs
+  with alone(short.folder / f'{title}.lock'):
+    done = running.trained(short, title, short.config.seeds[0])
+  names = experiment.config.search.objectives
+  found: dict[str, float] = {**known(experiment, config, tuple(names))}
+  found['val_accuracy'] = (
+    1
+    - evaluation.evaluate(
+      done.spec,
+      done.variables,
+      experiment.data.validation,
+      loss=config.train.loss,
+    ).accuracy
+  )
+  if 'latency_ms' in names:
+    found['latency_ms'] = _latency(short, title, done)
+  return Values(tuple(found[name] for name in names))
+
+
+def _latency(short: Experiment, title: str, done: Trained) -> float:
+  """Return the median time of the packed network at batch 1, in ms."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / 'trial.tsk'
+    meta = row.meta_of(short.data, title)
+    artefact.save(path, row.packed(done.spec, done.variables, meta))
+    job = {
+      'artefacts': {title: str(path)},
+      'batches': [1],
+      'repeats': short.config.measure.repeats,
+      'core': pool.cores()[-1],
+    }
+    timed: dict[str, Any] = latency.run_pinned(job)['latency_ms'][title]
+  return float(timed['batch_1']['p50'])
+
+
+@contextlib.contextmanager
+def alone(path: pathlib.Path) -> Iterator[None]:
+  """Wait until no other process holds a file; a process that dies lets go."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield

@@ -1,0 +1,57 @@
+"""The best config of a search as a file that can be run."""
+
+import pathlib
+import pprint
+
+from ml_collections import ConfigDict
+
+from tsukiji import files
+
+FILE = '''"""{title}: trial {number} of {study}.
+
+{accuracy:.2f} % on the validation set after the epochs of a trial. Run it with
+
+  python main.py --config={path}
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """Return the config."""
+  del arg
+  return ConfigDict(
+{values}
+  )
+'''
+
+
+def write(
+  path: pathlib.Path,
+  config: ConfigDict,
+  study: str,
+  number: int,
+  accuracy: float,
+) -> None:
+  """Write a config file.
+
+  Args:
+    path: Of the file.
+    config: In which nothing varies.
+    study: Where it was found.
+    number: Of its trial.
+    accuracy: A fraction.
+  """
+  plain = config.copy_and_resolve_references().to_dict()
+  plain['task'] = {'search': 'train', 'study': 'compress'}[config.task]
+  values = pprint.pformat(plain, width=74, sort_dicts=False)
+  text = FILE.format(
+    title=' '.join(config.title.replace('"', "'").split()) or 'Experiment',
+    number=number,
+    study=study,
+    accuracy=100 * accuracy,
+    path=path,
+    values='\n'.join(f'    {line}' for line in values.splitlines()),
+  )
+  with files.replacing(path) as file:
+    file.write(text.encode())
