@@ -41,6 +41,8 @@ def _check(config: ConfigDict) -> None:
     expect_name('config.measure.engines', name, settings.ENGINES)
   fix = "Add config.networks.NAME = settings.network('tsukijinet')."
   expect('config.networks', config.networks, 'a network', 'none', fix)
+  for name in ('train', 'finetune'):
+    _check_training(f'config.{name}', config[name])
   for name in config.networks:
     _check_network(name, config)
   for name in config.recipes:
@@ -52,8 +54,6 @@ def _check(config: ConfigDict) -> None:
   for name, item in config.figures.items():
     _check_figure(f'config.figures.{name}', item, config)
   recipe.parse(config.helper)
-  for name in ('train', 'finetune'):
-    _check_training(f'config.{name}', config[name])
   goals = [losses.LOSSES[config[x].loss].goal for x in ('train', 'finetune')]
   same = goals[0] == goals[1]
   expect('config.finetune.loss', same, f'one for {goals[0]}', goals[1])

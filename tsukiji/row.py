@@ -187,8 +187,8 @@ def _method(config: ConfigDict, name: str) -> str:
 
 def _labels(config: ConfigDict, network: str, name: str) -> dict[str, Any]:
   """Return what kind of row this is."""
-  control = config.networks[network].role != 'reference'
   role = config.networks[network].role
+  control = role.startswith('control')
   if name == ex.DENSE:
     return {'recipe': ex.DENSE, 'role': role, 'mode': 'scratch'}
   item = config.recipes[name]

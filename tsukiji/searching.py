@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import optuna
+import optuna.importance
 from ml_collections import ConfigDict
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
@@ -32,6 +33,7 @@ from search.designer import Values
 from search.study import Plan
 from tsukiji import crew, pool, ranges, settings, trial
 from tsukiji.experiment import Experiment
+from tsukiji.report.trials import Range, Searched, Trial
 
 DESIGNERS: dict[str, Callable[..., designer.Designer]] = {
   'gp': bayes,
@@ -41,6 +43,7 @@ DESIGNERS: dict[str, Callable[..., designer.Designer]] = {
 }
 
 
+FEW = 8  # trials that tell nothing of what matters
 LOOK = 1.0  # seconds between two looks at the storage
 
 
@@ -219,3 +222,42 @@ def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
     yield look
     seen = -math.inf
     look()
+
+
+def told(experiment: Experiment) -> Searched:
+  """Return what a search has found, for a report."""
+  space = spaces.of(experiment.config)
+  names = experiment.config.search.objectives
+  found = []
+  for name, of_one in trials(experiment).items():
+    by, _, seed = name.rpartition('-')
+    for number, one in enumerate(of_one):
+      values = dict(zip(names, one.values or (), strict=False))
+      if values:
+        values['val_accuracy'] = 1 - values['val_accuracy']
+      seconds = one.duration.total_seconds() if one.duration else 0.0
+      config = stored.config_of(space, one)
+      params = {path: spaces.at(config, path) for path in one.params}
+      found.append(Trial(by, int(seed), number, values, params, seconds))
+  spans = {
+    path: Range(leaf.log, tuple(map(str, leaf.options)))
+    for path, leaf in zip(space.names, space.leaves, strict=True)
+  }
+  return Searched(found, spans, _importances(experiment))
+
+
+def _importances(experiment: Experiment) -> dict[str, float]:
+  """Return Optuna's importances over the trials of all studies."""
+  done = [
+    optuna.create_trial(
+      value=one.values[0], params=one.params, distributions=one.distributions
+    )
+    for of_one in trials(experiment).values()
+    for one in of_one
+    if one.values
+  ]
+  if len(done) < FEW or len({one.value for one in done}) < 2:
+    return {}
+  every = optuna.create_study()
+  every.add_trials(done)
+  return dict(optuna.importance.get_param_importances(every))

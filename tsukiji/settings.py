@@ -15,7 +15,7 @@ TASKS = (
   *('export', 'bench', 'report', 'publish'),
 )
 ENGINES = ('jax', 'onnxruntime', 'openvino')
-ROLES = ('reference', 'control_scratch')
+ROLES = ('reference', 'control_scratch', 'searched')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
 # What a figure is drawn along; see `figure`.
 AXES = ('course', 'epochs', 'kept', 'macs', 'size', 'units', 'width')
@@ -57,7 +57,7 @@ def network(kind: str, **changes: Any) -> ConfigDict:
     {
       'kind': kind,  # a name in tsukiji.zoo
       'sizes': {},  # arguments of the zoo's function
-      'role': 'reference',  # or 'control_scratch'
+      'role': 'reference',  # one of ROLES
       'of': '',  # the reference that a control stands beside
       'recipes': ('*',),  # names in `recipes`; '*' is all of them
       'train': {},  # fields of its own in place of those of config.train

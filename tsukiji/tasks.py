@@ -23,6 +23,7 @@ from tsukiji import publish as publishing
 from tsukiji.deploy import artefact
 from tsukiji.experiment import Experiment
 from tsukiji.measure import energy, latency
+from tsukiji.report import trials as report_trials
 from tsukiji.workdir import Row
 
 SIZE = (
@@ -125,6 +126,8 @@ def show(experiment: Experiment, console: Console) -> None:
   """Print the table and write the report."""
   rows = _need_rows(experiment)
   summary = report.summarise(rows)
+  varied = ranges.varies(experiment.config)
+  searched = searching.told(experiment) if varied else None
   title = experiment.config.title or 'Experiment'
   path = report.write(
     experiment.folder,
@@ -133,12 +136,15 @@ def show(experiment: Experiment, console: Console) -> None:
     title,
     _notes(experiment.config.measure.engines),
     experiment.config.figures,
+    searched,
   )
   console.print(report.table(summary))
   for line in report.sentences(summary):
     console.print(f'- {line}', highlight=False)
   for line in report.removed(rows):
     console.print(f'- removed by {line}', highlight=False, soft_wrap=True)
+  for line in report_trials.sentences(searched) if searched else ():
+    console.print(f'- {line}', highlight=False)
   console.print(f'Report: {path}', soft_wrap=True)
 
 

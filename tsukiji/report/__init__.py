@@ -10,12 +10,13 @@ from rich.table import Table
 
 from tsukiji import files
 from tsukiji.report import html as report_html
-from tsukiji.report import layers, tables
+from tsukiji.report import layers, tables, trials
 from tsukiji.report.columns import Row, digits, meanings, number, points
 from tsukiji.report.figures import Picture, draw
 from tsukiji.report.layers import removed
 from tsukiji.report.scatter import pareto
 from tsukiji.report.summary import lines, summarise
+from tsukiji.report.trials import Searched
 
 __all__ = [
   'markdown',
@@ -63,7 +64,8 @@ def sentences(rows: Sequence[Row]) -> list[str]:
   """
   means = [row for row, _ in lines(rows)]
   named = zip(tables.names(means), means, strict=True)
-  told = ((n, _words(r)) for n, r in named if tables.role(r) == 'compressed')
+  made = ('compressed', 'searched')
+  told = ((n, _words(r)) for n, r in named if tables.role(r) in made)
   return [f'{name}: {", ".join(words)}' for name, words in told if words]
 
 
@@ -74,6 +76,7 @@ def write(
   title: str,
   notes: Sequence[str] = (),
   figures: Mapping[str, Row] | None = None,
+  searched: Searched | None = None,
 ) -> pathlib.Path:
   """Write report.md, report.html and figures/*.png, each atomically.
 
@@ -84,19 +87,24 @@ def write(
     title: Heading of the report.
     notes: Sentences to close it with.
     figures: More figures by name: `title`, `x` and `lines` of `series.draw`.
+    searched: What a search has found.
 
   Returns:
     The path of report.html, one file that needs no other.
   """
   found, words = lines(rows), sentences(rows)
   means = [row for row, _ in found]
-  pictures = draw(means, curves, figures or {})
+  pictures = draw(means, curves, figures or {}, searched)
+  best = trials.table(searched) if searched else []
+  told = trials.sentences(searched) if searched else []
   for picture in pictures:
     _replace(workdir / picture.path, picture.light)
   gone = layers.removed(rows)
-  text = _markdown(means, words, gone, pictures, title, notes)
+  text = _markdown(means, words, gone, pictures, title, notes, best, told)
   _replace(workdir / 'report.md', text.encode())
-  page = report_html.page(found, words, gone, pictures, title, notes)
+  page = report_html.page(
+    found, words, gone, pictures, title, notes, best, told
+  )
   return _replace(workdir / 'report.html', page.encode())
 
 
@@ -127,12 +135,16 @@ def _markdown(
   pictures: Iterable[Picture],
   title: str,
   notes: Sequence[str],
+  best: Sequence[Sequence[str]],
+  told: Sequence[str],
 ) -> str:
   said = [f'**{term}**: {text}' for term, text in meanings(means)]
   parts = [f'# {tables.escape(title)}', '## Results', tables.markdown(means)]
   parts += [_bullets('In words', map(tables.escape, words))]
   parts += [_bullets('What was removed', map(tables.escape, gone))]
   parts += [_bullets('How to read', said)]
+  parts += [_bullets('The search', map(tables.escape, told))]
+  parts += [f'## Best trials\n\n{tables.plain(best)}'] * bool(best)
   parts += [
     f'## {p.title}\n\n![{tables.escape(p.alt)}]({p.path})' for p in pictures
   ]

@@ -1,13 +1,23 @@
 """The figures of a report: which there are data for, and their words."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from tsukiji.report import curves, plotting, readings, scatter, series
+from tsukiji.report import (
+  curves,
+  plotting,
+  readings,
+  scatter,
+  search,
+  series,
+  trials,
+)
 from tsukiji.report.columns import Row, digits
 from tsukiji.report.plotting import Theme
+from tsukiji.report.trials import Searched
 
 
 class Picture(NamedTuple):
@@ -32,6 +42,7 @@ def draw(
   rows: Sequence[Row],
   runs: curves.Runs,
   wanted: Mapping[str, Row] | None = None,
+  searched: Searched | None = None,
 ) -> list[Picture]:
   """Draw the figures for which there are data.
 
@@ -39,16 +50,53 @@ def draw(
     rows: Summarised rows.
     runs: Objects of metrics.jsonl, by name of the run.
     wanted: Figures of lines by name, as `settings.figure` describes them.
+    searched: What a search has found.
 
   Returns:
-    The figures of lines, accuracy against size and against latency, what
-    linear classifiers read, and the training curves.
+    The figures of the search and those of lines, accuracy against size and
+    against latency, what linear classifiers read, and the training curves.
   """
   costs = {'accuracy_bytes': scatter.SIZE, 'accuracy_latency': scatter.LATENCY}
   out = [_scatter(name, rows, cost) for name, cost in costs.items()]
   more = [_lines(name, rows, item) for name, item in (wanted or {}).items()]
   last = (_readings(rows), _training(curves.drawable(runs)))
-  return [p for p in (*more, *out, *last) if p]
+  first = _search(searched) if searched and searched.objectives else []
+  return [p for p in (*first, *more, *out, *last) if p]
+
+
+def _search(searched: Searched) -> list[Picture]:
+  told = '; '.join(trials.sentences(searched))
+  words = ', '.join(trials.short([*searched.ranges]).values())
+  shares = ', '.join(
+    f'{name} {100 * share:.0f} %'
+    for name, share in searched.importances.items()
+  )
+  about = {
+    'search_course': ('Best so far', f'{told}.', search.course),
+    'search_front': (
+      'What is traded for accuracy',
+      f'Validation accuracy against {", ".join(searched.objectives[1:])}.',
+      search.front,
+    ),
+    'search_slices': (
+      'Accuracy along each parameter',
+      f'Validation accuracy of each trial along {words}.',
+      search.slices,
+    ),
+    'search_importances': (
+      'What the accuracy depends on',
+      f'Share of the variance: {shares}.',
+      search.importances,
+    ),
+  }
+  if len(searched.objectives) < 2:
+    del about['search_front']
+  if not searched.importances:
+    del about['search_importances']
+  return [
+    _picture(name, title, alt, functools.partial(make, searched))
+    for name, (title, alt, make) in about.items()
+  ]
 
 
 def _lines(name: str, rows: Sequence[Row], item: Row) -> Picture | None:

@@ -53,6 +53,8 @@ def page(
   pictures: Sequence[Picture],
   title: str,
   notes: Sequence[str],
+  best: Sequence[Sequence[str]] = (),
+  told: Sequence[str] = (),
 ) -> str:
   """Write the report as one HTML page.
 
@@ -63,6 +65,8 @@ def page(
     pictures: Figures, embedded.
     title: Heading.
     notes: Sentences to close with.
+    best: The best trials of a search as rows of text, the first row the heads.
+    told: How the search went, in plain words.
 
   Returns:
     The page. Everything that came from outside is escaped.
@@ -71,6 +75,8 @@ def page(
   body = [_read(means), _table(lines), _list('In words', sentences, 'short')]
   body += [
     _list('What was removed', gone),
+    _list('The search', told),
+    _plain('Best trials', best),
     _figures(pictures),
     _list('Notes', notes),
   ]
@@ -209,6 +215,23 @@ def _warning(text: str) -> str:
 def _list(head: str, items: Sequence[str], style: str = '') -> str:
   text = ''.join(f'<li>{escape(item)}</li>' for item in items)
   return f'<h2>{head}</h2>\n<ul class="{style}">{text}</ul>' if items else ''
+
+
+def _plain(head: str, rows: Sequence[Sequence[str]]) -> str:
+  """Write a table of texts."""
+  if not rows:
+    return ''
+  heads, *lines = rows
+  top = ''.join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+  body = '\n'.join(
+    f'<tbody><tr><th scope="row">{escape(name)}</th>'
+    f'{"".join(f"<td>{escape(text)}</td>" for text in texts)}</tr></tbody>'
+    for name, *texts in lines
+  )
+  return (
+    f'<h2>{escape(head)}</h2>\n<div class="card scroll"><table class="plain">\n'
+    f'<thead><tr>{top}</tr></thead>\n{body}\n</table></div>'
+  )
 
 
 def _figures(pictures: Sequence[Picture]) -> str:

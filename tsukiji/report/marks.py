@@ -34,8 +34,8 @@ def kind(row: Row) -> str:
   >>> kind({'role': 'compressed', 'family': 'prune'})
   'prune'
   """
-  if role(row) == 'reference':
-    return 'reference'
+  if role(row) in ('reference', 'searched'):
+    return role(row)
   word = CONTROLS.get(role(row))
   return f'control, {word}' if word else str(row.get('family') or 'compressed')
 
@@ -45,6 +45,8 @@ def mark(row: Row, theme: Theme, x: float = 0, y: float = 0) -> Line2D:
   shape, colour = FAMILIES.get(str(row.get('family')), OTHER)
   if role(row) == 'reference':
     shape, colour = 's', theme.ink
+  elif role(row) == 'searched':
+    shape, colour = 's', plotting.GREEN
   hollow = role(row) in HOLLOW
   return Line2D(
     [x],
@@ -62,7 +64,7 @@ def mark(row: Row, theme: Theme, x: float = 0, y: float = 0) -> Line2D:
 def _rank(entry: tuple[str, Row]) -> tuple[int, str]:
   """Sort a reference first, then controls, then families by name."""
   name, row = entry
-  order = ('reference', *HOLLOW)
+  order = ('reference', 'searched', *HOLLOW)
   found = role(row) in order
   return (order.index(role(row)) if found else len(order)), name
 

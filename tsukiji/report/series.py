@@ -132,7 +132,8 @@ def draw(
   out = plotting.blank(5.2, theme)
   axes = out.subplots()
   plotting.dress(axes, theme, title, axis.label, WORDS[axis.measure])
-  _scale(axes, axis)
+  if axis.log:
+    logarithmic(axes)
   handles = []
   looks = zip(itertools.cycle(MARKS), itertools.cycle(plotting.COLOURS))
   drawn = series(rows, wanted, axis)
@@ -175,9 +176,8 @@ def _levels(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
   ]
 
 
-def _scale(axes: Axes, axis: Axis) -> None:
-  if not axis.log:
-    return
+def logarithmic(axes: Axes) -> None:
+  """Give axes a logarithmic cost, with numbers that read as numbers."""
   axes.set_xscale('log')
   axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,g}'))

@@ -110,7 +110,7 @@ figure img { margin: 0 auto; }
 """
 
 SCRIPT = """
-for (const table of document.querySelectorAll('table')) {
+for (const table of document.querySelectorAll('table:not(.plain)')) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
     const value = body => body.rows[0].cells[column].dataset.value;

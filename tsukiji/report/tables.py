@@ -51,7 +51,7 @@ def names(rows: Sequence[Row]) -> list[str]:
   >>> names([{'recipe': 'dense', 'role': 'reference'}, {'recipe': 'int8'}])
   ['dense (reference)', 'int8']
   """
-  words = {'reference': 'reference', **CONTROLS}
+  words = {'reference': 'reference', 'searched': 'searched', **CONTROLS}
   keys = told_by(rows)
 
   def name(row: Row) -> str:
@@ -88,11 +88,22 @@ def markdown(rows: Sequence[Row], named: str = '') -> str:
   rows, told = [rows[i] for i in at], [told[i] for i in at]
   shown = columns(rows)
   heads = [', '.join(filter(None, (c.head, c.unit))) for c in shown]
-  lines = [['recipe', *map(escape, heads)], ['---'] + ['---:'] * len(shown)]
   cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
-  for name, *texts in zip(told, *cells, strict=True):
-    lines.append([escape(str(text)) for text in (name, *texts)])
-  return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+  texts = [[*map(str, line)] for line in zip(told, *cells, strict=True)]
+  return plain([['recipe', *heads], *texts])
+
+
+def plain(rows: Sequence[Sequence[str]]) -> str:
+  """Lay out texts as a table of GitHub Markdown, the first row its heads.
+
+  >>> print(plain([['a', 'b'], ['x', '1']]), end='')
+  | a | b |
+  | --- | ---: |
+  | x | 1 |
+  """
+  heads, *lines = [[*map(escape, row)] for row in rows]
+  rule = ['---'] + ['---:'] * (len(heads) - 1)
+  return ''.join(f'| {" | ".join(x)} |\n' for x in (heads, rule, *lines))
 
 
 def escape(text: str) -> str:

@@ -1,0 +1,158 @@
+"""What a search has found, as a report needs it: trials and their best."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from math import comb
+from typing import Any, NamedTuple
+
+from tsukiji.report.columns import digits
+
+SHOWN = 10  # of the best trials
+OBJECTIVES = {  # words, unit, by what to multiply
+  'val_accuracy': ('validation accuracy', '%', 100.0),
+  'bytes': ('size of the dense file', 'kB', 1e-3),
+  'macs': ('MACs', '10⁶', 1e-6),
+  'params': ('parameters', '10³', 1e-3),
+  'latency_ms': ('latency', 'ms', 1.0),
+}
+
+
+class Trial(NamedTuple):
+  """A trial.
+
+  Attributes:
+    designer: Who suggested it.
+    seed: Of its study.
+    number: In its study.
+    values: By objective; empty where it was infeasible.
+    params: What was active, by path in the config.
+    seconds: What it took.
+  """
+
+  designer: str
+  seed: int
+  number: int
+  values: Mapping[str, float]
+  params: Mapping[str, Any]
+  seconds: float
+
+
+class Range(NamedTuple):
+  """What a parameter varies over: a range, its logarithm, or options."""
+
+  log: bool
+  options: tuple[str, ...]
+
+
+class Searched(NamedTuple):
+  """All of a search.
+
+  Attributes:
+    trials: Of all studies.
+    ranges: By path in the config.
+    importances: Share of the variance of the accuracy, by path; may be empty.
+  """
+
+  trials: Sequence[Trial]
+  ranges: Mapping[str, Range]
+  importances: Mapping[str, float]
+
+  @property
+  def objectives(self) -> list[str]:
+    """Return what was looked for, the accuracy first."""
+    return list(next((t.values for t in self.trials if t.values), {}))
+
+
+def accuracy(trial: Trial) -> float:
+  """Return the accuracy of a trial, 0 where it was infeasible."""
+  return trial.values.get('val_accuracy', 0.0)
+
+
+def courses(searched: Searched) -> dict[str, list[list[float]]]:
+  """Return the best accuracy so far by trial, a list a seed, by designer."""
+  found: dict[str, dict[int, list[float]]] = {}
+  for trial in searched.trials:
+    of_seed = found.setdefault(trial.designer, {}).setdefault(trial.seed, [])
+    of_seed.append(max([accuracy(trial), *of_seed[-1:]]))
+  return {name: [*seeds.values()] for name, seeds in found.items()}
+
+
+def best_of(values: Sequence[float], count: int) -> float:
+  """Return the expected best of some draws from values, without replacement.
+
+  >>> best_of([1.0, 2.0, 3.0], 2)
+  2.6666666666666665
+  """
+  ways = comb(len(values), count)
+  return sum(
+    value * comb(i, count - 1) / ways for i, value in enumerate(sorted(values))
+  )
+
+
+def twice(searched: Searched) -> list[float]:
+  """Return what random search expects by trial if it may have twice as many.
+
+  Of all random trials of all seeds; empty unless there are several seeds.
+  """
+  drawn = [t for t in searched.trials if t.designer == 'random']
+  values = [accuracy(t) for t in drawn]
+  longest = max((t.number + 1 for t in drawn), default=0)
+  if len({t.seed for t in drawn}) < 2 or len(values) < 2 * longest:
+    return []
+  return [best_of(values, 2 * n) for n in range(1, longest + 1)]
+
+
+def short(names: Sequence[str]) -> dict[str, str]:
+  """Shorten paths to their last part where that is enough.
+
+  >>> short(['train.lr', 'networks.a.sizes.kernel'])
+  {'train.lr': 'lr', 'networks.a.sizes.kernel': 'kernel'}
+  """
+  last = [name.rpartition('.')[2] for name in names]
+  return {
+    name: end if last.count(end) == 1 else name
+    for name, end in zip(names, last, strict=True)
+  }
+
+
+def table(searched: Searched) -> list[list[str]]:
+  """Return the best trials as rows of text, the first row the heads."""
+  named = short([*searched.ranges])
+  words = [', '.join(OBJECTIVES[x][:2]) for x in searched.objectives]
+  rows = [['trial', *words, 'seconds', *named.values()]]
+  ordered = sorted(searched.trials, key=accuracy, reverse=True)
+  for trial in [t for t in ordered if t.values][:SHOWN]:
+    values = [_value(name, trial.values[name]) for name in searched.objectives]
+    params = [_param(trial.params.get(name)) for name in named]
+    name = f'{trial.designer}-{trial.seed}, {trial.number}'
+    rows.append([name, *values, f'{trial.seconds:.0f}', *params])
+  return rows if len(rows) > 1 else []
+
+
+def sentences(searched: Searched) -> list[str]:
+  """Say how each designer did."""
+  told = []
+  for designer, seeds in courses(searched).items():
+    last = [100 * course[-1] for course in seeds]
+    own = [t for t in searched.trials if t.designer == designer]
+    failed = sum(not t.values for t in own)
+    spread = f' (from {min(last):.2f} to {max(last):.2f})' * (len(last) > 1)
+    told.append(
+      f'{designer}: {statistics.median(last):.2f} % on the validation set is '
+      f'the best of {len(own) // len(seeds)} trials{spread}; {failed} of '
+      f'{len(own)} were infeasible'
+    )
+  if more := twice(searched):
+    told.append(f'random with twice as many trials: {100 * more[-1]:.2f} %')
+  return told
+
+
+def _value(name: str, value: float) -> str:
+  scaled = value * OBJECTIVES[name][2]
+  return f'{scaled:.2f}' if name == 'val_accuracy' else digits(scaled)
+
+
+def _param(value: Any) -> str:
+  if value is None:
+    return '–'
+  return f'{value:.3g}' if isinstance(value, float) else f'{value}'
