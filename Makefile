@@ -4,10 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: run test format clean
+.PHONY: run study study-small test format clean
 
 run: $(VENV)/installed  ## Train, compress, pack, measure and report.
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=$(WORKDIR)
+
+study: $(VENV)/installed  ## The whole plan on Fashion-MNIST: hours.
+	$(BIN)/python main.py --config=configs/study.py --workdir=runs/study
+
+study-small: $(VENV)/installed  ## The same plan on digits: minutes.
+	$(BIN)/python main.py --config=configs/study.py:small --workdir=runs/study-small
 
 test: $(VENV)/installed-test  ## Format, lint, types, tests.
 	$(BIN)/ruff format --check .

@@ -29,21 +29,25 @@ def get_config(arg: str = '') -> ConfigDict:
   config.search.most.macs = 4_100_000
   if arg == 'tiny':
     config.dataset.name, config.dataset.validation = 'digits', 0.1
-    config.networks.tsukijinet2021.sizes.conv = (4, 8)
-    config.networks.tsukijinet2021.sizes.hidden = 16
+    config.networks.tsukijinet2021.sizes.update(conv=(4, 8), hidden=16)
     config.train.epochs = 1
-    config.search.update(trials=3, epochs=1, seeds=(0,), beside=())
+    config.search.update(trials=2, epochs=1, seeds=(0,))
     config.measure.repeats = 5
   return config
 
 
-def vary(train: ConfigDict, network: ConfigDict) -> None:
-  """Put ranges in the place of the hyper-parameters of the notes."""
+def vary(train: ConfigDict, network: ConfigDict, at: str = 'train') -> None:
+  """Put ranges in the place of the hyper-parameters of the notes.
+
+  Args:
+    train: Settings of the training; changed.
+    network: The network; its sizes are changed.
+    at: Where the settings are in the config.
+  """
   train.lr = search.log(1e-4, 3e-1)
   train.batch_size = search.choice(32, 64, 128, 256)
   train.optimiser = search.choice('adamw', 'sgd')
-  prefix = 'train.'
-  train.momentum = search.float(0.0, 0.99, when={f'{prefix}optimiser': 'sgd'})
+  train.momentum = search.float(0.0, 0.99, when={f'{at}.optimiser': 'sgd'})
   train.label_smoothing = search.float(0.0, 0.2)
   train.patience = search.choice(0, 2)  # early stopping: no or yes
   network.sizes.kernel = search.integer(2, 7)

@@ -108,6 +108,8 @@ def _check_network(name: str, config: ConfigDict) -> None:
   if item.of:
     expect_name(f'{where}.of', item.of, config.networks)
   _least(f'{where}.epochs', item.epochs, -1)
+  right = isinstance(item.train, ConfigDict)
+  expect(f'{where}.train', right, 'fields of config.train', item.train)
   for own in item.train:
     known = {*settings.training()} - {'loss'}
     expect_name(f'{where}.train', own, known)
@@ -240,9 +242,10 @@ def _check_training(where: str, chosen: ConfigDict) -> None:
 def _check_fields(where: str, config: Any, known: ConfigDict) -> None:
   fix = 'Build configs from tsukiji.settings.'
   expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
+  nested = ('dataset', 'measure', 'train', 'finetune', 'search', 'most')
   for name, value in config.items():
     expect_name(where, name, known)
-    if name in ('dataset', 'measure', 'train', 'finetune', 'search', 'most'):
+    if name in nested and known[name]:
       _check_fields(f'{where}.{name}', value, known[name])
   for name in known:
     expect(where, name in config, f'a field {name!r}', sorted(config), fix)

@@ -1,0 +1,109 @@
+"""The whole plan: baselines, searches, the winner compressed, one report.
+
+  make study        # on Fashion-MNIST, some 3 hours on 2 cores
+  make study-small  # the same shape on digits, minutes
+
+Tsukijinet and Tsukijinet2021 as they are; random search and a Gaussian process
+over what the notes leave open; the best by validation trained in full, with 3
+seeds, and compressed by every family. Compression and speed-up rates are
+against Tsukijinet2021.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.search import vary
+from tsukiji import settings
+
+TEACH = 'distill.logits(4.0)'  # the uncompressed winner teaches
+SPARSE = {'dropout': 0.0, 'label_smoothing': 0.0, 'lr': 4e-3}
+RISE = 'schedule=cubic(0.0, 0.6)'
+PRUNED = f'prune.weights({{}}, scope="global", {RISE})'
+HALVED = 'prune.filters(macs=0.5, multiple=4, score="taylor", scope="auto")'
+RECIPES: dict[str, tuple[str, str, dict[str, Any]]] = {
+  'int8': ('quantize.int8()', 'quantize', {'epochs': 1, 'mode': 'qat'}),
+  'w4a4': ('quantize.lsq(4, 4)', 'quantize', {'epochs': 3, 'mode': 'qat'}),
+  'w2a2': ('quantize.lsq(2, 2)', 'quantize', {'mode': 'qat'}),
+  'binary': ('binary.weights()', 'binary', {'mode': 'qat'}),
+  'prune90': (PRUNED.format(0.9), 'prune', SPARSE),
+  'prune95': (PRUNED.format(0.95), 'prune', SPARSE),
+  'filters50': (HALVED, 'channels', SPARSE),
+  'lowrank50': ('lowrank.auto(macs=0.5)', 'lowrank', {}),
+  'shared16': ('share.kmeans(16)', 'share', {'epochs': 3}),
+  'prune90_int8': (
+    f'{PRUNED.format(0.9)} >> quantize.int8()',
+    'combined',
+    {**SPARSE, 'mode': 'qat'},
+  ),
+  'filters50_w4a4': (
+    f'{HALVED} >> quantize.lsq(4, 4)',
+    'combined',
+    {**SPARSE, 'mode': 'qat'},
+  ),
+}
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """Return the config; ':small' and ':tiny' are the same shape on digits."""
+  config = settings.default('study')
+  config.title = 'The plan on Fashion-MNIST'
+  config.dataset.name = 'fashion_mnist'
+  config.dataset.validation = 5000
+  config.seeds = (0, 1, 2)
+  config.networks = {
+    'tsukijinet2021': settings.network('tsukijinet2021', recipes=()),
+    'tsukijinet': settings.network('tsukijinet', recipes=()),
+    'searched': settings.network(
+      'tsukijinet2021', role='searched', of='tsukijinet2021'
+    ),
+  }
+  # Of the baselines and of fine-tuning; the winner's own come from the search.
+  common = {'lr': 2e-3, 'augment': ('flip',), 'label_smoothing': 0.1}
+  config.train = settings.training(epochs=16, **common)
+  config.finetune = settings.training(epochs=6, **common)
+  searched = config.networks.searched
+  vary(searched.train, searched, 'networks.searched.train')
+  config.recipes = {
+    name: settings.compression(f'{method} >> {TEACH}', family, **changes)
+    for name, (method, family, changes) in RECIPES.items()
+  }
+  config.search = settings.searching(
+    network='searched', beside=('random',), trials=40, epochs=2
+  )
+  config.search.most.macs = 4_100_000
+  if arg in ('small', 'tiny'):
+    _digits(config)
+  if arg == 'tiny':
+    _tiny(config)
+  return config
+
+
+def _digits(config: ConfigDict) -> None:
+  """Make it the same study of small pictures."""
+  config.title = 'The plan on handwritten digits'
+  config.dataset.name, config.dataset.validation = 'digits', 0.2
+  config.seeds = (0,)
+  for part in (config.train, config.finetune):
+    part.update(batch_size=64, augment=(), epochs=8)
+  config.train.epochs = 15
+  config.networks.searched.train.batch_size = 64
+  config.search.update(trials=16, epochs=6)
+  config.search.most.macs = 400_000
+
+
+def _tiny(config: ConfigDict) -> None:
+  """Make it run in seconds, of a few parameters and recipes."""
+  config.train.epochs = config.finetune.epochs = 1
+  sizes = {'conv': (4, 8), 'hidden': (16,)}
+  config.networks = {
+    'tsukijinet2021': settings.network('tsukijinet2021', recipes=()),
+    'searched': config.networks.searched,
+  }
+  config.networks.tsukijinet2021.sizes = sizes
+  own = config.networks.searched
+  own.sizes = {**sizes, 'dropout': own.sizes.dropout}
+  own.train = {'lr': own.train.lr}
+  config.recipes = {'int8': config.recipes.int8}
+  config.search.update(trials=2, epochs=1)
+  config.measure.repeats = 5
