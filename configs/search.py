@@ -31,7 +31,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.dataset.name, config.dataset.validation = 'digits', 0.1
     config.networks.tsukijinet2021.sizes.update(conv=(4, 8), hidden=16)
     config.train.epochs = 1
-    config.search.update(trials=2, epochs=1, seeds=(0,))
+    config.search.update(trials=2, epochs=1, seeds=(0,), beside=(), workers=1)
     config.measure.repeats = 5
   return config
 

@@ -105,5 +105,5 @@ def _tiny(config: ConfigDict) -> None:
   own.sizes = {**sizes, 'dropout': own.sizes.dropout}
   own.train = {'lr': own.train.lr}
   config.recipes = {'int8': config.recipes.int8}
-  config.search.update(trials=2, epochs=1)
+  config.search.update(trials=1, epochs=1, workers=1)
   config.measure.repeats = 5

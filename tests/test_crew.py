@@ -1,0 +1,109 @@
+"""Workers that are killed are replaced, and nothing is lost with them."""
+
+import multiprocessing
+import pathlib
+import time
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search import stored, study
+from search.designer import Values
+from tests.test_study import plan
+from tsukiji import crew, pool, stop
+
+TRIALS, KILLS = 6, 2
+
+
+def ran(i: int, folder: pathlib.Path, look: crew.Look) -> None:
+  """Try a little, and note by whom it was done."""
+
+  def objective(config: object) -> Values:
+    look()
+    time.sleep(1.0)
+    (folder / f'{time.time_ns()}').write_text(f'{i}')
+    return Values((config.x,))
+
+  optuna.logging.set_verbosity(optuna.logging.ERROR)
+  used = plan(TRIALS, lease=2.0)._replace(objective=objective)
+  study.work(used, stored.opened(f'sqlite:///{folder}/study.db'))
+
+
+def fails(i: int, kind: str, look: crew.Look) -> None:
+  """Raise what is asked for."""
+  raise {'ValueError': ValueError, 'KeyError': KeyError}[kind]('told why')
+
+
+def dies(i: int, argument: None, look: crew.Look) -> None:
+  """End as a process without memory does."""
+  raise SystemExit(9)
+
+
+def waits(i: int, argument: None, look: crew.Look) -> None:
+  """Work until asked to stop."""
+  while stop.wished() is None:
+    time.sleep(0.05)
+  raise stop.Stopped(stop.wished() or 0)
+
+
+def test_killed_workers_are_replaced_and_no_trial_is_lost_or_doubled(
+  tmp_path: pathlib.Path,
+) -> None:
+  storage = stored.opened(f'sqlite:///{tmp_path}/study.db')
+  known = study.opened(plan(TRIALS), storage)
+  killed: list[int] = []
+
+  def kill() -> None:
+    running = [
+      t for t in known.trials if t.state == TrialState.RUNNING and t.params
+    ]
+    children = [
+      p for p in multiprocessing.active_children() if p.pid not in killed
+    ]
+    done = len([t for t in known.trials if t.state == TrialState.COMPLETE])
+    if running and len(killed) < KILLS and done >= len(killed) and children:
+      killed.append(children[0].pid or 0)
+      children[0].kill()
+
+  crew.run(2, ran, tmp_path, kill)
+  kept = [t for t in known.trials if study.counts(t)]
+  assert len(killed) == KILLS
+  assert [t.state for t in kept] == [TrialState.COMPLETE] * TRIALS
+  assert len({str(t.params) for t in kept}) == TRIALS
+  lost = [t for t in known.trials if not study.counts(t) and t.params]
+  assert {str(t.params) for t in lost} <= {str(t.params) for t in kept}
+
+
+def test_one_worker_works_here_and_looks_itself(tmp_path: pathlib.Path) -> None:
+  looks: list[int] = []
+  crew.run(1, ran, tmp_path, lambda: looks.append(len(looks)))
+  assert len(looks) == TRIALS
+
+
+@pytest.mark.parametrize(
+  ('kind', 'error'), [('ValueError', ValueError), ('KeyError', RuntimeError)]
+)
+def test_what_workers_raise_is_raised(
+  kind: str, error: type[Exception]
+) -> None:
+  with pytest.raises(error, match='told why'):
+    crew.run(2, fails, kind, lambda: None)
+
+
+def test_workers_that_die_over_and_over_are_an_error(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  monkeypatch.setattr(crew, 'DEATHS', 2)
+  with pytest.raises(ValueError, match='got 3 that died, the last with exit'):
+    crew.run(2, dies, None, lambda: None)
+
+
+def test_a_wish_to_stop_reaches_the_workers(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  monkeypatch.setattr(stop, 'wished', lambda: 15)
+  with pytest.raises(stop.Stopped):
+    crew.run(2, waits, None, lambda: None)
+  assert not multiprocessing.active_children()
+  assert pool.workers(3) == 3

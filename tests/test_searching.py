@@ -1,0 +1,107 @@
+"""Searches: studies, their best, what a report is told, the winner's file."""
+
+import importlib.util
+import math
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from search import space as spaces
+from search.designer import Values
+from search.space import Space
+from tests.test_trial import searched
+from tsukiji import (
+  check,
+  ranges,
+  searching,
+  settings,
+  tasks,
+  trial,
+  winner,
+)
+from tsukiji.experiment import Experiment
+from tsukiji.report import trials as report
+
+
+def found(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
+  """Return what is best at one place, and nowhere where steps are large."""
+  if config.train.lr > 1e20:
+    raise FloatingPointError('at step 3')
+  error = abs(math.log10(config.train.lr) - 5) / 100
+  return Values((error, 1000.0 * config.networks.net.sizes.hidden))
+
+
+@pytest.fixture
+def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+  monkeypatch.setattr(trial, 'run', found)
+  config = searched()
+  config.search.update(designer='sobol', beside=('random',), seeds=(0, 1))
+  config.search.update(trials=6, workers=1)
+  return tasks.prepare(config, tmp_path)
+
+
+def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
+  space, best = spaces.of(made.config), searching.run(made)
+  every = searching.trials(made)
+  assert {*every} == {'sobol-0', 'sobol-1', 'random-0', 'random-1'}
+  assert {len(of_one) for of_one in every.values()} == {6}
+  values = [
+    t.values[0] for of_one in every.values() for t in of_one if t.values
+  ]
+  assert best.accuracy == 1 - min(values)
+  assert not check.check(best.config)
+  assert best.config.search == settings.searching()
+  hidden = {t.params['networks.net.sizes.hidden'] for t in every['random-0']}
+  assert all(trial.is_allowed(made, space, _with(made, n)) for n in hidden)
+  # Again: nothing is left to do, and the best is the same.
+  assert searching.run(made) == best
+  assert {len(of_one) for of_one in searching.trials(made).values()} == {6}
+
+
+def _with(made: Experiment, hidden: int) -> ConfigDict:
+  config = ranges.examples(made.config)[0]
+  config.networks.net.sizes.hidden = hidden
+  return config
+
+
+def test_a_report_is_told_all_in_units_that_people_read(
+  made: Experiment,
+) -> None:
+  best = searching.run(made)
+  told = searching.told(made)
+  assert len(told.trials) == 24
+  assert max(map(report.accuracy, told.trials)) == best.accuracy
+  assert told.objectives == ['val_accuracy', 'bytes']
+  failed = [t for t in told.trials if not t.values]
+  assert failed and all(t.params['train.lr'] > 1e20 for t in failed)
+  assert sum(told.importances.values()) == pytest.approx(1)
+  assert told.importances['train.lr'] > 0.5
+  assert told.ranges['train.lr'].log
+
+
+def test_a_search_without_a_feasible_trial_says_why(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(trial, 'run', lambda *args: Values((math.nan, math.nan)))
+  with pytest.raises(ValueError, match='got none: found Values'):
+    searching.run(made)
+
+
+def test_the_winner_is_a_config_that_can_be_run(
+  made: Experiment, tmp_path: pathlib.Path
+) -> None:
+  best = searching.run(made)
+  best.config.title = 'With """quotes"""'
+  path = tmp_path / 'best.py'
+  winner.write(path, best.config, best.study, best.number, best.accuracy)
+  spec = importlib.util.spec_from_file_location('best', path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config('')
+  check.check(config)
+  assert config.task == 'train'
+  config.task = best.config.task
+  assert settings.plain(config) == settings.plain(best.config)
+  assert best.study in (module.__doc__ or '')

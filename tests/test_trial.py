@@ -1,0 +1,108 @@
+"""A trial: what is known before it, what it finds, where it goes on."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import search
+from search import space as spaces
+from tests.test_experiment import tiny
+from tsukiji import experiment as ex
+from tsukiji import fit, ranges, running, settings, stop, tasks, trial, workdir
+
+
+def searched() -> ConfigDict:
+  """Return a search over a tiny network, all of it cheap."""
+  config = tiny()
+  config.task = 'search'
+  config.train.lr = search.log(1e-3, 1e30)
+  config.networks.net.sizes.hidden = search.integer(4, 32)
+  config.search.update(trials=2, epochs=1, objectives=('val_accuracy', 'bytes'))
+  config.search.most.macs = 12_000
+  return config
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
+  return tasks.prepare(searched(), tmp_path_factory.mktemp('search'))
+
+
+def at(made: ex.Experiment, **values: Any) -> ConfigDict:
+  """Return a suggestion."""
+  space = spaces.of(made.config)
+  config = spaces.to_config(space, np.full(len(space.names), 0.5))
+  config.train.lr = values.get('lr', 2e-3)
+  config.networks.net.sizes.hidden = values.get('hidden', 8)
+  return config
+
+
+def test_costs_are_known_before_and_those_of_the_row_after(
+  made: ex.Experiment,
+) -> None:
+  space = spaces.of(made.config)
+  config = at(made)
+  known = trial.known(made, config, settings.KNOWN)
+  values = trial.run(made, space, config)
+  assert 0 <= values.objectives[0] <= 1
+  assert values.objectives[1] == known['bytes']
+  full = ranges.whole(space, config)
+  winner = ex.of(full, made.folder, made.data)
+  workdir.claim(made.folder, full)
+  running.run_dense(winner, 'net', 0, fit.ignore)
+  row = workdir.cell(made.folder, 'net-0-dense') or {}
+  assert {name: row[name] for name in settings.KNOWN} == known
+  # An epoch in a trial is an epoch in the experiment.
+  assert row['val_accuracy'] == pytest.approx(1 - values.objectives[0])
+
+
+def test_a_trial_goes_on_from_its_checkpoint_and_keeps_metrics(
+  made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config = at(made)
+  space = spaces.of(made.config)
+  first = trial.run(made, space, config)
+  monkeypatch.setattr(fit, '_epoch', None)  # nothing is left to train
+  assert trial.run(made, space, at(made)) == first
+  (title,) = trial.shortened(made, config).specs
+  course = fit.curves(made.folder / 'trials')[f'{title}-0-dense']
+  assert [x['split'] for x in course] == ['train', 'validation']
+  other = trial.shortened(made, at(made, hidden=9))
+  assert {*other.specs} != {title}
+
+
+def test_a_loss_that_is_no_number_is_told(made: ex.Experiment) -> None:
+  with pytest.raises(FloatingPointError, match='at step'):
+    trial.run(made, spaces.of(made.config), at(made, lr=1e30))
+
+
+def test_a_wish_to_stop_is_heard_before_training(
+  made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(stop, 'wished', lambda: 15)
+  with pytest.raises(stop.Stopped):
+    trial.run(made, spaces.of(made.config), at(made))
+
+
+def test_only_what_costs_no_more_than_it_may_is_allowed(
+  made: ex.Experiment,
+) -> None:
+  space = spaces.of(made.config)
+  macs = [trial.known(made, at(made, hidden=n), ('macs',)) for n in (4, 32)]
+  assert macs[0]['macs'] <= 12_000 < macs[1]['macs']
+  assert trial.is_allowed(made, space, at(made, hidden=4))
+  assert not trial.is_allowed(made, space, at(made, hidden=32))
+  impossible = at(made)
+  impossible.networks.net.sizes.conv = (0,)
+  assert not trial.is_allowed(made, space, impossible)
+
+
+def test_a_search_in_which_nothing_is_allowed_does_not_start(
+  tmp_path: pathlib.Path,
+) -> None:
+  config = searched()
+  config.search.most.macs = 10
+  with pytest.raises(ValueError, match='expected an allowed config'):
+    tasks.prepare(config, tmp_path)
