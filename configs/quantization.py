@@ -4,8 +4,8 @@
 
 Rows are named by the bits of weights and of layer inputs: w4 has weights of 4
 bits, w4a4 inputs of 4 too. Those in ptq_ are not trained, those in qat_ for 3
-epochs (1 at 8 bits and more), the binary ones and the course for 6. About 70
-minutes on 2 cores; results/quantization.json holds what it gave. Choices were
+epochs (1 at 8 bits and more), the binary ones and the course for 6. About two
+hours on 2 cores; results/quantization.json holds what it gave. Choices were
 made on the validation set with seed 0.
 """
 
