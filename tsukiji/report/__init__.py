@@ -144,7 +144,7 @@ def _markdown(
   parts += [_bullets('What was removed', map(tables.escape, gone))]
   parts += [_bullets('How to read', said)]
   parts += [_bullets('The search', map(tables.escape, told))]
-  parts += [f'## Best trials\n\n{tables.plain(best)}'] * bool(best)
+  parts += [f'## Best trials\n\n{tables.plain(best)}'] if best else []
   parts += [
     f'## {p.title}\n\n![{tables.escape(p.alt)}]({p.path})' for p in pictures
   ]
