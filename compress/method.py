@@ -197,7 +197,8 @@ def chain(*methods: Method) -> Method:
     return sum((m.loss(params, ctx) for m in methods), jnp.zeros(()))
 
   asks = frozenset().union(*(m.asks for m in methods))
-  return Method(init, update, loss, asks)
+  begins = any(m.init is not same for m in methods)
+  return Method(init if begins else same, update, loss, asks)
 
 
 def _seen_anew(params: Params, ctx: Ctx) -> Ctx:
