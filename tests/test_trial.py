@@ -90,10 +90,10 @@ def test_only_what_costs_no_more_than_it_may_is_allowed(
   made: ex.Experiment,
 ) -> None:
   space = spaces.of(made.config)
-  macs = [trial.known(made, at(made, hidden=n), ('macs',)) for n in (4, 32)]
+  macs = [trial.known(made, at(made, hidden=n), ('macs',)) for n in (4, 128)]
   assert macs[0]['macs'] <= 12_000 < macs[1]['macs']
   assert trial.is_allowed(made, space, at(made, hidden=4))
-  assert not trial.is_allowed(made, space, at(made, hidden=32))
+  assert not trial.is_allowed(made, space, at(made, hidden=128))
   impossible = at(made)
   impossible.networks.net.sizes.conv = (0,)
   assert not trial.is_allowed(made, space, impossible)

@@ -219,7 +219,8 @@ def training_of(config: ConfigDict, name: str) -> ConfigDict:
   """Return the settings of the training of a network itself."""
   item = config.networks[name]
   chosen = config.train.copy_and_resolve_references()
-  chosen.update(item.train.copy_and_resolve_references())
+  with chosen.ignore_type():  # `check` says it better
+    chosen.update(item.train.copy_and_resolve_references())
   chosen.epochs = item.epochs if item.epochs >= 0 else chosen.epochs
   return chosen
 
