@@ -39,6 +39,7 @@ DEEP = {
   'tsukijinet2021': (0.062, 16, 4, 'conv1|dense2'),
 }
 RISE = 'schedule=cubic(0.0, 0.7)'
+SMALL = ('separable', 'bottleneck')  # and 'fire', where windows are padded
 ONE: dict[str, Any] = {'seeds': (0,)}
 
 
@@ -59,7 +60,7 @@ def get_config(arg: str = '') -> ConfigDict:
       rates,
       _shared(),
       _structures(),
-      _small(),
+      _small(*SMALL),
       _ranks(),
       _courses(),
       _learned(),
@@ -67,7 +68,7 @@ def get_config(arg: str = '') -> ConfigDict:
     ],
     'lenet5': [deep['lenet5']],
     'lenet_300_100': [deep['lenet_300_100']],
-    'vgg16': [rates, _shared((4, 2, 1)), _small(), _fire(), moved],
+    'vgg16': [rates, _shared((4, 2, 1)), _small(*SMALL, 'fire'), moved],
     'vgg8': [moved],
     'vgg4': [moved],
     'resnet': [moved],
@@ -163,17 +164,9 @@ def _structures() -> dict[str, ConfigDict]:
   }
 
 
-def _small() -> dict[str, ConfigDict]:
+def _small(*kinds: str) -> dict[str, ConfigDict]:
   """Return small filters in place of large ones."""
-  return {
-    kind: _recipe('', 'filters', compact=kind)
-    for kind in ('separable', 'bottleneck')
-  }
-
-
-def _fire() -> dict[str, ConfigDict]:
-  """Return squeezed filters, which need padded windows."""
-  return {'fire': _recipe('', 'filters', compact='fire')}
+  return {kind: _recipe('', 'filters', compact=kind) for kind in kinds}
 
 
 def _moved() -> dict[str, ConfigDict]:
@@ -291,7 +284,7 @@ def _figures() -> dict[str, ConfigDict]:
       'small filters': f'{network}/(separable|bottleneck|fire)',
     }
 
-  moved = {'negated', 'turned', 'biased', 'cropped'}
+  moved = ('biased', 'cropped', 'negated', 'turned')
   narrow = {'narrower from scratch': r'narrow\d+k/dense'}
   thinner = {'narrower from scratch': r'vgg(4|6|8|11)/dense'}
   deep = {'deep compression': f'{big}deep_tsukijinet2021'}
@@ -307,14 +300,14 @@ def _figures() -> dict[str, ConfigDict]:
       {
         'low rank, by numbers': rf'{big}lowrank\d+',
         'small filters': f'{big}(separable|bottleneck)',
-        'narrower from scratch': r'narrow\d+k/dense',
-      },
+      }
+      | narrow,
     ),
     'families_vgg': settings.figure(
       'A small VGG at 2 to 16 times fewer numbers',
       'size',
       by_rate('vgg16')
-      | {'moved filters': f'vgg16/({"|".join(sorted(moved))})'}
+      | {'moved filters': f'vgg16/({"|".join(moved)})'}
       | thinner,
     ),
     'retraining': settings.figure(
@@ -330,7 +323,7 @@ def _figures() -> dict[str, ConfigDict]:
       'Moved filters by width',
       'width',
       {'all filters': r'vgg(4|8|16)/dense'}
-      | {name: rf'vgg\d+/{name}' for name in sorted(moved)},
+      | {name: rf'vgg\d+/{name}' for name in moved},
     ),
   }
 

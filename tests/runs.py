@@ -13,6 +13,7 @@ from compress.method import Batch, Ctx, Method, chain
 from tsukiji import evaluation, optimise, probe, settings, train, zoo
 from tsukiji import spec as sp
 from tsukiji.data import Split
+from tsukiji.deploy.lower import lower
 from tsukiji.gains import gains
 from tsukiji.net import Net
 
@@ -170,6 +171,17 @@ def one_shot(spec: sp.Spec, text: str) -> dict[str, Any]:
     return {**start(spec), 'params': jax.jit(life)(params)}
   except jax.errors.TracerArrayConversionError:  # sizes hang on values
     return {**start(spec), 'params': life(params)}
+
+
+def turned() -> tuple[sp.Spec, dict[str, Any]]:
+  """Return the tiny network at 8 bits, lowered, whose norm turns channels."""
+  variables = one_shot(TINY, 'quantize.int8()')
+  gain = np.float32([1.0, -0.7, 0.0, 0.5])
+  params = {
+    **variables['params'],
+    'norm': {**variables['params']['norm'], 'scale': gain},
+  }
+  return lower(TINY, {**variables, 'params': params})
 
 
 def shapes(params: Any) -> list[Any]:

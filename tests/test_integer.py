@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compress import forward, grid, tree
-from tests.runs import NETWORKS, TINY, images, one_shot, run, start
+from tests.runs import NETWORKS, TINY, images, one_shot, run, start, turned
 from tsukiji import spec as sp
 from tsukiji.deploy import integer, to_integer
 from tsukiji.deploy.integer import Integer, Rescaled, Rounded, Weighted
@@ -122,13 +122,7 @@ def test_pruned_and_narrow_networks_are_integers_too() -> None:
 
 
 def test_channels_may_be_turned_or_be_their_bias_alone() -> None:
-  variables = one_shot(TINY, 'quantize.int8()')
-  gain = np.float32([1.0, -0.7, 0.0, 0.5])
-  params = {
-    **variables['params'],
-    'norm': {**variables['params']['norm'], 'scale': gain},
-  }
-  spec, small = lower(TINY, {**variables, 'params': params})
+  spec, small = turned()
   network = to_integer.compiled(spec, small)
   want = np.asarray(run(spec, small)[0])
   found = network(np.asarray(images(spec, 32))) * network.scale

@@ -13,7 +13,7 @@ from flax import struct
 
 from compress import grid, tree
 from tests.nets import CONCAT, SEPARABLE
-from tests.runs import NETWORKS, TINY, images, one_shot, run, start
+from tests.runs import NETWORKS, TINY, images, one_shot, run, start, turned
 from tests.test_integer import SPECS as WHOLE
 from tests.test_integer import both, inputs_of
 from tsukiji import norm, zoo
@@ -192,13 +192,7 @@ def test_narrow_codes_are_spread_and_decode_alike() -> None:
 
 
 def test_channels_may_be_turned_or_be_their_bias_alone() -> None:
-  variables = one_shot(TINY, 'quantize.int8()')
-  gain = np.float32([1.0, -0.7, 0.0, 0.5])
-  params = {
-    **variables['params'],
-    'norm': {**variables['params']['norm'], 'scale': gain},
-  }
-  spec, small = lower(TINY, {**variables, 'params': params})
+  spec, small = turned()
   want = np.asarray(run(spec, small)[0])
   got = outputs(spec, small, least=0)
   assert np.abs(got - want).max() < 0.03 * np.abs(want).max()

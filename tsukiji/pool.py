@@ -222,17 +222,21 @@ def _work(experiment: Experiment, job: Job, name: str, told: Any) -> None:
   told.put((ex.cell_name(*job, name), count))
 
 
-@contextmanager
-def _bars(experiment: Experiment, jobs: list[Job]) -> Iterator[Tell]:
-  """Show one bar a network and seed, and yield what moves it."""
-  columns = (
+def progress_bars() -> Progress:
+  """Return what shows bars: a name, how much is done, how long it takes."""
+  return Progress(
     TextColumn('{task.description:<40}'),
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),
     TimeRemainingColumn(),
   )
-  with Progress(*columns) as progress:
+
+
+@contextmanager
+def _bars(experiment: Experiment, jobs: list[Job]) -> Iterator[Tell]:
+  """Show one bar a network and seed, and yield what moves it."""
+  with progress_bars() as progress:
     bars = {
       job: progress.add_task(
         f'{job[0]}, seed {job[1]}', total=ex.batches_of(experiment, *job)

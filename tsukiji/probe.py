@@ -77,16 +77,13 @@ def probe(
 
   def milliseconds(params: Params) -> float:
     assert clock is not None
-    filled = tree.map_paths(
-      lambda path, x: whole[path] if x is None else x, params
-    )
+    filled = _filled(params, variables['params'])
     return clock(*lower(spec, {'params': filled, 'batch_stats': stats}))
 
   def ranges(params: Params) -> Stats:
     network = {'params': _filled(params, start), 'batch_stats': stats}
     return evaluation.calibrate(spec, network, split, examples)
 
-  whole = tree.paths(variables['params'])
   mean, slope = jax.jit(cost), jax.jit(jax.grad(cost))
   return Probe(
     apply,

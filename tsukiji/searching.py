@@ -17,14 +17,6 @@ import optuna.importance
 from ml_collections import ConfigDict
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
-from rich.progress import (
-  BarColumn,
-  MofNCompleteColumn,
-  Progress,
-  TextColumn,
-  TimeElapsedColumn,
-  TimeRemainingColumn,
-)
 
 from search import designer, stored, study
 from search import space as spaces
@@ -41,8 +33,6 @@ DESIGNERS: dict[str, Callable[..., designer.Designer]] = {
   'random': designer.random,
   'sobol': designer.sobol,
 }
-
-
 FEW = 8  # trials that tell nothing of what matters
 LOOK = 1.0  # seconds between two looks at the storage
 
@@ -193,14 +183,7 @@ def best(experiment: Experiment) -> Best:
 @contextmanager
 def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
   """Show a bar a study, and yield what brings them up to date."""
-  columns = (
-    TextColumn('{task.description:<40}'),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-  )
-  with Progress(*columns) as progress:
+  with pool.progress_bars() as progress:
     bars = [progress.add_task(plan.name, total=plan.trials) for plan in todo]
     seen = -math.inf
 
@@ -228,8 +211,8 @@ def told(experiment: Experiment) -> Searched:
   """Return what a search has found, for a report."""
   space = spaces.of(experiment.config)
   names = experiment.config.search.objectives
-  found = []
-  for name, of_one in trials(experiment).items():
+  found, every = [], trials(experiment)
+  for name, of_one in every.items():
     by, _, seed = name.rpartition('-')
     for number, one in enumerate(of_one):
       values = dict(zip(names, one.values or (), strict=False))
@@ -243,16 +226,16 @@ def told(experiment: Experiment) -> Searched:
     path: Range(leaf.log, tuple(map(str, leaf.options)))
     for path, leaf in zip(space.names, space.leaves, strict=True)
   }
-  return Searched(found, spans, _importances(experiment))
+  return Searched(found, spans, _importances(every))
 
 
-def _importances(experiment: Experiment) -> dict[str, float]:
+def _importances(found: dict[str, list[FrozenTrial]]) -> dict[str, float]:
   """Return Optuna's importances over the trials of all studies."""
   done = [
     optuna.create_trial(
       value=one.values[0], params=one.params, distributions=one.distributions
     )
-    for of_one in trials(experiment).values()
+    for of_one in found.values()
     for one in of_one
     if one.values
   ]

@@ -11,8 +11,15 @@ from search.leaf import Leaf
 from tsukiji.errors import expect_name
 
 TASKS = (
-  *('train', 'compress', 'search', 'study', 'evaluate'),
-  *('export', 'bench', 'report', 'publish'),
+  'train',
+  'compress',
+  'search',
+  'study',
+  'evaluate',
+  'export',
+  'bench',
+  'report',
+  'publish',
 )
 ENGINES = ('jax', 'onnxruntime', 'openvino')
 ROLES = ('reference', 'control_scratch', 'searched')
