@@ -71,8 +71,9 @@ def test_killed_workers_are_replaced_and_no_trial_is_lost_or_doubled(
   assert len(killed) == KILLS
   assert [t.state for t in kept] == [TrialState.COMPLETE] * TRIALS
   assert len({str(t.params) for t in kept}) == TRIALS
-  lost = [t for t in known.trials if not study.counts(t) and t.params]
-  assert {str(t.params) for t in lost} <= {str(t.params) for t in kept}
+  # One that died while it was being asked for had only some of its values.
+  for lost in (t for t in known.trials if not study.counts(t)):
+    assert any(lost.params.items() <= t.params.items() for t in kept)
 
 
 def test_one_worker_works_here_and_looks_itself(tmp_path: pathlib.Path) -> None:
