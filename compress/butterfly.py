@@ -6,6 +6,7 @@ diagonal and $W_0$, $W_1$ butterflies of half the size (Dao+ 2019, arXiv
 1903.05895, equation 2): $2 n \log_2 n$ numbers, each entry one product.
 """
 
+import jax
 import jax.numpy as jnp
 
 from compress.tiles import Family, nothing
@@ -35,20 +36,32 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   Entries beyond the matrix count as zeros.
   """
   del seen, held
-  block, grid = tiles.shape[-1], tiles.shape[:2]
   w, found = tiles[:, :, None], []
-  for stage in range(lines // 2):
-    groups, half = 2**stage, block >> (stage + 1)
-    pairs = w.reshape(*grid, groups, 2, half, 2, half)
-    gram = jnp.einsum('...iaj,...ibj->...jab', pairs, pairs)
-    # The last is that of the largest eigenvalue.
-    factor = jnp.linalg.eigh(gram)[1][..., -1].swapaxes(-1, -2)
-    w = jnp.sum(pairs * factor[..., None, :, :], axis=-2)
-    if half == 1:
-      factor = factor * w
-    found.append(factor.reshape(*grid, 2, block))
-    w = w.reshape(*grid, 2 * groups, half, half)
+  for _ in range(lines // 2):
+    factor, w = _split(w)
+    found.append(factor)
+  # What is left multiplies the innermost pairs.
+  pairs = found[-1].reshape(*tiles.shape[:2], -1, 2)
+  last = pairs * w.reshape(*tiles.shape[:2], -1, 1)
+  found[-1] = last.reshape(found[-1].shape)
   return jnp.concatenate(found, axis=2)
+
+
+@jax.jit
+def _split(w: Array) -> tuple[Array, Array]:
+  """Return the outermost factor of some tiles, and their halves without it."""
+  *grid, groups, block, _ = w.shape
+  pairs = w.reshape(*grid, groups, 2, block // 2, 2, block // 2)
+  one, two = pairs[..., 0, :], pairs[..., 1, :]
+  # The principal axis of the two columns of each pair.
+  spread = jnp.sum(one**2 - two**2, axis=-2)
+  angle = jnp.arctan2(2 * jnp.sum(one * two, axis=-2), spread) / 2
+  turn = jnp.cos(angle), jnp.sin(angle)
+  halves = one * turn[0][..., None, :] + two * turn[1][..., None, :]
+  return (
+    jnp.stack(turn, axis=-2).reshape(*grid, 2, groups * block),
+    halves.reshape(*grid, 2 * groups, block // 2, block // 2),
+  )
 
 
 def _lines(block: int, rank: int) -> int:

@@ -65,13 +65,23 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   g = u[..., :rank].swapaxes(-1, -2) * root
   h = vt[..., :rank, ::-1] * root / 2
 
+  # Compiled apart: a singular value decomposition within has overrun a stack.
+  return _fitted(g, h, tiles, seen)
+
+
+@jax.jit
+def _fitted(g: Array, h: Array, tiles: Array, seen: Array) -> Array:
+  """Return g and h brought nearer by turns."""
+
   def made(g: Array, h: Array) -> Array:
     return expand(jnp.concatenate([g, h], axis=2)) * seen
 
-  for _ in range(ROUNDS):
+  def round_of(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
+    g, h = found
     g = nearer(functools.partial(made, h=h), g, tiles * seen)
-    h = nearer(functools.partial(made, g), h, tiles * seen)
-  return jnp.concatenate([g, h], axis=2)
+    return g, nearer(functools.partial(made, g), h, tiles * seen)
+
+  return jnp.concatenate(jax.lax.fori_loop(0, ROUNDS, round_of, (g, h)), axis=2)
 
 
 def nearer(

@@ -5,6 +5,8 @@ Walsh-Hadamard matrix over $\sqrt{n}$ and $\Pi$ a permutation (Yang+ 2015,
 arXiv 1412.7149, equation 1).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,7 @@ def expand(values: Array, held: Array | None) -> Array:
   return b[..., None] * _middle(g, held) * s[..., None, :]
 
 
+@functools.partial(jax.jit, static_argnames='lines')
 def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   """Return near values: each diagonal in turn is the best for the others.
 
