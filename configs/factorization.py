@@ -4,8 +4,8 @@
 
 Rows that end in a number divide the parameters by it; deep_ is pruned, shared
 and entropy coded. Fine-tuning takes 2 epochs where nothing else is said, with
-the dense network as teacher. Takes about two hours on 2 cores; its numbers have
-not been tuned yet.
+the dense network as teacher. The VGGs and the ResNet have one seed. Takes about
+two hours on 2 cores.
 """
 
 from typing import Any
@@ -120,7 +120,7 @@ def _sized(config: ConfigDict) -> None:
 def _vgg(width: int) -> dict[str, Any]:
   """Return the settings of a VGG at a quarter of the pixels."""
   widths = (width, 2 * width, 4 * width)
-  return {'sizes': {'widths': widths, 'stride': 2}, 'epochs': 12}
+  return {'sizes': {'widths': widths, 'stride': 2}, 'epochs': 12} | ONE
 
 
 def _rates() -> dict[str, ConfigDict]:
