@@ -29,7 +29,7 @@ from rich.table import Table
 
 from tsukiji import settings, workdir
 from tsukiji import spec as sp
-from tsukiji.deploy import artefact, pack
+from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.measure import engine, sampling
 
@@ -47,8 +47,7 @@ def trivial() -> Artefact:
   params = {'one': {'kernel': np.ones((1, 1), np.float32)}}
   params['one']['bias'] = np.zeros(1, np.float32)
   variables = {'params': params, 'batch_stats': {}}
-  run = artefact.forward(spec, variables)
-  return Artefact(spec, variables, {}, len(pack.pack(spec, variables)), run)
+  return artefact.of(spec, variables)
 
 
 def timed(nets: dict[str, Artefact], args: argparse.Namespace) -> list[Row]:

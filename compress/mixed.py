@@ -1,5 +1,7 @@
 """Mixed precision: one budget in, a width for each layer out."""
 
+import math
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,18 +10,19 @@ from compress import allocate, grid, quantize, tree
 from compress.clip import Clip
 from compress.grid import Per
 from compress.method import Ctx, Method, expect_probe
-from compress.quantize import How
+from compress.quantize import FLOAT_BITS, How
 from compress.tree import Array, Params, Path
 
-FLOAT_BITS = 32  # of the numbers of the dense network
+WIDEST = 8  # bits that an integer kernel takes
 
 
 class Budget(NamedTuple):
   """How many bits there are, and how to find out where.
 
   Attributes:
-    of: What is counted: 'bits' of a weight, 'size' or 'bops'.
-    most: Of 'bits' the mean over the weights; else a share of float32.
+    of: What is counted: 'bits' of a weight, 'size', 'bops' or 'ms'.
+    most: Of 'bits' the mean over the weights, milliseconds; else a share of
+      float32.
     choices: The widths there are.
     damage: How a width is judged, one of `allocate.DAMAGES`.
   """
@@ -51,16 +54,18 @@ def auto(
   Everything else is as in `quantize.grid`. One of the first three is the
   budget; under `only`, it is that of the weights that match.
 
-  There is no budget in milliseconds: from 2 bits on, what is timed decodes the
-  codes once and then runs dense float32 kernels, which take as long at any
-  width, so that a clock would choose widths by its noise.
+  Kernels of integers take as long at any width up to 8 bits, and only layers
+  with quantized inputs have them, so that milliseconds are another choice: all
+  layers get the widest of `choices` up to 8 bits, and become floats again, the
+  one that is hurt most first, as long as the clock allows. It times one example
+  in the fastest engine there is; XLA's has no kernels of integers.
 
   Args:
     bits: Mean bits a weight.
     size: Share of the bytes of the float32 weights, in (0, 1].
     bops: Share of the bit operations of float32, multiplications times weight
       bits times activation bits, in (0, 1].
-    ms: Refused, with what to ask for instead.
+    ms: Milliseconds of one example; needs `activation_bits`.
     choices: Widths, each 2 to 16; each costs one pass over the calibration
       data and layer.
     activation_bits: As `quantize.grid`.
@@ -74,18 +79,14 @@ def auto(
 
   Raises:
     ValueError: If there is not one budget, it is less than the narrowest
-      widths take, or an argument is impossible.
+      widths take, or integers in every layer, or an argument is impossible.
   """
   where = 'quantize.auto'
-  if ms is not None:
-    raise ValueError(
-      f'{where}: expected a budget of bits, size or bops, got ms={ms!r}. Dense '
-      'float32 kernels run the codes, equally fast at any width. Name the bits '
-      'instead, or remove channels: prune.filters(ms=...).'
-    )
-  given = {'bits': bits, 'size': size, 'bops': bops}
+  given = {'bits': bits, 'size': size, 'bops': bops, 'ms': ms}
   budget = _budget(where, given, choices, damage)
   how = How(per, symmetric, clip, activation_bits)
+  if budget.of == 'ms':
+    return _timed(where, budget, how)
 
   def widths(params: Params, ctx: Ctx) -> Any:
     found = allocation(params, ctx, budget, how)
@@ -136,6 +137,69 @@ def allocation(
   return {p: wide[i] for p, i in zip(weights, picked, strict=True)}
 
 
+def _timed(where: str, budget: Budget, how: How) -> Method:
+  """Return integers in as many layers as a time takes, floats elsewhere."""
+  whole = [bits for bits in budget.choices if bits <= WIDEST]
+  if not whole or not 0 < how.activation_bits <= WIDEST:
+    raise ValueError(
+      f'{where}: expected choices and activation_bits up to {WIDEST} with ms, '
+      f'got {budget.choices} and {how.activation_bits}. Kernels of integers '
+      'take no others.'
+    )
+  bits = max(whole)
+
+  def widths(params: Params, ctx: Ctx) -> Any:
+    clock = expect_probe(where, ctx).milliseconds
+    if clock is None:
+      raise ValueError(
+        f'{where}: expected a probe that measures time, got none. Give bits, '
+        'size or bops, or a Probe with milliseconds.'
+      )
+    weights: dict[Path, Array] = {}
+    tree.map_arrays(lambda path, w: weights.setdefault(path, w), params)
+
+    def time(floats: Collection[Path]) -> float:
+      found = {p: FLOAT_BITS if p in floats else bits for p in weights}
+      made = quantize.by_widths(where, lambda *_: found.__getitem__, how)
+      return clock(made.init(params, ctx))
+
+    floats: tuple[Path, ...] = tuple(weights)
+    if time(floats) > budget.most:
+      floats = ()
+      least = time(floats)
+      if least > budget.most:
+        raise ValueError(
+          f'{where}: expected at least {least:.4g} ms, what integers in every '
+          f'layer take, got {budget.most!r}. Raise it, let an engine with '
+          'integers run, or remove channels: prune.filters(ms=...).'
+        )
+      for path in _by_harm(params, ctx, [*weights], bits, budget, how):
+        if time((*floats, path)) <= budget.most:
+          floats = (*floats, path)
+    return lambda path: FLOAT_BITS if path in floats else bits
+
+  return quantize.by_widths(where, widths, how)
+
+
+def _by_harm(
+  params: Params,
+  ctx: Ctx,
+  paths: list[Path],
+  bits: int,
+  budget: Budget,
+  how: How,
+) -> list[Path]:
+  """Return weights by what a width does to them, the worst first."""
+  harm = allocate.sensitivity(
+    ctx,
+    params,
+    dict.fromkeys(paths, (bits,)),
+    lambda path, w, bits: how.node(w, bits),
+    budget.damage,
+  )
+  return sorted(paths, key=lambda path: -float(harm[path][0]))
+
+
 def _unit(budget: Budget, how: How) -> float:
   """Return how many bits a weight a budget of 1 stands for."""
   if budget.of == 'bits':
@@ -172,9 +236,10 @@ def _budget(
       f'{named or None!r}.'
     )
   of, most = named.popitem()
-  top = FLOAT_BITS if of == 'bits' else 1
+  top = {'bits': FLOAT_BITS, 'ms': math.inf}.get(of, 1)
   if not 0 < most <= top:
-    raise ValueError(f'{where}: expected {of} in (0, {top}], got {most!r}.')
+    what = 'ms above 0' if of == 'ms' else f'{of} in (0, {top}]'
+    raise ValueError(f'{where}: expected {what}, got {most!r}.')
   if not isinstance(choices, tuple | list) or not choices:
     raise ValueError(
       f'{where}: expected choices of widths as (2, 4, 8), got {choices!r}.'

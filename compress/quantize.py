@@ -41,6 +41,7 @@ __all__ = [
   'ternary',
 ]
 
+FLOAT_BITS = 32  # of a weight that stays as it is
 # Widths by path, asked of the tree and the context.
 Widths: TypeAlias = Callable[[Params, Ctx], Callable[[Path], int]]
 
@@ -195,7 +196,8 @@ def by_widths(where: str, widths: Widths, how: How) -> Method:
 
   Args:
     where: Its name, for errors.
-    widths: Finds the width of each weight, asked once, in `init`.
+    widths: Finds the width of each weight, asked once, in `init`; a weight of
+      `FLOAT_BITS` stays as it is.
     how: Everything else.
 
   Returns:
@@ -212,7 +214,9 @@ def by_widths(where: str, widths: Widths, how: How) -> Method:
     reach = _reach(where, params, ctx, how)
     width = widths(params, ctx)
 
-    def wrap(path: Path, w: Array) -> Quantizing:
+    def wrap(path: Path, w: Array) -> Any:
+      if width(path) == FLOAT_BITS:
+        return w
       inputs, part = ranges(path), reach.get(path)
       if inputs is not None and part is not None:
         inputs = Inputs(inputs.low * part, inputs.high * part, inputs.bits)

@@ -81,6 +81,61 @@ def test_the_rest_is_the_grid() -> None:
     assert node.bits == other.bits == 8
 
 
+COSTS = {'conv/kernel': (3.0, 1.0), 'fc/kernel': (1.0, 0.5)}  # floats, integers
+
+
+def timing(ctx: Ctx, costs: dict[str, tuple[float, float]] = COSTS) -> Ctx:
+  """Return a context with a clock that sums what each layer takes."""
+  assert ctx.probe is not None
+
+  def clock(params: Any) -> float:
+    held = tree.paths(params)
+    return sum(x[tree.is_node(held[path])] for path, x in costs.items())
+
+  return ctx._replace(probe=ctx.probe._replace(milliseconds=clock))
+
+
+@pytest.mark.parametrize(
+  ('ms', 'whole'),
+  [
+    (4.0, set()),
+    (3.99, {'fc/kernel'}),
+    (2.0, {'conv/kernel'}),
+    (1.99, {'conv/kernel', 'fc/kernel'}),
+  ],
+)
+def test_a_time_tells_how_many_layers_are_integers(
+  ms: float, whole: set[str]
+) -> None:
+  text = f'quantize.auto(ms={ms}, activation_bits=6, choices=(3, 5, 16))'
+  ctx = timing(calibrated(TINY))
+  nodes = recipe.parse(text).init(start(TINY)['params'], ctx)
+  found = tree.find(Quantizing, nodes)
+  assert {*found} == whole
+  assert {node.bits for node in found.values()} <= {5}
+  assert {node.inputs.bits for node in found.values()} <= {6}
+
+
+def test_what_is_hurt_most_stays_float() -> None:
+  params = {'a': jnp.ones((4, 4)), 'b': jnp.array([[1.0, 0.3, 0.2, 0.1]] * 4)}
+  given = jnp.array([-1.0, 1.0])
+  ctx = timing(calibrated(TINY), dict.fromkeys(params, (2.0, 1.0)))
+  ctx = ctx._replace(stats=dict.fromkeys(params, given))
+  method = mixed.auto(
+    ms=3.0, activation_bits=8, choices=(3,), damage='energy', per='tensor'
+  )
+  assert {*tree.find(Quantizing, method.init(params, ctx))} == {'a'}
+
+
+def test_a_time_that_nothing_takes_is_refused() -> None:
+  method = mixed.auto(ms=1.4, activation_bits=8)
+  params, ctx = start(TINY)['params'], calibrated(TINY)
+  with pytest.raises(ValueError, match=r'at least 1.5 ms, .*, got 1.4'):
+    method.init(params, timing(ctx))
+  with pytest.raises(ValueError, match='a probe that measures time, got none'):
+    method.init(params, ctx)
+
+
 def test_only_has_a_budget_of_its_own() -> None:
   method = only('fc/kernel', mixed.auto(bits=4.0, choices=CHOICES))
   nodes = method.init(start(TINY)['params'], calibrated(TINY))
@@ -97,9 +152,12 @@ def test_what_hurts_more_gets_more_bits() -> None:
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('choices=(4,)', 'expected one budget of bits, size, bops, got None'),
-    ('bits=4, size=0.1', 'expected one budget of bits, size, bops, got'),
-    ('ms=0.2', r'expected a budget of bits, size or bops, got ms=0.2. .*ms='),
+    ('choices=(4,)', 'expected one budget of bits, size, bops, ms, got None'),
+    ('bits=4, size=0.1', 'expected one budget of bits, size, bops, ms, got'),
+    ('ms=0.2', r'expected choices and activation_bits up to 8 with ms, got'),
+    ('ms=0.2, activation_bits=9', r'expected choices and activation_bits'),
+    ('ms=0.2, choices=(16,), activation_bits=8', r'expected choices and act'),
+    ('ms=0.0, activation_bits=8', r'expected ms above 0, got 0.0'),
     ('bits=33', r'expected bits in \(0, 32\], got 33'),
     ('size=0.0', r'expected size in \(0, 1\], got 0.0'),
     ('bits=4, choices=(0, 4)', 'expected choices from 2 to 16, got 0'),

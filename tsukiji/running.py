@@ -109,7 +109,9 @@ def _fit(
       begun.variables,
       split,
       dense=spec,
-      clock=clock.remembering(experiment.folder / 'times'),
+      clock=clock.remembering(
+        experiment.folder / 'times', experiment.config.measure.engines
+      ),
       loss=chosen.loss,
     )
   plan = ex.plan_of(experiment, network, name, begun.spec, chosen, steps, own)

@@ -112,6 +112,20 @@ def load(path: str | os.PathLike[str]) -> Artefact:
   return Artefact(*packed, bytes=len(blob), run=run)
 
 
+def of(spec: Spec, variables: dict[str, Any]) -> Artefact:
+  """Return a lowered network as `load` would, without a file.
+
+  Args:
+    spec: What `lower` returned.
+    variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
+
+  Returns:
+    A function of images.
+  """
+  size = len(pack.pack(spec, variables))
+  return Artefact(spec, variables, {}, size, forward(spec, variables))
+
+
 def forward(
   spec: Spec, variables: dict[str, Any], counted: Collection[str] = ()
 ) -> Callable[[jax.Array], jax.Array]:
