@@ -42,6 +42,7 @@ def of_kind(kind: type, spec: Spec) -> list[Any]:
   [
     ('tsukijinet', {}, 317_066),
     ('tsukijinet2021', {}, 317_258),
+    ('tsukijinet', {'padding': 'SAME'}, 857_738),
     ('lenet5', {}, 431_080),
     ('lenet_300_100', {}, 266_610),
     ('small', {}, 33_338),
