@@ -58,11 +58,13 @@ class Designer(NamedTuple):
     ask: State, key -> a config to try, and the state in which it is pending.
     tell: State, config, values -> the state that knows them. The config need
       not have been asked for.
+    wait: State, config -> the state in which it is pending, whoever asked.
   """
 
   init: Callable[[Key], State]
   ask: Callable[[State, Key], tuple[ConfigDict, State]]
   tell: Callable[[State, ConfigDict, Values], State]
+  wait: Callable[[State, ConfigDict], State]
 
 
 # Space, state, key, what is allowed -> a point that is snapped.
@@ -84,16 +86,25 @@ def designer(space: Space, rule: Rule, allowed: Allowed) -> Designer:
 
   def ask(state: State, key: Key) -> tuple[ConfigDict, State]:
     point = rule(space, state, key, allowed)
-    pending = (*state.pending, point)
-    return spaces.to_config(space, np.array(point)), state._replace(
-      pending=pending
-    )
+    return spaces.to_config(space, np.array(point)), waiting(state, point)
 
   def tell(state: State, config: ConfigDict, values: Values) -> State:
-    unit = spaces.to_unit(space, config)
-    return told(state, as_point(space, unit), values)
+    return told(state, point_of(space, config), values)
 
-  return Designer(State, ask, tell)
+  def wait(state: State, config: ConfigDict) -> State:
+    return waiting(state, point_of(space, config))
+
+  return Designer(State, ask, tell, wait)
+
+
+def point_of(space: Space, config: ConfigDict) -> Point:
+  """Return the point of a config."""
+  return as_point(space, spaces.to_unit(space, config))
+
+
+def waiting(state: State, point: Point) -> State:
+  """Return the state in which a point is pending."""
+  return state._replace(pending=(*state.pending, point))
 
 
 def told(state: State, point: Point, values: Values) -> State:

@@ -156,17 +156,19 @@ def _budgeted(
       chosen = min(range(brackets), key=lambda b: (begun[b] + 1) / size[b])
       known = seen_by(inner.init(state.key), state, budget)
       config, _ = inner.ask(known, jax.random.fold_in(key, 0))
-      unit = spaces.to_unit(space, config)
-      point = (*designer.as_point(space, unit), float(rungs[chosen]))
-    state = state._replace(pending=(*state.pending, point))
-    return _config(space, budget, point), state
+      point = (*designer.point_of(space, config), float(rungs[chosen]))
+    return _config(space, budget, point), designer.waiting(state, point)
 
-  def tell(state: State, config: ConfigDict, values: Values) -> State:
+  def at(config: ConfigDict) -> Point:
     rung = float(spaces.at(config, budget.field))
-    unit = spaces.to_unit(space, config)
-    return designer.told(state, (*designer.as_point(space, unit), rung), values)
+    return (*designer.point_of(space, config), rung)
 
-  return Designer(State, ask, tell)
+  return Designer(
+    State,
+    ask,
+    lambda state, config, values: designer.told(state, at(config), values),
+    lambda state, config: designer.waiting(state, at(config)),
+  )
 
 
 def _begun(state: State, starts: list[int]) -> list[int]:

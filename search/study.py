@@ -230,16 +230,15 @@ def known(
   for trial in trials:
     if not counts(trial) or not trial.params:
       continue
-    unit = stored.point(space, trial)
+    config = stored.config_of(space, trial)
     if not trial.state.is_finished():
-      point = tuple(spaces.snap(space, unit[None])[0].tolist())
-      state = state._replace(pending=(*state.pending, point))
+      state = designer.wait(state, config)
       continue
     values = Values(
       tuple(trial.values or [math.nan] * objectives),
       tuple(trial.user_attrs.get(LIMITS, ())),
     )
-    state = designer.tell(state, spaces.to_config(space, unit), values)
+    state = designer.tell(state, config, values)
   return state
 
 
