@@ -43,7 +43,7 @@ def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
   space, best = spaces.of(made.config), searching.run(made)
-  every = searching.trials(made)
+  every = {plan.name: x for plan, x in searching.trials(made)}
   assert {*every} == {'sobol-0', 'sobol-1', 'random-0', 'random-1'}
   assert {len(of_one) for of_one in every.values()} == {6}
   values = [
@@ -58,7 +58,40 @@ def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
   assert all(trial.is_allowed(made, space, _with(made, n)) for n in hidden)
   # Again: nothing is left to do, and the best is the same.
   assert searching.run(made) == best
-  assert {len(of_one) for of_one in searching.trials(made).values()} == {6}
+  assert {len(of_one) for _, of_one in searching.trials(made)} == {6}
+
+
+@pytest.mark.parametrize('name', settings.RUNGED)
+def test_few_trials_go_on_to_more_epochs(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+  def objective(one: Experiment, space: Space, config: ConfigDict) -> Values:
+    del one, space
+    error = abs(math.log10(config.train.lr) - 5) / 100
+    return Values((error / config.search.epochs, 1.0))
+
+  monkeypatch.setattr(trial, 'run', objective)
+  made.config.search.update(designer=name, seeds=(0,), trials=16, epochs=9)
+  check.check(made.config)
+  best = searching.run(made)
+  by_name = {plan.name: x for plan, x in searching.trials(made)}
+  rungs = [t.params['search.epochs'] for t in by_name[f'{name}-0']]
+  assert {*rungs} == {1, 3, 9}
+  assert rungs.count(1) > rungs.count(9)
+  assert best.config.search == settings.searching()
+  told = searching.told(made)
+  shares = [t.share for t in told.trials if t.designer == name]
+  # What goes on takes what is left: two of three epochs, or all of them.
+  assert {round(9 * share) for share in shares} <= {1, 2, 3, 6, 9}
+  assert {round(9 * share) for share in shares} & {2, 6}
+  assert all('search.epochs' not in t.params for t in told.trials)
+  assert {t.share for t in told.trials if t.designer == 'random'} == {1.0}
+
+
+def test_rungs_need_epochs(made: Experiment) -> None:
+  made.config.search.update(designer='bohb', epochs=2)
+  with pytest.raises(ValueError, match=r'search.epochs: expected at least eta'):
+    check.check(made.config)
 
 
 def _with(made: Experiment, hidden: int) -> ConfigDict:

@@ -73,6 +73,25 @@ def test_a_trial_goes_on_from_its_checkpoint_and_keeps_metrics(
   assert {*other.specs} != {title}
 
 
+def test_a_trial_rests_and_goes_on_as_if_it_had_not(
+  tmp_path: pathlib.Path,
+) -> None:
+  config = searched()
+  config.search.update(designer='hyperband', epochs=3)
+  found = []
+  for name, epochs in (('rests', (1, 3)), ('does_not', (3,))):
+    made = tasks.prepare(config, tmp_path / name)
+    for count in epochs:
+      one = at(made)
+      one.search.epochs = count
+      values = trial.run(made, spaces.of(made.config), one)
+    (title,) = trial.shortened(made, one).specs
+    course = fit.curves(made.folder / 'trials')[f'{title}-0-dense']
+    assert [x['epoch'] for x in course] == [1, 1, 2, 2, 3, 3]
+    found.append((values, [(x['split'], x['loss']) for x in course]))
+  assert found[0] == found[1]
+
+
 def test_a_loss_that_is_no_number_is_told(made: ex.Experiment) -> None:
   with pytest.raises(FloatingPointError, match='at step'):
     trial.run(made, spaces.of(made.config), at(made, lr=1e30))

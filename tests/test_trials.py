@@ -140,6 +140,18 @@ def test_the_band_is_of_seeds_and_lines_are_medians() -> None:
   assert list(axes.lines[0].get_ydata()) == pytest.approx(expected)
 
 
+def test_short_trials_take_less_along_the_course() -> None:
+  drawn = searched()
+  every = [t._replace(share=1 / 4) for t in drawn.trials if t.seed < 2]
+  figure = pictures.course(drawn._replace(trials=every), LIGHT)
+  [axes] = figure.axes
+  assert axes.get_xlabel() == 'trials of full length'
+  assert list(axes.lines[0].get_xdata()) == [n / 4 for n in range(1, 11)]
+  expected = trials.courses(drawn._replace(trials=every))['gp']
+  means = [100 * statistics.median(x) for x in zip(*expected, strict=True)]
+  assert list(axes.lines[0].get_ydata()) == pytest.approx(means)
+
+
 def test_a_report_has_the_search_in_both_forms(tmp_path) -> None:
   row = {'recipe': 'dense', 'role': 'searched', 'bytes': 1000}
   path = report.write(tmp_path, [row], {}, 'T', searched=searched())

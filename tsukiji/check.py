@@ -92,8 +92,12 @@ def _check_search(config: ConfigDict) -> None:
   seeds = chosen.seeds and all(seed >= 0 for seed in chosen.seeds)
   expect(f'{where}.seeds', seeds, 'whole numbers from 0', chosen.seeds)
   _least(f'{where}.trials', chosen.trials, 1)
-  for name in ('epochs', 'workers'):
-    _least(f'{where}.{name}', chosen[name], 0)
+  for name, least in (('epochs', 0), ('workers', 0), ('least', 1), ('eta', 2)):
+    _least(f'{where}.{name}', chosen[name], least)
+  for name in {chosen.designer, *chosen.beside} & {*settings.RUNGED}:
+    what = f'at least eta * least ({chosen.eta * chosen.least}) for {name}'
+    enough = chosen.epochs >= chosen.eta * chosen.least
+    expect(f'{where}.epochs', enough, what, chosen.epochs)
   for name, value in chosen.most.items():
     _least(f'{where}.most.{name}', value, 0)
   lease = chosen.lease

@@ -52,6 +52,7 @@ class Run(NamedTuple):
     settings: `batch_size`, `augment`, `patience` of the config.
     seed: Seed of order and augmentation.
     told: The teacher's answers to the training examples, where they are known.
+    epochs: After which it rests, as if it were done; 0 for never.
   """
 
   name: str
@@ -61,6 +62,7 @@ class Run(NamedTuple):
   settings: ml_collections.ConfigDict
   seed: int
   told: np.ndarray | None = None
+  epochs: int = 0
 
 
 def ignore(name: str, batches: int) -> None:
@@ -99,7 +101,8 @@ def fit(
   )
   tell(run.name, int(progress.state.step))
   step = train.make_step(run.plan)
-  while not _done(run, progress):
+  most = min(run.plan.steps, run.epochs * count or run.plan.steps)
+  while not _done(run, progress, most):
     begun = time.perf_counter()
     state = _epoch(run, step, progress.state, count, tell)
     seconds = progress.seconds + np.float32(time.perf_counter() - begun)
@@ -127,9 +130,9 @@ def _variables(state: State) -> dict[str, Any]:
   return {'params': state.params, 'batch_stats': state.batch_stats}
 
 
-def _done(run: Run, progress: Progress) -> bool:
+def _done(run: Run, progress: Progress, most: int) -> bool:
   tired = 0 < run.settings.patience <= int(progress.waited)
-  return tired or int(progress.state.step) >= run.plan.steps
+  return tired or int(progress.state.step) >= most
 
 
 def _epoch(

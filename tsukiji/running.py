@@ -65,10 +65,23 @@ def run_dense(
 
 
 def trained(
-  experiment: ex.Experiment, network: str, seed: int, tell: Tell = ignore
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  tell: Tell = ignore,
+  *,
+  epochs: int = 0,
 ) -> Trained:
-  """Return a network that is trained and has no row; see `run_network`."""
-  return _fit(experiment, network, seed, ex.DENSE, None, tell)
+  """Return a network that is trained and has no row; see `run_network`.
+
+  Args:
+    experiment: The experiment.
+    network: Name in the config.
+    seed: As `run_network`.
+    tell: See `fit.fit`.
+    epochs: After which it rests, on its way to all of them; 0 for never.
+  """
+  return _fit(experiment, network, seed, ex.DENSE, None, tell, epochs)
 
 
 def run_recipe(
@@ -92,6 +105,7 @@ def _fit(
   name: str,
   dense: Variables | None,
   tell: Tell,
+  epochs: int = 0,
 ) -> Trained:
   """Train a dense network from scratch, or fine-tune it under a recipe."""
   spec, split = experiment.specs[network], experiment.data.train
@@ -122,7 +136,7 @@ def _fit(
     return Trained(plan.spec, variables, 0.0, begun.readings)
   title = ex.cell_name(network, seed, name)
   told = teach.known(plan, chosen, split)
-  run = Run(title, plan, start, experiment.data, chosen, seed, told)
+  run = Run(title, plan, start, experiment.data, chosen, seed, told, epochs)
   variables, seconds = fit(run, experiment.folder, tell)
   return Trained(plan.spec, variables, seconds, begun.readings)
 

@@ -18,21 +18,29 @@ from ml_collections import ConfigDict
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from search import designer, stored, study
+from search import designer, hyperband, leaf, stored, study
 from search import space as spaces
 from search.bayes import bayes
-from search.designer import Values
+from search.designer import Designer, Values
+from search.space import Space
 from search.study import Plan
 from tsukiji import crew, pool, ranges, settings, trial
 from tsukiji.experiment import Experiment
 from tsukiji.report.trials import Range, Searched, Trial
 
-DESIGNERS: dict[str, Callable[..., designer.Designer]] = {
+DESIGNERS: dict[str, Callable[..., Designer]] = {
   'gp': bayes,
   'grid': designer.grid,
   'random': designer.random,
   'sobol': designer.sobol,
 }
+# What picks the configs that begin, and who says how long they may go on.
+RUNGED: dict[str, tuple[str, Callable[..., Designer]]] = {
+  'bohb': ('gp', hyperband.hyperband),
+  'halving': ('random', hyperband.halving),
+  'hyperband': ('random', hyperband.hyperband),
+}
+EPOCHS = 'search.epochs'  # of a trial, in its config
 FEW = 8  # trials that tell nothing of what matters
 LOOK = 1.0  # seconds between two looks at the storage
 
@@ -56,13 +64,13 @@ class Best(NamedTuple):
 def plans(experiment: Experiment) -> list[Plan]:
   """Return the studies of an experiment: every designer with every seed."""
   search = experiment.config.search
-  space = spaces.of(experiment.config)
-  allowed = functools.partial(trial.is_allowed, experiment, space)
+  names = dict.fromkeys((search.designer, *search.beside))
+  made = {name: _designed(experiment, name) for name in names}
   return [
     Plan(
       f'{name}-{seed}',
       space,
-      DESIGNERS[name](space, allowed=allowed),
+      designer,
       functools.partial(trial.run, experiment, space),
       search.trials,
       len(search.objectives),
@@ -70,8 +78,24 @@ def plans(experiment: Experiment) -> list[Plan]:
       search.lease,
     )
     for seed in search.seeds
-    for name in dict.fromkeys((search.designer, *search.beside))
+    for name, (space, designer) in made.items()
   ]
+
+
+def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
+  """Return what varies for a designer, and the designer."""
+  config, search = experiment.config, experiment.config.search
+  space = spaces.of(config)
+  allowed = functools.partial(trial.is_allowed, experiment, space)
+  if name in DESIGNERS:
+    return space, DESIGNERS[name](space, allowed=allowed)
+  inner, outer = RUNGED[name]
+  budget = hyperband.Budget(EPOCHS, search.least, search.epochs, search.eta)
+  begun = DESIGNERS[inner](space, allowed=allowed)
+  wide = config.copy_and_resolve_references()
+  with wide.search.ignore_type():
+    wide.search.epochs = leaf.integer(search.least, search.epochs, log=True)
+  return spaces.of(wide), outer(space, begun, budget)
 
 
 def storage_of(experiment: Experiment) -> BaseStorage:
@@ -142,10 +166,10 @@ def _looking(plan: Plan, look: crew.Look) -> Callable[[ConfigDict], Values]:
   return objective
 
 
-def trials(experiment: Experiment) -> dict[str, list[FrozenTrial]]:
-  """Return the trials that count, by study."""
+def trials(experiment: Experiment) -> list[tuple[Plan, list[FrozenTrial]]]:
+  """Return every study with its trials that count."""
   storage = storage_of(experiment)
-  return {plan.name: _trials(plan, storage) for plan in plans(experiment)}
+  return [(plan, _trials(plan, storage)) for plan in plans(experiment)]
 
 
 def _trials(plan: Plan, storage: BaseStorage) -> list[FrozenTrial]:
@@ -158,26 +182,23 @@ def best(experiment: Experiment) -> Best:
   Raises:
     ValueError: If no trial was feasible.
   """
-  space = spaces.of(experiment.config)
   found = trials(experiment)
   done = [
-    (t.values[0], i, name, t)
-    for name, of_one in found.items()
+    (t.values[0], i, plan, t)
+    for plan, of_one in found
     for i, t in enumerate(of_one)
     if t.values
   ]
   if not done:
-    reasons = {
-      t.user_attrs.get(study.REASON) for x in found.values() for t in x
-    }
+    reasons = {t.user_attrs.get(study.REASON) for _, x in found for t in x}
     raise ValueError(
       'config.search: expected a trial that can be trained, got none: '
       f'{"; ".join(sorted(map(str, reasons)))[:300]}. Narrow the ranges.'
     )
-  error, _, name, chosen = min(done, key=lambda item: item[:2])
-  config = ranges.whole(space, stored.config_of(space, chosen))
+  error, _, plan, chosen = min(done, key=lambda item: item[:2])
+  config = ranges.whole(plan.space, stored.config_of(plan.space, chosen))
   config.search = settings.searching()
-  return Best(name, chosen.number, 1 - error, config)
+  return Best(plan.name, chosen.number, 1 - error, config)
 
 
 @contextmanager
@@ -209,34 +230,44 @@ def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
 
 def told(experiment: Experiment) -> Searched:
   """Return what a search has found, for a report."""
-  space = spaces.of(experiment.config)
-  names = experiment.config.search.objectives
-  found, every = [], trials(experiment)
-  for name, of_one in every.items():
-    by, _, seed = name.rpartition('-')
+  search, every = experiment.config.search, trials(experiment)
+  found = []
+  for plan, of_one in every:
+    by = plan.name.rpartition('-')[0]
+    rested: dict[str, int] = {}
     for number, one in enumerate(of_one):
-      values = dict(zip(names, one.values or (), strict=False))
+      values = dict(zip(search.objectives, one.values or (), strict=False))
       if values:
         values['val_accuracy'] = 1 - values['val_accuracy']
       seconds = one.duration.total_seconds() if one.duration else 0.0
-      config = stored.config_of(space, one)
+      config = stored.config_of(plan.space, one)
       params = {path: spaces.at(config, path) for path in one.params}
-      found.append(Trial(by, int(seed), number, values, params, seconds))
+      share = 1.0
+      if EPOCHS in params:
+        epochs, key = params.pop(EPOCHS), repr(params)
+        share = (epochs - rested.get(key, 0)) / search.epochs
+        rested[key] = epochs
+      found.append(Trial(by, plan.seed, number, values, params, seconds, share))
+  space = spaces.of(experiment.config)
   spans = {
-    path: Range(leaf.log, tuple(map(str, leaf.options)))
-    for path, leaf in zip(space.names, space.leaves, strict=True)
+    path: Range(one.log, tuple(map(str, one.options)))
+    for path, one in zip(space.names, space.leaves, strict=True)
   }
-  return Searched(found, spans, _importances(every))
+  whole = [t for plan, x in every if not _is_runged(plan) for t in x]
+  return Searched(found, spans, _importances(whole))
 
 
-def _importances(found: dict[str, list[FrozenTrial]]) -> dict[str, float]:
-  """Return Optuna's importances over the trials of all studies."""
+def _is_runged(plan: Plan) -> bool:
+  return EPOCHS in plan.space.names
+
+
+def _importances(found: list[FrozenTrial]) -> dict[str, float]:
+  """Return Optuna's importances over trials of one length."""
   done = [
     optuna.create_trial(
       value=one.values[0], params=one.params, distributions=one.distributions
     )
-    for of_one in found.values()
-    for one in of_one
+    for one in found
     if one.values
   ]
   if len(done) < FEW or len({one.value for one in done}) < 2:

@@ -29,7 +29,8 @@ AXES = ('course', 'epochs', 'kept', 'macs', 'size', 'units', 'width')
 # Of a recipe, beside other recipes: the trained network, that with its norms
 # in its weights, or new weights.
 STARTS = ('dense', 'folded', 'fresh')
-DESIGNERS = ('gp', 'grid', 'random', 'sobol')
+RUNGED = ('bohb', 'halving', 'hyperband')  # designers of trials of any length
+DESIGNERS = ('gp', 'grid', 'random', 'sobol', *RUNGED)
 # What is known of a config before it is trained, and what is found after.
 KNOWN = ('bytes', 'macs', 'params')
 OBJECTIVES = ('val_accuracy', *KNOWN, 'latency_ms')
@@ -116,6 +117,8 @@ def searching(**changes: Any) -> ConfigDict:
       'trials': 40,  # of a study
       'network': '',  # the one that a trial trains; '' is the first
       'epochs': 2,  # of a trial; the best gets those of the network. 0: as many
+      'least': 1,  # epochs of the shortest trials, of RUNGED designers
+      'eta': 3,  # how many of theirs compete for this many times the epochs
       'objectives': ('val_accuracy',),  # some of OBJECTIVES
       'most': dict.fromkeys(KNOWN, 0),  # what it may cost; 0 for any
       'storage': '',  # URL or file *.log; '' is study.db in the workdir

@@ -106,10 +106,10 @@ def spec_of(experiment: Experiment, config: ConfigDict) -> Spec:
 
 
 def shortened(experiment: Experiment, config: ConfigDict) -> Experiment:
-  """Return the experiment of a trial: one network, for as long as it gets.
+  """Return the experiment of a trial: one network, for as long as the longest.
 
-  Its name tells configs apart, so one that is tried again goes on from its
-  checkpoint. It lives in a folder of its own.
+  Its name tells configs apart, so one that is tried again, or for longer, goes
+  on from its checkpoint. It lives in a folder of its own.
   """
   name, search = settings.searched(config), experiment.config.search
   item = config.networks[name].copy_and_resolve_references()
@@ -147,7 +147,8 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
   short = shortened(experiment, config)
   (title,) = short.specs
   with alone(short.folder / f'{title}.lock'):
-    done = running.trained(short, title, short.config.seeds[0])
+    seed, epochs = short.config.seeds[0], config.search.epochs
+    done = running.trained(short, title, seed, epochs=epochs)
   names = experiment.config.search.objectives
   found: dict[str, float] = {**known(experiment, config, tuple(names))}
   found['val_accuracy'] = (

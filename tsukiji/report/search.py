@@ -1,5 +1,6 @@
 """Figures of a search: how fast, where, what matters, what is traded."""
 
+import bisect
 import itertools
 import math
 import statistics
@@ -22,6 +23,7 @@ from tsukiji.report.trials import (
   accuracy,
   courses,
   short,
+  spent,
   twice,
 )
 
@@ -40,15 +42,18 @@ def course(searched: Searched, theme: Theme) -> Figure:
   out = plotting.blank(4.2, theme)
   axes = out.subplots()
   plotting.dress(
-    axes, theme, 'Best so far', 'trials', 'best validation accuracy so far, %'
+    axes,
+    theme,
+    'Best so far',
+    'trials' + ' of full length' * any(t.share < 1 for t in searched.trials),
+    'best validation accuracy so far, %',
   )
   handles, lowest = [], []
-  found = courses(searched)
+  found, times = courses(searched), spent(searched)
   for name, colour in colours(searched).items():
-    by_trial = [*zip(*found[name], strict=False)]
-    x = [*range(1, len(by_trial) + 1)]
+    x, by_time = _together(times[name], found[name])
     low, mid, high = (
-      [100 * f(values) for values in by_trial]
+      [100 * f(values) for values in by_time]
       for f in (min, statistics.median, max)
     )
     axes.fill_between(x, low, high, step='post', color=colour, alpha=0.18, lw=0)
@@ -64,6 +69,27 @@ def course(searched: Searched, theme: Theme) -> Figure:
   axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
   plotting.legend(out, handles, theme)
   return out
+
+
+def _together(
+  times: list[list[float]], values: list[list[float]]
+) -> tuple[list[float], list[list[float]]]:
+  """Return the times at which all seeds are under way, and their values then.
+
+  >>> _together([[1, 2], [0.5, 2.5]], [[7, 8], [5, 6]])
+  ([1, 2], [[7, 5], [8, 5]])
+  """
+  first = max(of_seed[0] for of_seed in times)
+  last = min(of_seed[-1] for of_seed in times)
+  x = sorted({t for of_seed in times for t in of_seed if first <= t <= last})
+  by_time = [
+    [
+      course[bisect.bisect_right(of_seed, t) - 1]
+      for of_seed, course in zip(times, values, strict=True)
+    ]
+    for t in x
+  ]
+  return x, by_time
 
 
 def slices(searched: Searched, theme: Theme) -> Figure:

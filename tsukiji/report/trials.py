@@ -1,7 +1,7 @@
 """What a search has found, as a report needs it: trials and their best."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import comb
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ class Trial(NamedTuple):
     values: By objective; empty where it was infeasible.
     params: What was active, by path in the config.
     seconds: What it took.
+    share: Of the epochs of the longest, those that it took; of one that went on
+      where it rested those since.
   """
 
   designer: str
@@ -35,6 +37,7 @@ class Trial(NamedTuple):
   values: Mapping[str, float]
   params: Mapping[str, Any]
   seconds: float
+  share: float = 1.0
 
 
 class Range(NamedTuple):
@@ -70,10 +73,23 @@ def accuracy(trial: Trial) -> float:
 
 def courses(searched: Searched) -> dict[str, list[list[float]]]:
   """Return the best accuracy so far by trial, a list a seed, by designer."""
+  return _by_seed(searched, accuracy, max)
+
+
+def spent(searched: Searched) -> dict[str, list[list[float]]]:
+  """Return what all trials so far took, in those of full length; `courses`."""
+  return _by_seed(searched, lambda trial: trial.share, sum)
+
+
+def _by_seed(
+  searched: Searched,
+  value: Callable[[Trial], float],
+  joined: Callable[[list[float]], float],
+) -> dict[str, list[list[float]]]:
   found: dict[str, dict[int, list[float]]] = {}
   for trial in searched.trials:
     of_seed = found.setdefault(trial.designer, {}).setdefault(trial.seed, [])
-    of_seed.append(max([accuracy(trial), *of_seed[-1:]]))
+    of_seed.append(joined([value(trial), *of_seed[-1:]]))
   return {name: [*seeds.values()] for name, seeds in found.items()}
 
 
