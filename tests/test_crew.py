@@ -3,31 +3,45 @@
 import multiprocessing
 import pathlib
 import time
+from collections.abc import Iterator
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from search import stored, study
 from search.designer import Values
+from tests import postgres
 from tests.test_study import plan
 from tsukiji import crew, pool, stop
 
-TRIALS, KILLS = 6, 2
+TRIALS, KILLS = 6, 3
 
 
-def ran(i: int, folder: pathlib.Path, look: crew.Look) -> None:
-  """Try a little, and note by whom it was done."""
+@pytest.fixture(params=['sqlite', 'postgresql'])
+def where(
+  request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> Iterator[str]:
+  """Return the URL of a storage."""
+  if request.param == 'sqlite':
+    yield f'sqlite:///{tmp_path}/study.db'
+  else:
+    with postgres.server() as url:
+      yield url
+
+
+def ran(i: int, where: str, look: crew.Look) -> None:
+  """Try a little."""
 
   def objective(config: object) -> Values:
     look()
     time.sleep(1.0)
-    (folder / f'{time.time_ns()}').write_text(f'{i}')
     return Values((config.x,))
 
   optuna.logging.set_verbosity(optuna.logging.ERROR)
   used = plan(TRIALS, lease=2.0)._replace(objective=objective)
-  study.work(used, stored.opened(f'sqlite:///{folder}/study.db'))
+  study.work(used, stored.opened(where))
 
 
 def fails(i: int, kind: str, look: crew.Look) -> None:
@@ -48,9 +62,10 @@ def waits(i: int, argument: None, look: crew.Look) -> None:
 
 
 def test_killed_workers_are_replaced_and_no_trial_is_lost_or_doubled(
-  tmp_path: pathlib.Path,
+  where: str,
 ) -> None:
-  storage = stored.opened(f'sqlite:///{tmp_path}/study.db')
+  storage = stored.opened(where)
+  assert isinstance(storage, RDBStorage)
   known = study.opened(plan(TRIALS), storage)
   killed: list[int] = []
 
@@ -66,7 +81,7 @@ def test_killed_workers_are_replaced_and_no_trial_is_lost_or_doubled(
       killed.append(children[0].pid or 0)
       children[0].kill()
 
-  crew.run(2, ran, tmp_path, kill)
+  crew.run(2, ran, where, kill)
   kept = [t for t in known.trials if study.counts(t)]
   assert len(killed) == KILLS
   assert [t.state for t in kept] == [TrialState.COMPLETE] * TRIALS
@@ -74,11 +89,14 @@ def test_killed_workers_are_replaced_and_no_trial_is_lost_or_doubled(
   # One that died while it was being asked for had only some of its values.
   for lost in (t for t in known.trials if not study.counts(t)):
     assert any(lost.params.items() <= t.params.items() for t in kept)
+  storage.remove_session()
+  storage.engine.dispose()  # else its connections end with a warning
 
 
 def test_one_worker_works_here_and_looks_itself(tmp_path: pathlib.Path) -> None:
   looks: list[int] = []
-  crew.run(1, ran, tmp_path, lambda: looks.append(len(looks)))
+  where = f'sqlite:///{tmp_path}/study.db'
+  crew.run(1, ran, where, lambda: looks.append(len(looks)))
   assert len(looks) == TRIALS
 
 
