@@ -15,7 +15,7 @@ from compress.tree import Array
 
 def cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
   """Return the cross entropy `[batch]` with smoothed labels."""
-  if not smoothing:
+  if isinstance(smoothing, float) and not smoothing:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   hot = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
   return optax.softmax_cross_entropy(logits, hot)

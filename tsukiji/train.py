@@ -162,15 +162,16 @@ def make_step(plan: Plan) -> Callable[..., State]:
   devices: batch statistics and gradients are then those of the whole batch.
   """
   return jax.jit(
-    functools.partial(_step, plan),
+    functools.partial(take_step, plan),
     donate_argnums=0,
     compiler_options=ops.compiler_options(),
   )
 
 
-def _step(
+def take_step(
   plan: Plan, state: State, x: Array, y: Array, told: Array | None = None
 ) -> State:
+  """Return the state after one step; see `make_step`, which compiles it."""
   other = plan.beside
   plan, teacher = _beside(plan, state.teacher), state.teacher
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -208,7 +209,7 @@ def _step(
   return dataclasses.replace(
     state,
     step=state.step + 1,
-    teacher=other and _step(other, teacher, x, y),
+    teacher=other and take_step(other, teacher, x, y),
     params=plan.method.update(params, after),
     batch_stats=batch_stats,
     opt=opt,

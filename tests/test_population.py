@@ -1,0 +1,144 @@
+"""Populations: what is trained together is what would be trained alone."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from tests.test_train import NET, ROOT, examples
+from tsukiji import population, settings
+from tsukiji import spec as sp
+from tsukiji.population import Member
+
+DENSE = sp.Spec(
+  name='dense',
+  input_shape=NET.input_shape,
+  layers=(
+    sp.Standardise(mean=(128.0,), std=(70.0,)),
+    sp.Flatten(),
+    sp.Dense(name='a', features=8),
+    sp.Act(),
+    sp.Dropout(rate=0.2),
+    sp.Dense(name='b', features=10),
+  ),
+)
+
+
+def members(count: int = 3, optimiser: str = 'adamw') -> list[Member]:
+  """Return runs of which no two have a value in common."""
+  return [
+    Member(
+      settings.training(
+        batch_size=8,
+        optimiser=optimiser,
+        lr=1e-3 * (1 + i),
+        momentum=0.9 - 0.1 * i,
+        weight_decay=0.1 * i,
+        label_smoothing=0.05 * i,
+        augment=('flip',),
+      ),
+      seed=i,
+      dropout=0.1 * i,
+    )
+    for i in range(count)
+  ]
+
+
+def flat(found: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+  """Return all arrays by name."""
+  paths, _ = jax.tree_util.tree_flatten_with_path(found)
+  return {jax.tree_util.keystr(path): np.asarray(x) for path, x in paths}
+
+
+def expect_same(found: Any, wanted: Any) -> None:
+  assert set(found) == set(wanted)
+  for name, x in wanted.items():
+    np.testing.assert_allclose(found[name], x, 2e-4, 2e-5, err_msg=name)
+
+
+# Adam makes steps of the rounding of gradients that are 0, as before a norm.
+@pytest.mark.parametrize(
+  ('net', 'optimiser'), [(NET, 'sgd'), (DENSE, 'sgd'), (DENSE, 'adamw')]
+)
+def test_together_is_one_by_one(net: sp.Spec, optimiser: str) -> None:
+  given = members(optimiser=optimiser)
+  run = (net, given, examples(40), 4)
+  found = population.together(*run)
+  assert len(found) == 3
+  expect_same(flat(found), flat(population.one_by_one(*run)))
+
+
+def test_their_own_dropout_is_kept() -> None:
+  given = [m._replace(dropout=None) for m in members(2)]
+  run = (DENSE, given, examples(40), 3)
+  found = flat(population.together(*run))
+  expect_same(found, flat(population.one_by_one(*run)))
+  none = [m._replace(dropout=0.0) for m in given]
+  other = flat(population.together(DENSE, none, examples(40), 3))
+  assert any(np.any(found[name] != other[name]) for name in found)
+
+
+def test_what_has_other_shapes_or_rules_goes_apart(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  a, b, c = members()
+  given = [
+    a,
+    b._replace(settings=b.settings.copy_and_resolve_references()),
+    c._replace(dropout=None),
+    *members(1, 'sgd'),
+  ]
+  given[1].settings.batch_size = 4
+  assert sorted(map(len, population.groups([*given, a, c]).values())) == [
+    *(1, 1, 1, 3)
+  ]
+  found = population.fit(DENSE, given, examples(40), 2)
+  expect_same(
+    flat(found), flat(population.one_by_one(DENSE, given, examples(40), 2))
+  )
+
+
+def test_a_cpu_maps_dense_networks_alone() -> None:
+  assert jax.default_backend() == 'cpu'
+  assert population.is_mapped(DENSE)
+  assert not population.is_mapped(NET)
+
+
+def eight() -> dict[str, np.ndarray]:
+  """Train five members, as many as devices need not be."""
+  return flat(population.together(NET, members(5, 'sgd'), examples(40), 3))
+
+
+def test_members_are_spread_over_devices(tmp_path: pathlib.Path) -> None:
+  path = tmp_path / 'found.npz'
+  code = (
+    'import jax, numpy; from tests import test_population as t;'
+    f'numpy.savez({str(path)!r}, n=jax.device_count(), **t.eight())'
+  )
+  flags = '--xla_force_host_platform_device_count=8'
+  env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  subprocess.run([sys.executable, '-c', code], env=env, cwd=ROOT, check=True)
+  with np.load(path) as found:
+    assert found['n'] == 8
+    expect_same({k: found[k] for k in found if k != 'n'}, eight())
+
+
+def test_a_traced_rate_drops_as_many() -> None:
+  @jax.jit
+  def dropped(rate: Any) -> Any:
+    with population.dropping(rate):
+      return nn.Dropout(0.9, deterministic=False).apply(
+        {}, jnp.ones(4000), rngs={'dropout': jax.random.key(0)}
+      )
+
+  found = np.asarray(dropped(0.25))
+  assert {*np.unique(found)} == {0.0, np.float32(1 / 0.75)}
+  assert abs(np.mean(found == 0) - 0.25) < 0.02
+  np.testing.assert_array_equal(dropped(0.0), np.ones(4000))
