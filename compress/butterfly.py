@@ -16,16 +16,17 @@ from compress.tree import Array
 def expand(values: Array, held: Array | None = None) -> Array:
   """Return the tiles, from single entries up."""
   del held
-  lines, block = values.shape[2:]
-  grid = values.shape[:2]
-  w = jnp.ones((*grid, block, 1, 1))
+  rows, columns, lines, block = values.shape
+  # Tiles and groups share an axis: jax 0.10 crashes where it sums over one of
+  # seven axes on a CPU, as gradients do.
+  w = jnp.ones((rows * columns * block, 1, 1))
   for stage in reversed(range(lines // 2)):
-    groups, half = 2**stage, block >> (stage + 1)
+    half = block >> (stage + 1)
     factor = values[:, :, 2 * stage : 2 * stage + 2]
-    factor = factor.reshape(*grid, groups, 2, 1, 2, half)
-    w = w.reshape(*grid, groups, 2, half, 1, half) * factor
-    w = w.reshape(*grid, groups, 2 * half, 2 * half)
-  return w[:, :, 0]
+    factor = factor.reshape(-1, 2, 1, 2, half)
+    w = w.reshape(-1, 2, half, 1, half) * factor
+    w = w.reshape(-1, 2 * half, 2 * half)
+  return w.reshape(rows, columns, block, block)
 
 
 def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
@@ -36,32 +37,36 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   Entries beyond the matrix count as zeros.
   """
   del seen, held
-  w, found = tiles[:, :, None], []
+  *grid, block, _ = tiles.shape
+  w, found = tiles.reshape(-1, block, block), []
   for _ in range(lines // 2):
     factor, w = _split(w)
     found.append(factor)
   # What is left multiplies the innermost pairs.
-  pairs = found[-1].reshape(*tiles.shape[:2], -1, 2)
-  last = pairs * w.reshape(*tiles.shape[:2], -1, 1)
-  found[-1] = last.reshape(found[-1].shape)
+  found[-1] = found[-1] * w.reshape(-1, 2, 1, 1)
+  found = [factor.reshape(*grid, 2, block) for factor in found]
   return jnp.concatenate(found, axis=2)
 
 
 @jax.jit
 def _split(w: Array) -> tuple[Array, Array]:
-  """Return the outermost factor of some tiles, and their halves without it."""
-  *grid, groups, block, _ = w.shape
-  pairs = w.reshape(*grid, groups, 2, block // 2, 2, block // 2)
+  """Return the outermost factor of some blocks, and their halves without it.
+
+  Args:
+    w: `[blocks, side, side]`.
+
+  Returns:
+    `[blocks, 2, 2, side / 2]`, and `[2 blocks, side / 2, side / 2]`.
+  """
+  half = w.shape[-1] // 2
+  pairs = w.reshape(-1, 2, half, 2, half)
   one, two = pairs[..., 0, :], pairs[..., 1, :]
   # The principal axis of the two columns of each pair.
   spread = jnp.sum(one**2 - two**2, axis=-2)
   angle = jnp.arctan2(2 * jnp.sum(one * two, axis=-2), spread) / 2
   turn = jnp.cos(angle), jnp.sin(angle)
   halves = one * turn[0][..., None, :] + two * turn[1][..., None, :]
-  return (
-    jnp.stack(turn, axis=-2).reshape(*grid, 2, groups * block),
-    halves.reshape(*grid, 2 * groups, block // 2, block // 2),
-  )
+  return jnp.stack(turn, axis=-2), halves.reshape(-1, half, half)
 
 
 def _lines(block: int, rank: int) -> int:

@@ -1,5 +1,6 @@
 """Butterfly tiles against products of sparse factors."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -37,6 +38,22 @@ def test_a_tile_is_a_product_of_factors_of_pairs() -> None:
 def test_the_hadamard_matrix_is_a_butterfly() -> None:
   h = scipy.linalg.hadamard(16)
   np.testing.assert_allclose(projected(h), h, atol=1e-4)
+
+
+def test_gradients_of_many_tiles_are_those_of_one_by_one() -> None:
+  # XLA of jax 0.10 crashed on this one when tiles had two axes.
+  drawn = np.random.default_rng(6)
+  values = jnp.float32(drawn.normal(size=(3, 2, 12, 64)))
+  weight = jnp.float32(drawn.normal(size=(3, 2, 64, 64)))
+
+  @jax.jit
+  def slope(values: jax.Array, weight: jax.Array) -> jax.Array:
+    return jax.grad(lambda v: jnp.vdot(butterfly.expand(v), weight))(values)
+
+  found = slope(values, weight)
+  for i, j in np.ndindex(3, 2):
+    one = slope(values[i : i + 1, j : j + 1], weight[i : i + 1, j : j + 1])
+    np.testing.assert_allclose(found[i, j], one[0, 0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('size', [2, 4, 8])
