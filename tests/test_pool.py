@@ -4,13 +4,14 @@ import concurrent.futures
 import pathlib
 import queue
 import signal
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import pytest
 
 from tests.test_experiment import tiny
 from tsukiji import experiment as ex
-from tsukiji import pool, running, stop, workdir
+from tsukiji import fit, pool, running, stop, workdir
 
 
 def test_the_first_seed_of_every_network_comes_first() -> None:
@@ -46,6 +47,27 @@ def test_finished_jobs_are_not_started(
   workdir.write_cell(tmp_path, {'name': 'net-0-dense'})
   pool.run(experiment)
   assert len(started) == 1
+
+
+def test_a_worker_that_dies_is_told_with_what_was_under_way(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config = tiny()
+  config.workers = 2
+  config.seeds = (0, 1)
+  experiment = ex.prepare(config, tmp_path)
+  workdir.claim(tmp_path, config)
+  workdir.write_cell(tmp_path, {'name': 'net-1-dense'})
+
+  def broken(futures: Any, told: Any, tell: fit.Tell, then: Any) -> None:
+    for seed in (0, 1):
+      tell(f'net-{seed}-dense', 0)
+    raise BrokenProcessPool('abruptly')
+
+  monkeypatch.setattr(pool, '_watch', broken)
+  job = [('net', 0)]
+  with pytest.raises(ValueError, match='one that was killed .* net-0-dense. '):
+    pool._run_pool(experiment, job, 2, fit.ignore)
 
 
 def test_what_workers_tell_is_passed_on_before_a_failure_is_raised() -> None:

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.managers import SyncManager
 from multiprocessing.synchronize import Event
@@ -122,13 +123,30 @@ def _run_pool(
         cells.update(new)
         return [*new]
 
+      begun: set[str] = set()
+
+      def noted(name: str, batches: int) -> None:
+        begun.add(name)
+        tell(name, batches)
+
       try:
-        _watch(first, told, tell, then)
-      except BaseException:
+        _watch(first, told, noted, then)
+      except BaseException as e:
         halt.set()
         # Workers may take one more cell from the queue: they need the manager.
         pool.shutdown(cancel_futures=True)
+        if isinstance(e, BrokenProcessPool):
+          raise _died(experiment, begun) from e
         raise
+
+
+def _died(experiment: Experiment, begun: set[str]) -> ValueError:
+  left = [x for x in begun if not workdir.cell(experiment.folder, x)]
+  return ValueError(
+    'config.workers: expected processes that live, got one that was killed or '
+    f'crashed. Under way were {", ".join(sorted(left)) or "none"}. Run the '
+    'command again to go on from the last epochs; if it was memory, use fewer.'
+  )
 
 
 def _taught_by(experiment: Experiment, job: Job, name: str) -> set[Job]:
@@ -206,6 +224,7 @@ def _work(experiment: Experiment, job: Job, name: str, told: Any) -> None:
   """Run one recipe of a job in a worker; batches are told in handfuls."""
   if stop.wished() is not None:
     return
+  told.put((ex.cell_name(*job, name), 0))
   count = 0
 
   def tell(name: str, batches: int) -> None:
