@@ -65,7 +65,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config.recipes = losses | gap | low | helped
   config.networks = {
     BIG: settings.network(BIG, epochs=16, recipes=(*helped,)),
-    'vgg': settings.network('vgg', sizes={'widths': (32, 64, 128)}, recipes=()),
+    'vgg': settings.network(
+      'vgg', sizes={'widths': (32, 64, 128), 'stride': 2}, recipes=()
+    ),
     **{
       name: settings.network(
         BIG, sizes={**sizes, 'dropout': 0.0}, recipes=(*gap,)
@@ -147,6 +149,7 @@ def _helped() -> dict[str, ConfigDict]:
     'prune95': ('prune.auto(0.95, schedule=cubic(0.0, 0.7))', 'prune'),
     'bits2': ('quantize.lsq(2)', 'quantize'),
     'binary': ('binary.weights()', 'binary'),
+    'lowrank8': ('lowrank.auto(size=0.125)', 'lowrank'),
   }
   found = {}
   for name, (text, family) in texts.items():
