@@ -30,10 +30,13 @@ class Values(NamedTuple):
   Attributes:
     objectives: What to minimise; a NaN is a trial that failed.
     constraints: At most 0 each where the config is feasible.
+    slopes: Of the first objective by each parameter of the space, in units of
+      the cube, for `descent`; empty where nobody knows.
   """
 
   objectives: tuple[float, ...]
   constraints: tuple[float, ...] = ()
+  slopes: tuple[float, ...] = ()
 
 
 class State(NamedTuple):

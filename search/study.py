@@ -34,6 +34,7 @@ from search.leaf import unit_of
 from search.space import Space
 
 LEASE, LIMITS, REASON, AGAIN = 'lease', 'constraints', 'infeasible', 'retry_of'
+SLOPES = 'slopes'
 DIED, SPENT = 'deaths', 'spent'
 DEATHS = 5  # of its workers that a trial outlives
 WAIT = 1.0  # seconds between two looks at what others do, at most
@@ -131,6 +132,7 @@ def _run(plan: Plan, study: optuna.Study) -> None:
       _retry(study, study.get_trials(deepcopy=False)[trial.number])
       raise
   trial.set_user_attr(LIMITS, list(values.constraints))
+  trial.set_user_attr(SLOPES, list(values.slopes))
   # Given up by others while we slept, it is theirs.
   with contextlib.suppress(ValueError, UpdateFinishedTrialError):
     if np.isfinite([*values.objectives, *values.constraints]).all():
@@ -237,6 +239,7 @@ def known(
     values = Values(
       tuple(trial.values or [math.nan] * objectives),
       tuple(trial.user_attrs.get(LIMITS, ())),
+      tuple(trial.user_attrs.get(SLOPES, ())),
     )
     state = designer.tell(state, config, values)
   return state

@@ -25,7 +25,7 @@ from tsukiji import batches, ops, train
 from tsukiji import spec as sp
 from tsukiji.data import Split
 from tsukiji.spec import Spec
-from tsukiji.train import State
+from tsukiji.train import Plan, State
 
 VALUES = ('label_smoothing', 'lr', 'momentum', 'weight_decay')
 
@@ -124,9 +124,9 @@ def together(
   def step(
     state: State, values: dict[str, Array], rate: Array, x: Array, y: Array
   ) -> State:
-    settings: Any = types.SimpleNamespace(**{**shared, **values})
+    plan = planned(spec, shared, values, steps)
     with dropping(rate) if own else contextlib.nullcontext():
-      return train.take_step(train.plain(spec, settings, steps), state, x, y)
+      return train.take_step(plan, state, x, y)
 
   state = jax.device_put(_begun(spec, members, steps), spread)
   held = jax.device_put((values, rates), spread)
@@ -143,6 +143,14 @@ def together(
   return [
     jax.tree.map(lambda x, i=i: x[i], _variables(state)) for i in range(count)
   ]
+
+
+def planned(
+  spec: Spec, settings: ConfigDict, values: dict[str, Array], steps: int
+) -> Plan:
+  """Return the plan of plain training in which some settings are traced."""
+  traced: Any = types.SimpleNamespace(**{**settings, **values})
+  return train.plain(spec, traced, steps)
 
 
 def _begun(spec: Spec, members: Sequence[Member], steps: int) -> State:
