@@ -83,7 +83,9 @@ def find(
   ]
   along = jax.tree.map(lambda *xs: jnp.stack(xs), *directions)
 
-  def moved(state: State, turned: Any, x: Array, y: Array) -> tuple[State, Any]:
+  def moved(
+    values: dict[str, Array], state: State, turned: Any, x: Array, y: Array
+  ) -> tuple[State, Any]:
     """Take a step, and carry the derivatives of the weights with it."""
     moving = _moving(state)
 
@@ -110,7 +112,7 @@ def find(
     split, settings.batch_size, seed, 0, tuple(settings.augment)
   )
   for _, (x, y) in zip(range(steps), stream, strict=False):
-    state, turned = run(state, turned, x, y)
+    state, turned = run(values, state, turned, x, y)
   return _judged(spec, settings.loss, state, turned, validation, names)
 
 
