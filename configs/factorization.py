@@ -35,7 +35,7 @@ ALIKE = {
 # and the layers of 16 values, few weights of which are pruned; others have 8.
 DEEP = {
   'lenet_300_100': (0.09, 40, 10, 'dense3'),
-  'lenet5': (0.075, 12, 4, 'conv1|dense2'),
+  'lenet5': (0.075, 12, 4, 'conv1|conv2|dense2'),
   'tsukijinet2021': (0.062, 16, 4, 'conv1|dense2'),
 }
 RISE = 'schedule=cubic(0.0, 0.7)'
@@ -142,7 +142,7 @@ def _shared(widths: tuple[int, ...] = (8, 4, 2, 1)) -> dict[str, ConfigDict]:
   }
   for rate in RATES:
     text = f'only("{LARGE}", share.hashed({1 / rate}))'
-    found[f'hashed{rate}'] = _recipe(text, 'share')
+    found[f'hashed{rate}'] = _recipe(text, 'share', **ONE)
   text = f'only("{LARGE}", share.product(64, 4))'
   found['product'] = _recipe(text, 'share', **ONE)
   return found
@@ -198,6 +198,8 @@ def _ranks() -> dict[str, ConfigDict]:
       text, 'lowrank', mode='one_shot', epochs=0
     )
     found[f'ranks_{name}'] = _recipe(text, 'lowrank')
+  for name in ('minimax_0', 'minimax', 'folds_0', 'folds'):
+    found[f'ranks_{name}'].update(ONE)
   found['ranks_learned'] = _recipe(
     'lowrank.learned(1.0, of="macs")', 'lowrank', mode='lc', epochs=LONG, **ONE
   )
