@@ -137,7 +137,7 @@ def _try_methods(experiment: Experiment, network: str) -> None:
   """Trace one step of each recipe: mistakes show before training."""
   x, y = _seen(experiment)
   for name in _recipes_of_any_seed(experiment.config, network):
-    if _finished(experiment, network, name):
+    if _has_worked(experiment, network, name):
       continue
     try:
       sketch = _sketched(experiment, network, name)
@@ -148,14 +148,13 @@ def _try_methods(experiment: Experiment, network: str) -> None:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
 
 
-def _finished(experiment: Experiment, network: str, name: str) -> bool:
-  """Tell whether a recipe has all its rows: then it has worked before."""
+def _has_worked(experiment: Experiment, network: str, name: str) -> bool:
+  """Tell whether a recipe has a row: what worked once need not be tried."""
   config = experiment.config
   seeds = config.networks[network].seeds or config.seeds
-  return all(
+  return any(
     workdir.cell(experiment.folder, cell_name(network, seed, name))
     for seed in seeds
-    if name in settings.recipes_of(config, network, seed)
   )
 
 
