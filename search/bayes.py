@@ -24,12 +24,14 @@ class Told(NamedTuple):
     objectives: `[n, m]`; NaN where a trial failed.
     constraints: At most 0 where feasible, `[n, c]`.
     fine: Which trials did not fail, `[n]`.
+    seconds: What trials took, `[n]`; NaN where nobody knows.
   """
 
   points: np.ndarray
   objectives: np.ndarray
   constraints: np.ndarray
   fine: np.ndarray
+  seconds: np.ndarray
 
   @property
   def feasible(self) -> np.ndarray:
@@ -42,6 +44,7 @@ def bayes(
   allowed: Allowed = None,
   first: int = 8,
   reference: tuple[float, ...] | None = None,
+  per_second: bool = False,
 ) -> Designer:
   """Return the designer of Gaussian processes.
 
@@ -51,6 +54,9 @@ def bayes(
     first: Points of a Sobol sequence before the first model.
     reference: Objectives that are not worth having, `[m]`; by default a tenth
       of the extent of all feasible trials beyond the worst.
+    per_second: Whether an improvement counts less the longer its trial takes
+      (Snoek+ 2012, section 3.2), by a process of the logarithm of
+      `Values.seconds`.
 
   Returns:
     The designer.
@@ -68,6 +74,8 @@ def bayes(
       return designer.sobol_rule(space, state, key, allowed)
     with gp.precise():
       told, rng = gathered(state), designer.generator(key)
+      if not per_second:
+        told = told._replace(seconds=np.full(len(told.fine), np.nan))
       goal, good = aim(space, told, reference, rng)
       return pick.best(space, goal, told.points, good, rng, allowed)
 
@@ -92,7 +100,8 @@ def gathered(state: State) -> Told:
       np.where(fine[:, None], values, np.nan)
       for values in (objectives, constraints[:, :-1])
     )
-  return Told(np.array(points), objectives, constraints, fine)
+  seconds = np.array([v.seconds for _, v in rows])
+  return Told(np.array(points), objectives, constraints, fine, seconds)
 
 
 class Output(NamedTuple):
@@ -126,6 +135,11 @@ def aim(
     output(x, y, category, rng, bend=m == 1 and j == 0)
     for j, y in enumerate(columns)
   ]
+  timed, whole = [], len(outputs)
+  if np.sum(np.isfinite(told.seconds)) > 1:
+    took = np.log(np.maximum(told.seconds, 1e-3))
+    outputs.append(output(x, took, category, rng, bend=False))
+    timed = [outputs[-1].scale]
   rows = np.pad(told.feasible, (0, pending), constant_values=True)
   corners, weight = np.zeros((1, 2, m)), np.ones(1)
   if told.feasible.any() and m > 1:
@@ -136,10 +150,11 @@ def aim(
     outputs[0].smooth[rows].min(axis=0) if rows.any() else np.zeros(1),
     corners,
     weight,
-    np.array([-o.shift / o.scale for o in outputs[m:]]),
+    np.array([-o.shift / o.scale for o in outputs[m:whole]]),
     np.array(float(told.feasible.any())),
+    np.array(timed),
   )
-  return goal, nearby(told, outputs, m)
+  return goal, nearby(told, outputs[:whole], m)
 
 
 def nearby(told: Told, outputs: list[Output], m: int) -> np.ndarray:

@@ -5,6 +5,7 @@ way, not on its order. `designer` makes one of a rule that picks a point.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -32,11 +33,13 @@ class Values(NamedTuple):
     constraints: At most 0 each where the config is feasible.
     slopes: Of the first objective by each parameter of the space, in units of
       the cube, for `descent`; empty where nobody knows.
+    seconds: What the trial took, NaN where nobody knows.
   """
 
   objectives: tuple[float, ...]
   constraints: tuple[float, ...] = ()
   slopes: tuple[float, ...] = ()
+  seconds: float = math.nan
 
 
 class State(NamedTuple):

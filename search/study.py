@@ -240,6 +240,7 @@ def known(
       tuple(trial.values or [math.nan] * objectives),
       tuple(trial.user_attrs.get(LIMITS, ())),
       tuple(trial.user_attrs.get(SLOPES, ())),
+      trial.duration.total_seconds() if trial.duration else math.nan,
     )
     state = designer.tell(state, config, values)
   return state

@@ -39,7 +39,12 @@ def test_ei_is_the_mean_improvement() -> None:
   np.testing.assert_allclose(found, want, atol=5e-3)
 
 
-def goal(corners: np.ndarray, limits: np.ndarray, count: int) -> Goal:
+def goal(
+  corners: np.ndarray,
+  limits: np.ndarray,
+  count: int,
+  seconds: tuple[float, ...] = (),
+) -> Goal:
   """Return a goal of some processes that saw different outputs."""
   rng = np.random.default_rng(1)
   x = rng.random((6, 2))
@@ -50,8 +55,8 @@ def goal(corners: np.ndarray, limits: np.ndarray, count: int) -> Goal:
     models.append(gp.condition(gp.start(2), category, data, data.y[:, None]))
   stacked = jax.tree.map(lambda *a: np.stack(a), *models)
   weight = np.ones(len(corners))
-  best = np.array([-0.5])
-  return Goal(stacked, category, best, corners, weight, limits, np.ones(()))
+  best, improve, took = np.array([-0.5]), np.ones(()), np.array(seconds)
+  return Goal(stacked, category, best, corners, weight, limits, improve, took)
 
 
 def test_ehvi_is_the_mean_growth_of_the_volume() -> None:
@@ -86,6 +91,20 @@ def test_score_multiplies_by_the_chance_to_be_feasible() -> None:
     )
     none = made._replace(improve=np.zeros(()))
     np.testing.assert_allclose(acquire.scores(none, x), chance, rtol=1e-9)
+
+
+def test_improvements_are_divided_by_seconds() -> None:
+  with gp.precise():
+    made = goal(np.zeros((1, 2, 1)), np.array([0.2]), 3, (0.7,))
+    x = np.array([[0.1, 0.2], [0.9, 0.4]])
+    free = made._replace(
+      models=jax.tree.map(lambda a: a[:2], made.models), seconds=np.zeros(0)
+    )
+    took, _ = gp.predict(
+      jax.tree.map(lambda a: a[2], made.models), made.category, x
+    )
+    want = acquire.scores(free, x) - 0.7 * took[:, 0]
+    np.testing.assert_allclose(acquire.scores(made, x), want, rtol=1e-9)
 
 
 def test_climbing_rises_and_keeps_what_is_not_free() -> None:

@@ -135,6 +135,24 @@ def test_the_process_finds_what_chance_does_not() -> None:
   assert least['bayes'] < 0.1 < least['random']
 
 
+def test_of_equals_the_one_that_takes_less_time_is_tried() -> None:
+  config = ConfigDict()
+  config.x, config.y = search.float(0.0, 1.0), search.float(0.0, 1.0)
+  space, found = spaces.of(config), {}
+  for per_second in (False, True):
+    used = bayes.bayes(space, per_second=per_second)
+    state, cheap = used.init(KEY), 0
+    for i in range(20):
+      tried, state = used.ask(state, jax.random.fold_in(KEY, i))
+      # Two wells, of which that on the right takes a hundred times as long.
+      value = min(abs(tried.x - 0.2), abs(tried.x - 0.8)) + 0.1 * tried.y
+      seconds = 1.0 if tried.x < 0.5 else 100.0
+      state = used.tell(state, tried, Values((value,), seconds=seconds))
+      cheap += i >= 8 and tried.x < 0.5
+    found[per_second] = cheap
+  assert found[True] > 9 and found[True] > found[False]
+
+
 def test_two_objectives_and_a_constraint_are_spread() -> None:
   config = ConfigDict({n: search.float(0.0, 1.0) for n in ('x', 'y')})
 

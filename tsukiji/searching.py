@@ -87,11 +87,12 @@ def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
   config, search = experiment.config, experiment.config.search
   space = spaces.of(config)
   allowed = functools.partial(trial.is_allowed, experiment, space)
-  if name in DESIGNERS:
-    return space, DESIGNERS[name](space, allowed=allowed)
-  inner, outer = RUNGED[name]
+  inner, outer = RUNGED.get(name, (name, None))
+  more = {'per_second': search.per_second} if inner == 'gp' else {}
+  begun = DESIGNERS[inner](space, allowed=allowed, **more)
+  if outer is None:
+    return space, begun
   budget = hyperband.Budget(EPOCHS, search.least, search.epochs, search.eta)
-  begun = DESIGNERS[inner](space, allowed=allowed)
   wide = config.copy_and_resolve_references()
   with wide.search.ignore_type():
     wide.search.epochs = leaf.integer(search.least, search.epochs, log=True)

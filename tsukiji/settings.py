@@ -119,6 +119,7 @@ def searching(**changes: Any) -> ConfigDict:
       'epochs': 2,  # of a trial; the best gets those of the network. 0: as many
       'least': 1,  # epochs of the shortest trials, of RUNGED designers
       'eta': 3,  # how many of theirs compete for this many times the epochs
+      'per_second': False,  # whether `gp` and `bohb` like short trials better
       'objectives': ('val_accuracy',),  # some of OBJECTIVES
       'most': dict.fromkeys(KNOWN, 0),  # what it may cost; 0 for any
       'storage': '',  # URL or file *.log; '' is study.db in the workdir
