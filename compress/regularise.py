@@ -136,7 +136,7 @@ def shrink(
   {'w': Array([[2., 0.]], dtype=float32)}
   """
   amount = linear() if schedule is None else schedule
-  _check('shrink', strength, amount)
+  expect('regularise.shrink', strength, amount)
   if axis is not None:
     _check_axis('shrink', axis)
 
@@ -193,7 +193,7 @@ def _penalty(
   cost: Callable[[Array], Array],
 ) -> Method:
   amount = at_once() if schedule is None else schedule
-  _check(name, strength, amount)
+  expect(f'regularise.{name}', strength, amount)
 
   def loss(params: Params, ctx: Ctx) -> Array:
     costs: list[Array] = []
@@ -203,14 +203,15 @@ def _penalty(
   return Method(loss=loss)
 
 
-def _check(name: str, strength: float, schedule: Schedule) -> None:
+def expect(where: str, strength: float, schedule: Schedule) -> None:
+  """Raise a ValueError unless a penalty can be as strong."""
   if not 0 <= strength < math.inf:
     raise ValueError(
-      f'regularise.{name}: expected a strength of 0 or more, got {strength!r}.'
+      f'{where}: expected a strength of 0 or more, got {strength!r}.'
     )
   if not callable(schedule):
     raise ValueError(
-      f'regularise.{name}: expected a schedule, got {schedule!r}. Call one of '
+      f'{where}: expected a schedule, got {schedule!r}. Call one of '
       'compress.schedule, as linear(0.0, 0.5).'
     )
 
