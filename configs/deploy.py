@@ -23,14 +23,7 @@ VGG = {'widths': (64, 128, 256), 'stride': 2}
 
 def get_config(arg: str = '') -> ConfigDict:
   """Return the config; ':tiny' is the same shape on digits, in seconds."""
-  config = settings.default()
-  config.title = 'Deployment on Fashion-MNIST'
-  config.dataset.name = 'fashion_mnist'
-  config.dataset.validation = 5000
-  config.seeds = (0, 1, 2)
-  common = {'lr': 2e-3, 'augment': ('flip',), 'label_smoothing': 0.1}
-  config.train = settings.training(epochs=16, **common)
-  config.finetune = settings.training(epochs=12, **common)
+  config = settings.fashion_mnist('Deployment on Fashion-MNIST', finetune=12)
   config.measure.engines = settings.ENGINES
   filters, binary = _filters(), _binary()
   config.recipes = {'int8': _integers()} | filters | binary

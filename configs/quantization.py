@@ -31,14 +31,9 @@ ONE = {'seeds': (0,)}
 
 def get_config(arg: str = '') -> ConfigDict:
   """Return the config; ':tiny' is the same shape on digits, in seconds."""
-  config = settings.default()
-  config.title = 'Quantization on Fashion-MNIST'
-  config.dataset.name = 'fashion_mnist'
-  config.dataset.validation = 5000
-  config.seeds = (0, 1, 2)
-  common = {'lr': 2e-3, 'augment': ('flip',), 'label_smoothing': 0.1}
-  config.train = settings.training(epochs=16, **common)
-  config.finetune = settings.training(epochs=EPOCHS, **common)
+  config = settings.fashion_mnist(
+    'Quantization on Fashion-MNIST', finetune=EPOCHS
+  )
   families = {
     'tsukijinet2021': [
       _untrained(),

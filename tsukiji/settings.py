@@ -185,6 +185,26 @@ def default(task: str = 'compress') -> ConfigDict:
   )
 
 
+def fashion_mnist(title: str, finetune: int) -> ConfigDict:
+  """Return what the studies on Fashion-MNIST have in common.
+
+  Args:
+    title: Heads the report.
+    finetune: Epochs of a recipe that does not say how many.
+
+  Returns:
+    The config: 5000 images for validation, three seeds, 16 epochs.
+  """
+  config = default()
+  config.title = title
+  config.dataset.update(name='fashion_mnist', validation=5000)
+  config.seeds = (0, 1, 2)
+  common = {'lr': 2e-3, 'augment': ('flip',), 'label_smoothing': 0.1}
+  config.train = training(epochs=16, **common)
+  config.finetune = training(epochs=finetune, **common)
+  return config
+
+
 def _changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
   for name, value in changes.items():
     expect_name('settings', name, config)
