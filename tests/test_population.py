@@ -1,9 +1,6 @@
 """Populations: what is trained together is what would be trained alone."""
 
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -12,7 +9,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tests.test_train import NET, ROOT, examples
+from tests.devices import on_eight
+from tests.test_train import NET, examples
 from tsukiji import population, settings
 from tsukiji import spec as sp
 from tsukiji.population import Member
@@ -117,17 +115,8 @@ def eight() -> dict[str, np.ndarray]:
 
 
 def test_members_are_spread_over_devices(tmp_path: pathlib.Path) -> None:
-  path = tmp_path / 'found.npz'
-  code = (
-    'import jax, numpy; from tests import test_population as t;'
-    f'numpy.savez({str(path)!r}, n=jax.device_count(), **t.eight())'
-  )
-  flags = '--xla_force_host_platform_device_count=8'
-  env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
-  subprocess.run([sys.executable, '-c', code], env=env, cwd=ROOT, check=True)
-  with np.load(path) as found:
-    assert found['n'] == 8
-    expect_same({k: found[k] for k in found if k != 'n'}, eight())
+  found = on_eight('tests.test_population', 'eight()', tmp_path / 'it.npz')
+  expect_same(found, eight())
 
 
 def test_a_traced_rate_drops_as_many() -> None:
