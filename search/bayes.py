@@ -14,6 +14,7 @@ from search.gp import Model
 from search.space import Space
 
 FANTASIES = 16
+EARLY = 12  # steps of the fits that choose a warp
 
 
 class Told(NamedTuple):
@@ -196,8 +197,13 @@ def output(
   """
   n, known = len(y), np.isfinite(y)
   tried = warp.warped(y[known]) if bend else [warp.standardised(y[known])]
-  fits = [(*gp.fit(x[:n][known], z, category), z, slope) for z, slope in tried]
-  theta, _, seen, _ = min(fits, key=lambda fit: fit[1] - fit[3])
+  # Which warp is likeliest shows early; only that one is fitted to the end.
+  fits = [
+    (*gp.fit(x[:n][known], z, category, steps=EARLY), z, slope)
+    for z, slope in tried
+  ]
+  begun, _, seen, _ = min(fits, key=lambda fit: fit[1] - fit[3])
+  theta, _ = gp.fit(x[:n][known], seen, category, begun)
   z = np.zeros(len(x))
   z[:n][known] = seen
   data = gp.padded(x, z)

@@ -221,7 +221,11 @@ def spread(y: np.ndarray, most: int) -> np.ndarray:
 
 
 def fit(
-  x: np.ndarray, y: np.ndarray, category: np.ndarray
+  x: np.ndarray,
+  y: np.ndarray,
+  category: np.ndarray,
+  begin: np.ndarray | None = None,
+  steps: int = STEPS,
 ) -> tuple[np.ndarray, float]:
   """Return the hyper-parameters of highest posterior density.
 
@@ -229,6 +233,8 @@ def fit(
     x: Features, `[n, d]`.
     y: Standardised outputs, `[n]`.
     category: `[d]`, bool.
+    begin: Where to start, `[2 d + 3]`; by default at the modes of the priors.
+    steps: Of L-BFGS, at most.
 
   Returns:
     `[2 d + 3]`, and the negative log posterior there.
@@ -240,15 +246,15 @@ def fit(
     one, slope = loss(theta, category, data)
     return float(one), np.asarray(slope)
 
-  begin = start(x.shape[1])
-  bounds = [(t - 8.0, t + 8.0) for t in begin]
+  modes = start(x.shape[1])
+  bounds = [(t - 8.0, t + 8.0) for t in modes]
   found = scipy.optimize.minimize(
     value,
-    begin,
+    modes if begin is None else begin,
     jac=True,
     method='L-BFGS-B',
     bounds=bounds,
-    options={'maxiter': STEPS, 'ftol': 1e-7},
+    options={'maxiter': steps, 'ftol': 1e-7},
   )
   return found.x, found.fun
 
