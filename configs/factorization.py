@@ -196,7 +196,7 @@ def _ranks() -> dict[str, ConfigDict]:
   for name in ('minimax_0', 'minimax', 'folds_0', 'folds'):
     found[f'ranks_{name}'].update(ONE)
   found['ranks_learned'] = _recipe(
-    'lowrank.learned(1.0, of="macs")', 'lowrank', mode='lc', epochs=LONG, **ONE
+    'lowrank.learned(8.0, of="macs")', 'lowrank', mode='lc', epochs=LONG, **ONE
   )
   return found
 
@@ -216,7 +216,7 @@ def _learned() -> dict[str, ConfigDict]:
   """Return projections trained directly, and by learning-compression."""
   texts = {
     'prune95': ('prune.weights(0.95)', f'prune.weights(0.95, {RISE})'),
-    'grid2': ('quantize.grid(2)',) * 2,
+    'grid2': ('quantize.grid(2, clip="mse")',) * 2,
     'kmeans4': ('share.kmeans(4)',) * 2,
     'circulant16': (f'only("{LARGE}", structured.circulant(16, pad=True))',)
     * 2,
