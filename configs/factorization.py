@@ -39,6 +39,8 @@ DEEP = {
   'lenet5': (0.075, 12, 4, 'conv1|conv2|dense2'),
   'tsukijinet2021': (0.062, 16, 4, 'conv1|dense2'),
 }
+# Loss per bit a weight, and epochs, of grids whose bits are trained.
+RATED = {'lenet5': (0.01, 6), 'tsukijinet2021': (0.01, 6)}
 RISE = 'schedule=cubic(0.0, 0.7)'
 SMALL = ('separable', 'bottleneck')  # and 'fire', where windows are padded
 ONE: dict[str, Any] = {'seeds': (0,)}
@@ -50,7 +52,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config = settings.fashion_mnist(
     'Factorization, structure and sharing on Fashion-MNIST', finetune=EPOCHS
   )
-  deep = {name: _deep(name) for name in DEEP}
+  deep = {name: _deep(name) | _rated(name) for name in DEEP}
   rates, moved = _rates(), _moved()
   families = {
     'tsukijinet2021': [
@@ -259,6 +261,19 @@ def _deep(network: str) -> dict[str, ConfigDict]:
     f'deep_{network}': _recipe(
       shared, 'combined', epochs=sharing, lr=1e-3, start=first
     ),
+  }
+
+
+def _rated(network: str) -> dict[str, ConfigDict]:
+  """Return grids of 4 bits whose entropy is a part of the loss."""
+  if network not in RATED:
+    return {}
+  strength, epochs = RATED[network]
+  rate = f'regularise.rate({strength}, schedule=linear(0.0, 0.5))'
+  return {
+    f'rated_{network}': _recipe(
+      f'quantize.lsq(4) >> {rate}', 'combined', mode='qat', epochs=epochs
+    )
   }
 
 
