@@ -301,7 +301,10 @@ def _figures() -> dict[str, ConfigDict]:
   moved = ('biased', 'cropped', 'negated', 'turned')
   narrow = {'narrower from scratch': r'narrow\d+k/dense'}
   thinner = {'narrower from scratch': r'vgg(4|6|8|11)/dense'}
-  deep = {'deep compression': f'{big}deep_tsukijinet2021'}
+  deep = {
+    'deep compression': f'{big}deep_tsukijinet2021',
+    'bits in the loss': f'{big}rated_tsukijinet2021',
+  }
   return {
     'families': settings.figure(
       'Tsukijinet2021 at 2 to 16 times fewer numbers',
