@@ -85,7 +85,7 @@ SAMPLES = {
   'regularise.group_lasso': ('regularise.group_lasso(0.01)',),
   'regularise.l1': ('regularise.l1(0.01, schedule=linear(0.0, 0.5))',),
   'regularise.l2': ('regularise.l2(0.01)',),
-  'regularise.rate': ('quantize.lsq(4) >> regularise.rate(0.1)',),
+  'regularise.rate': ('regularise.rate(0.1) >> quantize.lsq(4)',),
   'regularise.shrink': ('regularise.shrink(0.1)',),
   'share.hashed': ('share.hashed(0.3)',),
   'share.kmeans': ('share.kmeans(3)', 'share.kmeans(bits=2, start="density")'),
@@ -142,7 +142,7 @@ ALONE = (
   *('structured.auto', 'structured.toeplitz'),  # so are these: circulant's
   *('transfer.crelu', 'transfer.crop', 'transfer.multi_bias'),  # and rotate's
   *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
-  'regularise.rate',  # of what a grid before it says
+  'regularise.rate',  # it needs a grid beside it
 )
 FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
 # Quantizers differ in the grid alone: all but two meet a mask and no more.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from tests import test_train
+from tests import devices, test_train
 from tests.test_checkpoint import assert_same_bits
 from tsukiji import checkpoint, evaluation, stop, train
 from tsukiji import fit as fitting
@@ -162,7 +162,7 @@ def test_killed_and_resumed_to_the_same_bits(
   code = (
     f'from tests import test_fit; test_fit.run_and_die({str(tmp_path)!r}, 8)'
   )
-  died = subprocess.run([sys.executable, '-c', code], cwd=test_train.ROOT)
+  died = subprocess.run([sys.executable, '-c', code], cwd=devices.ROOT)
   assert died.returncode == -signal.SIGKILL
   assert int(restored(compressed(), tmp_path).state.step) == EPOCH
   fit(compressed(), tmp_path)
