@@ -8,6 +8,7 @@ are those of the process.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import time
@@ -24,6 +25,7 @@ from search.leaf import unit_of
 from search.space import Space
 from tsukiji import data, evaluation, hypergradient, population, settings, zoo
 from tsukiji.population import VALUES
+from tsukiji.spec import Spec
 
 FILE = pathlib.Path(__file__).parent.parent / 'results/hypergradient.json'
 DESIGNERS = {
@@ -45,17 +47,20 @@ def area() -> Space:
   return spaces.of(config)
 
 
+@functools.cache
+def task() -> tuple[data.Data, Spec]:
+  """Return the data and the network."""
+  loaded = data.load('digits', validation=0.2, seed=0)
+  shape, moments = loaded.train.x.shape[1:], data.moments(loaded.train.x)
+  spec = zoo.build('lenet_300_100', shape, len(loaded.classes), moments)
+  return loaded, spec
+
+
 def tried(
   space: Space, config: ml_collections.ConfigDict, seed: int, sloped: bool
 ) -> Values:
   """Train once; with slopes in units of the cube if they are wanted."""
-  loaded = data.load('digits', validation=0.2, seed=0)
-  spec = zoo.build(
-    'lenet_300_100',
-    loaded.train.x.shape[1:],
-    len(loaded.classes),
-    data.moments(loaded.train.x),
-  )
+  loaded, spec = task()
   given = settings.training(optimiser='sgd', batch_size=64, **config)
   if not sloped:
     member = [population.Member(given, seed)]

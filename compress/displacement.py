@@ -65,7 +65,6 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   g = u[..., :rank].swapaxes(-1, -2) * root
   h = vt[..., :rank, ::-1] * root / 2
 
-  # Compiled apart: a singular value decomposition within has overrun a stack.
   return _fitted(g, h, tiles, seen)
 
 

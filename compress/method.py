@@ -99,6 +99,27 @@ def expect_probe(where: str, ctx: 'Ctx') -> Probe:
   return ctx.probe
 
 
+def expect_clock(
+  where: str, probe: Probe, others: str
+) -> Callable[[Params], float]:
+  """Return what measures milliseconds.
+
+  Args:
+    where: Who asks, for errors.
+    probe: Of the network.
+    others: Budgets to give in place of a time, for the error.
+
+  Raises:
+    ValueError: If nobody measures.
+  """
+  if probe.milliseconds is None:
+    raise ValueError(
+      f'{where}: expected a probe that measures time, got none. Give {others}, '
+      'or a Probe with milliseconds.'
+    )
+  return probe.milliseconds
+
+
 class Ctx(NamedTuple):
   """All that a method may look at; nothing is global.
 

@@ -9,7 +9,7 @@ import numpy as np
 from compress import allocate, grid, quantize, tree
 from compress.clip import Clip
 from compress.grid import Per
-from compress.method import Ctx, Method, expect_probe
+from compress.method import Ctx, Method, expect_clock, expect_probe
 from compress.quantize import FLOAT_BITS, How
 from compress.tree import Array, Params, Path
 
@@ -149,12 +149,8 @@ def _timed(where: str, budget: Budget, how: How) -> Method:
   bits = max(whole)
 
   def widths(params: Params, ctx: Ctx) -> Any:
-    clock = expect_probe(where, ctx).milliseconds
-    if clock is None:
-      raise ValueError(
-        f'{where}: expected a probe that measures time, got none. Give bits, '
-        'size or bops, or a Probe with milliseconds.'
-      )
+    probe = expect_probe(where, ctx)
+    clock = expect_clock(where, probe, 'bits, size or bops')
     weights: dict[Path, Array] = {}
     tree.map_arrays(lambda path, w: weights.setdefault(path, w), params)
 

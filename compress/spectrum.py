@@ -11,7 +11,7 @@ from compress import allocate, factors, tree
 from compress.factors import FOLDS
 from compress.lowrank import refuse_structure
 from compress.mask import expect_name
-from compress.method import Ctx, Method, expect_probe
+from compress.method import Ctx, Method, expect_clock, expect_probe
 from compress.tree import Array, Params, Path
 
 BUDGETS = ('macs', 'size', 'ms')
@@ -266,12 +266,7 @@ def _timed(
   ms: float,
 ) -> Params:
   """Return the largest network that takes at most so long, by halving."""
-  clock = expect_probe(where, ctx).milliseconds
-  if clock is None:
-    raise ValueError(
-      f'{where}: expected a probe that measures time, got none. Give macs or '
-      'size, or a Probe with milliseconds.'
-    )
+  clock = expect_clock(where, expect_probe(where, ctx), 'macs or size')
   if clock(params) <= ms:
     return params
   whole = sum(row[0] for row in found.cost.values())

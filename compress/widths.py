@@ -8,7 +8,7 @@ import jax
 
 from compress import tree
 from compress.coupling import Group
-from compress.method import Probe
+from compress.method import Probe, expect_clock
 from compress.tree import Params, Path
 
 Widths: TypeAlias = dict[str, int]  # channels left, by name of the group
@@ -75,12 +75,7 @@ def budget(
     ValueError: If milliseconds are wanted and nobody can measure them.
   """
   if of == 'ms':
-    clock = probe.milliseconds
-    if clock is None:
-      raise ValueError(
-        'prune.filters: expected a probe that measures time, got none. Give '
-        'macs or size, or a Probe with milliseconds.'
-      )
+    clock = expect_clock('prune.filters', probe, 'macs or size')
     return Budget(of, amount, amount, lambda widths: clock(remove(widths)))
 
   def cost(widths: Widths) -> float:

@@ -95,9 +95,9 @@ def find(
       return _moving(after), after
 
     def slope(direction: dict[str, Array], turned: Any) -> Any:
-      return jax.jvp(step, (values, moving), (direction, turned), has_aux=True)[
-        1:
-      ]
+      at, towards = (values, moving), (direction, turned)
+      _, slopes, after = jax.jvp(step, at, towards, has_aux=True)
+      return slopes, after
 
     turned, after = jax.vmap(slope, out_axes=(0, None))(along, turned)
     return after, turned
