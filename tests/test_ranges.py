@@ -1,5 +1,7 @@
 """Configs of which fields vary: their samples, and what makes one whole."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -119,3 +121,36 @@ def test_a_network_may_be_trained_by_settings_of_its_own() -> None:
   own, other = (settings.training_of(config, name) for name in 'ab')
   assert (own.lr, own.epochs, own.batch_size) == (0.5, 3, 128)
   assert (other.lr, other.epochs) == (config.train.lr, 4)
+
+
+def test_a_recipe_may_be_trained_by_settings_of_its_own() -> None:
+  config = settings.default()
+  config.networks = {'a': settings.network('tsukijinet')}
+  own = {'augment': ('shift',), 'lr': 0.5}
+  config.recipes = {
+    'a': settings.compression('', 'distill', train=own),
+    'b': settings.compression('', 'distill', train=own, lr=0.1, epochs=0),
+  }
+  check.check(config)
+  first, second = (settings.finetuning_of(config, name) for name in 'ab')
+  assert (first.lr, first.augment) == (0.5, ('shift',))
+  assert first.epochs == config.finetune.epochs
+  assert (second.lr, second.epochs, second.augment) == (0.1, 0, ('shift',))
+  assert config.finetune.augment == ()
+
+
+@pytest.mark.parametrize(
+  ('own', 'said'),
+  [
+    ({'agment': ()}, "recipes.a.train: .*'agment'. Nearest: 'augment'"),
+    ({'augment': ('flop',)}, "recipes.a.train.augment: .* Nearest: 'flip'"),
+    ({'patience': 2}, "recipes.a.train: .*'patience'"),
+    ({'momentum': 1.0}, r'recipes.a.train.momentum: .* \[0, 1\)'),
+  ],
+)
+def test_a_recipe_may_not_be_trained_by(own: dict[str, Any], said: str) -> None:
+  config = settings.default()
+  config.networks = {'a': settings.network('tsukijinet')}
+  config.recipes = {'a': settings.compression('', 'distill', train=own)}
+  with pytest.raises(ValueError, match=said):
+    check.check(config)

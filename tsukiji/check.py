@@ -41,8 +41,8 @@ def _check(config: ConfigDict) -> None:
     expect_name('config.measure.engines', name, settings.ENGINES)
   fix = "Add config.networks.NAME = settings.network('tsukijinet')."
   expect('config.networks', config.networks, 'a network', 'none', fix)
-  for name in ('train', 'finetune'):
-    _check_training(f'config.{name}', config[name])
+  _check_training('config.train', config.train)
+  _check_training('config.finetune', config.finetune, 0)
   for name in config.networks:
     _check_network(name, config)
   for name in config.recipes:
@@ -112,11 +112,7 @@ def _check_network(name: str, config: ConfigDict) -> None:
   if item.of:
     expect_name(f'{where}.of', item.of, config.networks)
   _least(f'{where}.epochs', item.epochs, -1)
-  right = isinstance(item.train, ConfigDict)
-  expect(f'{where}.train', right, 'fields of config.train', item.train)
-  for own in item.train:
-    known = {*settings.training()} - {'loss'}
-    expect_name(f'{where}.train', own, known)
+  _check_own(where, item.train, {'loss'})
   _check_training(f'{where}.train', settings.training_of(config, name))
   _least(f'{where}.outputs', item.outputs, 0)
   for wanted in item.recipes:
@@ -135,10 +131,20 @@ def _check_recipe(name: str, config: ConfigDict) -> None:
   right = item.settle == -1 or 0 <= item.settle <= 1
   expect(f'{where}.settle', right, 'a number in [0, 1], or -1', item.settle)
   expect_name(f'{where}.compact', item.compact, ('', *compact.KINDS))
+  _check_own(where, item.train, {'loss', 'patience'})
+  _check_training(f'{where}.train', settings.finetuning_of(config, name), 0)
   _check_start(where, name, config)
   recipe.parse(item.method)
   _least(f'{where}.labels', item.labels, 0)
   _check_teachers(where, item, config)
+
+
+def _check_own(where: str, own: Any, shared: set[str]) -> None:
+  """Check fields of training that stand in place of the config's."""
+  right = isinstance(own, ConfigDict)
+  expect(f'{where}.train', right, 'fields of config.train', own)
+  for name in own:
+    expect_name(f'{where}.train', name, {*settings.training()} - shared)
 
 
 def _check_figure(where: str, item: ConfigDict, config: ConfigDict) -> None:
@@ -220,7 +226,7 @@ def _expect_match(where: str, pattern: str, config: ConfigDict) -> None:
   expect(where, found, f'a pattern of some of {", ".join(names)}', pattern)
 
 
-def _check_training(where: str, chosen: ConfigDict) -> None:
+def _check_training(where: str, chosen: ConfigDict, epochs: int = 1) -> None:
   for name, known in settings.training().items():
     kinds = (int, float) if isinstance(known, float) else type(known)
     right = isinstance(chosen[name], kinds)
@@ -230,7 +236,7 @@ def _check_training(where: str, chosen: ConfigDict) -> None:
     expect(f'{where}.{name}', chosen[name] > 0, 'more than 0', chosen[name])
   for name in ('weight_decay', 'clip', 'patience'):
     _least(f'{where}.{name}', chosen[name], 0)
-  _least(f'{where}.epochs', chosen.epochs, int(where != 'config.finetune'))
+  _least(f'{where}.epochs', chosen.epochs, epochs)
   for name in ('warmup', 'momentum', 'label_smoothing'):
     value = chosen[name]
     expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)

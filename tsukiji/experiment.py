@@ -322,14 +322,7 @@ def steps_of(
   if name == DENSE:
     chosen = settings.training_of(config, network)
   else:
-    chosen = config.finetune.copy_and_resolve_references()
-    item = config.recipes[name]
-    chosen.epochs = item.epochs if item.epochs >= 0 else chosen.epochs
-    chosen.lr = item.lr or chosen.lr
-    if item.label_smoothing >= 0:
-      chosen.label_smoothing = item.label_smoothing
-    if item.settle >= 0:
-      chosen.settle = item.settle
+    chosen = settings.finetuning_of(config, name)
   examples = len(experiment.data.train.y)
   count = batches.steps_per_epoch(examples, chosen.batch_size)
   return chosen, chosen.epochs * count

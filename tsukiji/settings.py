@@ -91,6 +91,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'label_smoothing': -1.0,  # of fine-tuning; -1 takes that of finetune
       'dropout': -1.0,  # rate of fine-tuning; -1 keeps the network's
       'settle': -1.0,  # of fine-tuning; -1 takes finetune.settle
+      'train': {},  # other fields of its own in place of those of finetune
       'seeds': (),  # its own, where fewer than all are enough
       'start': 'dense',  # one of STARTS, or a recipe
       'fewer': 0,  # units that go first, those that add least (`readings`)
@@ -249,10 +250,29 @@ def recipes_of(config: ConfigDict, name: str, seed: int) -> tuple[str, ...]:
 def training_of(config: ConfigDict, name: str) -> ConfigDict:
   """Return the settings of the training of a network itself."""
   item = config.networks[name]
-  chosen = config.train.copy_and_resolve_references()
+  return _own(config.train, item, epochs=item.epochs >= 0)
+
+
+def finetuning_of(config: ConfigDict, name: str) -> ConfigDict:
+  """Return the settings of the training under a recipe."""
+  item = config.recipes[name]
+  return _own(
+    config.finetune,
+    item,
+    epochs=item.epochs >= 0,
+    lr=item.lr > 0,
+    label_smoothing=item.label_smoothing >= 0,
+    settle=item.settle >= 0,
+  )
+
+
+def _own(common: ConfigDict, item: ConfigDict, **said: bool) -> ConfigDict:
+  """Return settings with those in their place that an item says itself."""
+  chosen = common.copy_and_resolve_references()
   with chosen.ignore_type():  # `check` says it better
     chosen.update(item.train.copy_and_resolve_references())
-  chosen.epochs = item.epochs if item.epochs >= 0 else chosen.epochs
+  for name in (name for name, own in said.items() if own):
+    chosen[name] = item[name]
   return chosen
 
 
