@@ -1,7 +1,7 @@
 """Training curves: a mean per epoch, a line per run."""
 
 from tests.test_report import study_curves
-from tsukiji.report import curves
+from tsukiji.report import curves, plotting
 from tsukiji.report.plotting import DARK
 
 
@@ -27,7 +27,7 @@ def test_runs_without_numbers_are_left_out() -> None:
 def test_of_many_runs_the_dense_ones_are_drawn() -> None:
   one = study_curves()['dense']
   runs = {f'net-{seed}-{name}': one for name in 'ab' for seed in range(10)}
-  assert len(curves.drawable(runs)) == len(curves.STYLES)
+  assert len(curves.drawable(runs)) == len(plotting.STYLES)
   runs |= {'net-0-dense': one}
   assert list(curves.drawable(runs)) == ['net-0-dense']
 

@@ -8,15 +8,12 @@ from typing import TypeAlias
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from tsukiji.report import plotting
 from tsukiji.report.columns import Row, number
 from tsukiji.report.plotting import Theme
 
 Runs: TypeAlias = Mapping[str, Sequence[Row]]  # objects of metrics.jsonl
-
-STYLES = list(itertools.product(('-', '--', ':'), plotting.COLOURS))
 
 
 def by_epoch(metrics: Iterable[Row], split: str, key: str) -> list[list[float]]:
@@ -54,9 +51,9 @@ def drawable(runs: Runs) -> Runs:
     for name, metrics in runs.items()
     if any(by_epoch(metrics, *key) for key in keys)
   }
-  if len(found) > len(STYLES):
+  if len(found) > len(plotting.STYLES):
     found = {n: m for n, m in found.items() if n.endswith('-dense')} or found
-  return dict(itertools.islice(found.items(), len(STYLES)))
+  return dict(itertools.islice(found.items(), len(plotting.STYLES)))
 
 
 def training(runs: Runs, theme: Theme) -> Figure:
@@ -76,7 +73,7 @@ def training(runs: Runs, theme: Theme) -> Figure:
   plotting.dress(accuracy, theme, 'Accuracy', 'epoch', 'validation accuracy, %')
   handles = []
   for metrics, style in zip(
-    runs.values(), itertools.cycle(STYLES), strict=False
+    runs.values(), itertools.cycle(plotting.STYLES), strict=False
   ):
     _plot(loss, by_epoch(metrics, 'train', 'loss'), style, alpha=0.4)
     _plot(loss, by_epoch(metrics, 'validation', 'loss'), style)
@@ -88,7 +85,7 @@ def training(runs: Runs, theme: Theme) -> Figure:
   for name, line in zip(runs, handles, strict=True):
     line.set_label(plotting.drawable(name))
   for axes in (loss, accuracy):
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    plotting.whole(axes)
   plotting.legend(out, handles, theme)
   return out
 

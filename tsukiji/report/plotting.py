@@ -6,6 +6,7 @@ colours are those of Okabe and Ito (2008), told apart by colour-blind eyes.
 
 import functools
 import io
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 DPI = 200  # figures are shown at 100 pixels an inch, crisp on dense screens
 PIXEL = DPI / 72  # pixels in a point
@@ -23,6 +25,7 @@ SMALL, NORMAL, LARGE = 8.0, 9.0, 11.0  # points
 BLUE, SKY, GREEN = '#0072b2', '#56b4e9', '#009e73'
 ORANGE, VERMILION, PURPLE = '#e69f00', '#d55e00', '#cc79a7'
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+STYLES = tuple(itertools.product(('-', '--', ':'), COLOURS))  # of lines
 
 
 class Theme(NamedTuple):
@@ -45,6 +48,11 @@ def blank(height: float, theme: Theme) -> Figure:
   out = Figure(size, DPI, facecolor=theme.paper, layout=layout)
   FigureCanvasAgg(out)
   return out
+
+
+def whole(axes: Axes) -> None:
+  """Put the ticks of a count, as of epochs, at whole numbers."""
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def dress(

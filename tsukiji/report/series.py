@@ -132,17 +132,16 @@ def draw(
   out = plotting.blank(5.2, theme)
   axes = out.subplots()
   plotting.dress(axes, theme, title, axis.label, WORDS[axis.measure])
-  if axis.log:
-    logarithmic(axes)
+  (logarithmic if axis.log else plotting.whole)(axes)
   handles = []
-  looks = zip(itertools.cycle(MARKS), itertools.cycle(plotting.COLOURS))
+  looks = zip(itertools.cycle(MARKS), itertools.cycle(plotting.STYLES))
   drawn = series(rows, wanted, axis)
-  for (label, points), (mark, colour) in zip(
+  for (label, points), (mark, (dashes, colour)) in zip(
     drawn.items(), looks, strict=False
   ):
     x, y, std = zip(*points, strict=True)
     bars = axes.errorbar(x, y, std, color=colour, marker=mark, capsize=2)
-    bars.lines[0].set(linewidth=1.4, markersize=5)
+    bars.lines[0].set(linestyle=dashes, linewidth=1.4, markersize=5)
     bars.lines[0].set_label(plotting.drawable(label))
     handles.append(bars.lines[0])
   for row in _levels(rows, wanted):
