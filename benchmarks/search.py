@@ -57,6 +57,8 @@ class Problem(NamedTuple):
     batch: How many are suggested before the first of them is told.
     evaluations: How many there are.
     reference: Of the hypervolume, where there are several objectives.
+    random: How many of the evaluations are drawn at random, whoever designs:
+      what a suggestion costs behind so many.
   """
 
   space: Callable[[], ConfigDict]
@@ -65,6 +67,7 @@ class Problem(NamedTuple):
   batch: int = 1
   evaluations: int = EVALUATIONS
   reference: tuple[float, ...] | None = None
+  random: int = 0
 
 
 def cube(d: int) -> Callable[[], ConfigDict]:
@@ -206,6 +209,12 @@ def problems() -> dict[str, Problem]:
     'rosenbrock4': Problem(cube(4), one(rosenbrock), simple),
     'hartmann6_q8': Problem(cube(6), one(hartmann), simple, 8, 48),
     'mixed': Problem(mixed, training, simple),
+    **{
+      f'hartmann6_n{n}': Problem(
+        cube(6), one(hartmann), simple, evaluations=n + 5, random=n
+      )
+      for n in (100, 500)
+    },
   }
 
 
@@ -226,11 +235,14 @@ def ours(problem: Problem, name: str, seed: int) -> tuple[Ask, Tell]:
     if name == 'random'
     else bayes(area, reference=problem.reference)
   )
-  key = jax.random.key(seed)
+  key, draw = jax.random.key(seed), designer.random(area)
   state = [chosen.init(key)]
 
   def ask(trial: int) -> ConfigDict:
-    config, state[0] = chosen.ask(state[0], jax.random.fold_in(key, trial))
+    own = jax.random.fold_in(key, trial)
+    if trial < problem.random:
+      return draw.ask(draw.init(key), own)[0]
+    config, state[0] = chosen.ask(state[0], own)
     return config
 
   def tell(config: ConfigDict, values: Values) -> None:
@@ -259,9 +271,11 @@ def optunas(problem: Problem, name: str, seed: int) -> tuple[Ask, Tell]:
   area = space.of(problem.space())
   m = len(problem.reference or (0,))
   run = optuna.create_study(directions=['minimize'] * m, sampler=sampler)
+  draw = optuna.samplers.RandomSampler(seed)
   trials: list[tuple[ConfigDict, optuna.Trial]] = []
 
-  def ask(_: int) -> ConfigDict:
+  def ask(number: int) -> ConfigDict:
+    run.sampler = draw if number < problem.random else sampler
     trial = run.ask()
     config = study.suggested(area, trial)
     trials.append((config, trial))
