@@ -81,7 +81,7 @@ class Bar:
 def restored(run: Run, workdir: pathlib.Path) -> Progress:
   """Return what the checkpoint holds, but for the time it took."""
   zero = np.float32(0)
-  best = {'params': run.start.params, 'batch_stats': run.start.batch_stats}
+  best = run.start.variables
   kept = best if run.settings.patience else {}
   like = Progress(run.start, kept, zero, np.int32(0), zero)
   found = checkpoint.restore(workdir / 'checkpoints' / run.name, like)
@@ -182,7 +182,7 @@ def test_metrics_are_one_line_an_epoch_and_split(whole: pathlib.Path) -> None:
     for split in ('train', 'validation')
   ]
   last = restored(compressed(), whole).state
-  variables = {'params': last.params, 'batch_stats': last.batch_stats}
+  variables = last.variables
   score = evaluation.evaluate(test_train.NET, variables, DATA.validation)
   assert Score(found[-1]['loss'], found[-1]['accuracy']) == score
 
@@ -193,7 +193,7 @@ def test_validation_has_the_loss_that_is_trained(
   run = dense(loss='squared_hinge')
   fit(run._replace(plan=run.plan._replace(loss='squared_hinge')), tmp_path)
   state = restored(run, tmp_path).state
-  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  variables = state.variables
   validation = DATA.validation
   want = evaluation.evaluate(
     test_train.DENSE, variables, validation, loss='squared_hinge'

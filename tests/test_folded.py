@@ -141,7 +141,7 @@ def test_gains_follow_the_norms_in_training(settle: float) -> None:
   jax.effects_barrier()
   assert done.traces == 1
   state = done.state
-  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  variables = state.variables
   for told, params in seen:
     assert_same_bits(params['conv']['kernel'].gain, told['conv/kernel'])
     assert_same_bits(params['conv']['kernel'].w.w.gain, told['conv/kernel'])

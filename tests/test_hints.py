@@ -136,7 +136,7 @@ def test_a_module_of_the_user_teaches_by_hints() -> None:
   state = jax.tree.map(jnp.array, state)
   state = train.make_step(plan)(state, x, jnp.arange(4) % 3)
   assert np.any(beside.read(state.params, 'hint fc hidden') != before)
-  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  variables = state.variables
   plain = {**variables, 'params': tree.decode(state.params)}
   assert_same_bits(tree.freeze(state.params), plain['params'])
   files = [pack.pack(*lower(TINY, v), {}) for v in (variables, plain)]

@@ -60,7 +60,7 @@ def trained(spec: Spec, start: dict[str, Any], method: Method) -> Any:
   state = train.init_state(plan, start, 0, stats)
   state = jax.tree.map(jnp.array, state)  # the step donates its argument
   state = train.run_steps(plan, state, data, 3, batch_size=8, seed=0)
-  return {'params': state.params, 'batch_stats': state.batch_stats}
+  return state.variables
 
 
 def count(kind: type, spec: Spec) -> int:

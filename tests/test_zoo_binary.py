@@ -148,7 +148,7 @@ def test_a_binary_network_learns() -> None:
   step = train.make_step(plan)
   for _ in range(30):
     state = step(state, x, y)
-  found = {'params': state.params, 'batch_stats': state.batch_stats}
+  found = state.variables
   dense = {**found, 'params': tree.decode(state.params)}
   logits, seen = forward.apply(lambda: Net(TINY).apply(dense, x), state.params)
   assert np.mean(np.argmax(logits, -1) == y) > 0.9

@@ -179,8 +179,7 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
   else:
     before = _sketched(experiment, network, item.start)
     state = _begin(experiment, network, before.plan, before.values())
-    variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    spec, small = shrink(before.plan.spec, variables)
+    spec, small = shrink(before.plan.spec, state.variables)
     if item.compact:
       spec, small = compact.compact(spec, small, item.compact, 0)
     shapes, values = jax.eval_shape(lambda: small), lambda: small

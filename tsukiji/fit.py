@@ -116,18 +116,14 @@ def fit(
     signum = stop.wished()
     if signum is not None:
       raise stop.Stopped(signum)
-  chosen = progress.best or _variables(progress.state)
+  chosen = progress.best or progress.state.variables
   return chosen, float(progress.seconds)
 
 
 def _begin(run: Run) -> Progress:
-  best = _variables(run.start) if run.settings.patience else {}
+  best = run.start.variables if run.settings.patience else {}
   zero = np.float32(0)
   return Progress(run.start, best, zero, np.int32(0), zero)
-
-
-def _variables(state: State) -> dict[str, Any]:
-  return {'params': state.params, 'batch_stats': state.batch_stats}
 
 
 def _done(run: Run, progress: Progress, most: int) -> bool:
@@ -185,7 +181,7 @@ def _close_epoch(
   loss, accuracy = (np.asarray(state.sums) / steps).tolist()
   score = evaluation.evaluate(
     run.plan.spec,
-    _variables(state),
+    state.variables,
     run.data.validation,
     loss=run.plan.loss,
   )
@@ -205,7 +201,7 @@ def _close_epoch(
   if score.accuracy > progress.best_accuracy:
     return dataclasses.replace(
       progress,
-      best=jax.tree.map(np.asarray, _variables(state)),
+      best=jax.tree.map(np.asarray, state.variables),
       best_accuracy=np.float32(score.accuracy),
       waited=np.int32(0),
     )

@@ -138,8 +138,7 @@ def _judged(
     lambda g, z: jnp.tensordot(z, g, g.ndim), gradient, turned
   )
   slopes = np.asarray(sum(jax.tree.leaves(parts)))
-  variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  score = evaluation.evaluate(spec, variables, validation, loss=loss)
+  score = evaluation.evaluate(spec, state.variables, validation, loss=loss)
   named = zip(names, slopes.tolist(), strict=True)
   return Found(float(found), score.accuracy, dict(named))
 

@@ -94,7 +94,7 @@ def one_by_one(
     state = train.init_state(plan, train.init_variables(own, seed), seed)
     order = {'batch_size': settings.batch_size, 'augment': settings.augment}
     state = train.run_steps(plan, state, split, steps, seed=seed, **order)
-    found.append(_variables(state))
+    found.append(state.variables)
   return found
 
 
@@ -141,7 +141,7 @@ def together(
     batch = [jax.device_put(np.stack(parts), spread) for parts in drawn]
     state = step(state, *held, *batch)
   return [
-    jax.tree.map(lambda x, i=i: x[i], _variables(state)) for i in range(count)
+    jax.tree.map(lambda x, i=i: x[i], state.variables) for i in range(count)
   ]
 
 
@@ -177,7 +177,3 @@ def dropping(rate: Array) -> Iterator[None]:
 
   with nn.intercept_methods(drop):
     yield
-
-
-def _variables(state: State) -> dict[str, Any]:
-  return {'params': state.params, 'batch_stats': state.batch_stats}

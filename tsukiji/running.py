@@ -132,8 +132,7 @@ def _fit(
   start = train.init_state(plan, begun.variables, seed, stats, asked)
   plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
-    variables = {'params': start.params, 'batch_stats': start.batch_stats}
-    return Trained(plan.spec, variables, 0.0, begun.readings)
+    return Trained(plan.spec, start.variables, 0.0, begun.readings)
   title = ex.cell_name(network, seed, name)
   told = teach.known(plan, chosen, split)
   run = Run(title, plan, start, experiment.data, chosen, seed, told, epochs)
@@ -216,8 +215,7 @@ def _going(
 
 def _shrunk(plan: Plan, start: State, split: Split) -> tuple[Plan, State]:
   """Take removed channels out before training: it is faster on what is left."""
-  variables = {'params': start.params, 'batch_stats': start.batch_stats}
-  spec, small = shrink(plan.spec, variables)
+  spec, small = shrink(plan.spec, start.variables)
   if spec == plan.spec:
     return plan, start
   small = evaluation.recalibrate(spec, small, split)

@@ -57,6 +57,11 @@ class State:
   bad_step: Array
   teacher: Any = None
 
+  @property
+  def variables(self) -> dict[str, Any]:
+    """The network itself, as Flax takes it."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
 
 class Plan(NamedTuple):
   """What one run does: the values that its compiled step depends on.
@@ -240,8 +245,7 @@ def _beside(plan: Plan, teacher: State | None) -> Plan:
   """Return the plan with the teacher as it is now, where one is trained."""
   if plan.beside is None or teacher is None:
     return plan
-  variables = {'params': teacher.params, 'batch_stats': teacher.batch_stats}
-  answer = evaluation.predictor(plan.beside.spec, variables)
+  answer = evaluation.predictor(plan.beside.spec, teacher.variables)
   return plan._replace(teacher=answer, beside=None)
 
 
