@@ -17,28 +17,35 @@ from tsukiji import settings
 
 BIG = 'tsukijinet2021'
 TEACH = 'distill.logits(4.0)'
-KD = 'distill.logits(4.0, 0.7)'
 # 0.3 of the labels and 0.7 of the teacher, as the textbooks have it.
 HEAVY = {'labels': 0.3}
+KD = 'distill.logits(4.0, 0.7)'
+MILD = 'distill.logits(2.0, 0.7)'  # chosen on validation, with seed 0
+DIST = 'distill.correlation(1.0)'  # beside the whole of the labels
+FLIP = {'augment': ('flip',)}
 STUDENTS = {
   'tiny3k': {'conv': (4, 8), 'hidden': (16,)},
   'student12k': {'conv': (8, 16), 'hidden': (32,)},
   'middle47k': {'conv': (16, 32), 'hidden': (64,)},
 }
-TEACHERS = ('middle47k', BIG, 'vgg')  # of growing accuracy
+FAST = 8e-3  # of 2, 4, 8 and 16e-3 the best for student12k alone
+NEXT = 'middle47k'
+TEACHERS = (NEXT, BIG, 'vgg')  # of growing accuracy
 LOSSES = {
   'kd': KD,
+  'kd_mild': MILD,
   'kd_hot': 'distill.logits(20.0, 0.7)',
   'kd_cold': 'distill.logits(1.0, 0.7)',
   'kd_cooled': 'distill.logits(8.0, 0.7, cool=linear())',
   'squared': 'distill.squared(0.1)',
   'decoupled': 'distill.decoupled(4.0, others=2.0, schedule=linear(0.0, 0.1))',
-  'dist': 'distill.correlation(4.0, weight=0.2)',
+  'dist': DIST,
   'hint': f'distill.hint("conv2") >> {KD}',
   'attention': f'distill.attention("norm2", weight=10.0) >> {KD}',
   'relations': f'distill.relations("dense1") >> {KD}',
   'probe': f'distill.probe("conv2", weight=0.3) >> {KD}',
 }
+LIKE = {'kd': 'kd_mild', 'dist': 'dist'}  # of the gap's, among the losses
 WIDTHS = {  # bits of weights and of activations
   'w4a8': 'quantize.lsq(4, 8)',
   'w4a4': 'quantize.lsq(4, 4)',
@@ -59,7 +66,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.seeds = (0, 1, 2)
   # Images do not change, so that a teacher answers once for all epochs.
   config.train = settings.training(epochs=10)
-  config.finetune = settings.training(epochs=10)
+  config.finetune = settings.training(epochs=10, lr=FAST)
   config.helper = TEACH
   losses, gap, low, helped = _losses(), _gap(), _apprentice(), _helped()
   config.recipes = losses | gap | low | helped
@@ -70,12 +77,17 @@ def get_config(arg: str = '') -> ConfigDict:
     ),
     **{
       name: settings.network(
-        BIG, sizes={**sizes, 'dropout': 0.0}, recipes=(*gap,)
+        BIG,
+        sizes={**sizes, 'dropout': 0.0},
+        train={'lr': FAST},
+        recipes=(*gap,),
       )
       for name, sizes in STUDENTS.items()
     },
   }
-  config.networks.student12k.recipes = (*losses, *gap, *low)
+  # Two of the gap's recipes are among the losses.
+  rest = (name for name in gap if not name.endswith(BIG))
+  config.networks.student12k.recipes = (*losses, *rest, *low)
   config.figures = _figures()
   return _tiny(config) if arg == 'tiny' else config
 
@@ -93,19 +105,23 @@ def _alone(method: str, family: str, **more: object) -> ConfigDict:
 
 def _losses() -> dict[str, ConfigDict]:
   """Return the student with each loss, and what else may be the reason."""
-  found = {name: _taught(x, BIG, **HEAVY) for name, x in LOSSES.items()}
-  # The answers alone, from one teacher, from two, and from an ensemble.
-  found['kd_no_labels'] = _taught(TEACH, BIG, labels=0.0)
-  found['kd_ensemble'] = _taught(TEACH, BIG, 'vgg', labels=0.0)
+  found = {
+    name: _taught(x, BIG, **({} if x == DIST else HEAVY))
+    for name, x in LOSSES.items()
+  }
+  # The answers alone, from one teacher and from an ensemble.
+  found['kd_no_labels'] = _taught('distill.logits(2.0)', BIG, labels=0.0)
+  found['kd_ensemble'] = _taught('distill.logits(2.0)', BIG, 'vgg', labels=0.0)
   # FitNets: hints alone first.
   hints = 'distill.hint("conv2")'
   found['hints_first'] = _taught(hints, BIG, labels=0.0, epochs=3)
   found['fitnet'] = found['kd'].copy_and_resolve_references()
   found['fitnet'].update(start='hints_first', epochs=7)
-  # Longer, with and without.
-  found['kd_30'] = _taught(LOSSES['kd'], BIG, epochs=30, **HEAVY)
+  # Longer, and on images that change, with and without.
   fresh = {'start': 'fresh', 'role': 'control_scratch'}
-  found['alone_30'] = _alone('', 'distill', epochs=30, **fresh)
+  for name, more in (('30', {'epochs': 30}), ('flip', {'train': FLIP})):
+    found[f'kd_{name}'] = _taught(MILD, BIG, **more, **HEAVY)
+    found[f'alone_{name}'] = _alone('', 'distill', **more, **fresh)
   # Soft labels that no teacher has chosen.
   smooth = {'label_smoothing': 0.1, **fresh}
   found['smoothed'] = _alone('', 'distill', **smooth)
@@ -114,10 +130,11 @@ def _losses() -> dict[str, ConfigDict]:
 
 def _gap() -> dict[str, ConfigDict]:
   """Return every student under every teacher, by KD and by DIST."""
+  kinds = {'kd': (MILD, HEAVY), 'dist': (DIST, {})}
   return {
-    f'{kind}_of_{teacher}': _taught(LOSSES[kind], teacher, **HEAVY)
+    f'{kind}_of_{teacher}': _taught(text, teacher, **weights)
     for teacher in TEACHERS
-    for kind in ('kd', 'dist')
+    for kind, (text, weights) in kinds.items()
   }
 
 
@@ -127,19 +144,18 @@ def _apprentice() -> dict[str, ConfigDict]:
   A: the teacher learns in the same steps; B: it is trained, and the student
   starts from new weights; C: both are trained, and the student is fine-tuned.
   Their $\beta = \gamma = 0.5$ are equal weights of labels and teacher, at
-  temperature 1.
+  temperature 1. The teacher has four times the parameters, as theirs.
   """
   found = {}
   for width, method in WIDTHS.items():
     text = f'{method} >> distill.logits(1.0)'
-    tuned = {'epochs': 5, 'lr': 1e-3, 'mode': 'qat'}
-    found[f'{width}_alone'] = _alone(
-      method, 'quantize', start='fresh', mode='qat'
-    )
+    fresh = {'epochs': 6, 'start': 'fresh', 'mode': 'qat'}
+    tuned = {'epochs': 3, 'start': 'dense', 'mode': 'qat', 'lr': 2e-3}
+    found[f'{width}_alone'] = _alone(method, 'quantize', **fresh)
     found[f'{width}_tuned'] = _alone(method, 'quantize', **tuned)
-    found[f'{width}_A'] = _taught(text, BIG, joint=True, mode='qat')
-    found[f'{width}_B'] = _taught(text, BIG, mode='qat')
-    found[f'{width}_C'] = _taught(text, BIG, **{**tuned, 'start': 'dense'})
+    found[f'{width}_A'] = _taught(text, NEXT, joint=True, **fresh)
+    found[f'{width}_B'] = _taught(text, NEXT, **fresh)
+    found[f'{width}_C'] = _taught(text, NEXT, **tuned)
   return found
 
 
@@ -153,8 +169,9 @@ def _helped() -> dict[str, ConfigDict]:
   }
   found = {}
   for name, (text, family) in texts.items():
-    found[name] = settings.compression(text, family, epochs=4)
-    found[f'{name}_alone'] = _alone(text, family, epochs=4)
+    more = {'epochs': 3, 'lr': 4e-3, 'dropout': 0.0}
+    found[name] = settings.compression(text, family, **more)
+    found[f'{name}_alone'] = _alone(text, family, **more)
   return found
 
 
@@ -163,7 +180,8 @@ def _figures() -> dict[str, ConfigDict]:
   lines = {'alone': '|'.join(f'{name}/dense' for name in STUDENTS)}
   for teacher in TEACHERS:
     for kind, label in (('kd', 'KD'), ('dist', 'DIST')):
-      lines[f'{label} from {teacher}'] = f'.*/{kind}_of_{teacher}'
+      more = f'|student12k/{LIKE[kind]}' if teacher == BIG else ''
+      lines[f'{label} from {teacher}'] = f'.*/{kind}_of_{teacher}{more}'
   title = 'Three students under three teachers'
   return {'gap': settings.figure(title, 'size', lines)}
 
@@ -225,9 +243,11 @@ def _tiny(config: ConfigDict) -> ConfigDict:
   config.recipes = {name: config.recipes[name] for name in few}
   for item in config.recipes.values():
     item.epochs = 1
-  config.networks = {name: config.networks[name] for name in (BIG, 'tiny3k')}
-  big, small = config.networks[BIG], config.networks.tiny3k
-  big.update(sizes=STUDENTS['tiny3k'], recipes=(), epochs=1)
+  kept = (BIG, NEXT, 'tiny3k')
+  config.networks = {name: config.networks[name] for name in kept}
+  for name in (BIG, NEXT):
+    config.networks[name].update(recipes=(), epochs=1, sizes=STUDENTS['tiny3k'])
+  small = config.networks.tiny3k
   small.update(sizes={'conv': (2, 4), 'hidden': (8,)}, recipes=few)
   config.figures = {}
   config.measure.repeats = 5
