@@ -15,7 +15,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +52,9 @@ class Plan(NamedTuple):
     objectives: How many values are minimised.
     seed: Of the suggestions.
     lease: Seconds after which a silent worker counts as dead.
+    together: How many trials a worker asks for before the first is told.
+    group: Configs -> what was found of each, in place of `objective`; without
+      one a worker asks for one trial at a time.
   """
 
   name: str
@@ -62,6 +65,8 @@ class Plan(NamedTuple):
   objectives: int = 1
   seed: int = 0
   lease: float = 60.0
+  together: int = 1
+  group: Callable[[Sequence[ConfigDict]], list[Values]] | None = None
 
 
 def opened(plan: Plan, storage: BaseStorage) -> optuna.Study:
@@ -112,6 +117,24 @@ def begin(space: Space, trial: optuna.Trial) -> ConfigDict:
 
 
 def _run(plan: Plan, study: optuna.Study) -> None:
+  """Ask for trials, find their values, and tell them."""
+  trials: list[optuna.Trial] = []
+  configs = []
+  with contextlib.ExitStack() as leases:
+    for _ in range(plan.together if plan.group else 1):
+      trial = _asked(plan, study)
+      if trial is None:
+        break
+      configs.append(begin(plan.space, trial))
+      trials.append(trial)
+      leases.enter_context(held(trial, plan.lease))
+    found = _found(plan, study, trials, configs)
+  for trial, values in zip(trials, found, strict=True):
+    _tell(study, trial, values)
+
+
+def _asked(plan: Plan, study: optuna.Study) -> optuna.Trial | None:
+  """Return a trial of ours, unless there is none left to do."""
   trial = study.ask()
   trial.set_user_attr(LEASE, time.time())
   trials = study.get_trials(deepcopy=False)
@@ -119,18 +142,34 @@ def _run(plan: Plan, study: optuna.Study) -> None:
   # Nothing is suggested once a grid is spent; what is tried again has its own.
   if surplus or not (AGAIN in trial.user_attrs or trial.relative_params):
     study.tell(trial, state=TrialState.FAIL)
-    return
-  config = begin(plan.space, trial)
-  with held(trial, plan.lease):
-    try:
-      values = plan.objective(config)
-    except Exception as e:  # an objective may raise anything
-      values = Values((math.nan,) * plan.objectives)
+    return None
+  return trial
+
+
+def _found(
+  plan: Plan,
+  study: optuna.Study,
+  trials: Sequence[optuna.Trial],
+  configs: Sequence[ConfigDict],
+) -> list[Values]:
+  """Return what was found of each config; leave all to others if we must."""
+  if not trials:
+    return []
+  try:
+    return plan.group(configs) if plan.group else [plan.objective(*configs)]
+  except Exception as e:  # an objective may raise anything
+    for trial in trials:
       trial.set_user_attr(REASON, f'{type(e).__name__}: {e}')
-    except BaseException:
+    return [Values((math.nan,) * plan.objectives)] * len(trials)
+  except BaseException:
+    for trial in trials:
       trial.set_user_attr(REASON, '')
       _retry(study, study.get_trials(deepcopy=False)[trial.number])
-      raise
+    raise
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, values: Values) -> None:
+  """Tell the values of a trial; one without is infeasible."""
   trial.set_user_attr(LIMITS, list(values.constraints))
   trial.set_user_attr(SLOPES, list(values.slopes))
   # Given up by others while we slept, it is theirs.

@@ -94,6 +94,34 @@ def test_rungs_need_epochs(made: Experiment) -> None:
     check.check(made.config)
 
 
+def test_rungs_are_not_trained_together(made: Experiment) -> None:
+  made.config.search.update(designer='hyperband', epochs=9, together=2)
+  with pytest.raises(ValueError, match='together: expected 1 for hyperband'):
+    check.check(made.config)
+
+
+def test_trials_are_trained_together(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  sizes = []
+
+  def group(
+    experiment: Experiment, space: Space, configs: list[ConfigDict]
+  ) -> list[Values]:
+    sizes.append(len(configs))
+    errors = [1 / config.networks.net.sizes.hidden for config in configs]
+    return [Values((error, 1.0)) for error in errors]
+
+  monkeypatch.setattr(trial, 'run_group', group)
+  made.config.search.update(together=4, beside=(), seeds=(0,))
+  best = searching.run(made)
+  assert sizes == [4, 2]
+  ((_, every),) = searching.trials(made)
+  assert len(every) == 6
+  hidden = max(t.params['networks.net.sizes.hidden'] for t in every)
+  assert best.accuracy == 1 - 1 / hidden
+
+
 def _with(made: Experiment, hidden: int) -> ConfigDict:
   config = ranges.examples(made.config)[0]
   config.networks.net.sizes.hidden = hidden

@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import time
+from collections.abc import Sequence
 
 import jax
 import optuna
@@ -231,3 +232,41 @@ def test_a_queued_config_is_run_first_and_what_it_lacks_is_drawn(
   study.work(used, stored.opened(where))
   first = trials(where)[0]
   assert first.values == [0.25] and 1e-3 <= first.params['y'] <= 1.0
+
+
+def test_trials_that_are_asked_for_together_are_told_together(
+  where: str,
+) -> None:
+  sizes = []
+
+  def group(configs: Sequence[ConfigDict]) -> list[Values]:
+    sizes.append(len(configs))
+    running = [t for t in trials(where) if t.state == TrialState.RUNNING]
+    assert len(running) == len(configs)
+    return [Values((config.x,)) for config in configs]
+
+  several = plan(7)._replace(together=3, group=group)
+  study.work(several, stored.opened(where))
+  assert sizes == [3, 3, 1]
+  kept = [t for t in trials(where) if study.counts(t)]
+  assert len(kept) == 7 and len({str(t.params) for t in kept}) == 7
+  assert all(t.values == [t.params['x']] for t in kept)
+
+
+def test_what_ends_a_group_is_told_of_each(where: str) -> None:
+  def fails(configs: Sequence[ConfigDict]) -> list[Values]:
+    raise RuntimeError('out of memory')
+
+  def interrupted(configs: Sequence[ConfigDict]) -> list[Values]:
+    raise KeyboardInterrupt
+
+  several = plan(2)._replace(together=2)
+  with pytest.raises(KeyboardInterrupt):
+    study.work(several._replace(group=interrupted), stored.opened(where))
+  given = trials(where)
+  study.work(several._replace(group=fails), stored.opened(where))
+  kept = [t for t in trials(where) if study.counts(t)]
+  assert [t.params for t in kept] == [t.params for t in given[:2]]
+  for trial in kept:
+    assert trial.state == TrialState.FAIL
+    assert 'out of memory' in trial.user_attrs['infeasible']

@@ -1,6 +1,7 @@
 """A trial: what is known before it, what it finds, where it goes on."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,19 @@ import search
 from search import space as spaces
 from tests.test_experiment import tiny
 from tsukiji import experiment as ex
-from tsukiji import fit, ranges, running, settings, stop, tasks, trial, workdir
+from tsukiji import (
+  fit,
+  population,
+  ranges,
+  running,
+  settings,
+  stop,
+  tasks,
+  trial,
+  workdir,
+)
+from tsukiji.population import Member
+from tsukiji.spec import Spec
 
 
 def searched() -> ConfigDict:
@@ -103,6 +116,47 @@ def test_a_wish_to_stop_is_heard_before_training(
   monkeypatch.setattr(stop, 'wished', lambda: 15)
   with pytest.raises(stop.Stopped):
     trial.run(made, spaces.of(made.config), at(made))
+
+
+def test_a_group_finds_what_its_trials_would(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config = searched()
+  config.train.optimiser = 'sgd'  # Adam blows the rounding of zeros up
+  config.networks.net.sizes.dropout = search.float(0.0, 0.5)
+  made = tasks.prepare(config, tmp_path)
+  space = spaces.of(made.config)
+  alike = [at(made, lr=1e-2), at(made, lr=3e-2), at(made, lr=1e30)]
+  alike[0].networks.net.sizes.dropout = 0.3
+  given = [*alike, at(made, hidden=9)]
+  wanted = [
+    trial.run(made, space, config) for config in given if config.train.lr < 1
+  ]
+  calls = []
+
+  def fit_all(spec: Spec, members: Sequence[Member], *args: Any) -> Any:
+    calls.append(len(members))
+    return population.together(spec, members, *args)
+
+  monkeypatch.setattr(population, 'is_mapped', lambda spec: True)
+  monkeypatch.setattr(population, 'fit', fit_all)
+  *first, broken, last = trial.run_group(made, space, given)
+  assert calls == [3]
+  assert np.isnan(broken.objectives).all()
+  for found, want in zip((*first, last), wanted, strict=True):
+    np.testing.assert_allclose(found.objectives, want.objectives, atol=0.02)
+
+
+def test_a_group_that_is_no_faster_trains_in_turn(
+  made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  space = spaces.of(made.config)
+  given = [at(made, lr=1e-3), at(made, lr=1e30)]
+  wanted = trial.run(made, space, given[0])
+  monkeypatch.setattr(population, 'fit', None)
+  found, broken = trial.run_group(made, space, given)
+  assert found == wanted
+  assert np.isnan(broken.objectives).all()
 
 
 def test_only_what_costs_no_more_than_it_may_is_allowed(

@@ -92,9 +92,13 @@ def _check_search(config: ConfigDict) -> None:
   seeds = chosen.seeds and all(seed >= 0 for seed in chosen.seeds)
   expect(f'{where}.seeds', seeds, 'whole numbers from 0', chosen.seeds)
   _least(f'{where}.trials', chosen.trials, 1)
-  for name, least in (('epochs', 0), ('workers', 0), ('least', 1), ('eta', 2)):
-    _least(f'{where}.{name}', chosen[name], least)
+  least = {'epochs': 0, 'workers': 0, 'together': 1, 'least': 1, 'eta': 2}
+  for name, value in least.items():
+    _least(f'{where}.{name}', chosen[name], value)
   for name in {chosen.designer, *chosen.beside} & {*settings.RUNGED}:
+    fix = 'What is trained together does not rest and go on.'
+    one = chosen.together == 1
+    expect(f'{where}.together', one, f'1 for {name}', chosen.together, fix)
     what = f'at least eta * least ({chosen.eta * chosen.least}) for {name}'
     enough = chosen.epochs >= chosen.eta * chosen.least
     expect(f'{where}.epochs', enough, what, chosen.epochs)

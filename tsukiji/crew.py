@@ -62,9 +62,7 @@ def run(count: int, work: Work, argument: Any, look: Look) -> None:
     while crew:
       connection.wait([w.process.sentinel for w in crew.values()], 0.5)
       look()
-      signum = stop.wished()
-      if signum is not None:
-        raise stop.Stopped(signum)
+      stop.obey()
       for i in [i for i, w in crew.items() if w.process.exitcode is not None]:
         worker = crew.pop(i)
         _raise_what(worker)

@@ -113,9 +113,7 @@ def fit(
     if whole:
       progress = _close_epoch(run, progress, count, workdir)
     checkpoint.save(folder, int(state.step), progress)
-    signum = stop.wished()
-    if signum is not None:
-      raise stop.Stopped(signum)
+    stop.obey()
   chosen = progress.best or progress.state.variables
   return chosen, float(progress.seconds)
 

@@ -170,9 +170,7 @@ def _watch(
     for future in done:
       future.result()
       waiting |= set(then(future))
-    signum = stop.wished()
-    if signum is not None:
-      raise stop.Stopped(signum)
+    stop.obey()
 
 
 def _drain(told: Any, tell: Tell) -> None:

@@ -21,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from compress.tree import Array
-from tsukiji import batches, ops, train
+from tsukiji import batches, ops, stop, train
 from tsukiji import spec as sp
 from tsukiji.data import Split
 from tsukiji.spec import Spec
@@ -58,6 +58,9 @@ def fit(
   Returns:
     The variables of each member, as if it had been trained alone, up to the
     rounding of floats.
+
+  Raises:
+    stop.Stopped: If a signal asked; nothing is kept of what is trained.
   """
   found: dict[int, dict[str, Any]] = {}
   for places in groups(members).values():
@@ -137,6 +140,7 @@ def together(
     for member in members
   ]
   for _ in range(steps):
+    stop.obey()
     drawn = zip(*map(next, streams), strict=True)
     batch = [jax.device_put(np.stack(parts), spread) for parts in drawn]
     state = step(state, *held, *batch)

@@ -7,7 +7,7 @@ in which any number of machines find them by name.
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -66,6 +66,7 @@ def plans(experiment: Experiment) -> list[Plan]:
   search = experiment.config.search
   names = dict.fromkeys((search.designer, *search.beside))
   made = {name: _designed(experiment, name) for name in names}
+  group = trial.run_group if search.together > 1 else None
   return [
     Plan(
       f'{name}-{seed}',
@@ -76,6 +77,8 @@ def plans(experiment: Experiment) -> list[Plan]:
       len(search.objectives),
       seed,
       search.lease,
+      search.together,
+      group and functools.partial(group, experiment, space),
     )
     for seed in search.seeds
     for name, (space, designer) in made.items()
@@ -156,15 +159,22 @@ def work(i: int, experiment: Experiment, look: crew.Look) -> None:
   storage, todo = storage_of(experiment), plans(experiment)
   at = i % len(todo)
   for plan in (*todo[at:], *todo[:at]):
-    study.work(plan._replace(objective=_looking(plan, look)), storage)
+    study.work(_looking(plan, look), storage)
 
 
-def _looking(plan: Plan, look: crew.Look) -> Callable[[ConfigDict], Values]:
+def _looking(plan: Plan, look: crew.Look) -> Plan:
+  """Return the plan, calling `look` before its trials."""
+
   def objective(config: ConfigDict) -> Values:
     look()
     return plan.objective(config)
 
-  return objective
+  def group(configs: Sequence[ConfigDict]) -> list[Values]:
+    look()
+    assert plan.group is not None
+    return plan.group(configs)
+
+  return plan._replace(objective=objective, group=plan.group and group)
 
 
 def trials(experiment: Experiment) -> list[tuple[Plan, list[FrozenTrial]]]:

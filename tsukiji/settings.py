@@ -125,6 +125,9 @@ def searching(**changes: Any) -> ConfigDict:
       'most': dict.fromkeys(KNOWN, 0),  # what it may cost; 0 for any
       'storage': '',  # URL or file *.log; '' is study.db in the workdir
       'workers': 0,  # processes on this machine; 0 takes config.workers
+      # Trials that a worker asks for at once: those whose networks have the
+      # same shapes are one program, where that is faster (`population`).
+      'together': 1,
       'lease': 60.0,  # seconds after which a silent worker counts as dead
     }
   )

@@ -45,3 +45,10 @@ def watch(source: Callable[[], int | None]) -> None:
 def wished() -> int | None:
   """Return the signal that asked to stop, if any."""
   return next((s for s in (ask() for ask in _sources) if s is not None), None)
+
+
+def obey() -> None:
+  """Raise `Stopped` if a signal asked to stop."""
+  signum = wished()
+  if signum is not None:
+    raise Stopped(signum)

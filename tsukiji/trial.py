@@ -1,12 +1,13 @@
-"""A trial of a search: a config is trained for a few epochs and measured."""
+"""Trials of a search: configs are trained for a few epochs and measured."""
 
 import contextlib
 import fcntl
 import functools
 import json
+import math
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from search.space import Space
 from tsukiji import (
   evaluation,
   pool,
+  population,
   ranges,
   row,
   running,
@@ -31,8 +33,9 @@ from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.lower import lower
 from tsukiji.experiment import Experiment
 from tsukiji.measure import cost, latency
+from tsukiji.population import Member
 from tsukiji.row import Trained
-from tsukiji.spec import Spec, Standardise
+from tsukiji.spec import Dropout, Spec, Standardise, walk, with_dropout
 
 
 def is_allowed(
@@ -140,26 +143,98 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
     FloatingPointError: If the loss is not finite.
     stop.Stopped: If a signal asked; the trial has a checkpoint.
   """
-  signum = stop.wished()
-  if signum is not None:
-    raise stop.Stopped(signum)
+  stop.obey()
   config = ranges.whole(space, config)
   short = shortened(experiment, config)
   (title,) = short.specs
   with alone(short.folder / f'{title}.lock'):
     seed, epochs = short.config.seeds[0], config.search.epochs
     done = running.trained(short, title, seed, epochs=epochs)
+  return _measured(experiment, config, short, done)
+
+
+def run_group(
+  experiment: Experiment, space: Space, configs: Sequence[ConfigDict]
+) -> list[Values]:
+  """Train several suggestions, as one program where their shapes agree.
+
+  Where that is no faster, as of convolutions on a CPU, or where a run may end
+  early, they are trained in turn; see `population`.
+
+  Args:
+    experiment: The search.
+    space: Of the configs.
+    configs: Suggestions.
+
+  Returns:
+    What `run` returns of each; NaNs where the loss was not finite.
+
+  Raises:
+    stop.Stopped: If a signal asked; what is trained as one begins anew.
+  """
+  found: dict[int, Values] = {}
+  wholes = [ranges.whole(space, config) for config in configs]
+  shorts = [shortened(experiment, config) for config in wholes]
+  for (_, steps), places in _alike(shorts).items():
+    (spec,) = shorts[places[0]].specs.values()
+    members = [_member(shorts[i]) for i in places]
+    early = any(member.settings.patience for member in members)
+    if len(places) == 1 or early or not population.is_mapped(spec):
+      found |= {i: _run_finite(experiment, space, configs[i]) for i in places}
+      continue
+    stop.obey()
+    trained = population.fit(spec, members, experiment.data.train, steps)
+    for i, variables in zip(places, trained, strict=True):
+      (own,) = shorts[i].specs.values()
+      done = Trained(own, variables, 0.0)
+      found[i] = _measured(experiment, wholes[i], shorts[i], done)
+  return [found[i] for i in range(len(configs))]
+
+
+def _alike(shorts: Sequence[Experiment]) -> dict[tuple[Spec, int], list[int]]:
+  """Return the places of trials by network, but for its dropout, and steps."""
+  found: dict[tuple[Spec, int], list[int]] = {}
+  for i, short in enumerate(shorts):
+    ((title, spec),) = short.specs.items()
+    _, steps = ex.steps_of(short, title, ex.DENSE)
+    found.setdefault((with_dropout(spec, 0.0), steps), []).append(i)
+  return found
+
+
+def _member(short: Experiment) -> Member:
+  ((title, spec),) = short.specs.items()
+  chosen, _ = ex.steps_of(short, title, ex.DENSE)
+  # The zoo gives all dropouts of a network one rate.
+  rates = [s.layer.rate for s in walk(spec) if isinstance(s.layer, Dropout)]
+  rate = rates[0] if rates else None
+  return Member(chosen, short.config.seeds[0], rate)
+
+
+def _run_finite(
+  experiment: Experiment, space: Space, config: ConfigDict
+) -> Values:
+  try:
+    return run(experiment, space, config)
+  except FloatingPointError:
+    return Values((math.nan,) * len(experiment.config.search.objectives))
+
+
+def _measured(
+  experiment: Experiment, config: ConfigDict, short: Experiment, done: Trained
+) -> Values:
+  """Return the objectives of a network that is trained, NaNs if it diverged."""
   names = experiment.config.search.objectives
-  found: dict[str, float] = {**known(experiment, config, tuple(names))}
-  found['val_accuracy'] = (
-    1
-    - evaluation.evaluate(
-      done.spec,
-      done.variables,
-      experiment.data.validation,
-      loss=config.train.loss,
-    ).accuracy
+  (title,) = short.specs
+  score = evaluation.evaluate(
+    done.spec,
+    done.variables,
+    experiment.data.validation,
+    loss=config.train.loss,
   )
+  if not math.isfinite(score.loss):
+    return Values((math.nan,) * len(names))
+  found: dict[str, float] = {**known(experiment, config, tuple(names))}
+  found['val_accuracy'] = 1 - score.accuracy
   if 'latency_ms' in names:
     found['latency_ms'] = _latency(short, title, done)
   return Values(tuple(found[name] for name in names))
