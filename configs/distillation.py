@@ -50,7 +50,7 @@ WIDTHS = {  # bits of weights and of activations
   'w4a8': 'quantize.lsq(4, 8)',
   'w4a4': 'quantize.lsq(4, 4)',
   'w2a2': 'quantize.lsq(2, 2)',
-  'w1a1': 'binary.xnor()',
+  'w1a1': 'binary.bnn(ends=False)',  # of a network in the form for signs
 }
 
 
@@ -87,7 +87,13 @@ def get_config(arg: str = '') -> ConfigDict:
   }
   # Two of the gap's recipes are among the losses.
   rest = (name for name in gap if not name.endswith(BIG))
-  config.networks.student12k.recipes = (*losses, *rest, *low)
+  signs = tuple(name for name in low if name.startswith('w1a1'))
+  grids = (name for name in low if name not in signs)
+  config.networks.student12k.recipes = (*losses, *rest, *grids)
+  sizes = {'conv': (8, 16), 'hidden': (32,)}
+  config.networks.signs12k = settings.network(
+    'binary_tsukijinet', sizes=sizes, train={'lr': FAST}, recipes=signs
+  )
   config.figures = _figures()
   return _tiny(config) if arg == 'tiny' else config
 
