@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from tsukiji import report
-from tsukiji.report import figures, html, tables, trials
+from tsukiji.report import figures, html, parallel, tables, trials
 from tsukiji.report import search as pictures
 from tsukiji.report.plotting import DARK, LIGHT, png
 from tsukiji.report.trials import Range, Searched, Trial
@@ -104,8 +104,8 @@ def test_words_name_designers_and_failures() -> None:
 @pytest.mark.parametrize(
   ('objectives', 'importances', 'names'),
   [
-    (2, True, ['course', 'front', 'slices', 'importances']),
-    (1, False, ['course', 'slices']),
+    (2, True, ['course', 'front', 'parallel', 'slices', 'importances']),
+    (1, False, ['course', 'parallel', 'slices']),
   ],
 )
 def test_there_is_a_figure_for_what_there_is(
@@ -117,6 +117,38 @@ def test_there_is_a_figure_for_what_there_is(
   for picture in found:
     assert picture.alt and picture.light != picture.dark
     assert imread(io.BytesIO(picture.light)).shape[1] == 1920
+
+
+def test_every_trial_is_a_line_over_its_parameters() -> None:
+  whole = searched()
+  [axes] = parallel.draw(whole, LIGHT).axes
+  labels = [label.get_text() for label in axes.get_xticklabels()]
+  assert labels == ['lr', 'optimiser', 'momentum', 'kernel', parallel.ACCURACY]
+  done = sorted((t for t in whole.trials if t.values), key=trials.accuracy)
+  [lines] = axes.collections
+  paths = [path.vertices for path in lines.get_paths()]
+  assert len(paths) == len(done)
+  for trial, path in zip(done, paths, strict=True):
+    assert (path[2, 1] == parallel.UNUSED) == (
+      'train.momentum' not in trial.params
+    )
+    assert path[1, 1] == (trial.params['train.optimiser'] == 'sgd')
+  heights = [path[-1, 1] for path in paths]
+  assert heights == sorted(heights) and (heights[0], heights[-1]) == (0, 1)
+  bright = [sum(color[:3]) for color in lines.get_colors()]
+  assert bright[-1] == max(bright)
+
+
+def test_a_parameter_that_no_trial_has_gets_no_axis() -> None:
+  whole = searched()
+  alone = [t for t in whole.trials if 'train.momentum' not in t.params]
+  [axes] = parallel.draw(whole._replace(trials=alone), DARK).axes
+  assert len(axes.get_xticklabels()) == 4
+
+
+def test_one_value_lies_in_the_middle() -> None:
+  for span in (Range(False, ()), Range(True, ()), Range(False, ('3',))):
+    assert parallel.scale(span, [3])(3) == 0.5
 
 
 def test_a_panel_is_drawn_for_each_parameter() -> None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from tsukiji.report import (
   curves,
+  parallel,
   plotting,
   readings,
   scatter,
@@ -77,6 +78,11 @@ def _search(searched: Searched) -> list[Picture]:
       'What is traded for accuracy',
       f'Validation accuracy against {", ".join(searched.objectives[1:])}.',
       search.front,
+    ),
+    'search_parallel': (
+      'What the trials tried',
+      f'Every trial a line over {words} and its validation accuracy.',
+      parallel.draw,
     ),
     'search_slices': (
       'Accuracy along each parameter',
