@@ -30,6 +30,7 @@ STUDENTS = {
 }
 FAST = 8e-3  # of 2, 4, 8 and 16e-3 the best for student12k alone
 NEXT = 'middle47k'
+CALM = 'calm'  # BIG trained on flipped images and smooth labels
 TEACHERS = (NEXT, BIG, 'vgg')  # of growing accuracy
 LOSSES = {
   'kd': KD,
@@ -72,6 +73,12 @@ def get_config(arg: str = '') -> ConfigDict:
   config.recipes = losses | gap | low | helped
   config.networks = {
     BIG: settings.network(BIG, epochs=16, recipes=(*helped,)),
+    CALM: settings.network(
+      BIG,
+      epochs=16,
+      train={**FLIP, 'label_smoothing': 0.1},
+      recipes=(),
+    ),
     'vgg': settings.network(
       'vgg', sizes={'widths': (32, 64, 128), 'stride': 2}, recipes=()
     ),
@@ -128,9 +135,13 @@ def _losses() -> dict[str, ConfigDict]:
   for name, more in (('30', {'epochs': 30}), ('flip', {'train': FLIP})):
     found[f'kd_{name}'] = _taught(MILD, BIG, **more, **HEAVY)
     found[f'alone_{name}'] = _alone('', 'distill', **more, **fresh)
-  # Soft labels that no teacher has chosen.
-  smooth = {'label_smoothing': 0.1, **fresh}
-  found['smoothed'] = _alone('', 'distill', **smooth)
+  # A teacher that is less sure of the images it has learned, and soft labels
+  # that no teacher has chosen.
+  for name, epochs in (('', 10), ('_30', 30)):
+    more = {'labels': 0.0, 'epochs': epochs}
+    found[f'kd_calm{name}'] = _taught('distill.logits(1.0)', CALM, **more)
+    smooth = {'label_smoothing': 0.1, 'epochs': epochs, **fresh}
+    found[f'smoothed{name}'] = _alone('', 'distill', **smooth)
   return found
 
 
