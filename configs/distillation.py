@@ -46,6 +46,17 @@ LOSSES = {
   'relations': f'distill.relations("dense1") >> {KD}',
   'probe': f'distill.probe("conv2", weight=0.3) >> {KD}',
 }
+FEWER = {  # seeds of what costs much or says little
+  (0,): (
+    'kd_hot',
+    'kd_cooled',
+    'kd_flip',
+    'alone_flip',
+    'hints_first',
+    'fitnet',
+  ),
+  (0, 1): ('relations', 'probe', 'smoothed_30', 'binary', 'binary_alone'),
+}
 LIKE = {'kd': 'kd_mild', 'dist': 'dist'}  # of the gap's, among the losses
 WIDTHS = {  # bits of weights and of activations
   'w4a8': 'quantize.lsq(4, 8)',
@@ -71,6 +82,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config.helper = TEACH
   losses, gap, low, helped = _losses(), _gap(), _apprentice(), _helped()
   config.recipes = losses | gap | low | helped
+  for seeds, names in FEWER.items():
+    for name in names:
+      config.recipes[name].seeds = seeds
   config.networks = {
     BIG: settings.network(BIG, epochs=16, recipes=(*helped,)),
     CALM: settings.network(
