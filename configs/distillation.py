@@ -154,8 +154,9 @@ def _losses() -> dict[str, ConfigDict]:
   # A teacher that is less sure of the images it has learned, and soft labels
   # that no teacher has chosen.
   for name, epochs in (('', 10), ('_30', 30)):
-    more = {'labels': 0.0, 'epochs': epochs}
-    found[f'kd_calm{name}'] = _taught('distill.logits(1.0)', CALM, **more)
+    found[f'kd_calm{name}'] = _taught(
+      'distill.logits(1.0)', CALM, labels=0.0, epochs=epochs
+    )
     smooth = {'label_smoothing': 0.1, 'epochs': epochs, **fresh}
     found[f'smoothed{name}'] = _alone('', 'distill', **smooth)
   return found
