@@ -66,7 +66,7 @@ def course(searched: Searched, theme: Theme) -> Figure:
     handles[-1].set_label('random, twice as many (expected)')
   top = max(100 * accuracy(t) for t in searched.trials)
   _limit(axes, min(lowest), top)
-  axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+  plotting.whole(axes)
   plotting.legend(out, handles, theme)
   return out
 
