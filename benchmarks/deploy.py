@@ -2,7 +2,7 @@
 
 `python -m benchmarks.deploy DENSE.tsk OTHER.tsk ... [--threads=1]` runs every
 network in every engine that is installed, in turn, on as many cores as threads,
-and puts its rows into `results/deploy.json` (`--out`), in place of rows of the
+and puts its rows into `results/engines.json` (`--out`), in place of rows of the
 same networks and threads. Speed-ups are the median of paired ratios to the
 fastest float32 deployment of DENSE at the same batch size. The floor of an
 engine is its call of a network of one number. `--clock=process` counts the
@@ -34,7 +34,7 @@ from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.measure import engine, sampling
 
-FILE = pathlib.Path(__file__).parent.parent / 'results/deploy.json'
+FILE = pathlib.Path(__file__).parent.parent / 'results/engines.json'
 BATCHES = (1, 64)
 CLOCKS = {'process': time.process_time_ns, 'wall': time.perf_counter_ns}
 FLOOR = 'floor'

@@ -8,7 +8,8 @@ expression over the table below. Only names of the table, calls, literals and
 import ast
 import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from compress import (
@@ -131,6 +132,8 @@ TABLE: dict[str, Callable[..., Any]] = {
   'transfer.rotate': transfer.rotate,
 }
 
+NAME = re.compile(r'\{([A-Za-z_]\w*)\}')  # in a recipe, of a part
+
 
 def parse(text: str) -> Method:
   """Return the method that a line of text describes.
@@ -157,6 +160,48 @@ def parse(text: str) -> Method:
       f'recipe: expected an expression as "prune.weights(0.9) >> '
       f'quantize.int8()", got {text!r}. {getattr(e, "msg", e)}.'
     ) from None
+
+
+def filled(text: str, parts: Mapping[str, Any]) -> str:
+  """Return a recipe with parts in the place of its `{names}`.
+
+  Args:
+    text: A recipe; methods of it that are empty in the end are left out.
+    parts: By name, numbers and texts, which may hold names themselves.
+
+  Returns:
+    The recipe.
+
+  Raises:
+    ValueError: If a name has no value, or parts hold each other.
+
+  >>> parts = {'cut': 'prune.weights({share})', 'share': 0.9, 'grid': ''}
+  >>> filled('{cut} >> {grid}', parts)
+  'prune.weights(0.9)'
+  """
+  if not NAME.search(text):
+    return text
+  shown = {
+    name: f'{value:.4g}' if isinstance(value, float) else str(value)
+    for name, value in parts.items()
+  }
+
+  def value(found: re.Match[str]) -> str:
+    if found[1] not in shown:
+      raise ValueError(
+        f'recipe {text!r}: expected names among {", ".join(shown) or "none"} '
+        f'in braces, got {found[1]!r}. Give it a value.'
+      )
+    return shown[found[1]]
+
+  whole = text
+  for _ in range(len(shown) + 1):
+    whole = NAME.sub(value, whole)
+  if NAME.search(whole):
+    raise ValueError(
+      f'recipe {text!r}: expected parts that end, got {whole!r}.'
+    )
+  return ' >> '.join(part for x in whole.split('>>') if (part := x.strip()))
 
 
 def _method(node: ast.AST, text: str) -> Method:

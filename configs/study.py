@@ -5,14 +5,16 @@
 
 Tsukijinet and Tsukijinet2021 as they are; random search and a Gaussian process
 over what the notes leave open; the best by validation trained in full, with 3
-seeds, and compressed by every family. Compression and speed-up rates are
-against Tsukijinet2021.
+seeds, and compressed by every family; then a search over which methods, in
+which order, how strong and with a teacher or not, of which a Pareto set is
+trained in full. Compression and speed-up rates are against Tsukijinet2021.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
+import search
 from configs.search import vary
 from tsukiji import settings
 
@@ -44,6 +46,19 @@ RECIPES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+# What the second search mixes: names in braces are filled in.
+CUTS = {
+  'weights': f'prune.weights({{sparsity}}, scope="global", {RISE})',
+  'filters': HALVED.replace('0.5', '{macs}'),
+  'lowrank': 'lowrank.auto(macs={macs})',
+}
+GRIDS = {
+  'lsq': 'quantize.lsq({bits}, {bits})',
+  'int8': 'quantize.int8()',
+  'shared': 'share.kmeans(16)',
+}
+
+
 def get_config(arg: str = '') -> ConfigDict:
   """Return the config; ':small' and ':tiny' are the same shape on digits."""
   config = settings.default('study')
@@ -68,8 +83,13 @@ def get_config(arg: str = '') -> ConfigDict:
     name: settings.compression(f'{method} >> {TEACH}', family, **changes)
     for name, (method, family, changes) in RECIPES.items()
   }
+  config.recipes.mix = mix('recipes.mix')
   config.search = settings.searching(
     network='searched', beside=('random',), trials=40, epochs=2
+  )
+  costs = ('bytes', 'latency_ms', 'energy_uj')
+  config.recipe_search = settings.searching(
+    objectives=('val_accuracy', *costs), trials=24, epochs=2
   )
   config.search.most.macs = 4_100_000
   if arg in ('small', 'tiny'):
@@ -77,6 +97,27 @@ def get_config(arg: str = '') -> ConfigDict:
   if arg == 'tiny':
     _tiny(config)
   return config
+
+
+def mix(at: str) -> ConfigDict:
+  """Return a recipe of which everything varies.
+
+  Args:
+    at: Where it is in the config.
+  """
+  cut, grid = f'{at}.parts.cut', f'{at}.parts.grid'
+  item = settings.compression('', 'combined', mode='qat', **SPARSE)
+  item.method = '{cut} >> {grid} >> {late} >> {teach}'
+  item.parts = {**CUTS, **GRIDS, 'teacher': TEACH}
+  parts = item.parts
+  parts.cut = search.choice('', *(f'{{{name}}}' for name in CUTS))
+  parts.grid = search.choice('', *(f'{{{name}}}' for name in GRIDS))
+  parts.late = search.choice('', '{weights}', when={cut: ''})
+  parts.teach = search.choice('', '{teacher}')
+  parts.sparsity = search.float(0.5, 0.97, when={cut: ('', '{weights}')})
+  parts.macs = search.float(0.2, 0.8, when={cut: ('{filters}', '{lowrank}')})
+  parts.bits = search.integer(2, 8, when={grid: '{lsq}'})
+  return item
 
 
 def _digits(config: ConfigDict) -> None:
@@ -90,6 +131,7 @@ def _digits(config: ConfigDict) -> None:
   config.networks.searched.train.batch_size = 64
   config.search.update(trials=16, epochs=6)
   config.search.most.macs = 400_000
+  config.recipe_search.update(trials=12, epochs=4)
 
 
 def _tiny(config: ConfigDict) -> None:
@@ -104,6 +146,8 @@ def _tiny(config: ConfigDict) -> None:
   own = config.networks.searched
   own.sizes = {**sizes, 'dropout': own.sizes.dropout}
   own.train = {'lr': own.train.lr}
-  config.recipes = {'int8': config.recipes.int8}
+  config.recipes = {name: config.recipes[name] for name in ('int8', 'mix')}
   config.search.update(trials=1, epochs=1, workers=1)
+  config.recipes.mix.parts.macs = 0.8
+  config.recipe_search.update(trials=2, epochs=1, workers=1, keep=1)
   config.measure.repeats = 5

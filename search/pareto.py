@@ -72,3 +72,31 @@ def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
   corners = np.maximum(boxes(inside, reference), ideal)
   missed = np.prod(corners[:, 1] - corners[:, 0], axis=1).sum()
   return float(np.prod(reference - ideal) - missed)
+
+
+def spread(values: np.ndarray, count: int) -> np.ndarray:
+  """Choose points of a front that together dominate much, one by one.
+
+  Objectives are brought to one scale, and the reference is a tenth beyond the
+  worst of each; a greedy choice has at least 1 - 1/e of the best volume
+  (Nemhauser et al. 1978).
+
+  Args:
+    values: Minimised objectives of a front, `[n, m]`.
+    count: How many, at most.
+
+  Returns:
+    Their indices in rising order of the first objective.
+
+  >>> spread(np.array([[1.0, 3.0], [1.1, 2.9], [3.0, 1.0]]), 2)
+  array([1, 2])
+  """
+  low, high = values.min(axis=0), values.max(axis=0)
+  scaled = (values - low) / np.maximum(high - low, 1e-12)
+  worst = np.full(values.shape[1], 1.1)
+  chosen: list[int] = []
+  while len(chosen) < min(count, len(values)):
+    left = [i for i in range(len(values)) if i not in chosen]
+    sizes = [hypervolume(scaled[[*chosen, i]], worst) for i in left]
+    chosen.append(left[int(np.argmax(sizes))])
+  return np.array(sorted(chosen, key=lambda i: values[i, 0]))

@@ -1,5 +1,7 @@
 """Fronts and volumes against counting points."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,3 +48,20 @@ def test_front_is_its_definition(seed: int) -> None:
     beaten = any(np.all(b <= a) and np.any(b < a) for b in values)
     again = any(np.all(b == a) for b in values[:i])
     assert found[i] == (not beaten and not again)
+
+
+@given(seed=st.integers(0, 999), count=st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_points_that_are_kept_hold_most_of_the_volume(
+  seed: int, count: int
+) -> None:
+  values = np.random.default_rng(seed).random((8, 2))
+  values = values[pareto.front(values)]
+  values = (values - values.min(0)) / np.maximum(np.ptp(values, axis=0), 1e-12)
+  found, worst = pareto.spread(values, count), np.full(2, 1.1)
+  assert len({*found}) == min(count, len(values))
+  sizes = [
+    pareto.hypervolume(values[[*some]], worst)
+    for some in itertools.combinations(range(len(values)), len(found))
+  ]
+  assert pareto.hypervolume(values[found], worst) >= (1 - 1 / np.e) * max(sizes)

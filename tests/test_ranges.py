@@ -55,6 +55,16 @@ def test_what_is_not_active_has_its_default() -> None:
   check.check(whole)
 
 
+def test_a_part_of_a_method_that_is_not_active_is_empty() -> None:
+  config = settings.default('study')
+  config.recipes.mix = settings.compression('{a} >> {b}', 'combined')
+  parts = config.recipes.mix.parts
+  parts.a = search.choice('', 'quantize.int8()')
+  parts.b = search.choice('x', 'y', when={'recipes.mix.parts.a': ''})
+  wholes = ranges.examples(config)
+  assert {c.recipes.mix.parts.b for c in wholes} == {'', 'x', 'y'}
+
+
 @pytest.mark.parametrize(
   ('path', 'leaf', 'said'),
   [

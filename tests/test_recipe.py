@@ -218,3 +218,38 @@ def test_every_row_of_the_table_is_a_documented_function() -> None:
     module, _, attribute = f'{make.__module__}.{make.__name__}'.rpartition('.')
     assert module.startswith('compress.')
     assert name.rpartition('.')[2] == attribute
+
+
+@pytest.mark.parametrize(
+  ('text', 'parts', 'want'),
+  [
+    ('quantize.int8()', {'a': 1}, 'quantize.int8()'),
+    ('{a} >> {b}', {'a': '', 'b': ''}, ''),
+    (
+      '{a} >> {b}',
+      {'a': 'x({n}, {n})', 'b': '{a}', 'n': 2},
+      'x(2, 2) >> x(2, 2)',
+    ),
+    ('x({a})', {'a': 0.123456}, 'x(0.1235)'),
+    ("x({'c/kernel': 0.5})", {}, "x({'c/kernel': 0.5})"),
+  ],
+)
+def test_names_in_braces_are_filled(
+  text: str, parts: dict[str, Any], want: str
+) -> None:
+  assert recipe.filled(text, parts) == want
+
+
+@pytest.mark.parametrize(
+  ('text', 'parts', 'said'),
+  [
+    ('{a} >> {c}', {'a': ''}, "names among a in braces, got 'c'"),
+    ('{a}', {}, 'names among none'),
+    ('{a}', {'a': '{b}', 'b': '{a}'}, 'parts that end'),
+  ],
+)
+def test_names_that_cannot_be_filled_are_told(
+  text: str, parts: dict[str, Any], said: str
+) -> None:
+  with pytest.raises(ValueError, match=said):
+    recipe.filled(text, parts)

@@ -157,7 +157,7 @@ def test_the_winner_is_a_config_that_can_be_run(
   best = searching.run(made)
   best.config.title = 'With """quotes"""'
   path = tmp_path / 'best.py'
-  winner.write(path, best.config, best.study, best.number, best.accuracy)
+  winner.write(path, best.config, [f'Trial 3 of {best.study}.'])
   spec = importlib.util.spec_from_file_location('best', path)
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)

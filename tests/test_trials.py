@@ -82,7 +82,7 @@ def test_the_table_has_the_best_first_and_dashes_where_not_active() -> None:
   heads, *rows = trials.table(searched())
   assert heads[1:3] == [
     'validation accuracy, %',
-    'size of the dense file, kB',
+    'size of the file, kB',
   ]
   assert heads[-4:] == ['lr', 'optimiser', 'momentum', 'kernel']
   assert len(rows) == trials.SHOWN
@@ -111,7 +111,7 @@ def test_words_name_designers_and_failures() -> None:
 def test_there_is_a_figure_for_what_there_is(
   objectives: int, importances: bool, names: list[str]
 ) -> None:
-  found = figures.draw([], {}, {}, searched(objectives, importances))
+  found = figures.draw([], {}, {}, [searched(objectives, importances)])
   paths = [f'figures/search_{name}.png' for name in names]
   assert [picture.path for picture in found] == paths
   for picture in found:
@@ -185,12 +185,16 @@ def test_short_trials_take_less_along_the_course() -> None:
 
 
 def test_a_report_has_the_search_in_both_forms(tmp_path) -> None:
-  row = {'recipe': 'dense', 'role': 'searched', 'bytes': 1000}
-  path = report.write(tmp_path, [row], {}, 'T', searched=searched())
+  row, whole = {'recipe': 'dense', 'role': 'searched'}, searched()
+  path = report.write(
+    tmp_path, [row], {}, 'T', searched=[whole, whole._replace(recipe='mix')]
+  )
   text = (tmp_path / 'report.md').read_text()
-  assert '## Best trials' in text and '## The search' in text
+  assert '### Best trials' in text and '## The search' in text
+  assert '## The search for mix' in text
   assert '| trial | validation accuracy, % |' in text
-  assert (tmp_path / 'figures' / 'search_course.png').exists()
+  for name in ('search_course', 'search_mix_course'):
+    assert (tmp_path / 'figures' / f'{name}.png').exists()
   page = path.read_text()
   assert 'class="plain"' in page and '<b>recipe</b>' in page
   assert '>gp-' in page
@@ -199,5 +203,9 @@ def test_a_report_has_the_search_in_both_forms(tmp_path) -> None:
 def test_plain_tables_escape_what_they_are_given() -> None:
   rows = [['a|b', 'c'], ['<x>', '1']]
   assert tables.plain(rows).splitlines()[2] == '| &lt;x&gt; | 1 |'
-  page = html.page([], [], [], [], 't', [], best=rows)
+  one = searched()
+  params = one.trials[0].params | {'train.optimiser': '<x>'}
+  first = one.trials[0]._replace(params=params, values={'val_accuracy': 1.0})
+  told = one._replace(trials=[first])
+  page = html.page([], [], [], [], 't', [], [told])
   assert '&lt;x&gt;' in page and '<x>' not in page

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from compress import recipe
 from search import space as spaces
-from tsukiji import batches, compact, losses, ranges, settings, zoo
+from tsukiji import batches, compact, losses, ranges, settings, stages, zoo
 from tsukiji.errors import expect, expect_name
 
 
@@ -23,7 +23,9 @@ def check(config: ConfigDict) -> None:
   """
   for example in ranges.examples(config):
     _check(example)
-  _check_search(config)
+  _check_varied(config)
+  for name in ('search', 'recipe_search'):
+    _check_search(f'config.{name}', config[name], config)
 
 
 def _check(config: ConfigDict) -> None:
@@ -62,8 +64,8 @@ def _check(config: ConfigDict) -> None:
   expect('config.finetune.patience', not patience, '0', patience, fix)
 
 
-def _check_search(config: ConfigDict) -> None:
-  where, chosen = 'config.search', config.search
+def _check_varied(config: ConfigDict) -> None:
+  """Check that what varies is what a search looks for."""
   searching = config.task in ('search', 'study')
   names = dict(spaces.varying(config))
   fix = 'Put search.log, choice, integer or float in the place of a value.'
@@ -72,13 +74,48 @@ def _check_search(config: ConfigDict) -> None:
   fix = 'Use config.task=search or study.'
   what = f'a value for each of {", ".join(names)}'
   expect('config', searching or not (names and running), what, 'ranges', fix)
-  network = chosen.network or next(iter(config.networks))
-  expect_name(f'{where}.network', network, config.networks)
+  network = config.search.network or next(iter(config.networks))
+  expect_name('config.search.network', network, config.networks)
+  mixed = stages.recipe_of(config)
+  parts = ['train.', f'networks.{network}.']
+  fixed = ['train.loss', f'networks.{network}.outputs']
+  if mixed and running:
+    parts.append(f'recipes.{mixed}.')
+    fixed += [f'recipes.{mixed}.{name}' for name in ('start', 'joint')]
+    _check_mixed(f'config.recipes.{mixed}', config.recipes[mixed], config)
+  what = f'ranges in {" or ".join(f"config.{part[:-1]}" for part in parts)}'
   for name in names:
-    right = name.startswith(('train.', f'networks.{network}.'))
-    right = right and name not in ('train.loss', f'networks.{network}.outputs')
-    what = f'ranges in config.train or config.networks.{network}'
+    right = name.startswith(tuple(parts)) and name not in fixed
     expect(f'config.{name}', right, what, 'a range', 'A trial trains that.')
+
+
+def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
+  """Check a recipe that varies: a trial needs the dense network alone."""
+  fix = 'A search trains networks; a study compresses them too.'
+  study = config.task == 'study'
+  expect(
+    'config.task', study, "'study' where a recipe varies", config.task, fix
+  )
+  fix = 'Let a recipe that does not vary do it.'
+  alone = item.start in settings.STARTS
+  what = f'one of {", ".join(settings.STARTS)}'
+  expect(f'{where}.start', alone, what, item.start, fix)
+  outside = all(map(settings.is_outside, item.teacher)) and not item.joint
+  what = 'no other network of the config'
+  expect(f'{where}.teacher', outside, what, item.teacher, fix)
+  chosen, where = config.recipe_search, 'config.recipe_search'
+  for name in (chosen.designer, *chosen.beside):
+    whole = name not in settings.RUNGED
+    expect(f'{where}.designer', whole, 'one of whole trials', name)
+  expect(f'{where}.together', chosen.together == 1, '1', chosen.together)
+  fix = 'What a recipe leaves is an objective.'
+  free = not any(chosen.most.values())
+  expect(f'{where}.most', free, 'no limits', dict(chosen.most), fix)
+
+
+def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
+  if chosen.network:
+    expect_name(f'{where}.network', chosen.network, config.networks)
   for name in (chosen.designer, *chosen.beside):
     expect_name(f'{where}.designer', name, settings.DESIGNERS)
   for name in chosen.objectives:
@@ -93,6 +130,7 @@ def _check_search(config: ConfigDict) -> None:
   expect(f'{where}.seeds', seeds, 'whole numbers from 0', chosen.seeds)
   _least(f'{where}.trials', chosen.trials, 1)
   least = {'epochs': 0, 'workers': 0, 'together': 1, 'least': 1, 'eta': 2}
+  least['keep'] = 1
   for name, value in least.items():
     _least(f'{where}.{name}', chosen[name], value)
   for name in {chosen.designer, *chosen.beside} & {*settings.RUNGED}:
@@ -138,7 +176,7 @@ def _check_recipe(name: str, config: ConfigDict) -> None:
   _check_own(where, item.train, {'loss', 'patience'})
   _check_training(f'{where}.train', settings.finetuning_of(config, name), 0)
   _check_start(where, name, config)
-  recipe.parse(item.method)
+  recipe.parse(recipe.filled(item.method, item.parts))
   _least(f'{where}.labels', item.labels, 0)
   _check_teachers(where, item, config)
 
@@ -256,7 +294,8 @@ def _check_training(where: str, chosen: ConfigDict, epochs: int = 1) -> None:
 def _check_fields(where: str, config: Any, known: ConfigDict) -> None:
   fix = 'Build configs from tsukiji.settings.'
   expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
-  nested = ('dataset', 'measure', 'train', 'finetune', 'search', 'most')
+  nested = {'dataset', 'finetune', 'measure', 'train'}
+  nested |= {'most', 'recipe_search', 'search'}
   for name, value in config.items():
     expect_name(where, name, known)
     if name in nested and known[name]:

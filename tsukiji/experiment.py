@@ -92,8 +92,12 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
     specs_of(other, loaded, moments)
   _check_labels(first.train.loss, loaded)
   experiment = Experiment(first, folder, loaded, specs)
-  for name in specs:
-    _try_methods(experiment, name)
+  seen: list[ConfigDict] = []
+  for example in (first, *others):
+    if example.recipes not in seen:
+      seen.append(example.recipes)
+      for name in specs:
+        _try_methods(experiment._replace(config=example), name, seen[0])
   return experiment._replace(config=config)
 
 
@@ -133,11 +137,22 @@ def load_data(config: ConfigDict) -> Data:
   )
 
 
-def _try_methods(experiment: Experiment, network: str) -> None:
-  """Trace one step of each recipe: mistakes show before training."""
+def _try_methods(
+  experiment: Experiment, network: str, tried: ConfigDict
+) -> None:
+  """Trace one step of each recipe: mistakes show before training.
+
+  Args:
+    experiment: One in which nothing varies.
+    network: Name in the config.
+    tried: Recipes of which those that are the same were tried before; all are
+      tried where these are its own.
+  """
   x, y = _seen(experiment)
+  recipes = experiment.config.recipes
   for name in _recipes_of_any_seed(experiment.config, network):
-    if _has_worked(experiment, network, name):
+    again = tried is not recipes and recipes[name] == tried[name]
+    if again or _has_worked(experiment, network, name):
       continue
     try:
       sketch = _sketched(experiment, network, name)

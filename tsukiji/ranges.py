@@ -89,6 +89,8 @@ def _default(path: str) -> Any:
   known: Any = settings.default()
   if parts[0] in ITEMS:
     known, parts = ITEMS[parts[0]], parts[2:]
+  if parts[0] == 'parts':  # of a method: it does without them
+    return ''
   for part in parts:
     if part not in known:
       return None

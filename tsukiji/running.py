@@ -93,9 +93,30 @@ def run_recipe(
     tell(title, ex.steps_of(experiment, network, name)[1])
     return
   dense = _fit(experiment, network, seed, ex.DENSE, None, ignore)
-  done = _fit(experiment, network, seed, name, dense.variables, tell)
+  done = compressed(experiment, network, seed, name, dense.variables, tell)
   made = row.finish(experiment, network, seed, name, done)
   workdir.write_cell(experiment.folder, made)
+
+
+def compressed(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  dense: Variables,
+  tell: Tell = ignore,
+) -> Trained:
+  """Return a network that a recipe has compressed, and that has no row.
+
+  Args:
+    experiment: The experiment.
+    network: Name in the config.
+    seed: As `run_network`.
+    name: Of the recipe.
+    dense: The trained network.
+    tell: See `fit.fit`.
+  """
+  return _fit(experiment, network, seed, name, dense, tell)
 
 
 def _fit(

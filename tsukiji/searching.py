@@ -12,19 +12,21 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optuna
 import optuna.importance
 from ml_collections import ConfigDict
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from search import designer, hyperband, leaf, stored, study
+from compress import recipe
+from search import designer, hyperband, leaf, pareto, stored, study
 from search import space as spaces
 from search.bayes import bayes
 from search.designer import Designer, Values
 from search.space import Space
 from search.study import Plan
-from tsukiji import crew, pool, ranges, settings, trial
+from tsukiji import crew, pool, ranges, recipe_trial, settings, stages, trial
 from tsukiji.experiment import Experiment
 from tsukiji.report.trials import Range, Searched, Trial
 
@@ -66,13 +68,14 @@ def plans(experiment: Experiment) -> list[Plan]:
   search = experiment.config.search
   names = dict.fromkeys((search.designer, *search.beside))
   made = {name: _designed(experiment, name) for name in names}
+  run = recipe_trial.run if _of_recipes(experiment) else trial.run
   group = trial.run_group if search.together > 1 else None
   return [
     Plan(
-      f'{name}-{seed}',
+      f'{_prefix(experiment)}{name}-{seed}',
       space,
       designer,
-      functools.partial(trial.run, experiment, space),
+      functools.partial(run, experiment, space),
       search.trials,
       len(search.objectives),
       seed,
@@ -85,11 +88,23 @@ def plans(experiment: Experiment) -> list[Plan]:
   ]
 
 
+def _of_recipes(experiment: Experiment) -> bool:
+  return bool(stages.recipe_of(experiment.config))
+
+
+def _prefix(experiment: Experiment) -> str:
+  """Return what tells the studies of a second stage from those of the first."""
+  name = stages.recipe_of(experiment.config)
+  return f'{name}-' if name else ''
+
+
 def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
   """Return what varies for a designer, and the designer."""
   config, search = experiment.config, experiment.config.search
   space = spaces.of(config)
-  allowed = functools.partial(trial.is_allowed, experiment, space)
+  known = functools.partial(trial.is_allowed, experiment, space)
+  # What a recipe leaves is not known before.
+  allowed = None if _of_recipes(experiment) else known
   inner, outer = RUNGED.get(name, (name, None))
   more = {'per_second': search.per_second} if inner == 'gp' else {}
   begun = DESIGNERS[inner](space, allowed=allowed, **more)
@@ -212,6 +227,33 @@ def best(experiment: Experiment) -> Best:
   return Best(plan.name, chosen.number, 1 - error, config)
 
 
+def kept(experiment: Experiment) -> list[ConfigDict]:
+  """Return recipes of the Pareto set of a second stage, the most exact first.
+
+  Those `search.keep` that together dominate most, in logarithms.
+
+  Args:
+    experiment: A second stage that has run.
+
+  Returns:
+    Recipes in which nothing varies, their methods written out.
+  """
+  name = stages.recipe_of(experiment.config)
+  done = [
+    (plan, t) for plan, of_one in trials(experiment) for t in of_one if t.values
+  ]
+  values = np.log(np.maximum([t.values for _, t in done], 1e-4))
+  best = np.flatnonzero(pareto.front(values))
+  chosen = best[pareto.spread(values[best], experiment.config.search.keep)]
+  found = []
+  for plan, one in (done[i] for i in chosen):
+    config = ranges.whole(plan.space, stored.config_of(plan.space, one))
+    item = config.recipes[name]
+    item.method, item.parts = recipe.filled(item.method, item.parts), {}
+    found.append(item)
+  return found
+
+
 @contextmanager
 def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
   """Show a bar a study, and yield what brings them up to date."""
@@ -244,7 +286,7 @@ def told(experiment: Experiment) -> Searched:
   search, every = experiment.config.search, trials(experiment)
   found = []
   for plan, of_one in every:
-    by = plan.name.rpartition('-')[0]
+    by = plan.name.removeprefix(_prefix(experiment)).rpartition('-')[0]
     rested: dict[str, int] = {}
     for number, one in enumerate(of_one):
       values = dict(zip(search.objectives, one.values or (), strict=False))
@@ -265,7 +307,8 @@ def told(experiment: Experiment) -> Searched:
     for path, one in zip(space.names, space.leaves, strict=True)
   }
   whole = [t for plan, x in every if not _is_runged(plan) for t in x]
-  return Searched(found, spans, _importances(whole))
+  name = stages.recipe_of(experiment.config)
+  return Searched(found, spans, _importances(whole), name)
 
 
 def _is_runged(plan: Plan) -> bool:

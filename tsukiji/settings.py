@@ -33,7 +33,7 @@ RUNGED = ('bohb', 'halving', 'hyperband')  # designers of trials of any length
 DESIGNERS = ('gp', 'grid', 'random', 'sobol', *RUNGED)
 # What is known of a config before it is trained, and what is found after.
 KNOWN = ('bytes', 'macs', 'params')
-OBJECTIVES = ('val_accuracy', *KNOWN, 'latency_ms')
+OBJECTIVES = ('val_accuracy', *KNOWN, 'latency_ms', 'energy_uj')
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -83,6 +83,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
   defaults = ConfigDict(
     {
       'method': method,  # an expression over compress.recipe.TABLE
+      'parts': {},  # of {names} in the method; see compress.recipe.filled
       'family': family,  # for tables: prune, quantize, combined, ...
       'mode': 'finetune',  # for tables: ptq, qat, one_shot, finetune, ...
       'role': 'compressed',  # or 'control_random'
@@ -129,6 +130,7 @@ def searching(**changes: Any) -> ConfigDict:
       # same shapes are one program, where that is faster (`population`).
       'together': 1,
       'lease': 60.0,  # seconds after which a silent worker counts as dead
+      'keep': 6,  # recipes that are trained in full, of the Pareto set found
     }
   )
   return _changed(defaults, changes)
@@ -175,6 +177,7 @@ def default(task: str = 'compress') -> ConfigDict:
       'finetune': training(epochs=3, lr=1e-3),
       'recipes': {},  # name -> compression(...)
       'search': searching(),
+      'recipe_search': searching(),  # of a study, where a recipe varies
       'helper': '',  # joins every recipe, as 'distill.logits(4.0)'
       'figures': {},  # name -> figure(...)
       'seeds': (0,),

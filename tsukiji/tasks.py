@@ -15,6 +15,7 @@ from tsukiji import (
   ranges,
   report,
   searching,
+  stages,
   winner,
   workdir,
 )
@@ -24,6 +25,7 @@ from tsukiji.deploy import artefact
 from tsukiji.experiment import Experiment
 from tsukiji.measure import energy, latency
 from tsukiji.report import trials as report_trials
+from tsukiji.report.trials import Searched
 from tsukiji.workdir import Row
 
 SIZE = (
@@ -48,8 +50,9 @@ SCORE = 'Accuracy is that of the packed file, read from disk, on the test set.'
 def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   """Check a config and load what it needs; see `experiment.prepare`."""
   experiment = ex.prepare(config, folder)
-  if ranges.varies(config):
-    searching.expect_allowed(experiment)
+  first = stages.of_networks(config)
+  if ranges.varies(first):
+    searching.expect_allowed(experiment._replace(config=first))
   return experiment
 
 
@@ -65,19 +68,44 @@ def compress(experiment: Experiment, console: Console) -> None:
 def search(experiment: Experiment, console: Console) -> None:
   """Search, then do with the best config what `compress` does.
 
-  A search trains its networks and stops there; a study compresses them too.
+  A search trains its networks and stops there; a study compresses them too, by
+  recipes that it searches for once the network is found, where one varies.
   """
   folder = experiment.folder
   if workdir.rows(folder):
     console.print(f'{folder} is finished; nothing to do.')
   else:
-    best = searching.run(experiment)
-    told = f'{best.study}, trial {best.number}, {100 * best.accuracy:.2f} %'
-    console.print(f'Best on the validation set: {told}')
-    path = folder / 'best.py'
-    winner.write(path, best.config, best.study, best.number, best.accuracy)
-    _make(ex.of(best.config, folder, experiment.data), console)
+    config, told = _searched(experiment, console)
+    winner.write(folder / 'best.py', config, told)
+    _make(ex.of(config, folder, experiment.data), console)
   show(experiment, console)
+
+
+def _searched(
+  experiment: Experiment, console: Console
+) -> tuple[ConfigDict, list[str]]:
+  """Return a config in which nothing varies any more, and where it is from."""
+  folder, data = experiment.folder, experiment.data
+  chosen, told = stages.of_networks(experiment.config), []
+  if ranges.varies(chosen):
+    best = searching.run(experiment._replace(config=chosen))
+    chosen = best.config
+    place = f'{best.study}, trial {best.number}, {100 * best.accuracy:.2f} %'
+    told.append(f'Best on the validation set: {place}.')
+    console.print(told[-1])
+  name = stages.recipe_of(experiment.config)
+  if name:
+    dense = ex.of(stages.alone(chosen), folder, data)
+    pool.run(dense)
+    # Mixtures that this network does not allow are infeasible trials.
+    mixed = stages.of_recipes(experiment.config, chosen)
+    second = dense._replace(config=mixed)
+    searching.run(second)
+    found = searching.kept(second)
+    chosen = stages.with_recipes(chosen, found, name)
+    told.append(f'Recipes {name}_1 to {name}_{len(found)}: a Pareto set.')
+    console.print(told[-1])
+  return chosen, told
 
 
 def _make(experiment: Experiment, console: Console) -> None:
@@ -126,8 +154,7 @@ def show(experiment: Experiment, console: Console) -> None:
   """Print the table and write the report."""
   rows = _need_rows(experiment)
   summary = report.summarise(rows)
-  varied = ranges.varies(experiment.config)
-  searched = searching.told(experiment) if varied else None
+  searched = _told(experiment)
   title = experiment.config.title or 'Experiment'
   path = report.write(
     experiment.folder,
@@ -143,9 +170,20 @@ def show(experiment: Experiment, console: Console) -> None:
     console.print(f'- {line}', highlight=False)
   for line in report.removed(rows):
     console.print(f'- removed by {line}', highlight=False, soft_wrap=True)
-  for line in report_trials.sentences(searched) if searched else ():
-    console.print(f'- {line}', highlight=False)
+  for one in searched:
+    for line in report_trials.sentences(one):
+      console.print(f'- {line}', highlight=False)
   console.print(f'Report: {path}', soft_wrap=True)
+
+
+def _told(experiment: Experiment) -> list[Searched]:
+  """Return what each stage of a search has found."""
+  config = experiment.config
+  first = stages.of_networks(config)
+  configs = [first] if ranges.varies(first) else []
+  if stages.recipe_of(config):
+    configs.append(stages.of_recipes(config))
+  return [searching.told(experiment._replace(config=x)) for x in configs]
 
 
 def _notes(engines: Sequence[str]) -> tuple[str, ...]:

@@ -115,8 +115,9 @@ def teacher_of(
 def method_of(config: ConfigDict, name: str) -> str:
   """Return the method of a recipe, with the helper of the config."""
   item, helper = config.recipes[name], config.helper
-  helped = item.helped and helper and not recipe.parse(item.method).asks
-  return ' >> '.join(filter(None, (item.method, helper if helped else '')))
+  text = recipe.filled(item.method, item.parts)
+  helped = item.helped and helper and not recipe.parse(text).asks
+  return ' >> '.join(filter(None, (text, helper if helped else '')))
 
 
 def known(plan: Plan, chosen: ConfigDict, split: Split) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import math
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,9 +30,10 @@ from tsukiji import (
 )
 from tsukiji import experiment as ex
 from tsukiji.deploy import artefact, pack
+from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.lower import lower
 from tsukiji.experiment import Experiment
-from tsukiji.measure import cost, latency
+from tsukiji.measure import cost, energy, latency
 from tsukiji.population import Member
 from tsukiji.row import Trained
 from tsukiji.spec import Dropout, Spec, Standardise, walk, with_dropout
@@ -235,25 +236,53 @@ def _measured(
     return Values((math.nan,) * len(names))
   found: dict[str, float] = {**known(experiment, config, tuple(names))}
   found['val_accuracy'] = 1 - score.accuracy
-  if 'latency_ms' in names:
-    found['latency_ms'] = _latency(short, title, done)
+  if {'latency_ms', 'energy_uj'} & {*names}:
+    meta = row.meta_of(short.data, title)
+    found |= shipped(experiment.config, done, meta).costs
   return Values(tuple(found[name] for name in names))
 
 
-def _latency(short: Experiment, title: str, done: Trained) -> float:
-  """Return the median time of the packed network at batch 1, in ms."""
+class Shipped(NamedTuple):
+  """A packed network: as it is read from its file, and what it costs."""
+
+  artefact: Artefact
+  costs: dict[str, float]
+
+
+def shipped(config: ConfigDict, done: Trained, meta: dict[str, Any]) -> Shipped:
+  """Pack a network, read the file, and measure it.
+
+  Args:
+    config: Whose `search.objectives` may need a clock; `measure` says of what.
+    done: What training gave.
+    meta: See `row.meta_of`.
+
+  Returns:
+    The network, and of `settings.OBJECTIVES` all but the accuracy; the median
+    latency at batch 1, in ms, if it is an objective.
+  """
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'trial.tsk'
-    meta = row.meta_of(short.data, title)
     artefact.save(path, row.packed(done.spec, done.variables, meta))
-    job = {
-      'artefacts': {title: str(path)},
-      'batches': [1],
-      'repeats': short.config.measure.repeats,
-      'core': pool.cores()[-1],
+    read = artefact.load(path)
+    params = read.variables['params']
+    costs: dict[str, float] = {
+      'bytes': read.bytes,
+      'params': cost.params(params),
+      'macs': cost.macs(read.spec),
+      'energy_uj': energy.model(read.spec, params, read.bytes).total,
     }
-    timed: dict[str, Any] = latency.run_pinned(job)['latency_ms'][title]
-  return float(timed['batch_1']['p50'])
+    if 'latency_ms' in config.search.objectives:
+      job = {
+        'artefacts': {'trial': str(path)},
+        'batches': [1],
+        'repeats': config.measure.repeats,
+        'engines': list(config.measure.engines),
+        'core': pool.cores()[-1],
+      }
+      timed: dict[str, Any] = latency.run_pinned(job)['latency_ms']['trial']
+      costs['latency_ms'] = float(timed['batch_1']['p50'])
+  return Shipped(read, costs)
 
 
 @contextlib.contextmanager

@@ -2,14 +2,15 @@
 
 import pathlib
 import pprint
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from tsukiji import files
 
-FILE = '''"""{title}: trial {number} of {study}.
+FILE = '''"""{title}: what a search has found.
 
-{accuracy:.2f} % on the validation set after the epochs of a trial. Run it with
+{told} Run it with
 
   python main.py --config={path}
 """
@@ -26,30 +27,20 @@ def get_config(arg: str = '') -> ConfigDict:
 '''
 
 
-def write(
-  path: pathlib.Path,
-  config: ConfigDict,
-  study: str,
-  number: int,
-  accuracy: float,
-) -> None:
+def write(path: pathlib.Path, config: ConfigDict, told: Sequence[str]) -> None:
   """Write a config file.
 
   Args:
     path: Of the file.
     config: In which nothing varies.
-    study: Where it was found.
-    number: Of its trial.
-    accuracy: A fraction.
+    told: Where its values are from, in sentences.
   """
   plain = config.copy_and_resolve_references().to_dict()
   plain['task'] = {'search': 'train', 'study': 'compress'}[config.task]
   values = pprint.pformat(plain, width=74, sort_dicts=False)
   text = FILE.format(
     title=' '.join(config.title.replace('"', "'").split()) or 'Experiment',
-    number=number,
-    study=study,
-    accuracy=100 * accuracy,
+    told='\n'.join(told),
     path=path,
     values='\n'.join(f'    {line}' for line in values.splitlines()),
   )

@@ -76,7 +76,7 @@ def write(
   title: str,
   notes: Sequence[str] = (),
   figures: Mapping[str, Row] | None = None,
-  searched: Searched | None = None,
+  searched: Sequence[Searched] = (),
 ) -> pathlib.Path:
   """Write report.md, report.html and figures/*.png, each atomically.
 
@@ -87,7 +87,7 @@ def write(
     title: Heading of the report.
     notes: Sentences to close it with.
     figures: More figures by name: `title`, `x` and `lines` of `series.draw`.
-    searched: What a search has found.
+    searched: What searches have found.
 
   Returns:
     The path of report.html, one file that needs no other.
@@ -95,16 +95,12 @@ def write(
   found, words = lines(rows), sentences(rows)
   means = [row for row, _ in found]
   pictures = draw(means, curves, figures or {}, searched)
-  best = trials.table(searched) if searched else []
-  told = trials.sentences(searched) if searched else []
   for picture in pictures:
     _replace(workdir / picture.path, picture.light)
   gone = layers.removed(rows)
-  text = _markdown(means, words, gone, pictures, title, notes, best, told)
+  text = _markdown(means, words, gone, pictures, title, notes, searched)
   _replace(workdir / 'report.md', text.encode())
-  page = report_html.page(
-    found, words, gone, pictures, title, notes, best, told
-  )
+  page = report_html.page(found, words, gone, pictures, title, notes, searched)
   return _replace(workdir / 'report.html', page.encode())
 
 
@@ -135,16 +131,18 @@ def _markdown(
   pictures: Iterable[Picture],
   title: str,
   notes: Sequence[str],
-  best: Sequence[Sequence[str]],
-  told: Sequence[str],
+  searched: Sequence[Searched],
 ) -> str:
   said = [f'**{term}**: {text}' for term, text in meanings(means)]
   parts = [f'# {tables.escape(title)}', '## Results', tables.markdown(means)]
   parts += [_bullets('In words', map(tables.escape, words))]
   parts += [_bullets('What was removed', map(tables.escape, gone))]
   parts += [_bullets('How to read', said)]
-  parts += [_bullets('The search', map(tables.escape, told))]
-  parts += [f'## Best trials\n\n{tables.plain(best)}'] if best else []
+  for one in searched:
+    told = map(tables.escape, trials.sentences(one))
+    parts += [_bullets(one.title, told)]
+    best = trials.table(one)
+    parts += [f'### Best trials\n\n{tables.plain(best)}'] if best else []
   parts += [
     f'## {p.title}\n\n![{tables.escape(p.alt)}]({p.path})' for p in pictures
   ]

@@ -43,7 +43,7 @@ def draw(
   rows: Sequence[Row],
   runs: curves.Runs,
   wanted: Mapping[str, Row] | None = None,
-  searched: Searched | None = None,
+  searched: Sequence[Searched] = (),
 ) -> list[Picture]:
   """Draw the figures for which there are data.
 
@@ -51,17 +51,17 @@ def draw(
     rows: Summarised rows.
     runs: Objects of metrics.jsonl, by name of the run.
     wanted: Figures of lines by name, as `settings.figure` describes them.
-    searched: What a search has found.
+    searched: What searches have found.
 
   Returns:
-    The figures of the search and those of lines, accuracy against size and
+    The figures of the searches and those of lines, accuracy against size and
     against latency, what linear classifiers read, and the training curves.
   """
   costs = {'accuracy_bytes': scatter.SIZE, 'accuracy_latency': scatter.LATENCY}
   out = [_scatter(name, rows, cost) for name, cost in costs.items()]
   more = [_lines(name, rows, item) for name, item in (wanted or {}).items()]
   last = (_readings(rows), _training(curves.drawable(runs)))
-  first = _search(searched) if searched and searched.objectives else []
+  first = [p for one in searched if one.objectives for p in _search(one)]
   return [p for p in (*first, *more, *out, *last) if p]
 
 
@@ -73,34 +73,39 @@ def _search(searched: Searched) -> list[Picture]:
     for name, share in searched.importances.items()
   )
   about = {
-    'search_course': ('Best so far', f'{told}.', search.course),
-    'search_front': (
+    'course': ('Best so far', f'{told}.', search.course),
+    'front': (
       'What is traded for accuracy',
       f'Validation accuracy against {", ".join(searched.objectives[1:])}.',
       search.front,
     ),
-    'search_parallel': (
+    'parallel': (
       'What the trials tried',
       f'Every trial a line over {words} and its validation accuracy.',
       parallel.draw,
     ),
-    'search_slices': (
+    'slices': (
       'Accuracy along each parameter',
       f'Validation accuracy of each trial along {words}.',
       search.slices,
     ),
-    'search_importances': (
+    'importances': (
       'What the accuracy depends on',
       f'Share of the variance: {shares}.',
       search.importances,
     ),
   }
   if len(searched.objectives) < 2:
-    del about['search_front']
+    del about['front']
   if not searched.importances:
-    del about['search_importances']
+    del about['importances']
   return [
-    _picture(name, title, alt, functools.partial(make, searched))
+    _picture(
+      f'{searched.name}_{name}',
+      f'{title} ({searched.recipe})' if searched.recipe else title,
+      alt,
+      functools.partial(make, searched),
+    )
     for name, (title, alt, make) in about.items()
   ]
 

@@ -7,6 +7,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
+from tsukiji.report import trials
 from tsukiji.report.columns import (
   WARNING,
   Cell,
@@ -22,6 +23,7 @@ from tsukiji.report.figures import Picture
 from tsukiji.report.style import SCRIPT, STYLE
 from tsukiji.report.summary import Line
 from tsukiji.report.tables import CONTROLS, recipe, role, told_by
+from tsukiji.report.trials import Searched
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -53,8 +55,7 @@ def page(
   pictures: Sequence[Picture],
   title: str,
   notes: Sequence[str],
-  best: Sequence[Sequence[str]] = (),
-  told: Sequence[str] = (),
+  searched: Sequence[Searched] = (),
 ) -> str:
   """Write the report as one HTML page.
 
@@ -65,21 +66,15 @@ def page(
     pictures: Figures, embedded.
     title: Heading.
     notes: Sentences to close with.
-    best: The best trials of a search as rows of text, the first row the heads.
-    told: How the search went, in plain words.
+    searched: What searches have found.
 
   Returns:
     The page. Everything that came from outside is escaped.
   """
   means = [row for row, _ in lines]
   body = [_read(means), _table(lines), _list('In words', sentences, 'short')]
-  body += [
-    _list('What was removed', gone),
-    _list('The search', told),
-    _plain('Best trials', best),
-    _figures(pictures),
-    _list('Notes', notes),
-  ]
+  body += [_list('What was removed', gone), *map(_search, searched)]
+  body += [_figures(pictures), _list('Notes', notes)]
   return PAGE.format(
     title=escape(title),
     style=STYLE,
@@ -215,6 +210,12 @@ def _warning(text: str) -> str:
 def _list(head: str, items: Sequence[str], style: str = '') -> str:
   text = ''.join(f'<li>{escape(item)}</li>' for item in items)
   return f'<h2>{head}</h2>\n<ul class="{style}">{text}</ul>' if items else ''
+
+
+def _search(searched: Searched) -> str:
+  """Write how a search went, and its best trials."""
+  words = _list(searched.title, trials.sentences(searched))
+  return words + _plain('Best trials', trials.table(searched))
 
 
 def _plain(head: str, rows: Sequence[Sequence[str]]) -> str:

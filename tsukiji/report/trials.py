@@ -10,10 +10,11 @@ from tsukiji.report.columns import digits
 SHOWN = 10  # of the best trials
 OBJECTIVES = {  # words, unit, by what to multiply
   'val_accuracy': ('validation accuracy', '%', 100.0),
-  'bytes': ('size of the dense file', 'kB', 1e-3),
+  'bytes': ('size of the file', 'kB', 1e-3),
   'macs': ('MACs', '10⁶', 1e-6),
   'params': ('parameters', '10³', 1e-3),
   'latency_ms': ('latency', 'ms', 1.0),
+  'energy_uj': ('modelled energy', 'µJ', 1.0),
 }
 
 
@@ -54,11 +55,23 @@ class Searched(NamedTuple):
     trials: Of all studies.
     ranges: By path in the config.
     importances: Share of the variance of the accuracy, by path; may be empty.
+    recipe: The recipe that varied, in the second stage of a study.
   """
 
   trials: Sequence[Trial]
   ranges: Mapping[str, Range]
   importances: Mapping[str, float]
+  recipe: str = ''
+
+  @property
+  def title(self) -> str:
+    """Return the heading of what is told of it."""
+    return f'The search for {self.recipe}' if self.recipe else 'The search'
+
+  @property
+  def name(self) -> str:
+    """Return how the files of its figures begin."""
+    return f'search_{self.recipe}' if self.recipe else 'search'
 
   @property
   def objectives(self) -> list[str]:
