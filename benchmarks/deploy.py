@@ -63,7 +63,14 @@ def timed(nets: dict[str, Artefact], args: argparse.Namespace) -> list[Row]:
     The rows.
   """
   rows: dict[str, Row] = {
-    name: {'name': name, 'threads': args.threads, 'clock': args.clock}
+    name: {
+      'name': name,
+      'threads': args.threads,
+      'clock': args.clock,
+      'command': shlex.join(
+        ['python', '-m', 'benchmarks.deploy', *sys.argv[1:]]
+      ),
+    }
     for name in (*nets, FLOOR)
   }
   for batch in BATCHES:
@@ -161,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       row['sizes'] = weighed(nets[row['name']])
   Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
   content = {
-    'command': shlex.join(['python', '-m', 'benchmarks.deploy', *sys.argv[1:]]),
+    'command': 'python -m benchmarks.deploy DENSE.tsk OTHER.tsk ...',
     'machine': workdir.machine(),
     'commit': workdir.commit(),
     'minutes': round((time.time() - start) / 60, 1),

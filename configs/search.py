@@ -2,7 +2,7 @@
 
   python main.py --config=configs/search.py --workdir=runs/search
 
-A Gaussian process beside random search, 40 trials of 2 epochs each and 3
+A Gaussian process beside random search, 40 trials of one epoch each and 3
 repetitions; then the best network is trained for 16 epochs.
 """
 
@@ -23,7 +23,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.train.epochs = 16
   config.train.augment = ('flip',)
   config.search = settings.searching(
-    beside=('random',), trials=40, seeds=(0, 1, 2), epochs=2
+    beside=('random',), trials=40, seeds=(0, 1, 2), epochs=1
   )
   # The network of the notes takes 4.0 million; a trial stays below 30 s.
   config.search.most.macs = 4_100_000

@@ -14,7 +14,8 @@ from search.gp import Model
 from search.space import Space
 
 FANTASIES = 16
-EARLY = 12  # steps of the fits that choose a warp
+EARLY, FEW = 12, 64  # steps and points of the fits that choose a warp
+NOISY = 0.5  # part of the variance from which noise explains all
 
 
 class Told(NamedTuple):
@@ -43,7 +44,7 @@ class Told(NamedTuple):
 def bayes(
   space: Space,
   allowed: Allowed = None,
-  first: int = 8,
+  first: int = 4,
   reference: tuple[float, ...] | None = None,
   per_second: bool = False,
 ) -> Designer:
@@ -70,17 +71,30 @@ def bayes(
 
   def rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
     fine = [v for _, v in state.told if np.isfinite(v.objectives).all()]
-    begun = len(state.told) + len(state.pending) >= first
-    if not begun or len(fine) < 2:
+    count = len(state.told) + len(state.pending)
+    if count < first or len(fine) < 2:
       return designer.sobol_rule(space, state, key, allowed)
     with gp.precise():
       told, rng = gathered(state), designer.generator(key)
       if not per_second:
         told = told._replace(seconds=np.full(len(told.fine), np.nan))
       goal, good = aim(space, told, reference, rng)
+      if is_lost(goal):
+        return designer.sobol_rule(space, state, key, allowed)
       return pick.best(space, goal, told.points, good, rng, allowed)
 
   return designer.designer(space, rule, allowed)
+
+
+def is_lost(goal: Goal) -> bool:
+  """Tell whether the one objective looks like noise.
+
+  Its model would send the search to the corners, where its variance is largest.
+  """
+  if len(goal.corners[0, 0]) > 1:
+    return False
+  hyper = gp.unpack(np.asarray(goal.models.theta)[0])
+  return float(hyper.noise) > NOISY * float(hyper.noise + hyper.scale)
 
 
 def gathered(state: State) -> Told:
@@ -128,18 +142,27 @@ def aim(
   reference: tuple[float, ...] | None,
   rng: np.random.Generator,
 ) -> tuple[Goal, np.ndarray]:
-  """Return what to look for, and the told points near which it may be."""
+  """Return what to look for, and the told points near which it may be.
+
+  Args:
+    space: What varies.
+    told: What is known.
+    reference: See `bayes`.
+    rng: Of the fantasies of what is pending.
+  """
   x, category = features(space, told.points), categories(space)
   m, pending = told.objectives.shape[1], len(x) - len(told.objectives)
   columns = np.hstack([told.objectives, told.constraints]).T
+  # Volumes are those of warped objectives, unless a reference has units.
+  bent = m if reference is None else m == 1
   outputs = [
-    output(x, y, category, rng, bend=m == 1 and j == 0)
+    output(x, y, category, rng, j < bent, m == 1 and j == 0)
     for j, y in enumerate(columns)
   ]
   timed, whole = [], len(outputs)
   if np.sum(np.isfinite(told.seconds)) > 1:
     took = np.log(np.maximum(told.seconds, 1e-3))
-    outputs.append(output(x, took, category, rng, bend=False))
+    outputs.append(output(x, took, category, rng, False, False))
     timed = [outputs[-1].scale]
   rows = np.pad(told.feasible, (0, pending), constant_values=True)
   corners, weight = np.zeros((1, 2, m)), np.ones(1)
@@ -182,6 +205,7 @@ def output(
   category: np.ndarray,
   rng: np.random.Generator,
   bend: bool,
+  differ: bool,
 ) -> Output:
   """Model an output.
 
@@ -190,22 +214,24 @@ def output(
     y: The output where it was told, `[n]`; NaN where a trial failed.
     category: `[d]`, bool.
     rng: Of the fantasies of what is pending.
-    bend: Whether it may be warped, and fantasies differ.
+    bend: Whether it may be warped.
+    differ: Whether fantasies do, else all are the mean.
 
   Returns:
     The output in its likeliest warp.
   """
   n, known = len(y), np.isfinite(y)
   tried = warp.warped(y[known]) if bend else [warp.standardised(y[known])]
+  seen, few = x[:n][known], gp.spread(y[known], FEW)
   # Which warp is likeliest shows early; only that one is fitted to the end.
   fits = [
-    (*gp.fit(x[:n][known], z, category, steps=EARLY), z, slope)
+    (*gp.fit(seen[few], z[few], category, None, EARLY), z, slope[few])
     for z, slope in tried
   ]
-  begun, _, seen, _ = min(fits, key=lambda fit: fit[1] - fit[3])
-  theta, _ = gp.fit(x[:n][known], seen, category, begun)
+  begun, _, warped, _ = min(fits, key=lambda fit: fit[1] - fit[3].sum())
+  theta, _ = gp.fit(seen, warped, category, begun)
   z = np.zeros(len(x))
-  z[:n][known] = seen
+  z[:n][known] = warped
   data = gp.padded(x, z)
   data = data._replace(mask=np.pad(known, (0, len(data.y) - n)) * 1.0)
   model = gp.condition(theta, category, data, data.y[:, None])
@@ -213,7 +239,7 @@ def output(
   smooth = z[:, None] - noise * np.asarray(model.alpha)[: len(x)]
   if len(x) > n:
     row = np.arange(len(data.y))
-    drawn = imagined(model, category, slice(n, len(x)), rng, bend)
+    drawn = imagined(model, category, slice(n, len(x)), rng, differ)
     outputs = np.tile(data.y[:, None], FANTASIES)
     outputs[n : len(x)] = drawn
     mask = np.where((row >= n) & (row < len(x)), 1.0, data.mask)

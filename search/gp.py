@@ -23,7 +23,7 @@ NOISE = 1e-6  # least variance of the noise, of outputs of variance 1
 LEAST = 32  # smallest padding
 FITTED = 128  # points that hyper-parameters are fitted to, at most
 STEPS = 60  # of L-BFGS
-CENTRE, WIDTH = -0.3, 1.0  # of the logarithms of length-scales
+CENTRE, WIDTH = -1.0, 1.0  # of the logarithms of length-scales
 
 
 class Data(NamedTuple):
@@ -44,7 +44,7 @@ class Model(NamedTuple):
   """A fitted process.
 
   Attributes:
-    theta: Hyper-parameters, `[2 d + 3]`; see `unpack`.
+    theta: Hyper-parameters, `[2 d + 4]`; see `unpack`.
     x: Observed features, `[n, d]`.
     mask: 1 for observations, `[n]`.
     inverse: Inverse of the Cholesky factor of the covariance, `[n, n]`.
@@ -66,6 +66,7 @@ class Hyper(NamedTuple):
     alone: The same of the additive part, `[d]`.
     scale: Variance of the function, `()`.
     additive: Share of the variance that is additive, `()`.
+    smooth: Share of the joint part that has all derivatives, `()`.
     noise: Variance of the noise, `()`.
   """
 
@@ -73,6 +74,7 @@ class Hyper(NamedTuple):
   alone: Array
   scale: Array
   additive: Array
+  smooth: Array
   noise: Array
 
 
@@ -88,12 +90,17 @@ def precise() -> Iterator[None]:
 
 
 def unpack(theta: Array) -> Hyper:
-  """Name the entries of `[2 d + 3]` unconstrained hyper-parameters."""
-  d = (theta.shape[0] - 3) // 2
+  """Name the entries of `[2 d + 4]` unconstrained hyper-parameters."""
+  d = (theta.shape[0] - 4) // 2
   joint, alone = jnp.exp(theta[:d]), jnp.exp(theta[d : 2 * d])
-  scale, share, noise = theta[2 * d :]
+  scale, share, smooth, noise = theta[2 * d :]
   return Hyper(
-    joint, alone, jnp.exp(scale), jax.nn.sigmoid(share), NOISE + jnp.exp(noise)
+    joint,
+    alone,
+    jnp.exp(scale),
+    jax.nn.sigmoid(share),
+    jax.nn.sigmoid(smooth),
+    NOISE + jnp.exp(noise),
   )
 
 
@@ -113,13 +120,14 @@ def matern(square: Array) -> Array:
 def kernel(theta: Array, category: Array, a: Array, b: Array) -> Array:
   r"""Return the covariance of the function at two sets of points.
 
-  $s ((1 - w) m(\sum_i D_i / l_i^2) + w / d \sum_i m(D_i / l_i'^2))$: Matern
-  with a length-scale for each feature (ARD), and its first-order additive
-  form (Duvenaud et al. 2011, arXiv 1112.4394, equation 3). $D_i$ is the squared
-  difference, or for categories 1 where they differ: the Hamming distance.
+  $s ((1 - w) k(\sum_i D_i / l_i^2) + w / d \sum_i m(D_i / l_i'^2))$: $k$ is a
+  mixture of Matern and its smooth limit $e^{-r^2 / 2}$, with a length-scale for
+  each feature (ARD), beside Matern's first-order additive form (Duvenaud et al.
+  2011, arXiv 1112.4394, equation 3). $D_i$ is the squared difference, or for
+  categories 1 where they differ: the Hamming distance.
 
   Args:
-    theta: `[2 d + 3]`.
+    theta: `[2 d + 4]`.
     category: Which features are categories, `[d]`, bool.
     a: Features, `[p, d]`.
     b: Features, `[q, d]`.
@@ -130,7 +138,9 @@ def kernel(theta: Array, category: Array, a: Array, b: Array) -> Array:
   hyper = unpack(theta)
   gap = a.T[:, :, None] - b.T[:, None, :]
   apart = jnp.where(category[:, None, None], gap != 0, gap * gap)
-  joint = matern(jnp.tensordot(hyper.joint, apart, 1))
+  square = jnp.tensordot(hyper.joint, apart, 1)
+  rough = matern(square)
+  joint = rough + hyper.smooth * (jnp.exp(-0.5 * square) - rough)
   alone = matern(hyper.alone[:, None, None] * apart).mean(0)
   return hyper.scale * (joint + hyper.additive * (alone - joint))
 
@@ -149,15 +159,16 @@ def log_prior(theta: Array) -> Array:
   et al. 2024, arXiv 2402.02229), and the rest is weak: the variance near 1, the
   noise small.
   """
-  d = (theta.shape[0] - 3) // 2
+  d = (theta.shape[0] - 4) // 2
   length = -0.5 * theta[:d]
   alone = -0.5 * theta[d : 2 * d]
-  scale, share, noise = theta[2 * d :]
+  scale, share, smooth, noise = theta[2 * d :]
   return -0.5 * (
     jnp.sum(((length - 0.5 * jnp.log(d) - CENTRE) / WIDTH) ** 2)
     + jnp.sum(((alone - CENTRE) / WIDTH) ** 2)
     + scale**2
     + ((share + 1.0) / 2.0) ** 2
+    + (smooth / 2.0) ** 2
     + ((noise + 11.0) / 3.0) ** 2
   )
 
@@ -171,12 +182,12 @@ def loss(theta: Array, category: Array, data: Data) -> tuple[Array, Array]:
   differentiated through the Cholesky factor.
 
   Args:
-    theta: `[2 d + 3]`.
+    theta: `[2 d + 4]`.
     category: `[d]`, bool.
     data: Padded observations.
 
   Returns:
-    `()` and `[2 d + 3]`.
+    `()` and `[2 d + 4]`.
   """
   total, pull = jax.vjp(lambda t: covariance(t, category, data), theta)
   factor = jnp.linalg.cholesky(total)
@@ -190,9 +201,9 @@ def loss(theta: Array, category: Array, data: Data) -> tuple[Array, Array]:
 
 
 def start(d: int) -> np.ndarray:
-  """Return where fits start: the modes of the priors, `[2 d + 3]`."""
-  joint = np.full(d, -2 * CENTRE - np.log(d))
-  return np.concatenate([joint, np.full(d, -2 * CENTRE), [0.0, -1.0, -8.0]])
+  """Return where fits start: the modes of the priors, `[2 d + 4]`."""
+  joint, alone = np.full(d, -2 * CENTRE - np.log(d)), np.full(d, -2 * CENTRE)
+  return np.concatenate([joint, alone, [0.0, -1.0, 0.0, -8.0]])
 
 
 def padded(x: Array, y: Array) -> Data:
@@ -233,11 +244,11 @@ def fit(
     x: Features, `[n, d]`.
     y: Standardised outputs, `[n]`.
     category: `[d]`, bool.
-    begin: Where to start, `[2 d + 3]`; by default at the modes of the priors.
+    begin: Where to start, `[2 d + 4]`; by default at the modes of the priors.
     steps: Of L-BFGS, at most.
 
   Returns:
-    `[2 d + 3]`, and the negative log posterior there.
+    `[2 d + 4]`, and the negative log posterior there.
   """
   rows = spread(y, FITTED)
   data = padded(x[rows], y[rows])
@@ -266,7 +277,7 @@ def condition(
   """Return the process given columns of outputs at the observed points.
 
   Args:
-    theta: `[2 d + 3]`.
+    theta: `[2 d + 4]`.
     category: `[d]`, bool.
     data: Padded observations; `data.y` is not looked at.
     outputs: `[n, s]`.

@@ -5,17 +5,17 @@ import numpy as np
 OFFSETS = (1.0, 0.1, 0.01)  # of the logarithms, in medians above the least
 
 
-def standardised(y: np.ndarray) -> tuple[np.ndarray, float]:
-  """Return outputs of mean 0 and variance 1, and the log of the slope's size.
+def standardised(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Return outputs of mean 0 and variance 1, and the logs of the slopes.
 
   >>> standardised(np.array([1.0, 3.0]))
-  (array([-1.,  1.]), -0.0)
+  (array([-1.,  1.]), array([-0., -0.]))
   """
   scale = max(float(y.std()), 1e-12)
-  return (y - y.mean()) / scale, -len(y) * float(np.log(scale))
+  return (y - y.mean()) / scale, np.full(len(y), -np.log(scale))
 
 
-def warped(y: np.ndarray) -> list[tuple[np.ndarray, float]]:
+def warped(y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
   r"""Return outputs as they are, and in logarithms that bend ever more.
 
   $\log(y - \min y + c)$, standardised: good outputs are spread, bad ones
@@ -28,12 +28,12 @@ def warped(y: np.ndarray) -> list[tuple[np.ndarray, float]]:
     y: Finite outputs to be minimised, `[n]`.
 
   Returns:
-    Pairs of warped outputs `[n]` and $\sum_i \log|dz_i / dy_i|$.
+    Pairs of warped outputs `[n]` and $\log|dz_i / dy_i|$, `[n]`.
   """
   found = [standardised(y)]
   above = y - y.min()
   middle = float(np.median(above))
   for offset in OFFSETS if middle > 0 else ():
     z, slope = standardised(np.log(above + offset * middle))
-    found.append((z, slope - float(np.log(above + offset * middle).sum())))
+    found.append((z, slope - np.log(above + offset * middle)))
   return found
