@@ -90,7 +90,7 @@ def test_score_multiplies_by_the_chance_to_be_feasible() -> None:
       acquire.scores(made, x), gain + chance, rtol=1e-9
     )
     none = made._replace(improve=np.zeros(()))
-    np.testing.assert_allclose(acquire.scores(none, x), chance, rtol=1e-9)
+    np.testing.assert_allclose(acquire.scores(none, x), chance, atol=1e-12)
 
 
 def test_improvements_are_divided_by_seconds() -> None:

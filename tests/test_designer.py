@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import search
-from search import bayes, designer, hyperband, pick
+from search import bayes, designer, hyperband, pick, warp
 from search import space as spaces
 from search.designer import Designer, State, Values
 from search.space import Space
@@ -197,3 +197,32 @@ def test_what_cannot_be_is_refused() -> None:
     bayes.bayes(SPACE, first=1)
   with pytest.raises(ValueError, match='steps >= 2'):
     designer.grid(SPACE, 1)
+
+
+def test_where_all_is_noise_the_cube_is_filled() -> None:
+  config = ConfigDict({f'x{i}': search.float(0.0, 1.0) for i in range(3)})
+  space = spaces.of(config)
+  rng = np.random.default_rng(0)
+  noise = {}  # of each config its own, so that nothing can be learnt
+
+  def found(config: ConfigDict) -> Values:
+    key = tuple(config.values())
+    return Values((noise.setdefault(key, float(rng.choice([-1.0, 1.0]))),))
+
+  configs, _ = run(bayes.bayes(space), 40, found)
+  sequence, _ = run(designer.sobol(space), 40, lambda _: Values((0.0,)))
+  same = [a == b for a, b in zip(configs, sequence, strict=True)]
+  assert sum(same[4:]) > 12
+
+
+@pytest.mark.parametrize('i', range(4))
+def test_slopes_of_warps_are_those_of_differences(i: int) -> None:
+  y = np.random.default_rng(0).random(9)
+  z, slopes = warp.warped(y)[i]
+  assert np.all(np.argsort(z) == np.argsort(y))
+  # Between neighbours: a logarithm bends little in so short a way.
+  order = np.argsort(y)
+  steps = np.log(np.diff(z[order]) / np.diff(y[order]))
+  near = (slopes[order][1:] + slopes[order][:-1]) / 2
+  # The curve is steepest at the best, where the last logarithm begins.
+  np.testing.assert_allclose(steps[1:], near[1:], atol=0.3)

@@ -14,12 +14,12 @@ D, N = 3, 11
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((N, D)), RNG.standard_normal(N)
 NUMBERS = np.zeros(D, bool)
-# Length-scales 0.5, 1 and 2, nothing additive, variance 1.7, noise 0.01.
+# Length-scales 0.5, 1 and 2, all of it Matern, variance 1.7, noise 0.01.
 THETA = np.array(
   [
     *(-2 * np.log([0.5, 1.0, 2.0])),
     *np.zeros(D),
-    *(np.log(1.7), -50.0, np.log(0.01 - gp.NOISE)),
+    *(np.log(1.7), -50.0, -50.0, np.log(0.01 - gp.NOISE)),
   ]
 )
 
@@ -52,7 +52,7 @@ def test_likelihood_is_scikit_learn_s() -> None:
 
 
 def test_gradient_is_that_of_differences() -> None:
-  theta = gp.start(D) + RNG.standard_normal(2 * D + 3) * 0.3
+  theta = gp.start(D) + RNG.standard_normal(2 * D + 4) * 0.3
   category = np.array([False, True, False])
   x = np.where(category, np.round(X * 2) / 2, X)
   with gp.precise():
@@ -73,7 +73,7 @@ def test_joint_posterior_is_scikit_learn_s() -> None:
 
 
 def test_kernel_of_categories_counts_what_differs() -> None:
-  theta = np.array([0.0, 0.0, 0.0, 0.0, 0.0, -50.0, 0.0])
+  theta = np.array([0.0, 0.0, 0.0, 0.0, 0.0, -50.0, -50.0, 0.0])
   a = np.array([[0.25, 0.1], [0.75, 0.1]])
   with gp.precise():
     found = gp.kernel(theta, np.array([True, False]), a, a)
@@ -82,15 +82,24 @@ def test_kernel_of_categories_counts_what_differs() -> None:
   np.testing.assert_allclose(found, [[1, want], [want, 1]], rtol=1e-9)
 
 
-@given(share=st.floats(-3, 3), seed=st.integers(0, 99))
+def test_the_smooth_part_is_scikit_learn_s() -> None:
+  theta = THETA.copy()
+  theta[-2] = 50.0
+  with gp.precise():
+    found = gp.kernel(theta, NUMBERS, X, X)
+  want = 1.7 * kernels.RBF([0.5, 1.0, 2.0])(X)
+  np.testing.assert_allclose(found, want, rtol=1e-9)
+
+
+@given(share=st.floats(-3, 3), smooth=st.floats(-3, 3), seed=st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
-def test_kernel_is_a_covariance(share: float, seed: int) -> None:
+def test_kernel_is_a_covariance(share: float, smooth: float, seed: int) -> None:
   rng = np.random.default_rng(seed)
-  theta = rng.standard_normal(2 * D + 3)
-  theta[-2] = share
+  theta = rng.standard_normal(2 * D + 4)
+  theta[-3:-1] = share, smooth
   with gp.precise():
     found = np.asarray(gp.kernel(theta, NUMBERS, X, X))
-  np.testing.assert_allclose(np.diag(found), np.exp(theta[-3]), rtol=1e-9)
+  np.testing.assert_allclose(np.diag(found), np.exp(theta[-4]), rtol=1e-9)
   assert np.linalg.eigvalsh(found).min() > -1e-9
 
 
