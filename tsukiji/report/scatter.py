@@ -108,7 +108,9 @@ def scatter(rows: Sequence[Row], cost: Cost, theme: Theme) -> Figure:
   every = out.subplots(len(drawn), 1, squeeze=False)[:, 0]
   for axes, (dataset, points) in zip(every, drawn, strict=True):
     settings = distinct(cost.where(point.row) for point in points)
-    title = ', '.join(distinct([cost.title, dataset, '; '.join(settings)]))
+    where = settings[0] if len(settings) == 1 else ''
+    where = 'each in its own engine' if len(settings) > 1 else where
+    title = ', '.join(distinct([cost.title, dataset, where]))
     plotting.dress(axes, theme, title, cost.label, 'test accuracy, %')
     _scale(axes, points)
     _draw(axes, points, theme)
