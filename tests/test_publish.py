@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from tests.test_experiment import tiny
+from tests.test_trials import searched
 from tsukiji import report, workdir
 from tsukiji.publish import publish, quoted
 
@@ -49,6 +50,16 @@ def test_rows_summaries_figures_and_table(root: pathlib.Path) -> None:
   text = (root / 'README.md').read_text()
   assert report.markdown(ROWS).strip() in text
   assert text.startswith('Before') and text.endswith('After\n')
+
+
+def test_a_search_is_published_with_its_trials(root: pathlib.Path) -> None:
+  folder, made = root / 'runs' / 'run', searched()
+  workdir.claim(folder, tiny())
+  path = publish(folder, ROWS, root, [made])
+  (found,) = json.loads(path.read_text())['searches']
+  assert found['told'] == report.trials.sentences(made)
+  assert len(found['trials']) == len(made.trials)
+  assert found['trials'][0].keys() >= {'designer', 'seed', 'values', 'params'}
 
 
 def test_a_table_of_another_file_stays(root: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import pathlib
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
@@ -14,9 +15,11 @@ from tests.test_trial import searched
 from tsukiji import (
   check,
   ranges,
+  row,
   searching,
   settings,
   tasks,
+  train,
   trial,
   winner,
 )
@@ -141,6 +144,32 @@ def test_a_report_is_told_all_in_units_that_people_read(
   assert sum(told.importances.values()) == pytest.approx(1)
   assert told.importances['train.lr'] > 0.5
   assert told.ranges['train.lr'].log
+
+
+def test_the_best_of_each_study_is_tested_once(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  searching.run(made)
+  asked = []
+
+  def trained(one: Experiment, config: ConfigDict) -> tuple[Experiment, Any]:
+    asked.append(found(one, spaces.of(one.config), config).objectives[0])
+    spec = one.specs['net']
+    return one, row.Trained(spec, train.init_variables(spec, 0), 0.0)
+
+  monkeypatch.setattr(trial, 'trained', trained)
+  every = searching.tested(made)
+  assert {name: len(seeds) for name, seeds in every.items()} == {
+    'sobol': 2,
+    'random': 2,
+  }
+  best = [1 - x.validation for seeds in every.values() for x in seeds]
+  assert sorted(best) == pytest.approx(sorted(asked))
+  assert all(0 < x.test < 0.5 for seeds in every.values() for x in seeds)
+  assert searching.tested(made) == every and len(asked) == 4
+  told = searching.told(made)
+  assert told.tested == every
+  assert 'on the test set' in report.sentences(told)[0]
 
 
 def test_a_search_without_a_feasible_trial_says_why(

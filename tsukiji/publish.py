@@ -3,16 +3,22 @@
 import pathlib
 import re
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from tsukiji import report, workdir
+from tsukiji.report import trials
+from tsukiji.report.trials import Searched
 from tsukiji.workdir import Row
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def publish(
-  folder: pathlib.Path, rows: list[Row], root: pathlib.Path = ROOT
+  folder: pathlib.Path,
+  rows: list[Row],
+  root: pathlib.Path = ROOT,
+  searched: Sequence[Searched] = (),
 ) -> pathlib.Path:
   """Write results/NAME.json and figures, and the README's tables.
 
@@ -20,6 +26,7 @@ def publish(
     folder: A finished workdir; NAME is its last part.
     rows: Its rows, one a seed.
     root: The checkout to write to.
+    searched: What its searches have found.
 
   Returns:
     The path of the JSON file.
@@ -37,12 +44,31 @@ def publish(
     'versions': made['versions'],
     'rows': [*rows, *report.summarise(rows)],
   }
+  if searched:
+    content['searches'] = [_search(one) for one in searched]
   workdir.write_json(path, content)
   for picture in (folder / 'figures').glob('*.png'):
     shutil.copy(picture, root / 'results/figures' / f'{name}_{picture.name}')
   readme = root / 'README.md'
   readme.write_text(quoted(readme.read_text(), f'results/{name}.json', rows))
   return path
+
+
+def _search(searched: Searched) -> dict[str, Any]:
+  """Return a search as JSON: its trials, and what is said of them."""
+  return {
+    'search': searched.name,
+    'told': trials.sentences(searched),
+    'tested': {
+      name: [one._asdict() for one in seeds]
+      for name, seeds in searched.tested.items()
+    },
+    'importances': dict(searched.importances),
+    'trials': [
+      {**one._asdict(), 'values': dict(one.values), 'params': dict(one.params)}
+      for one in searched.trials
+    ],
+  }
 
 
 def quoted(text: str, source: str, rows: list[Row]) -> str:

@@ -5,6 +5,7 @@ in which any number of machines find them by name.
 """
 
 import functools
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +27,19 @@ from search.bayes import bayes
 from search.designer import Designer, Values
 from search.space import Space
 from search.study import Plan
-from tsukiji import crew, pool, ranges, recipe_trial, settings, stages, trial
+from tsukiji import (
+  crew,
+  evaluation,
+  pool,
+  ranges,
+  recipe_trial,
+  settings,
+  stages,
+  trial,
+  workdir,
+)
 from tsukiji.experiment import Experiment
-from tsukiji.report.trials import Range, Searched, Trial
+from tsukiji.report.trials import Range, Searched, Tested, Trial
 
 DESIGNERS: dict[str, Callable[..., Designer]] = {
   'gp': bayes,
@@ -44,6 +55,7 @@ RUNGED: dict[str, tuple[str, Callable[..., Designer]]] = {
 }
 EPOCHS = 'search.epochs'  # of a trial, in its config
 FEW = 8  # trials that tell nothing of what matters
+TESTED = 'tested.json'  # in the workdir: what the best trials reach
 LOOK = 1.0  # seconds between two looks at the storage
 
 
@@ -227,6 +239,40 @@ def best(experiment: Experiment) -> Best:
   return Best(plan.name, chosen.number, 1 - error, config)
 
 
+def tested(experiment: Experiment) -> dict[str, list[Tested]]:
+  """Return how good the best trial of each study is, seed by seed.
+
+  The best is chosen on the validation set; the test set is read for it alone,
+  and only once: what was found is kept in the workdir.
+
+  Args:
+    experiment: A search for networks that has run.
+
+  Returns:
+    By designer.
+  """
+  path = experiment.folder / TESTED
+  if not path.exists():
+    found: dict[str, list[Tested]] = {}
+    for plan, of_one in trials(experiment):
+      done = [t for t in of_one if t.values]
+      if done:
+        one = min(done, key=lambda t: t.values[0])
+        config = stored.config_of(plan.space, one)
+        _, best = trial.trained(experiment, ranges.whole(plan.space, config))
+        score = evaluation.evaluate(
+          best.spec,
+          best.variables,
+          experiment.data.test,
+          loss=experiment.config.train.loss,
+        )
+        own = found.setdefault(plan.name.rpartition('-')[0], [])
+        own.append(Tested(1 - one.values[0], score.accuracy))
+    workdir.write_json(path, found)
+  read = json.loads(path.read_text())
+  return {name: [Tested(*pair) for pair in own] for name, own in read.items()}
+
+
 def kept(experiment: Experiment) -> list[ConfigDict]:
   """Return recipes of the Pareto set of a second stage, the most exact first.
 
@@ -308,7 +354,10 @@ def told(experiment: Experiment) -> Searched:
   }
   whole = [t for plan, x in every if not _is_runged(plan) for t in x]
   name = stages.recipe_of(experiment.config)
-  return Searched(found, spans, _importances(whole), name)
+  scores = {}
+  if not name and (experiment.folder / TESTED).exists():
+    scores = tested(experiment)
+  return Searched(found, spans, _importances(whole), name, scores)
 
 
 def _is_runged(plan: Plan) -> bool:

@@ -78,6 +78,9 @@ def search(experiment: Experiment, console: Console) -> None:
     config, told = _searched(experiment, console)
     winner.write(folder / 'best.py', config, told)
     _make(ex.of(config, folder, experiment.data), console)
+  first = experiment._replace(config=stages.of_networks(experiment.config))
+  if ranges.varies(first.config) and first.config.search.together == 1:
+    searching.tested(first)
   show(experiment, console)
 
 
@@ -195,8 +198,9 @@ def _notes(engines: Sequence[str]) -> tuple[str, ...]:
 
 def publish(experiment: Experiment, console: Console) -> None:
   """Write results/ and the README's table from a finished experiment."""
-  rows = _need_rows(experiment)
-  console.print(f'Wrote {publishing.publish(experiment.folder, rows)}')
+  rows, searched = _need_rows(experiment), _told(experiment)
+  made = publishing.publish(experiment.folder, rows, searched=searched)
+  console.print(f'Wrote {made}')
 
 
 def _need_rows(experiment: Experiment) -> list[Row]:

@@ -146,12 +146,27 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
   """
   stop.obey()
   config = ranges.whole(space, config)
+  short, done = trained(experiment, config)
+  return _measured(experiment, config, short, done)
+
+
+def trained(
+  experiment: Experiment, config: ConfigDict
+) -> tuple[Experiment, Trained]:
+  """Train the network of a trial, or go on from its checkpoint.
+
+  Args:
+    experiment: The search.
+    config: Of the trial, in which nothing varies.
+
+  Returns:
+    The experiment of the trial, see `shortened`, and its network.
+  """
   short = shortened(experiment, config)
   (title,) = short.specs
   with alone(short.folder / f'{title}.lock'):
     seed, epochs = short.config.seeds[0], config.search.epochs
-    done = running.trained(short, title, seed, epochs=epochs)
-  return _measured(experiment, config, short, done)
+    return short, running.trained(short, title, seed, epochs=epochs)
 
 
 def run_group(

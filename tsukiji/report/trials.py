@@ -1,6 +1,8 @@
 """What a search has found, as a report needs it: trials and their best."""
 
+import itertools
 import statistics
+import types
 from collections.abc import Callable, Mapping, Sequence
 from math import comb
 from typing import Any, NamedTuple
@@ -41,6 +43,13 @@ class Trial(NamedTuple):
   share: float = 1.0
 
 
+class Tested(NamedTuple):
+  """The best trial of a study: accuracies on two sets, fractions."""
+
+  validation: float
+  test: float
+
+
 class Range(NamedTuple):
   """What a parameter varies over: a range, its logarithm, or options."""
 
@@ -56,12 +65,14 @@ class Searched(NamedTuple):
     ranges: By path in the config.
     importances: Share of the variance of the accuracy, by path; may be empty.
     recipe: The recipe that varied, in the second stage of a study.
+    tested: The best trial of each seed, by designer; may be empty.
   """
 
   trials: Sequence[Trial]
   ranges: Mapping[str, Range]
   importances: Mapping[str, float]
   recipe: str = ''
+  tested: Mapping[str, Sequence[Tested]] = types.MappingProxyType({})
 
   @property
   def title(self) -> str:
@@ -171,9 +182,22 @@ def sentences(searched: Searched) -> list[str]:
       f'the best of {len(own) // len(seeds)} trials{spread}; {failed} of '
       f'{len(own)} were infeasible'
     )
+    told[-1] += _on_test(searched.tested.get(designer, ()))
   if more := twice(searched):
     told.append(f'random with twice as many trials: {100 * more[-1]:.2f} %')
+    # Two seeds together are one search of twice the length.
+    pairs = itertools.combinations(searched.tested.get('random', ()), 2)
+    told[-1] += _on_test([max(pair) for pair in pairs])
   return told
+
+
+def _on_test(found: Sequence[Tested]) -> str:
+  if not found:
+    return ''
+  scores = [100 * one.test for one in found]
+  spread = f' (from {min(scores):.2f} to {max(scores):.2f})'
+  several = spread if len(scores) > 1 else ''
+  return f'; on the test set {statistics.median(scores):.2f} %{several}'
 
 
 def _value(name: str, value: float) -> str:
