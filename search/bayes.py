@@ -14,7 +14,7 @@ from search.gp import Model
 from search.space import Space
 
 FANTASIES = 16
-EARLY, FEW = 12, 64  # steps and points of the fits that choose a warp
+EARLY, FEW = 10, 32  # steps and points of the fits that choose a warp
 NOISY = 0.5  # part of the variance from which noise explains all
 
 

@@ -7,6 +7,7 @@ changes neither the determinant nor the solution (Rasmussen & Williams 2006).
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
@@ -15,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 from jax.scipy.linalg import cho_solve, solve_triangular
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 Array: TypeAlias = jax.Array | np.ndarray
 
 NOISE = 1e-6  # least variance of the noise, of outputs of variance 1
 LEAST = 32  # smallest padding
-FITTED = 128  # points that hyper-parameters are fitted to, at most
-STEPS = 60  # of L-BFGS
+FITTED = 64  # points that hyper-parameters are fitted to, at most
+STEPS = 40  # of L-BFGS
 CENTRE, WIDTH = -1.0, 1.0  # of the logarithms of length-scales
 
 
@@ -85,8 +86,14 @@ def precise() -> Iterator[None]:
   OpenBLAS takes all cores for a matrix of 64 rows, and then 20 times as long
   where they are busy.
   """
-  with jax.enable_x64(True), threadpool_limits(1, user_api='blas'):
+  with jax.enable_x64(True), _libraries().limit(limits=1, user_api='blas'):
     yield
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+  """Look once for what has threads: that takes milliseconds."""
+  return ThreadpoolController()
 
 
 def unpack(theta: Array) -> Hyper:
@@ -265,7 +272,7 @@ def fit(
     jac=True,
     method='L-BFGS-B',
     bounds=bounds,
-    options={'maxiter': steps, 'ftol': 1e-7},
+    options={'maxiter': steps, 'ftol': 1e-6},
   )
   return found.x, found.fun
 
