@@ -122,7 +122,7 @@ def test_there_is_a_figure_for_what_there_is(
 def test_every_trial_is_a_line_over_its_parameters() -> None:
   whole = searched()
   [axes] = parallel.draw(whole, LIGHT).axes
-  labels = [label.get_text() for label in axes.get_xticklabels()]
+  labels = [label.get_text().strip() for label in axes.get_xticklabels()]
   assert labels == ['lr', 'optimiser', 'momentum', 'kernel', parallel.ACCURACY]
   done = sorted((t for t in whole.trials if t.values), key=trials.accuracy)
   [lines] = axes.collections

@@ -111,8 +111,10 @@ def draw(searched: Searched, theme: Theme) -> Figure:
   drawn.set_linewidth([0.8 + end for end in ends])
   axes.add_collection(drawn)
   _put_axes(axes, [*scales.values(), last], theme)
-  labels = [*(names[path] for path in scales), ACCURACY]
-  axes.set_xticks(range(len(labels)), map(plotting.drawable, labels))
+  labels = map(plotting.drawable, [*(names[x] for x in scales), ACCURACY])
+  # In two rows, so that long names do not meet.
+  rows = ['\n' * (i % 2) + label for i, label in enumerate(labels)]
+  axes.set_xticks(range(len(rows)), rows)
   return out
 
 

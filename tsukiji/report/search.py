@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 
 from tsukiji.report import plotting
 from tsukiji.report.plotting import Theme
@@ -133,10 +133,19 @@ def _slice(axes: Axes, path: str, searched: Searched, floor: float) -> None:
     axes.set_xticks(range(len(span.options)), span.options)
     axes.set_xlim(-0.5, len(span.options) - 0.5)
   elif span.log:
-    axes.set_xscale('log')
+    _logarithmic(axes)
   else:
     whole = all(isinstance(t.params[path], int) for t in own)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
+
+
+def _logarithmic(axes: Axes) -> None:
+  """Give a small panel a logarithmic scale, of few marks."""
+  logarithmic(axes)
+  low, high = axes.get_xlim()
+  if high > 100 * low:
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter(LogFormatterSciNotation())
 
 
 def _place(span: Range, trial: Trial, path: str) -> float:
