@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
+from compress import recipe
 from tsukiji import check, settings
 
 CONFIGS = sorted(
@@ -47,6 +48,14 @@ def test_every_config_file_is_valid(name: str, arg: str) -> None:
   check.check(config)
   plain = settings.plain(config)
   assert json.loads(json.dumps(plain)) == plain
+
+
+def test_every_method_has_a_row_of_its_own() -> None:
+  recipes = importlib.import_module('configs.methods').get_config().recipes
+  made = ('binary', 'learn', 'lowrank', 'prune', 'quantize', 'regularise')
+  made += ('share', 'structured', 'transfer')
+  wanted = {x.replace('.', '_') for x in recipe.TABLE if x.startswith(made)}
+  assert {*recipes} == wanted
 
 
 def test_what_uses_every_field_is_valid() -> None:

@@ -1,0 +1,124 @@
+"""Every method once, on handwritten digits: what its file weighs, and how fast.
+
+  python main.py --config=configs/methods.py --workdir=runs/methods
+  python -m benchmarks.deploy runs/methods/artefacts/*-{dense,[!d]*}.tsk
+
+Settings are ordinary and not tuned: of how accurate a method can be, the other
+studies tell. Takes some ten minutes on 2 cores.
+"""
+
+import re
+
+from ml_collections import ConfigDict
+
+from tsukiji import settings
+
+# By family; a recipe has the name of its method, with an underscore.
+METHODS = {
+  'prune': (
+    'prune.auto(0.9)',
+    'prune.blocks(0.5, (4, 4))',
+    'prune.l0(1.0, sparsity=0.8)',
+    'prune.movement(0.9)',
+    'prune.obs(0.8)',
+    'prune.pattern(2, 4)',
+    'prune.rigl(0.9)',
+    'prune.threshold(1.0)',
+    'prune.ticket(0.9, at=0.1, rounds=2)',
+    'prune.variational(1.0, sparsity=0.9)',
+    'prune.weights(0.9, scope="global")',
+    'regularise.l1(1e-4) >> prune.weights(0.9, scope="global")',
+    'regularise.l2(1e-4) >> prune.weights(0.9, scope="global")',
+    'regularise.shrink(1e-3) >> prune.weights(0.9, scope="global")',
+  ),
+  'channels': (
+    'prune.filters(macs=0.5, scope="auto")',
+    'prune.neurons(0.5)',
+    'regularise.group_lasso(1e-3) >> prune.filters(macs=0.5, scope="auto")',
+  ),
+  'quantize': (
+    'quantize.adaptive(4, 8)',
+    'quantize.auto(bits=4.0)',
+    'quantize.correct(quantize.grid(4, 8))',
+    'quantize.dorefa(4, 4)',
+    'quantize.equalise() >> quantize.grid(8, 8)',
+    'quantize.folded(quantize.grid(8, 8))',
+    'quantize.gptq(4, 8)',
+    'quantize.gradients(8) >> quantize.grid(8, 8)',
+    'quantize.grid(4, 8)',
+    'quantize.half()',
+    'quantize.int8()',
+    'quantize.late(0.5) >> quantize.grid(4, 4)',
+    'quantize.lsq(4, 4)',
+    'quantize.pact(4, 4)',
+    'quantize.ternary()',
+    'regularise.rate(0.1) >> quantize.lsq(4)',
+  ),
+  'binary': (
+    'binary.bnn(ends=False)',
+    'binary.inputs() >> binary.weights()',
+    'binary.loss_aware()',
+    'binary.react()',
+    'binary.weights()',
+    'binary.xnor()',
+  ),
+  'lowrank': (
+    'lowrank.auto(macs=0.5)',
+    'only("conv2/kernel", lowrank.cp(16))',
+    'lowrank.learned(1.0, of="macs")',
+    'lowrank.plus_sparse(4, 0.9)',
+    'lowrank.svd(8)',
+    'only("conv2/kernel", lowrank.tucker((16, 16)))',
+  ),
+  'share': ('share.hashed(0.1)', 'share.kmeans(16)', 'share.product(16, 4)'),
+  'structured': (
+    'structured.auto(0.5)',
+    'only("dense1/kernel", structured.butterfly())',
+    'only("dense1/kernel", structured.circulant(8))',
+    'only("dense1/kernel", structured.fastfood())',
+    'only("dense1/kernel", structured.toeplitz(2, 8))',
+  ),
+  'transfer': (
+    'transfer.crelu()',
+    'transfer.crop()',
+    'transfer.multi_bias()',
+    'transfer.rotate()',
+  ),
+  'learn': (
+    'learn.admm(prune.weights(0.9), rounds=3)',
+    'learn.lc(lowrank.svd(8), rounds=3)',
+  ),
+}
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """Return the config; ':tiny' is a few of them on a small network."""
+  config = settings.default()
+  config.title = 'Every method once'
+  config.dataset.validation = 0.2
+  config.networks = {'tsukijinet2021': settings.network('tsukijinet2021')}
+  config.train = settings.training(epochs=15, batch_size=64)
+  config.finetune = settings.training(epochs=4, batch_size=64)
+  config.recipes = {
+    name_of(text): settings.compression(text, family)
+    for family, texts in METHODS.items()
+    for text in texts
+  }
+  if arg == 'tiny':
+    config.train.epochs = config.finetune.epochs = 1
+    sizes = {'conv': (4, 8), 'hidden': (16,)}
+    config.networks.tsukijinet2021.sizes = sizes
+    wanted = ('prune_weights', 'quantize_half', 'share_kmeans')
+    config.recipes = {name: config.recipes[name] for name in wanted}
+    config.measure.repeats = 5
+  return config
+
+
+def name_of(text: str) -> str:
+  """Return the name of a recipe: its first method.
+
+  >>> name_of('only("conv2/kernel", lowrank.cp(16))')
+  'lowrank_cp'
+  """
+  found = re.search(r'(\w+)\.(\w+)\(', text)
+  return '_'.join(found.groups()) if found else text
