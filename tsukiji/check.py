@@ -79,10 +79,11 @@ def _check_varied(config: ConfigDict) -> None:
   mixed = stages.recipe_of(config)
   parts = ['train.', f'networks.{network}.']
   fixed = ['train.loss', f'networks.{network}.outputs']
-  if mixed and running:
+  if mixed:
     parts.append(f'recipes.{mixed}.')
     fixed += [f'recipes.{mixed}.{name}' for name in ('start', 'joint')]
-    _check_mixed(f'config.recipes.{mixed}', config.recipes[mixed], config)
+    if running:
+      _check_mixed(f'config.recipes.{mixed}', config.recipes[mixed], config)
   what = f'ranges in {" or ".join(f"config.{part[:-1]}" for part in parts)}'
   for name in names:
     right = name.startswith(tuple(parts)) and name not in fixed
