@@ -71,6 +71,19 @@ def test_costs_are_known_before_and_those_of_the_row_after(
   assert row['val_accuracy'] == pytest.approx(1 - values.objectives[0])
 
 
+def test_what_is_known_before_holds_beside_what_is_measured(
+  made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  costs = {'bytes': 1.0, 'energy_uj': 2.0}
+  shipped = trial.Shipped(None, costs)  # type: ignore[arg-type]
+  monkeypatch.setattr(trial, 'shipped', lambda *_: shipped)
+  config = made.config.copy_and_resolve_references()
+  config.search.objectives = ('val_accuracy', 'bytes', 'energy_uj')
+  values = trial.run(made._replace(config=config), spaces.of(config), at(made))
+  _, size, energy = values.objectives
+  assert (size, energy) == (trial.known(made, at(made), ('bytes',))['bytes'], 2)
+
+
 def test_a_trial_goes_on_from_its_checkpoint_and_keeps_metrics(
   made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,8 @@ from ml_collections import ConfigDict
 
 from search.designer import Values
 from search.space import Space
+from tsukiji import experiment as ex
 from tsukiji import (
-  evaluation,
   ranges,
   row,
   running,
@@ -16,7 +16,6 @@ from tsukiji import (
   trial,
   workdir,
 )
-from tsukiji import experiment as ex
 from tsukiji.experiment import Experiment
 
 
@@ -52,13 +51,9 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
   method = teach.method_of(short.config, title)
   meta = row.meta_of(short.data, title, method)
   shipped = trial.shipped(experiment.config, done, meta)
-  score = evaluation.evaluate(
-    shipped.artefact.spec,
-    shipped.artefact.variables,
-    experiment.data.validation,
-    loss=config.train.loss,
-  )
-  found = {**shipped.costs, 'val_accuracy': 1 - score.accuracy}
+  read = shipped.artefact
+  error = trial.error_of(experiment, read.spec, read.variables)
+  found = {**shipped.costs, 'val_accuracy': error}
   return Values(tuple(found[x] for x in experiment.config.search.objectives))
 
 

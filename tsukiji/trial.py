@@ -31,7 +31,7 @@ from tsukiji import (
 from tsukiji import experiment as ex
 from tsukiji.deploy import artefact, pack
 from tsukiji.deploy.artefact import Artefact
-from tsukiji.deploy.lower import lower
+from tsukiji.deploy.lower import Variables, lower
 from tsukiji.experiment import Experiment
 from tsukiji.measure import cost, energy, latency
 from tsukiji.population import Member
@@ -241,20 +241,35 @@ def _measured(
   """Return the objectives of a network that is trained, NaNs if it diverged."""
   names = experiment.config.search.objectives
   (title,) = short.specs
-  score = evaluation.evaluate(
-    done.spec,
-    done.variables,
-    experiment.data.validation,
-    loss=config.train.loss,
-  )
-  if not math.isfinite(score.loss):
+  error = error_of(experiment, done.spec, done.variables)
+  if not math.isfinite(error):
     return Values((math.nan,) * len(names))
-  found: dict[str, float] = {**known(experiment, config, tuple(names))}
-  found['val_accuracy'] = 1 - score.accuracy
+  found = {'val_accuracy': error, **known(experiment, config, tuple(names))}
   if {'latency_ms', 'energy_uj'} & {*names}:
     meta = row.meta_of(short.data, title)
-    found |= shipped(experiment.config, done, meta).costs
+    # What is known before training holds after it.
+    found = {**shipped(experiment.config, done, meta).costs, **found}
   return Values(tuple(found[name] for name in names))
+
+
+def error_of(experiment: Experiment, spec: Spec, variables: Variables) -> float:
+  """Return the part of the validation set that a network gets wrong.
+
+  Args:
+    experiment: Whose loss is looked at too.
+    spec: The network.
+    variables: Its arrays or nodes.
+
+  Returns:
+    A fraction; NaN where the loss is not finite.
+  """
+  score = evaluation.evaluate(
+    spec,
+    variables,
+    experiment.data.validation,
+    loss=experiment.config.train.loss,
+  )
+  return 1 - score.accuracy if math.isfinite(score.loss) else math.nan
 
 
 class Shipped(NamedTuple):
