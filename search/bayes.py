@@ -154,15 +154,15 @@ def aim(
   m, pending = told.objectives.shape[1], len(x) - len(told.objectives)
   columns = np.hstack([told.objectives, told.constraints]).T
   # Volumes are those of warped objectives, unless a reference has units.
-  bent = m if reference is None else m == 1
+  bent = m if m == 1 or reference is None else 0
   outputs = [
-    output(x, y, category, rng, j < bent, m == 1 and j == 0)
+    output(x, y, category, rng, bend=j < bent, differ=m == 1 and j == 0)
     for j, y in enumerate(columns)
   ]
   timed, whole = [], len(outputs)
   if np.sum(np.isfinite(told.seconds)) > 1:
     took = np.log(np.maximum(told.seconds, 1e-3))
-    outputs.append(output(x, took, category, rng, False, False))
+    outputs.append(output(x, took, category, rng, bend=False, differ=False))
     timed = [outputs[-1].scale]
   rows = np.pad(told.feasible, (0, pending), constant_values=True)
   corners, weight = np.zeros((1, 2, m)), np.ones(1)

@@ -25,6 +25,14 @@ def varied() -> ConfigDict:
   return config
 
 
+def put(config: ConfigDict, path: str, value: Any) -> None:
+  """Put anything at a dotted path of a config, of whatever type."""
+  folder, _, last = path.rpartition('.')
+  owner = spaces.at(config, folder) if folder else config
+  with config.unlocked(), config.ignore_type():
+    owner[last] = value
+
+
 def test_what_does_not_vary_is_its_own_example() -> None:
   config = settings.default()
   assert not ranges.varies(config)
@@ -104,12 +112,7 @@ def test_what_cannot_work_is_told_before_anything_runs(
 ) -> None:
   config = varied()
   config.networks.other = settings.network('tsukijinet')
-  *folders, last = path.split('.')
-  owner = config
-  for folder in folders:
-    owner = owner[folder]
-  with config.unlocked(), config.ignore_type():
-    owner[last] = leaf
+  put(config, path, leaf)
   with pytest.raises(ValueError, match=said):
     check.check(config)
 

@@ -14,6 +14,7 @@ from search.space import Space
 from tests.test_trial import searched
 from tsukiji import (
   check,
+  findings,
   ranges,
   row,
   searching,
@@ -82,7 +83,7 @@ def test_few_trials_go_on_to_more_epochs(
   assert {*rungs} == {1, 3, 9}
   assert rungs.count(1) > rungs.count(9)
   assert best.config.search == settings.searching()
-  told = searching.told(made)
+  told = findings.told(made)
   shares = [t.share for t in told.trials if t.designer == name]
   # What goes on takes what is left: two of three epochs, or all of them.
   assert {round(9 * share) for share in shares} <= {1, 2, 3, 6, 9}
@@ -135,7 +136,7 @@ def test_a_report_is_told_all_in_units_that_people_read(
   made: Experiment,
 ) -> None:
   best = searching.run(made)
-  told = searching.told(made)
+  told = findings.told(made)
   assert len(told.trials) == 24
   assert max(map(report.accuracy, told.trials)) == best.accuracy
   assert told.objectives == ['val_accuracy', 'bytes']
@@ -158,7 +159,7 @@ def test_the_best_of_each_study_is_tested_once(
     return one, row.Trained(spec, train.init_variables(spec, 0), 0.0)
 
   monkeypatch.setattr(trial, 'trained', trained)
-  every = searching.tested(made)
+  every = findings.tested(made)
   assert {name: len(seeds) for name, seeds in every.items()} == {
     'sobol': 2,
     'random': 2,
@@ -166,8 +167,8 @@ def test_the_best_of_each_study_is_tested_once(
   best = [1 - x.validation for seeds in every.values() for x in seeds]
   assert sorted(best) == pytest.approx(sorted(asked))
   assert all(0 < x.test < 0.5 for seeds in every.values() for x in seeds)
-  assert searching.tested(made) == every and len(asked) == 4
-  told = searching.told(made)
+  assert findings.tested(made) == every and len(asked) == 4
+  told = findings.told(made)
   assert told.tested == every
   assert 'on the test set' in report.sentences(told)[0]
 

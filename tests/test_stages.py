@@ -12,7 +12,16 @@ import search
 from search import space as spaces
 from search.designer import Values
 from tests.test_experiment import tiny
-from tsukiji import check, recipe_trial, running, searching, settings, stages
+from tests.test_ranges import put
+from tsukiji import (
+  check,
+  findings,
+  recipe_trial,
+  running,
+  searching,
+  settings,
+  stages,
+)
 from tsukiji import experiment as ex
 from tsukiji.experiment import Experiment
 
@@ -118,7 +127,7 @@ def test_what_is_kept_can_be_run(
   monkeypatch.setattr(recipe_trial, 'run', found)
   own = second._replace(folder=tmp_path)
   searching.run(own)
-  kept = searching.kept(own)
+  kept = findings.kept(own)
   assert len(kept) == 2
   for item in kept:
     assert not item.parts
@@ -128,7 +137,7 @@ def test_what_is_kept_can_be_run(
   assert [*config.recipes] == ['int8', 'mix_1', 'mix_2']
   config.task = 'compress'
   check.check(config)
-  told = searching.told(own)
+  told = findings.told(own)
   assert told.recipe == 'mix' and {t.designer for t in told.trials} == {'sobol'}
   assert told.objectives == ['val_accuracy', 'bytes', 'energy_uj']
   assert any(not t.values for t in told.trials)
@@ -152,11 +161,6 @@ def test_what_is_kept_can_be_run(
 )
 def test_what_cannot_work_is_told(path: str, value: Any, said: str) -> None:
   config = mixed()
-  *folders, last = path.split('.')
-  owner = config
-  for folder in folders:
-    owner = owner[folder]
-  with config.unlocked(), config.ignore_type():
-    owner[last] = value
+  put(config, path, value)
   with pytest.raises(ValueError, match=said):
     check.check(config)

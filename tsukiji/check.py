@@ -130,8 +130,8 @@ def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
   seeds = chosen.seeds and all(seed >= 0 for seed in chosen.seeds)
   expect(f'{where}.seeds', seeds, 'whole numbers from 0', chosen.seeds)
   _least(f'{where}.trials', chosen.trials, 1)
-  least = {'epochs': 0, 'workers': 0, 'together': 1, 'least': 1, 'eta': 2}
-  least['keep'] = 1
+  least = {'epochs': 0, 'workers': 0, 'together': 1, 'least': 1}
+  least |= {'eta': 2, 'keep': 1}
   for name, value in least.items():
     _least(f'{where}.{name}', chosen[name], value)
   for name in {chosen.designer, *chosen.beside} & {*settings.RUNGED}:

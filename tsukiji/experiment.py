@@ -92,12 +92,12 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
     specs_of(other, loaded, moments)
   _check_labels(first.train.loss, loaded)
   experiment = Experiment(first, folder, loaded, specs)
-  seen: list[ConfigDict] = []
+  tried: list[ConfigDict] = []
   for example in (first, *others):
-    if example.recipes not in seen:
-      seen.append(example.recipes)
-      for name in specs:
-        _try_methods(experiment._replace(config=example), name, seen[0])
+    fresh = {k for k, item in example.recipes.items() if item not in tried}
+    for name in specs:
+      _try_methods(experiment._replace(config=example), name, fresh)
+    tried += [example.recipes[name] for name in fresh]
   return experiment._replace(config=config)
 
 
@@ -137,22 +137,17 @@ def load_data(config: ConfigDict) -> Data:
   )
 
 
-def _try_methods(
-  experiment: Experiment, network: str, tried: ConfigDict
-) -> None:
-  """Trace one step of each recipe: mistakes show before training.
+def _try_methods(experiment: Experiment, network: str, fresh: set[str]) -> None:
+  """Trace one step of recipes: mistakes show before training.
 
   Args:
     experiment: One in which nothing varies.
     network: Name in the config.
-    tried: Recipes of which those that are the same were tried before; all are
-      tried where these are its own.
+    fresh: The recipes that were not tried before.
   """
   x, y = _seen(experiment)
-  recipes = experiment.config.recipes
   for name in _recipes_of_any_seed(experiment.config, network):
-    again = tried is not recipes and recipes[name] == tried[name]
-    if again or _has_worked(experiment, network, name):
+    if name not in fresh or _has_worked(experiment, network, name):
       continue
     try:
       sketch = _sketched(experiment, network, name)

@@ -5,7 +5,6 @@ in which any number of machines find them by name.
 """
 
 import functools
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +12,13 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
-import numpy as np
 import optuna
 import optuna.importance
 from ml_collections import ConfigDict
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from compress import recipe
-from search import designer, hyperband, leaf, pareto, stored, study
+from search import designer, hyperband, leaf, stored, study
 from search import space as spaces
 from search.bayes import bayes
 from search.designer import Designer, Values
@@ -29,17 +26,14 @@ from search.space import Space
 from search.study import Plan
 from tsukiji import (
   crew,
-  evaluation,
   pool,
   ranges,
   recipe_trial,
   settings,
   stages,
   trial,
-  workdir,
 )
 from tsukiji.experiment import Experiment
-from tsukiji.report.trials import Range, Searched, Tested, Trial
 
 DESIGNERS: dict[str, Callable[..., Designer]] = {
   'gp': bayes,
@@ -54,8 +48,6 @@ RUNGED: dict[str, tuple[str, Callable[..., Designer]]] = {
   'hyperband': ('random', hyperband.hyperband),
 }
 EPOCHS = 'search.epochs'  # of a trial, in its config
-FEW = 8  # trials that tell nothing of what matters
-TESTED = 'tested.json'  # in the workdir: what the best trials reach
 LOOK = 1.0  # seconds between two looks at the storage
 
 
@@ -80,7 +72,8 @@ def plans(experiment: Experiment) -> list[Plan]:
   search = experiment.config.search
   names = dict.fromkeys((search.designer, *search.beside))
   made = {name: _designed(experiment, name) for name in names}
-  run = recipe_trial.run if _of_recipes(experiment) else trial.run
+  mixed = stages.recipe_of(experiment.config)
+  run = recipe_trial.run if mixed else trial.run
   group = trial.run_group if search.together > 1 else None
   return [
     Plan(
@@ -100,14 +93,15 @@ def plans(experiment: Experiment) -> list[Plan]:
   ]
 
 
-def _of_recipes(experiment: Experiment) -> bool:
-  return bool(stages.recipe_of(experiment.config))
-
-
 def _prefix(experiment: Experiment) -> str:
   """Return what tells the studies of a second stage from those of the first."""
   name = stages.recipe_of(experiment.config)
   return f'{name}-' if name else ''
+
+
+def designer_of(experiment: Experiment, plan: Plan) -> str:
+  """Return the designer of a study, by the name of the study."""
+  return plan.name.removeprefix(_prefix(experiment)).rpartition('-')[0]
 
 
 def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
@@ -116,7 +110,7 @@ def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
   space = spaces.of(config)
   known = functools.partial(trial.is_allowed, experiment, space)
   # What a recipe leaves is not known before.
-  allowed = None if _of_recipes(experiment) else known
+  allowed = None if stages.recipe_of(config) else known
   inner, outer = RUNGED.get(name, (name, None))
   more = {'per_second': search.per_second} if inner == 'gp' else {}
   begun = DESIGNERS[inner](space, allowed=allowed, **more)
@@ -239,67 +233,6 @@ def best(experiment: Experiment) -> Best:
   return Best(plan.name, chosen.number, 1 - error, config)
 
 
-def tested(experiment: Experiment) -> dict[str, list[Tested]]:
-  """Return how good the best trial of each study is, seed by seed.
-
-  The best is chosen on the validation set; the test set is read for it alone,
-  and only once: what was found is kept in the workdir.
-
-  Args:
-    experiment: A search for networks that has run.
-
-  Returns:
-    By designer.
-  """
-  path = experiment.folder / TESTED
-  if not path.exists():
-    found: dict[str, list[Tested]] = {}
-    for plan, of_one in trials(experiment):
-      done = [t for t in of_one if t.values]
-      if done:
-        one = min(done, key=lambda t: t.values[0])
-        config = stored.config_of(plan.space, one)
-        _, best = trial.trained(experiment, ranges.whole(plan.space, config))
-        score = evaluation.evaluate(
-          best.spec,
-          best.variables,
-          experiment.data.test,
-          loss=experiment.config.train.loss,
-        )
-        own = found.setdefault(plan.name.rpartition('-')[0], [])
-        own.append(Tested(1 - one.values[0], score.accuracy))
-    workdir.write_json(path, found)
-  read = json.loads(path.read_text())
-  return {name: [Tested(*pair) for pair in own] for name, own in read.items()}
-
-
-def kept(experiment: Experiment) -> list[ConfigDict]:
-  """Return recipes of the Pareto set of a second stage, the most exact first.
-
-  Those `search.keep` that together dominate most, in logarithms.
-
-  Args:
-    experiment: A second stage that has run.
-
-  Returns:
-    Recipes in which nothing varies, their methods written out.
-  """
-  name = stages.recipe_of(experiment.config)
-  done = [
-    (plan, t) for plan, of_one in trials(experiment) for t in of_one if t.values
-  ]
-  values = np.log(np.maximum([t.values for _, t in done], 1e-4))
-  best = np.flatnonzero(pareto.front(values))
-  chosen = best[pareto.spread(values[best], experiment.config.search.keep)]
-  found = []
-  for plan, one in (done[i] for i in chosen):
-    config = ranges.whole(plan.space, stored.config_of(plan.space, one))
-    item = config.recipes[name]
-    item.method, item.parts = recipe.filled(item.method, item.parts), {}
-    found.append(item)
-  return found
-
-
 @contextmanager
 def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
   """Show a bar a study, and yield what brings them up to date."""
@@ -325,56 +258,3 @@ def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
     yield look
     seen = -math.inf
     look()
-
-
-def told(experiment: Experiment) -> Searched:
-  """Return what a search has found, for a report."""
-  search, every = experiment.config.search, trials(experiment)
-  found = []
-  for plan, of_one in every:
-    by = plan.name.removeprefix(_prefix(experiment)).rpartition('-')[0]
-    rested: dict[str, int] = {}
-    for number, one in enumerate(of_one):
-      values = dict(zip(search.objectives, one.values or (), strict=False))
-      if values:
-        values['val_accuracy'] = 1 - values['val_accuracy']
-      seconds = one.duration.total_seconds() if one.duration else 0.0
-      config = stored.config_of(plan.space, one)
-      params = {path: spaces.at(config, path) for path in one.params}
-      share = 1.0
-      if EPOCHS in params:
-        epochs, key = params.pop(EPOCHS), repr(params)
-        share = (epochs - rested.get(key, 0)) / search.epochs
-        rested[key] = epochs
-      found.append(Trial(by, plan.seed, number, values, params, seconds, share))
-  space = spaces.of(experiment.config)
-  spans = {
-    path: Range(one.log, tuple(map(str, one.options)))
-    for path, one in zip(space.names, space.leaves, strict=True)
-  }
-  whole = [t for plan, x in every if not _is_runged(plan) for t in x]
-  name = stages.recipe_of(experiment.config)
-  scores = {}
-  if not name and (experiment.folder / TESTED).exists():
-    scores = tested(experiment)
-  return Searched(found, spans, _importances(whole), name, scores)
-
-
-def _is_runged(plan: Plan) -> bool:
-  return EPOCHS in plan.space.names
-
-
-def _importances(found: list[FrozenTrial]) -> dict[str, float]:
-  """Return Optuna's importances over trials of one length."""
-  done = [
-    optuna.create_trial(
-      value=one.values[0], params=one.params, distributions=one.distributions
-    )
-    for one in found
-    if one.values
-  ]
-  if len(done) < FEW or len({one.value for one in done}) < 2:
-    return {}
-  every = optuna.create_study()
-  every.add_trials(done)
-  return dict(optuna.importance.get_param_importances(every))

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tsukiji import (
   evaluation,
+  findings,
   fit,
   goals,
   pool,
@@ -80,7 +81,7 @@ def search(experiment: Experiment, console: Console) -> None:
     _make(ex.of(config, folder, experiment.data), console)
   first = experiment._replace(config=stages.of_networks(experiment.config))
   if ranges.varies(first.config) and first.config.search.together == 1:
-    searching.tested(first)
+    findings.tested(first)
   show(experiment, console)
 
 
@@ -104,9 +105,9 @@ def _searched(
     mixed = stages.of_recipes(experiment.config, chosen)
     second = dense._replace(config=mixed)
     searching.run(second)
-    found = searching.kept(second)
-    chosen = stages.with_recipes(chosen, found, name)
-    told.append(f'Recipes {name}_1 to {name}_{len(found)}: a Pareto set.')
+    kept = findings.kept(second)
+    chosen = stages.with_recipes(chosen, kept, name)
+    told.append(f'Recipes {name}_1 to {name}_{len(kept)}: a Pareto set.')
     console.print(told[-1])
   return chosen, told
 
@@ -186,7 +187,7 @@ def _told(experiment: Experiment) -> list[Searched]:
   configs = [first] if ranges.varies(first) else []
   if stages.recipe_of(config):
     configs.append(stages.of_recipes(config))
-  return [searching.told(experiment._replace(config=x)) for x in configs]
+  return [findings.told(experiment._replace(config=x)) for x in configs]
 
 
 def _notes(engines: Sequence[str]) -> tuple[str, ...]:

@@ -108,8 +108,7 @@ def scatter(rows: Sequence[Row], cost: Cost, theme: Theme) -> Figure:
   every = out.subplots(len(drawn), 1, squeeze=False)[:, 0]
   for axes, (dataset, points) in zip(every, drawn, strict=True):
     settings = distinct(cost.where(point.row) for point in points)
-    where = settings[0] if len(settings) == 1 else ''
-    where = 'each in its own engine' if len(settings) > 1 else where
+    where = 'each in its own engine' if settings[1:] else ''.join(settings)
     title = ', '.join(distinct([cost.title, dataset, where]))
     plotting.dress(axes, theme, title, cost.label, 'test accuracy, %')
     _scale(axes, points)
