@@ -35,6 +35,10 @@ def gaussian_codes(shape: tuple[int, ...], kept: float = 1.0) -> np.ndarray:
   return np.round(w / np.where(scale > 0, scale, 1)).astype(np.int8)
 
 
+def gaussian(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+  return np.random.default_rng(5).normal(0, 0.05, shape).astype(dtype)
+
+
 def integers(values: int, shape: tuple[int, ...]) -> np.ndarray:
   return np.random.default_rng(values).integers(0, values, shape)
 
@@ -96,6 +100,10 @@ def test_layout_in_memory_does_not_matter() -> None:
     ('sparse raw', np.where(integers(9, (50, 9)) == 0, 0.7, 0)),
     ('sparse packed', np.eye(60, dtype=np.int16)[:, :3] * 3),
     ('sparse entropy', gaussian_codes((64, 60)) * (np.arange(60) < 30)),
+    ('exponents', gaussian((40, 64), 'f4')),
+    ('exponents', gaussian((40, 64), 'f2')),
+    ('raw', gaussian((40, 64), 'f8')),
+    ('sparse exponents', gaussian((70, 64), 'f4') * (np.arange(64) < 30)),
     ('grouped', (gaussian_codes((128, 64)) / (1 + LOUD)).astype(np.int8)),
   ],
 )
@@ -120,6 +128,14 @@ def test_each_coding_is_chosen_and_survives(want: str, x: np.ndarray) -> None:
 def test_size_is_near_the_entropy(name: str, make, shape) -> None:
   x = make(shape)
   assert len(code.encode(x)) <= 1.03 * entropy_bytes(x) + 300, name
+
+
+def test_floats_as_they_are_have_one_length() -> None:
+  for x in (gaussian((80, 64), 'f4'), np.full((80, 64), 0.5, np.float32)):
+    assert len(code.encode(x, coded=False)) == 1 + x.nbytes
+    assert len(code.encode(x)) < x.nbytes
+  few = np.where(integers(9, (50, 9)) == 0, gaussian((50, 9), 'f4'), 0)
+  assert code.describe(code.encode(few, coded=False)) == 'sparse raw'
 
 
 def test_small_histograms_cost_few_bytes() -> None:
@@ -155,6 +171,17 @@ WRITTEN = [
   ),
   (np.float32([0.0] * 60 + [2.0]), '0300040000e0710000000040'),
   (
+    np.float32([1.5, -2, 3, 0.5] * 5),
+    '057f80807e7d8300fdff0200fdff0200fdfbc1260a14b1c31f0e45448000000e45'
+    '401c8a800e45400000000e45401c8a800e45400000000e45401c8a800e45400000'
+    '000e45401c8a800e4540',
+  ),
+  (
+    np.float16([1.5, -2, 3, 0.5] * 9),
+    '057c20e7c20b1881df881defe29e9e4b2a51097479000fcbf23f2000fcbf23f200'
+    '0fcbf23f2000fcbf23f2000fcbf23f2000fcbf23f2000fcbf23f2000fcbf23f2',
+  ),
+  (
     np.int8([[5, 0, 0, 0], [0, 0, 0, -7]] * 9),
     '0300088181c9e6c67c81ab020d0cedb6da8f8d28bb49',
   ),
@@ -177,8 +204,9 @@ def test_written_groups_still_read() -> None:
 @given(st.data())
 def test_damaged_bytes_give_an_error_or_an_array(data: st.DataObject) -> None:
   x = gaussian_codes((70, 64), kept=data.draw(st.sampled_from([0.1, 1.0])))
+  wide = gaussian(x.shape, 'f4')
   x = data.draw(
-    st.sampled_from([x, x.astype('f4'), x != 0, x[:9].astype('i4')])
+    st.sampled_from([x, x.astype('f4'), x != 0, x[:9].astype('i4'), wide])
   )
   blob = bytearray(code.encode(x))
   for _ in range(data.draw(st.integers(1, 3))):

@@ -23,7 +23,7 @@ def reseal(body: bytes) -> bytes:
 def test_what_was_sealed_comes_back() -> None:
   opened = header.unseal(BLOB)
   assert opened == (FIELDS, 99, b'abcdefg')
-  assert BLOB[:4] == b'TSK\1'
+  assert BLOB[:4] == b'TSK\2'
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_what_was_sealed_comes_back() -> None:
     (BLOB[:-1], 'checksum'),
     (BLOB + b'\0', 'checksum'),
     (BLOB[:20] + b'!' + BLOB[21:], 'checksum'),
-    (BLOB[:3] + b'\2' + BLOB[4:], 'version 1, got 2. Read it with the release'),
+    (BLOB[:3] + b'\3' + BLOB[4:], '1 to 2, got 3. Read it with the release'),
     (reseal(b''), 'an integer'),
     (reseal(b'\0\x7f{}'), 'a header of 127 bytes, got 2'),
     (reseal(b'\xff\xff\xff\xff\xff\x7f\0'), 'a smaller total'),

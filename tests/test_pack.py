@@ -109,10 +109,17 @@ def packed(method: str) -> bytes:
   return pack.pack(SPEC, compressed('tsukijinet2021', method), {'note': 'x'})
 
 
+def test_floats_may_stay_as_they_are() -> None:
+  variables = compressed('tsukijinet2021', 'dense')
+  blob = pack.pack(SPEC, variables, coded_floats=False)
+  assert {row.coding for row in pack.sections(blob)[1:]} == {'raw'}
+  assert len(pack.pack(SPEC, variables)) < len(blob)
+
+
 @pytest.mark.parametrize(
   'method, path, shape, coding',
   [
-    ('dense', 'params/dense1/kernel', (16, 8), 'raw'),
+    ('dense', 'params/dense1/kernel', (16, 8), 'exponents'),
     ('prune', 'params/dense1/kernel', (16, 8), 'sparse raw'),
     ('int3', 'params/dense1/kernel/codes', (16, 8), 'packed'),
     ('int8', 'params/dense1/kernel/inputs/low', (), 'raw'),

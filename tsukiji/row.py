@@ -95,8 +95,13 @@ def finish(
 
 
 def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
-  """Return a trained network as the file that is shipped."""
-  return pack.pack(*lower(spec, variables), meta)
+  """Return a trained network as the file that is shipped.
+
+  That of a dense network, which rates are against, has its floats as they are.
+  """
+  return pack.pack(
+    *lower(spec, variables), meta, coded_floats=bool(meta['recipe'])
+  )
 
 
 def meta_of(data: Data, title: str, method: str = '') -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _size(spec: Spec, meta: str) -> dict[str, int]:
     lambda x: np.float32(drawn.uniform(0.5, 1.0, x.shape)), train.shapes(spec)
   )
   spec, small = lower(spec, variables)
-  blob = pack.pack(spec, small, json.loads(meta))
+  blob = pack.pack(spec, small, json.loads(meta), coded_floats=False)
   return {'bytes': len(blob), 'params': cost.params(small['params'])}
 
 

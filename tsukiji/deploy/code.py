@@ -1,4 +1,4 @@
-"""Arrays to bytes and back, exactly: the shortest of five codings.
+"""Arrays to bytes and back, exactly: the shortest of six codings.
 
 The first byte names the coding:
 
@@ -10,20 +10,22 @@ The first byte names the coding:
 - grouped: integers `[..., channels]` whose channels are sorted by the size of
   their values into a few groups, each in one of the codings above. A grid
   scaled to the largest weight of each channel makes such groups.
+- exponents: floats whose exponents are range coded (`floats`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TypeAlias
 
 import numpy as np
 
-from tsukiji.deploy import symbols
+from tsukiji.deploy import floats, symbols
 
 Shape: TypeAlias = tuple[int, ...]
 
-NAMES = ('raw', 'packed', 'entropy', 'sparse', 'grouped')
-RAW, PACKED, ENTROPY, SPARSE, GROUPED = range(5)
+NAMES = ('raw', 'packed', 'entropy', 'sparse', 'grouped', 'exponents')
+RAW, PACKED, ENTROPY, SPARSE, GROUPED, EXPONENTS = range(6)
+PLAIN = (RAW, PACKED, ENTROPY, EXPONENTS)  # what may stand inside the others
 DTYPES = {
   f'{kind}{size}': np.dtype(f'{kind}{size}')
   for kind, sizes in (('b', '1'), ('i', '1248'), ('u', '1248'), ('f', '248'))
@@ -35,11 +37,13 @@ GROUPS = 4
 GROUPED_SIZE = 4096  # smaller arrays do not pay for four histograms
 
 
-def encode(x: np.ndarray) -> bytes:
+def encode(x: np.ndarray, coded: bool = True) -> bytes:
   """Return an array as bytes.
 
   Args:
     x: Any shape, also `()` and empty; a dtype of `DTYPES`.
+    coded: Whether to code floats, too. Without, arrays of floats that are not
+      0 are equally long.
 
   Returns:
     The shortest coding; dtype and shape are not in it.
@@ -58,7 +62,7 @@ def encode(x: np.ndarray) -> bytes:
     )
   x = x.astype(x.dtype.newbyteorder('='), order='C', copy=False)
   x = x.view(np.uint8) if x.dtype.kind == 'b' else x
-  return min((_plain(x), *_sparse(x), *_grouped(x)), key=len)
+  return min((_plain(x, coded), *_sparse(x, coded), *_grouped(x)), key=len)
 
 
 def decode(
@@ -81,7 +85,7 @@ def decode(
   array([0, 1, 2])
   """
   kind = np.dtype('u1') if dtype.kind == 'b' else dtype
-  x = _decode(memoryview(data), kind, shape, GROUPED)
+  x = _decode(memoryview(data), kind, shape, range(len(NAMES)))
   if dtype.kind == 'b':
     _check(bool(np.all(x <= 1)), 'bytes of 0 and 1', 'others')
   return x.astype(dtype)
@@ -123,16 +127,19 @@ def take_varint(data: memoryview) -> tuple[int, memoryview]:
 
 
 def _decode(
-  data: memoryview, dtype: np.dtype, shape: Shape, most: int
+  data: memoryview, dtype: np.dtype, shape: Shape, known: Container[int]
 ) -> np.ndarray:
-  """Decode one of the codings up to `most`."""
-  _check(len(data) > 0 and data[0] <= most, 'a coding', bytes(data[:1]))
+  """Decode one of the known codings."""
+  _check(len(data) > 0 and data[0] in known, 'a coding', bytes(data[:1]))
   kind, body = data[0], data[1:]
   if kind == RAW:
     return _decode_raw(body, dtype, shape)
   _check(math.prod(shape) > 0, 'no values', NAMES[kind])
   if kind == SPARSE:
     return _decode_sparse(body, dtype, shape)
+  if kind == EXPONENTS:
+    _check(floats.known(dtype), f'{dtype} values', NAMES[kind])
+    return floats.decode(body, dtype, shape)
   _check(_is_small(dtype), f'{dtype} values', NAMES[kind])
   if kind == GROUPED:
     return _decode_grouped(body, dtype, shape)
@@ -143,9 +150,11 @@ def _decode(
   return (codes + low).astype(dtype).reshape(shape)
 
 
-def _plain(x: np.ndarray) -> bytes:
+def _plain(x: np.ndarray, coded: bool = True) -> bytes:
   """Return the shortest coding that does not single out zeros."""
   codings = [_raw(x)]
+  if coded and floats.known(x.dtype) and x.size:
+    codings.append(bytes([EXPONENTS]) + floats.encode(x))
   if _is_small(x.dtype) and x.size:
     codings += [_packed(x), *_entropy(x)]
   return min(codings, key=len)
@@ -227,12 +236,12 @@ def _decode_entropy(body: memoryview, size: int, top: int) -> np.ndarray:
   return high.astype(np.int64) << shift | low
 
 
-def _sparse(x: np.ndarray) -> Iterator[bytes]:
+def _sparse(x: np.ndarray, coded: bool = True) -> Iterator[bytes]:
   """Yield the codings with a map of zeros, one a view of the map."""
   kept = x.view(f'u{x.dtype.itemsize}') != 0
   if kept.all():
     return
-  values = _plain(x[kept])
+  values = _plain(x[kept], coded)
   for view in range(x.ndim + 1):
     step, finish = symbols.writer()
     symbols.bitmap(step, _rows(kept, view).astype(np.int32, order='C'))
@@ -255,7 +264,7 @@ def _decode_sparse(
   _check(exhausted(), 'the end of a map', 'more bytes')
   x = np.zeros(shape, dtype)
   kept = _undo_rows(rows, shape, axis) != 0
-  x[kept] = _decode(rest[size:], dtype, (int(kept.sum()),), ENTROPY)
+  x[kept] = _decode(rest[size:], dtype, (int(kept.sum()),), PLAIN)
   return x
 
 
@@ -294,14 +303,14 @@ def _decode_grouped(
 ) -> np.ndarray:
   _check(len(shape) > 1, 'two axes or more', shape)
   part, body = _take_part(body)
-  groups = _decode(part, np.dtype('u1'), shape[-1:], PACKED)
+  groups = _decode(part, np.dtype('u1'), shape[-1:], (RAW, PACKED))
   x = np.empty(shape, dtype)
   _check(int(groups.max()) < GROUPS, f'groups under {GROUPS}', 'more')
   for group in range(GROUPS):
     part, body = _take_part(body)
     here = groups == group
     size = (*shape[:-1], int(here.sum()))
-    x[..., here] = _decode(part, dtype, size, SPARSE)
+    x[..., here] = _decode(part, dtype, size, (*PLAIN, SPARSE))
   _check(len(body) == 0, 'the end', f'{len(body)} bytes')
   return x
 

@@ -1,6 +1,6 @@
 """What stands before the arrays of a packed file: who it is, sizes, JSON.
 
-Layout of format 1:
+Layout of formats 1 and 2, which adds a coding of floats:
 
 | bytes | what |
 |---|---|
@@ -25,7 +25,8 @@ from tsukiji.deploy.code import DTYPES, put_varint, take_varint
 from tsukiji.spec import Spec
 
 MAGIC = b'TSK'
-VERSION = 1
+VERSION = 2
+READABLE = range(1, VERSION + 1)
 JSON_LIMIT = 2**24  # bytes
 # Arrays may take 16 MiB, and 10,000 times the size of the file beyond that: a
 # float32 network with one weight in 1,000 left takes 3,000 times.
@@ -124,9 +125,9 @@ def unseal(blob: bytes) -> Opened:
   begin = bytes(blob[:8])
   if begin[:3] != MAGIC or len(begin) < 8:
     raise damaged('a file that begins with TSK', begin)
-  if begin[3] != VERSION:
+  if begin[3] not in READABLE:
     raise ValueError(
-      f'artefact: expected format version {VERSION}, got {begin[3]}. Read it '
+      f'artefact: expected format 1 to {VERSION}, got {begin[3]}. Read it '
       'with the release that wrote it, or pack the network again.'
     )
   body = memoryview(blob)[8:]

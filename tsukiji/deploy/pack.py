@@ -104,7 +104,10 @@ class _File(NamedTuple):
 
 
 def pack(
-  spec: Spec, variables: dict[str, Any], meta: dict[str, Any] | None = None
+  spec: Spec,
+  variables: dict[str, Any],
+  meta: dict[str, Any] | None = None,
+  coded_floats: bool = True,
 ) -> bytes:
   """Return a network as one file.
 
@@ -113,6 +116,9 @@ def pack(
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes; the
       nodes of `params` are frozen here.
     meta: Anything that JSON can say, kept beside the network.
+    coded_floats: Whether to code floats, losslessly, as all else. Without, they
+      are stored as they are, and networks of one shape take files of one
+      length.
 
   Returns:
     The file; equal networks give equal bytes.
@@ -129,7 +135,7 @@ def pack(
     's': json.loads(sp.dumps(spec)),
     'v': _plain('', frozen, arrays),
   }
-  parts = [code.encode(x) for x in arrays]
+  parts = [code.encode(x, coded_floats) for x in arrays]
   fields['a'] = [len(part) for part in parts]
   total = sum(x.nbytes for x in arrays)
   blob = header.seal(fields, total, parts)
