@@ -1,7 +1,8 @@
 """Every method once, on handwritten digits: what its file weighs, and how fast.
 
   python main.py --config=configs/methods.py --workdir=runs/methods
-  python -m benchmarks.deploy runs/methods/artefacts/*-{dense,[!d]*}.tsk
+  A=runs/methods/artefacts
+  python -m benchmarks.deploy $A/*-dense.tsk $A/*.tsk --out=results/methods.json
 
 Settings are ordinary and not tuned: of how accurate a method can be, the other
 studies tell. Takes some ten minutes on 2 cores.
