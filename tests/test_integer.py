@@ -113,6 +113,7 @@ def test_pruned_and_narrow_networks_are_integers_too() -> None:
   for text in (
     'prune.weights(0.5) >> quantize.grid(3, 4)',
     'quantize.grid(4, 6, per="tensor", symmetric=False)',
+    'quantize.dorefa(4, 4)',
   ):
     spec, variables = lower(TINY, one_shot(TINY, text))
     network = to_integer.compiled(spec, variables)
@@ -139,9 +140,14 @@ def test_what_integers_cannot_do_is_refused() -> None:
   for text, message in (
     ('quantize.grid(8)', 'conv: expected an input grid, got None'),
     ('quantize.grid(8, 8, per=4)', 'conv: expected a step a channel'),
-    ('quantize.dorefa(4, 4)', 'conv: expected a whole zero point'),
   ):
     refused(TINY, one_shot(TINY, text), message)
+  odd = one_shot(TINY, 'quantize.dorefa(4, 4)')
+  params = tree.freeze(odd['params'])
+  node = params['conv']['kernel']
+  params['conv']['kernel'] = node.replace(zero=node.zero + 0.25)
+  message = 'conv: expected a zero point of whole or half codes, got'
+  refused(TINY, {**odd, 'params': params}, message)
   quantized = one_shot(TINY, 'quantize.int8()')
   refused(TINY, quantized, 'norm: expected relu, pools')
   spec, variables = lower(TINY, quantized)

@@ -144,6 +144,9 @@ def test_integers_are_fused(bits: int, tmp_path: pathlib.Path) -> None:
   assert (count['QLinearConv'], count['QGemm']) == (2, 2)
   assert count['QuantizeLinear'] == 1 and not count['DequantizeLinear']
   assert not {'Conv', 'Gemm', 'Relu', 'FusedConv'} & set(count)
+  # Codes end right before the sums: maxima stand between, channels last.
+  assert count['Clip'] == (4 if bits < 8 else 0)
+  assert count['NhwcMaxPool'] == 2 and not count['MaxPool']
 
 
 @pytest.mark.parametrize('name', sorted(WHOLE))

@@ -41,16 +41,18 @@ def misfit(kernel: Any) -> Misfit | None:
     return Misfit('an input grid', None)
   if kernel.scale.ndim > 1:
     return Misfit('a step a channel or a tensor', kernel.scale.shape)
-  if isinstance(kernel, Shifted) and kernel.zero.dtype.kind == 'f':
-    return Misfit('a whole zero point', kernel.zero.dtype)
+  if isinstance(kernel, Shifted) and np.any(2 * np.asarray(kernel.zero) % 1):
+    return Misfit('a zero point of whole or half codes', kernel.zero)
   return None
 
 
 def codes(kernel: Quantized) -> Codes:
   """Return a kernel that has no `misfit` as whole numbers about 0."""
   found = np.asarray(kernel.codes, np.int32)
-  if isinstance(kernel, Shifted):
-    found = found - np.asarray(kernel.zero, np.int32)
   scale = np.zeros(found.shape[-1]) + np.asarray(kernel.scale, np.float64)
+  if isinstance(kernel, Shifted):
+    zero = np.asarray(kernel.zero, np.float64)
+    parts = 2 if np.any(zero % 1) else 1  # DoReFa has no code for 0
+    found, scale = parts * found - np.int32(parts * zero), scale / parts
   sign = np.sign(scale).astype(np.int32)  # a folded norm may turn a channel
   return Codes(found * sign, np.abs(scale))

@@ -109,8 +109,11 @@ def _roundings(net: Network, layers: tuple[Layer, ...]) -> list[Round | None]:
     if inputs is None or not (behind or _sums(layer)):
       found.append(None)
     else:
-      put = functools.partial(grids.coded, net.graph, inputs, behind=behind)
-      found.append(put)
+      found.append(
+        functools.partial(
+          grids.coded, net.graph, inputs, behind=behind, last=_sums(layer)
+        )
+      )
     if _sums(layer):
       behind = layer.name in net.served
     elif not _keeps(layer) and layer != sp.Act(fn='relu'):
