@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tsukiji.report import plotting
 from tsukiji.report.plotting import Theme
-from tsukiji.report.trials import Range, Searched, Trial, accuracy, short
+from tsukiji.report.trials import Range, Searched, Trial, accuracy, short, word
 
 UNUSED = -0.14  # where a line passes a parameter that its trial does not have
 ACCURACY = 'validation accuracy, %'
@@ -59,7 +59,7 @@ def scale(span: Range, values: Sequence[Any]) -> Scale:
   if span.options:
     last = len(span.options) - 1
     heights = [i / last if last else 0.5 for i in range(last + 1)]
-    marks = dict(zip(heights, span.options, strict=True))
+    marks = dict(zip(heights, map(word, span.options), strict=True))
     return Scale(marks, False, 0, last, span.options)
   low, high = min(values), max(values)
   return Scale({0.0: f'{low:.3g}', 1.0: f'{high:.3g}'}, span.log, low, high)

@@ -25,6 +25,7 @@ from tsukiji.report.trials import (
   short,
   spent,
   twice,
+  word,
 )
 
 ACROSS = 4  # panels in a row
@@ -57,7 +58,8 @@ def course(searched: Searched, theme: Theme) -> Figure:
       for f in (min, statistics.median, max)
     )
     axes.fill_between(x, low, high, step='post', color=colour, alpha=0.18, lw=0)
-    handles += axes.step(x, mid, where='post', color=colour, lw=1.6)
+    dot = '.' if len(x) == 1 else ''
+    handles += axes.step(x, mid, dot, where='post', color=colour, lw=1.6)
     handles[-1].set_label(plotting.drawable(name))
     lowest.append(mid[len(mid) // 8])
   if more := [100 * value for value in twice(searched)]:
@@ -130,7 +132,7 @@ def _slice(axes: Axes, path: str, searched: Searched, floor: float) -> None:
       markeredgewidth=0 if y >= floor else 1,
     )
   if span.options:
-    axes.set_xticks(range(len(span.options)), span.options)
+    axes.set_xticks(range(len(span.options)), [*map(word, span.options)])
     axes.set_xlim(-0.5, len(span.options) - 0.5)
   elif span.log:
     _logarithmic(axes)

@@ -1,6 +1,7 @@
 """What a search has found, as a report needs it: trials and their best."""
 
 import itertools
+import re
 import statistics
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -155,6 +156,16 @@ def short(names: Sequence[str]) -> dict[str, str]:
   }
 
 
+def word(option: Any) -> str:
+  """Return an option as a word: that of a recipe may name a part, or be empty.
+
+  >>> word('adamw'), word('{filters}'), word('')
+  ('adamw', 'filters', 'none')
+  """
+  part = re.fullmatch(r'\{(\w+)\}', str(option))
+  return part[1] if part else str(option) or 'none'
+
+
 def table(searched: Searched) -> list[list[str]]:
   """Return the best trials as rows of text, the first row the heads."""
   named = short([*searched.ranges])
@@ -208,4 +219,4 @@ def _value(name: str, value: float) -> str:
 def _param(value: Any) -> str:
   if value is None:
     return '–'
-  return f'{value:.3g}' if isinstance(value, float) else f'{value}'
+  return f'{value:.3g}' if isinstance(value, float) else word(value)
