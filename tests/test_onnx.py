@@ -1,6 +1,7 @@
 """ONNX models compute what the networks do that they were written from."""
 
 import collections
+import dataclasses
 import math
 import pathlib
 from typing import Any
@@ -61,6 +62,7 @@ PICTURE = sp.Spec(
   input_shape=(6, 5, 3),
   layers=(sp.Conv(name='a', features=2, kernel=(3, 3)), sp.Act(fn='tanh')),
 )
+BEFORE = sp.Standardise(mean=(0.5,), std=(0.25,))
 SPECS = {
   **NETWORKS,
   **{x.name: x for x in (SEPARABLE, CONCAT, BENT, ACTS, PICTURE)},
@@ -147,6 +149,29 @@ def test_integers_are_fused(bits: int, tmp_path: pathlib.Path) -> None:
   # Codes end right before the sums: maxima stand between, channels last.
   assert count['Clip'] == (4 if bits < 8 else 0)
   assert count['NhwcMaxPool'] == 2 and not count['MaxPool']
+
+
+@pytest.mark.parametrize('bits', [8, 4, 10])
+def test_images_enter_a_layer_of_floats_by_their_codes(bits: int) -> None:
+  plain = NETWORKS['tsukijinet2021']
+  spec = dataclasses.replace(plain, layers=(BEFORE, *plain.layers))
+  found = lower(spec, one_shot(spec, f'quantize.grid(8, {bits})'))
+  nodes = [node.op_type for node in written.model(*found, least=30).graph.node]
+  begin = nodes[1 : nodes.index('Conv')]
+  if bits > 8:
+    assert begin == ['Sub', 'Div', 'Div', 'Round', 'Clip', 'Mul']
+  else:
+    codes = ['QuantizeLinear', *['Clip'] * (bits < 8), 'DequantizeLinear']
+    assert begin == ['Sub', *codes]
+  assert_like(*found, least=math.inf)
+
+
+def test_what_is_left_to_divide_by_is_not_forgotten() -> None:
+  dense = sp.Dense(name='a', features=2)
+  for rest in ((sp.Act(), sp.Flatten(), dense), (sp.Flatten(), dense, BEFORE)):
+    layers = (BEFORE, *rest)
+    spec = sp.Spec(name='early', input_shape=(3, 3, 1), layers=layers)
+    assert_like(spec, start(spec))
 
 
 @pytest.mark.parametrize('name', sorted(WHOLE))

@@ -20,6 +20,7 @@ from tsukiji.deploy.onnx_grids import Served
 from tsukiji.spec import Layer, Shape
 
 Round: TypeAlias = Callable[[str], str]
+_LAST = (0, 2, 3, 1)  # of axes with channels first, channels last
 
 
 class Value(NamedTuple):
@@ -30,11 +31,15 @@ class Value(NamedTuple):
     shape: Of one example, as the network has it: channels last.
     order: Which number of the network stands where along a flat axis, or None
       where they stand as they do there.
+    divisor: What it is yet to be divided by, if anything.
+    whole: Whether it is on a grid, right behind integers.
   """
 
   name: str
   shape: Shape
   order: np.ndarray | None = None
+  divisor: float | None = None
+  whole: bool = False
 
 
 class Network(NamedTuple):
@@ -73,13 +78,37 @@ def sequence(net: Network, layers: tuple[Layer, ...], x: Value) -> Value:
     ValueError: If a layer has a weight that ONNX has no words for.
   """
   for layer, rounding in zip(layers, _roundings(net, layers), strict=True):
+    if not _enters(net, layer):
+      x = _divided(net.graph, x)
     if rounding is not None:
-      x = x._replace(name=rounding(x.name))
+      x = x._replace(name=rounding(x.name), whole=True)
     if isinstance(layer, sp.Branch):
       x = _branch(net, layer, x)
     name, order = _single(net, layer, x)
-    x = Value(name, next(net.shapes), order)
-  return x
+    x = Value(name, next(net.shapes), order, _divisor(layer))
+  return _divided(net.graph, x)
+
+
+def _divisor(layer: Layer) -> float | None:
+  """Return what a layer leaves to others to divide by."""
+  if isinstance(layer, sp.Standardise) and len({*layer.std}) == 1:
+    return layer.std[0]
+  return None
+
+
+def _divided(graph: Graph, x: Value) -> Value:
+  if x.divisor is None:
+    return x
+  name = graph.add('Div', x.name, graph.hold(x.divisor))
+  return x._replace(name=name, divisor=None)
+
+
+def _enters(net: Network, layer: Layer) -> bool:
+  """Tell whether a layer divides its input itself, by a grid of few bits."""
+  if not _sums(layer) or layer.name in net.served:
+    return False
+  met = _met(layer.name, net.params[layer.name]['kernel'])
+  return isinstance(met, Inputs) and met.bits <= grids.WIDEST
 
 
 def in_order(graph: Graph, x: Value) -> Value:
@@ -157,6 +186,8 @@ def _single(
       return _weighted(net, layer, x), None
     case sp.Standardise():
       less = graph.add('Sub', x.name, _vector(graph, layer.mean, x))
+      if _divisor(layer) is not None:
+        return less, x.order
       return graph.add('Div', less, _vector(graph, layer.std, x)), x.order
     case sp.Norm():
       return _norm(net, layer, x), x.order
@@ -170,6 +201,10 @@ def _single(
       return graph.add(op, x.name, **sizes), None
     case sp.GlobalMean():
       return graph.add('Flatten', graph.add('GlobalAveragePool', x.name)), None
+    case sp.Flatten() if len(x.shape) > 1 and x.whole:
+      # Where ONNX Runtime has channels last, this move moves nothing.
+      last = graph.add('Transpose', x.name, perm=_LAST)
+      return graph.add('Flatten', last), None
     case sp.Flatten() if len(x.shape) > 1:
       return graph.add('Flatten', x.name), channels_first(x.shape)
     case sp.Flatten() | sp.Dropout() | sp.Branch():
@@ -241,7 +276,9 @@ def _weighted(net: Network, layer: sp.Conv | sp.Dense, x: Value) -> str:
   weights = [graph.hold(_turned(layer, dense, x))]
   if isinstance(met, Signed):
     return _signed(graph, layer, met, weights, bias, x)
-  if met is not None:
+  if met is not None and x.divisor is not None:
+    x = x._replace(name=grids.entered(graph, met, x.name, x.divisor))
+  elif met is not None:
     x = x._replace(name=grids.rounded(graph, met, x.name))
   weights += [] if bias is None else [graph.hold(bias)]
   return _applied(graph, layer, x, weights)
