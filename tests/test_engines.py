@@ -50,6 +50,20 @@ def test_what_was_returned_stays(net: Artefact, name: str) -> None:
   np.testing.assert_array_equal(np.asarray(first), before)
 
 
+@pytest.mark.parametrize('name', WHERE)
+def test_other_images_are_told(net: Artefact, name: str) -> None:
+  call = engines.load(net, name, batch=2)
+  x = np.zeros((2, *net.spec.input_shape), np.float32)
+  begin = f'engine {name}: expected images .2, 5, 5, 1. of float32, got '
+  for wrong, got in (
+    (x[:1], '.1, 5, 5, 1. of float32. Load it'),
+    (x[..., 0], '.2, 5, 5. of float32'),
+    (x.astype(str), '.2, 5, 5, 1. of <U'),
+  ):
+    with pytest.raises(ValueError, match=begin + got):
+      call(wrong)
+
+
 def test_forms_are_what_the_engine_takes(net: Artefact) -> None:
   whole = any(
     hasattr(held['kernel'], 'codes')

@@ -92,7 +92,8 @@ def load(
     threads: Of a call. XLA takes the cores of the process instead.
 
   Returns:
-    A function of `[batch, *spec.input_shape]` images, float32 and raw.
+    A function of `[batch, *spec.input_shape]` images, float32 and raw, which
+    raises ValueError where it is given others.
 
   Raises:
     ValueError: If there is no such engine, or form of the network in it.
@@ -103,7 +104,22 @@ def load(
   expect(f'engine {name}', bool(available([name])), 'it installed', 'no', fix)
   known = forms(name, net)
   expect(f'engine {name}', form in ('', *known), f'a form of {known}', form)
-  return ENGINES[name].load(net, form or known[0], batch, threads)
+  call = ENGINES[name].load(net, form or known[0], batch, threads)
+  wanted = (batch, *net.spec.input_shape)
+
+  def checked(images: Any) -> Any:
+    try:
+      return call(images)
+    except Exception as e:  # each engine has its own, and words for it
+      shape, dtype = np.shape(images), getattr(images, 'dtype', type(images))
+      if shape == wanted and dtype == np.float32:
+        raise
+      raise ValueError(
+        f'engine {name}: expected images {list(wanted)} of float32, got '
+        f'{list(shape)} of {dtype}. Load it for another batch, or convert them.'
+      ) from e
+
+  return checked
 
 
 def _model(net: Artefact, form: str, least: float) -> bytes:
@@ -152,7 +168,8 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
   openvino = _imported_quietly('openvino')
   core = openvino.Core()
   model = core.read_model(_model(net, form, ENGINES['openvino'].least))
-  model.reshape([batch, *net.spec.input_shape])
+  shape = (batch, *net.spec.input_shape)
+  model.reshape([*shape])
   settings = {
     'INFERENCE_NUM_THREADS': threads,
     'INFERENCE_PRECISION_HINT': 'f32',
@@ -162,6 +179,8 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
   request = core.compile_model(model, 'CPU', settings).create_infer_request()
 
   def call(images: np.ndarray) -> np.ndarray:
+    if images.shape != shape or images.dtype != np.float32:
+      raise TypeError('other images')  # it would read what is not there
     found = request.infer([images], share_inputs=True, share_outputs=True)
     return np.array(found[0])  # the request will write over its own
 
