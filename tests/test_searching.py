@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import pathlib
+import shutil
 from typing import Any
 
 import pytest
@@ -178,6 +179,22 @@ def test_a_search_without_a_feasible_trial_says_why(
 ) -> None:
   monkeypatch.setattr(trial, 'run', lambda *args: Values((math.nan, math.nan)))
   with pytest.raises(ValueError, match='got none: found Values'):
+    searching.run(made)
+
+
+def test_a_storage_that_vanishes_is_told(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+  folder = tmp_path / 'elsewhere'
+  folder.mkdir()
+  made.config.search.storage = f'sqlite:///{folder}/study.db'
+
+  def remove(*args: Any) -> Values:
+    shutil.rmtree(folder)
+    return found(*args)
+
+  monkeypatch.setattr(trial, 'run', remove)
+  with pytest.raises(ValueError, match='expected a storage that stays, got'):
     searching.run(made)
 
 

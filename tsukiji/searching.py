@@ -15,8 +15,10 @@ import jax
 import optuna
 import optuna.importance
 from ml_collections import ConfigDict
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
 
 from search import designer, hyperband, leaf, stored, study
 from search import space as spaces
@@ -130,15 +132,32 @@ def storage_of(experiment: Experiment) -> BaseStorage:
     ValueError: If it cannot be opened.
   """
   optuna.logging.set_verbosity(optuna.logging.ERROR)
-  where = experiment.config.search.storage
-  default = f'sqlite:///{experiment.folder / "study.db"}'
+  where = _where(experiment)
   try:
-    return stored.opened(where or default)
+    return stored.opened(where)
   except Exception as e:  # drivers raise many kinds
     first = str(e).strip().partition('\n')[0]
     raise ValueError(
       'config.search.storage: expected a URL of a database or a file *.log, '
-      f'got {where or default!r}. {first}'
+      f'got {where!r}. {first}'
+    ) from e
+
+
+def _where(experiment: Experiment) -> str:
+  default = f'sqlite:///{experiment.folder / "study.db"}'
+  return experiment.config.search.storage or default
+
+
+@contextmanager
+def _staying(experiment: Experiment) -> Iterator[None]:
+  """Say what to do where a storage that was open does not answer."""
+  try:
+    yield
+  except (StorageInternalError, SQLAlchemyError) as e:
+    raise ValueError(
+      'config.search.storage: expected a storage that stays, got '
+      f'{type(e).__name__} from {_where(experiment)!r}. Bring it back and run '
+      'the same command: trials that it was told of are kept.'
     ) from e
 
 
@@ -154,7 +173,7 @@ def run(experiment: Experiment) -> Best:
   Raises:
     stop.Stopped: If a signal asked; every trial goes on where it was.
     ValueError: If no config is allowed, none was feasible, or the storage
-      cannot be opened.
+      cannot be opened or does not stay.
   """
   storage, todo = storage_of(experiment), plans(experiment)
   for plan in todo:
@@ -162,7 +181,7 @@ def run(experiment: Experiment) -> Best:
   config = experiment.config
   count = pool.workers(config.search.workers or config.workers)
   count = min(count, len(todo) * config.search.trials)
-  with _bars(todo, storage) as look:
+  with _staying(experiment), _bars(todo, storage) as look:
     crew.run(count, work, experiment, look)
   return best(experiment)
 
@@ -179,8 +198,9 @@ def work(i: int, experiment: Experiment, look: crew.Look) -> None:
   """Run trials of all studies, first of all of the one with our number."""
   storage, todo = storage_of(experiment), plans(experiment)
   at = i % len(todo)
-  for plan in (*todo[at:], *todo[:at]):
-    study.work(_looking(plan, look), storage)
+  with _staying(experiment):
+    for plan in (*todo[at:], *todo[:at]):
+      study.work(_looking(plan, look), storage)
 
 
 def _looking(plan: Plan, look: crew.Look) -> Plan:
