@@ -55,14 +55,7 @@ METHODS = {
     'quantize.ternary()',
     'regularise.rate(0.1) >> quantize.lsq(4)',
   ),
-  'binary': (
-    'binary.bnn(ends=False)',
-    'binary.inputs() >> binary.weights()',
-    'binary.loss_aware()',
-    'binary.react()',
-    'binary.weights()',
-    'binary.xnor()',
-  ),
+  'binary': ('binary.loss_aware()', 'binary.react()', 'binary.weights()'),
   'lowrank': (
     'lowrank.auto(macs=0.5)',
     'only("conv2/kernel", lowrank.cp(16))',
@@ -90,6 +83,12 @@ METHODS = {
     'learn.lc(lowrank.svd(8), rounds=3)',
   ),
 }
+# Of a network in the form for signs: behind relu all would be +1.
+SIGNS = (
+  'binary.bnn(ends=False)',
+  'binary.inputs(ends=False) >> binary.weights()',
+  'binary.xnor()',
+)
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -97,7 +96,6 @@ def get_config(arg: str = '') -> ConfigDict:
   config = settings.default()
   config.title = 'Every method once'
   config.dataset.validation = 0.2
-  config.networks = {'tsukijinet2021': settings.network('tsukijinet2021')}
   config.train = settings.training(epochs=15, batch_size=64)
   config.finetune = settings.training(epochs=4, batch_size=64)
   config.recipes = {
@@ -105,12 +103,23 @@ def get_config(arg: str = '') -> ConfigDict:
     for family, texts in METHODS.items()
     for text in texts
   }
+  signs = {name_of(x): settings.compression(x, 'binary') for x in SIGNS}
+  config.networks = {
+    'tsukijinet2021': settings.network(
+      'tsukijinet2021', recipes=tuple(config.recipes)
+    ),
+    'binary_tsukijinet': settings.network(
+      'binary_tsukijinet', recipes=tuple(signs)
+    ),
+  }
+  config.recipes.update(signs)
   if arg == 'tiny':
     config.train.epochs = config.finetune.epochs = 1
     sizes = {'conv': (4, 8), 'hidden': (16,)}
-    config.networks.tsukijinet2021.sizes = sizes
     wanted = ('prune_weights', 'quantize_half', 'share_kmeans')
-    config.recipes = {name: config.recipes[name] for name in wanted}
+    config.networks.tsukijinet2021.update(sizes=sizes, recipes=wanted)
+    config.networks.binary_tsukijinet.update(sizes=sizes)
+    config.recipes = {name: config.recipes[name] for name in (*wanted, *signs)}
     config.measure.repeats = 5
   return config
 

@@ -25,6 +25,7 @@ from tsukiji import (
   ranges,
   settings,
   shallow,
+  signs,
   teach,
   train,
   workdir,
@@ -153,6 +154,7 @@ def _try_methods(experiment: Experiment, network: str, fresh: set[str]) -> None:
       sketch = _sketched(experiment, network, name)
       begin = functools.partial(_begin, experiment, network, sketch.plan)
       state = method.traced(begin, sketch.shapes, sketch.values)
+      signs.expect_both(sketch.plan.spec, state.variables['params'])
       jax.eval_shape(train.make_step(sketch.plan), state, x, y)
     except ValueError as e:
       raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
