@@ -26,7 +26,6 @@ def params(spec: Spec, text: str) -> dict[str, Any]:
     (RELU, 'binary.react()'),
     (RELU, 'binary.inputs(scaled=True)'),
     (RELU, 'binary.weights()'),
-    (RELU, 'only("conv1/.*", binary.inputs(ends=False))'),
   ],
 )
 def test_signs_that_may_differ_are_fine(spec: Spec, text: str) -> None:
