@@ -143,6 +143,23 @@ def test_what_is_kept_can_be_run(
   assert any(not t.values for t in told.trials)
 
 
+def test_recipes_that_a_found_network_does_not_allow_are_left_out(
+  second: Experiment,
+) -> None:
+  config = stages.of_networks(mixed())
+  config.recipes.cut = settings.compression(
+    'lowrank.auto(macs=0.01)', 'lowrank'
+  )
+  config.recipes.more = settings.compression('prune.weights(0.5)', 'prune')
+  config.recipes.more.start = 'cut'
+  found, reasons = ex.fitting(second._replace(config=config))
+  assert found.config.networks.net.recipes == ('int8',)
+  assert '*' in config.networks.net.recipes
+  begins = [f'config.recipes.{x} on net: lowrank.auto' for x in ('cut', 'more')]
+  assert len(reasons) == 2
+  assert all(x.startswith(y) for x, y in zip(reasons, begins, strict=True))
+
+
 @pytest.mark.parametrize(
   ('path', 'value', 'said'),
   [

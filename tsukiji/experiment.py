@@ -102,6 +102,35 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
   return experiment._replace(config=config)
 
 
+def fitting(experiment: Experiment) -> tuple[Experiment, list[str]]:
+  """Leave out the recipes that networks do not allow.
+
+  For networks that nobody knew when the config was written: a search has found
+  them.
+
+  Args:
+    experiment: One in which nothing varies; its networks are built anew.
+
+  Returns:
+    The experiment, and why each recipe was left out.
+  """
+  config = experiment.config.copy_and_resolve_references()
+  moments = data.moments(experiment.data.train.x)
+  specs = specs_of(config, experiment.data, moments)
+  found = experiment._replace(config=config, specs=specs)
+  reasons = []
+  for network in specs:
+    kept = []
+    for name in _recipes_of_any_seed(config, network):
+      try:
+        _try_method(found, network, name)
+        kept.append(name)
+      except ValueError as e:
+        reasons.append(str(e))
+    config.networks[network].recipes = tuple(kept)
+  return found, reasons
+
+
 def specs_of(
   config: ConfigDict, loaded: Data, moments: Moments
 ) -> dict[str, Spec]:
@@ -146,18 +175,24 @@ def _try_methods(experiment: Experiment, network: str, fresh: set[str]) -> None:
     network: Name in the config.
     fresh: The recipes that were not tried before.
   """
-  x, y = _seen(experiment)
   for name in _recipes_of_any_seed(experiment.config, network):
-    if name not in fresh or _has_worked(experiment, network, name):
-      continue
-    try:
-      sketch = _sketched(experiment, network, name)
-      begin = functools.partial(_begin, experiment, network, sketch.plan)
-      state = method.traced(begin, sketch.shapes, sketch.values)
-      signs.expect_both(sketch.plan.spec, state.variables['params'])
-      jax.eval_shape(train.make_step(sketch.plan), state, x, y)
-    except ValueError as e:
-      raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
+    if name in fresh:
+      _try_method(experiment, network, name)
+
+
+def _try_method(experiment: Experiment, network: str, name: str) -> None:
+  """Trace one step of a recipe, unless it has a row."""
+  if _has_worked(experiment, network, name):
+    return
+  try:
+    sketch = _sketched(experiment, network, name)
+    begin = functools.partial(_begin, experiment, network, sketch.plan)
+    state = method.traced(begin, sketch.shapes, sketch.values)
+    signs.expect_both(sketch.plan.spec, state.variables['params'])
+    step = train.make_step(sketch.plan)
+    jax.eval_shape(step, state, *_seen(experiment))
+  except ValueError as e:
+    raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
 
 
 def _has_worked(experiment: Experiment, network: str, name: str) -> bool:

@@ -77,8 +77,12 @@ def search(experiment: Experiment, console: Console) -> None:
     console.print(f'{folder} is finished; nothing to do.')
   else:
     config, told = _searched(experiment, console)
-    winner.write(folder / 'best.py', config, told)
-    _make(ex.of(config, folder, experiment.data), console)
+    found, reasons = ex.fitting(experiment._replace(config=config))
+    for reason in reasons:
+      told.append(f'Left out: {reason}')
+      console.print(told[-1], soft_wrap=True)
+    winner.write(folder / 'best.py', found.config, told)
+    _make(found, console)
   first = experiment._replace(config=stages.of_networks(experiment.config))
   if ranges.varies(first.config) and first.config.search.together == 1:
     findings.tested(first)
