@@ -14,6 +14,7 @@ from search.gp import Model
 from search.space import Space
 
 FANTASIES = 16
+FIRST, CONSTRAINED = 4, 10  # points before the first model
 EARLY, FEW = 10, 32  # steps and points of the fits that choose a warp
 NOISY = 0.5  # part of the variance from which noise explains all
 
@@ -44,7 +45,7 @@ class Told(NamedTuple):
 def bayes(
   space: Space,
   allowed: Allowed = None,
-  first: int = 4,
+  first: int | None = None,
   reference: tuple[float, ...] | None = None,
   per_second: bool = False,
 ) -> Designer:
@@ -53,7 +54,8 @@ def bayes(
   Args:
     space: What varies.
     allowed: Tells whether a config may be suggested; see `designer.designer`.
-    first: Points of a Sobol sequence before the first model.
+    first: Points of a Sobol sequence before the first model; by default 4, or
+      10 where there are constraints to be learned too.
     reference: Objectives that are not worth having, `[m]`; by default a tenth
       of the extent of all feasible trials beyond the worst.
     per_second: Whether an improvement counts less the longer its trial takes
@@ -66,13 +68,15 @@ def bayes(
   Raises:
     ValueError: If `first` is below 2.
   """
-  if first < 2:
+  if first is not None and first < 2:
     raise ValueError(f'bayes: expected first >= 2, got {first!r}.')
 
   def rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
     fine = [v for _, v in state.told if np.isfinite(v.objectives).all()]
     count = len(state.told) + len(state.pending)
-    if count < first or len(fine) < 2:
+    limited = any(v.constraints for _, v in state.told)
+    least = first or (CONSTRAINED if limited else FIRST)
+    if count < least or len(fine) < 2:
       return designer.sobol_rule(space, state, key, allowed)
     with gp.precise():
       told, rng = gathered(state), designer.generator(key)
