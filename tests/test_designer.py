@@ -175,6 +175,19 @@ def test_no_feasible_trial_leads_to_feasible_ones() -> None:
   assert abs(last.x - 0.83) + abs(last.y - 0.1) < 0.06
 
 
+@pytest.mark.parametrize('limits', [(), (-1.0,)])
+def test_constraints_are_worth_more_first_points(limits) -> None:
+  def found(c: ConfigDict) -> Values:
+    return Values((c.x,), limits)
+
+  space = spaces.of(ConfigDict({'x': search.float(0.0, 1.0)}))
+  ours, _ = run(bayes.bayes(space), 12, found)
+  plain, _ = run(designer.sobol(space), 12, found)
+  alike = [a == b for a, b in zip(ours, plain, strict=True)]
+  first = bayes.CONSTRAINED if limits else bayes.FIRST
+  assert alike == [i < first for i in range(12)]
+
+
 def test_a_retreat_ends_on_the_border() -> None:
   space = spaces.of(ConfigDict({'x': search.float(0.0, 1.0)}))
   end = pick.retreated(
