@@ -2,6 +2,8 @@
 
 import numpy as np
 
+SAME = 0.05  # of the extent of every objective: nearer points are one
+
 
 def front(values: np.ndarray) -> np.ndarray:
   """Tell which points no other point beats; of equal points the first.
@@ -83,7 +85,7 @@ def spread(values: np.ndarray, count: int) -> np.ndarray:
 
   Args:
     values: Minimised objectives of a front, `[n, m]`.
-    count: How many, at most.
+    count: How many, at most; of points nearer than `SAME` only one is chosen.
 
   Returns:
     Their indices in rising order of the first objective.
@@ -95,8 +97,10 @@ def spread(values: np.ndarray, count: int) -> np.ndarray:
   scaled = (values - low) / np.maximum(high - low, 1e-12)
   worst = np.full(values.shape[1], 1.1)
   chosen: list[int] = []
-  while len(chosen) < min(count, len(values)):
-    left = [i for i in range(len(values)) if i not in chosen]
+  left = [*range(len(values))]
+  while left and len(chosen) < count:
     sizes = [hypervolume(scaled[[*chosen, i]], worst) for i in left]
     chosen.append(left[int(np.argmax(sizes))])
+    apart = np.abs(scaled - scaled[chosen[-1]]).max(axis=1)
+    left = [i for i in left if apart[i] > SAME]
   return np.array(sorted(chosen, key=lambda i: values[i, 0]))

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from search import pareto
@@ -59,9 +59,16 @@ def test_points_that_are_kept_hold_most_of_the_volume(
   values = values[pareto.front(values)]
   values = (values - values.min(0)) / np.maximum(np.ptp(values, axis=0), 1e-12)
   found, worst = pareto.spread(values, count), np.full(2, 1.1)
+  apart = np.abs(values[:, None] - values).max(axis=2) + np.eye(len(values))
+  assume(apart.min() > pareto.SAME)
   assert len({*found}) == min(count, len(values))
   sizes = [
     pareto.hypervolume(values[[*some]], worst)
     for some in itertools.combinations(range(len(values)), len(found))
   ]
   assert pareto.hypervolume(values[found], worst) >= (1 - 1 / np.e) * max(sizes)
+
+
+def test_points_that_differ_by_noise_are_kept_once() -> None:
+  values = np.array([[0.0, 1.0], [0.01, 0.99], [1.0, 0.0], [0.99, 0.01]])
+  assert len(pareto.spread(values, 4)) == 2
