@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tsukiji import experiment as ex
-from tsukiji import fit, running, settings, tasks, train, workdir
+from tsukiji import fit, preparing, running, settings, tasks, train, workdir
 from tsukiji.deploy import artefact
 
 KEYS = {
@@ -53,7 +53,7 @@ def tiny(**recipes: str) -> Any:
 def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
   folder = tmp_path_factory.mktemp('run')
   config = tiny(both='prune.weights(0.9) >> quantize.int8()')
-  experiment = ex.prepare(config, folder)
+  experiment = preparing.prepare(config, folder)
   workdir.claim(folder, config)
   running.run_network(experiment, 'net', 0, fit.ignore)
   return experiment
@@ -109,7 +109,7 @@ def test_a_recipe_of_no_epochs_is_applied_without_training(
 ) -> None:
   config = tiny(ptq='quantize.int8()')
   config.recipes.ptq.epochs = 0
-  experiment = ex.prepare(config, tmp_path)
+  experiment = preparing.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
   running.run_network(experiment, 'net', 0, fit.ignore)
   assert cell(experiment, 'ptq')['train_seconds'] == 0
@@ -123,7 +123,7 @@ def test_a_recipe_starts_from_another(tmp_path: pathlib.Path) -> None:
   )
   config.recipes.less.start = 'half'
   config.recipes.less.dropout = 0.0
-  experiment = ex.prepare(config, tmp_path)
+  experiment = preparing.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
   assert ex.after(config, 'net', 0, 'dense') == ('half',)
   assert ex.after(config, 'net', 0, 'half') == ('less',)
@@ -139,7 +139,7 @@ def test_a_recipe_may_draw_a_small_network_anew(
   config = tiny(new='prune.filters(share=0.5, multiple=1, score="random")')
   config.recipes.new.start = 'fresh'
   config.recipes.new.role = 'control_scratch'
-  experiment = ex.prepare(config, tmp_path)
+  experiment = preparing.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
   running.run_network(experiment, 'net', 0, fit.ignore)
   assert cell(experiment, 'new')['role'] == 'control_scratch'
@@ -148,7 +148,7 @@ def test_a_recipe_may_draw_a_small_network_anew(
 def test_networks_may_have_epochs_of_their_own(tmp_path: pathlib.Path) -> None:
   config = tiny()
   config.networks.net.epochs = 3
-  experiment = ex.prepare(config, tmp_path)
+  experiment = preparing.prepare(config, tmp_path)
   one = ex.steps_of(experiment, 'net', 'dense')[1]
   config.networks.net.epochs = -1
   assert one == 3 * ex.steps_of(experiment, 'net', 'dense')[1]
@@ -185,7 +185,7 @@ def test_mistakes_show_before_training(
   method: str, message: str, tmp_path: pathlib.Path
 ) -> None:
   with pytest.raises(ValueError, match=message):
-    ex.prepare(tiny(bad=method), tmp_path)
+    preparing.prepare(tiny(bad=method), tmp_path)
   assert not list(tmp_path.iterdir())
 
 
@@ -196,7 +196,7 @@ def test_controls_are_compared_with_their_reference(
   config.networks.other = settings.network(
     'small', role='control_scratch', of='net', sizes={'widths': (4, 4)}
   )
-  experiment = ex.prepare(config, tmp_path)
+  experiment = preparing.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
   for name in config.networks:
     running.run_network(experiment, name, 0, fit.ignore)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.test_experiment import tiny
 from tsukiji import experiment as ex
-from tsukiji import fit, pool, running, stop, workdir
+from tsukiji import fit, pool, preparing, running, stop, workdir
 
 
 def test_the_first_seed_of_every_network_comes_first() -> None:
@@ -36,7 +36,7 @@ def test_finished_jobs_are_not_started(
 ) -> None:
   config = tiny()
   config.workers = 1
-  experiment = ex.prepare(config, tmp_path)
+  experiment = preparing.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
   started: list[Any] = []
   monkeypatch.setattr(
@@ -55,7 +55,7 @@ def test_a_worker_that_dies_is_told_with_what_was_under_way(
   config = tiny()
   config.workers = 2
   config.seeds = (0, 1)
-  experiment = ex.prepare(config, tmp_path)
+  experiment = preparing.prepare(config, tmp_path)
   workdir.claim(tmp_path, config)
   workdir.write_cell(tmp_path, {'name': 'net-1-dense'})
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_experiment import cell, tiny
 from tsukiji import experiment as ex
-from tsukiji import fit, running, settings, workdir
+from tsukiji import fit, preparing, running, settings, workdir
 from tsukiji.deploy import artefact, to_integer
 from tsukiji.measure import cost
 from tsukiji.spec import Conv, Dense, Norm
@@ -28,7 +28,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
   config.recipes.folding.settle = 0.5
   config.recipes.rigl.start = config.recipes.anew.start = 'fresh'
   config.recipes.shallow.fewer = config.recipes.anew.fewer = 1
-  experiment = ex.prepare(config, folder)
+  experiment = preparing.prepare(config, folder)
   workdir.claim(folder, config)
   running.run_network(experiment, 'net', 0, fit.ignore)
   return experiment
@@ -114,4 +114,4 @@ def test_mistakes_show_before_training(
   config = tiny()
   config.recipes = {'bad': settings.compression('', 'layers', **changes)}
   with pytest.raises(ValueError, match=message):
-    ex.prepare(config, tmp_path)
+    preparing.prepare(config, tmp_path)

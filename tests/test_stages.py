@@ -16,13 +16,14 @@ from tests.test_ranges import put
 from tsukiji import (
   check,
   findings,
+  preparing,
   recipe_trial,
   running,
   searching,
   settings,
   stages,
+  workdir,
 )
-from tsukiji import experiment as ex
 from tsukiji.experiment import Experiment
 
 METHOD = '{cut} >> {grid}'
@@ -51,8 +52,10 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
   """Return the second stage, its dense network trained."""
   config, folder = mixed(), tmp_path_factory.mktemp('study')
   check.check(config)
-  prepared = ex.of(config, folder, ex.load_data(config))
-  dense = ex.of(stages.alone(stages.of_networks(config)), folder, prepared.data)
+  prepared = preparing.of(config, folder, preparing.load_data(config))
+  dense = preparing.of(
+    stages.alone(stages.of_networks(config)), folder, prepared.data
+  )
   running.run_dense(dense, 'net', 0, lambda *_: None)
   return dense._replace(config=stages.of_recipes(config))
 
@@ -103,12 +106,12 @@ def test_a_recipe_is_packed_as_in_a_study_of_its_own(
   config = stages.alone(second.config)
   config.task = 'compress'
   config.recipes = {'x': settings.compression('prune.weights(0.7)', 'prune')}
-  alone = ex.of(config, tmp_path, second.data)
+  alone = preparing.of(config, tmp_path, second.data)
   running.run_network(alone, 'net', 0, lambda *_: None)
   space = spaces.of(second.config)
   part = suggested(second, cut='{weights}', sparsity=0.7, grid='')
   found = recipe_trial.run(second, space, part)
-  row = ex.workdir.cell(tmp_path, 'net-0-x') or {}
+  row = workdir.cell(tmp_path, 'net-0-x') or {}
   assert 1 - found.objectives[0] == pytest.approx(row['val_accuracy'])
   assert found.objectives[2] == pytest.approx(row['energy_uj'], rel=1e-2)
 
@@ -152,7 +155,7 @@ def test_recipes_that_a_found_network_does_not_allow_are_left_out(
   )
   config.recipes.more = settings.compression('prune.weights(0.5)', 'prune')
   config.recipes.more.start = 'cut'
-  found, reasons = ex.fitting(second._replace(config=config))
+  found, reasons = preparing.fitting(second._replace(config=config))
   assert found.config.networks.net.recipes == ('int8',)
   assert '*' in config.networks.net.recipes
   begins = [f'config.recipes.{x} on net: lowrank.auto' for x in ('cut', 'more')]

@@ -12,7 +12,15 @@ import pytest
 from compress import recipe
 from tests.runs import STEPS, TINY, images, plan_of, start
 from tests.test_experiment import tiny
-from tsukiji import batches, check, evaluation, settings, teach, train
+from tsukiji import (
+  batches,
+  check,
+  evaluation,
+  preparing,
+  settings,
+  teach,
+  train,
+)
 from tsukiji import experiment as ex
 from tsukiji.data import Split
 from tsukiji.deploy import artefact, pack
@@ -113,7 +121,7 @@ def test_other_classes_are_told_before_training(
   config.networks = {'net': config.networks.net}
   said = r'recipes.kd on net: distill.logits: .*\(2, 10\), got \(2, 3\)'
   with pytest.raises(ValueError, match=said):
-    ex.prepare(config, tmp_path)
+    preparing.prepare(config, tmp_path)
 
 
 def test_the_helper_joins_methods_that_have_no_teacher() -> None:

@@ -15,6 +15,7 @@ from tsukiji import experiment as ex
 from tsukiji import (
   fit,
   population,
+  preparing,
   ranges,
   running,
   settings,
@@ -62,7 +63,7 @@ def test_costs_are_known_before_and_those_of_the_row_after(
   assert 0 <= values.objectives[0] <= 1
   assert values.objectives[1] == known['bytes']
   full = ranges.whole(space, config)
-  winner = ex.of(full, made.folder, made.data)
+  winner = preparing.of(full, made.folder, made.data)
   workdir.claim(made.folder, full)
   running.run_dense(winner, 'net', 0, fit.ignore)
   row = workdir.cell(made.folder, 'net-0-dense') or {}

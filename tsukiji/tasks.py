@@ -13,6 +13,7 @@ from tsukiji import (
   fit,
   goals,
   pool,
+  preparing,
   ranges,
   report,
   searching,
@@ -49,8 +50,8 @@ SCORE = 'Accuracy is that of the packed file, read from disk, on the test set.'
 
 
 def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
-  """Check a config and load what it needs; see `experiment.prepare`."""
-  experiment = ex.prepare(config, folder)
+  """Check a config and load what it needs; see `preparing.prepare`."""
+  experiment = preparing.prepare(config, folder)
   first = stages.of_networks(config)
   if ranges.varies(first):
     searching.expect_allowed(experiment._replace(config=first))
@@ -77,7 +78,7 @@ def search(experiment: Experiment, console: Console) -> None:
     console.print(f'{folder} is finished; nothing to do.')
   else:
     config, told = _searched(experiment, console)
-    found, reasons = ex.fitting(experiment._replace(config=config))
+    found, reasons = preparing.fitting(experiment._replace(config=config))
     for reason in reasons:
       told.append(f'Left out: {reason}')
       console.print(told[-1], soft_wrap=True)
@@ -103,7 +104,7 @@ def _searched(
     console.print(told[-1])
   name = stages.recipe_of(experiment.config)
   if name:
-    dense = ex.of(stages.alone(chosen), folder, data)
+    dense = preparing.of(stages.alone(chosen), folder, data)
     pool.run(dense)
     # Mixtures that this network does not allow are infeasible trials.
     mixed = stages.of_recipes(experiment.config, chosen)
