@@ -10,7 +10,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from tsukiji import stop, tasks, workdir
+from tsukiji import cli, interrupt
+from tsukiji.experiments import store
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/quickstart.py')
 _WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the experiment.')
@@ -22,13 +23,13 @@ def run() -> None:
   try:
     config = _CONFIG.value.lock()
     file = config_flags.get_config_filename(flags.FLAGS['config'])
-    folder = pathlib.Path(_WORKDIR.value or workdir.named(file, config))
-    prepared = tasks.prepare(config, folder)
-    workdir.claim(folder, config)
-    stop.listen()
+    folder = pathlib.Path(_WORKDIR.value or store.named(file, config))
+    prepared = cli.prepare(config, folder)
+    store.claim(folder, config)
+    interrupt.listen()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    tasks.TASKS[config.task](prepared, console)
-  except stop.Stopped as e:
+    cli.TASKS[config.task](prepared, console)
+  except interrupt.Stopped as e:
     sys.exit(128 + e.signum)
   except (ValueError, OSError, FloatingPointError) as e:
     _fail(e, _DEBUG.value, 3 if isinstance(e, FloatingPointError) else 2)

@@ -28,11 +28,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tsukiji import settings, workdir
-from tsukiji import spec as sp
-from tsukiji.deploy import artefact, pack
+from tsukiji.config import settings
+from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
-from tsukiji.measure import engine, sampling
+from tsukiji.deploy.tsk import pack
+from tsukiji.experiments import store
+from tsukiji.measure import fastest, sampling
+from tsukiji.models import spec as sp
 
 FILE = pathlib.Path(__file__).parent.parent / 'results/engines.json'
 BATCHES = (1, 64)
@@ -77,7 +79,7 @@ def timed(nets: dict[str, Artefact], args: argparse.Namespace) -> list[Row]:
     runs = {
       (name, way.engine): way.run
       for name, net in {**nets, FLOOR: trivial()}.items()
-      for way in engine.ways(net, batch, settings.ENGINES, args.threads)
+      for way in fastest.ways(net, batch, settings.ENGINES, args.threads)
     }
     samples = sampling.sample(
       {' '.join(key): run for key, run in runs.items()},
@@ -169,12 +171,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
   content = {
     'command': 'python -m benchmarks.deploy DENSE.tsk OTHER.tsk ...',
-    'machine': workdir.machine(),
-    'commit': workdir.commit(),
+    'machine': store.machine(),
+    'commit': store.commit(),
     'minutes': round((time.time() - start) / 60, 1),
     'rows': merged(args.out, rows),
   }
-  workdir.write_json(args.out, content)
+  store.write_json(args.out, content)
 
 
 if __name__ == '__main__':

@@ -27,13 +27,15 @@ def ours() -> Step:
   """Compile the project's own step on its own Tsukijinet2021."""
   import jax
 
-  from tsukiji import settings, train, zoo
+  from tsukiji.config import settings
+  from tsukiji.models import zoo
+  from tsukiji.training import step as step_lib
 
   spec = zoo.build('tsukijinet2021', (28, 28, 1), 10)
   chosen = settings.training(lr=RATE, weight_decay=DECAY, schedule='constant')
-  plan = train.plain(spec, chosen, 1000)
-  step = train.make_step(plan)
-  state = [train.init_state(plan, train.init_variables(spec, 0), 0)]
+  plan = step_lib.plain(spec, chosen, 1000)
+  step = step_lib.make_step(plan)
+  state = [step_lib.init_state(plan, step_lib.init_variables(spec, 0), 0)]
   x = jax.random.normal(jax.random.key(0), (BATCH, 28, 28, 1))
   labels = jax.numpy.arange(BATCH) % 10
 

@@ -180,7 +180,7 @@ class Method(NamedTuple):
   init: Callable[[Params, Ctx], Params] = same
   update: Callable[[Params, Ctx], Params] = same
   loss: Callable[[Params, Ctx], Array] = zero
-  asks: frozenset[str] = frozenset()
+  requires: frozenset[str] = frozenset()
 
 
 def chain(*methods: Method) -> Method:
@@ -217,7 +217,7 @@ def chain(*methods: Method) -> Method:
   def loss(params: Params, ctx: Ctx) -> Array:
     return sum((m.loss(params, ctx) for m in methods), jnp.zeros(()))
 
-  asks = frozenset().union(*(m.asks for m in methods))
+  asks = frozenset().union(*(m.requires for m in methods))
   begins = any(m.init is not same for m in methods)
   return Method(init if begins else same, update, loss, asks)
 
@@ -268,7 +268,7 @@ def only(where: str, method: Method) -> Method:
   def loss(params: Params, ctx: Ctx) -> Array:
     return method.loss(pick(params), inside(ctx))
 
-  return Method(run(method.init), run(method.update), loss, method.asks)
+  return Method(run(method.init), run(method.update), loss, method.requires)
 
 
 def _check_match(pattern: re.Pattern[str], params: Params) -> None:

@@ -9,127 +9,77 @@ import ast
 import difflib
 import inspect
 import re
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from compress import (
-  auto,
   binary,
-  binary_inputs,
   distill,
-  equalise,
-  filters,
-  folded,
-  gates,
-  half,
-  hints,
-  learn,
-  learned,
-  loss_aware,
+  learning_compression,
   lowrank,
   method,
-  mixed,
-  neurons,
-  passing,
-  pattern,
   prune,
   quantize,
-  rate,
-  regress,
-  regrow,
-  regularise,
-  relations,
-  residual,
-  rewind,
-  rounding,
+  regularize,
   schedule,
-  second_order,
-  select,
   share,
-  spectrum,
-  squash,
-  structure,
   structured,
-  transfer,
-  variational,
 )
 from compress.method import Method
 
+
+def _exported(*families: types.ModuleType) -> dict[str, Callable[..., Any]]:
+  """Return what families export, as `'prune.weights'`."""
+  return {
+    f'{family.__name__.rpartition(".")[2]}.{name}': getattr(family, name)
+    for family in families
+    for name in family.__all__
+  }
+
+
+# A method that its family exports is a name in recipes.
 TABLE: dict[str, Callable[..., Any]] = {
+  'admm': learning_compression.admm,
   'at_once': schedule.at_once,
-  'binary.bnn': binary.bnn,
-  'binary.inputs': binary_inputs.inputs,
-  'binary.loss_aware': loss_aware.loss_aware,
-  'binary.react': binary.react,
-  'binary.weights': binary.weights,
-  'binary.xnor': binary.xnor,
   'cubic': schedule.cubic,
-  'distill.attention': hints.attention,
-  'distill.bounded': regress.bounded,
-  'distill.correlation': distill.correlation,
-  'distill.decoupled': distill.decoupled,
-  'distill.hint': hints.hint,
-  'distill.logits': distill.logits,
-  'distill.probe': hints.probe,
-  'distill.relations': relations.relations,
-  'distill.squared': distill.squared,
-  'distill.trusted': regress.trusted,
-  'learn.admm': learn.admm,
-  'learn.lc': learn.lc,
+  'lc': learning_compression.lc,
   'linear': schedule.linear,
-  'lowrank.auto': spectrum.auto,
-  'lowrank.cp': lowrank.cp,
-  'lowrank.learned': select.learned,
-  'lowrank.plus_sparse': residual.plus_sparse,
-  'lowrank.svd': lowrank.svd,
-  'lowrank.tucker': lowrank.tucker,
   'only': method.only,
-  'prune.auto': auto.auto,
-  'prune.blocks': pattern.blocks,
-  'prune.filters': filters.filters,
-  'prune.l0': gates.l0,
-  'prune.movement': regrow.movement,
-  'prune.neurons': neurons.neurons,
-  'prune.obs': second_order.obs,
-  'prune.pattern': pattern.pattern,
-  'prune.rigl': regrow.rigl,
-  'prune.threshold': prune.threshold,
-  'prune.ticket': rewind.ticket,
-  'prune.variational': variational.variational,
-  'prune.weights': prune.weights,
-  'quantize.adaptive': rounding.adaptive,
-  'quantize.auto': mixed.auto,
-  'quantize.correct': equalise.correct,
-  'quantize.dorefa': squash.dorefa,
-  'quantize.equalise': equalise.equalise,
-  'quantize.folded': folded.folded,
-  'quantize.gptq': rounding.gptq,
-  'quantize.gradients': passing.gradients,
-  'quantize.grid': quantize.grid,
-  'quantize.half': half.half,
-  'quantize.int8': quantize.int8,
-  'quantize.late': passing.late,
-  'quantize.lsq': learned.lsq,
-  'quantize.pact': learned.pact,
-  'quantize.ternary': quantize.ternary,
-  'regularise.group_lasso': regularise.group_lasso,
-  'regularise.l1': regularise.l1,
-  'regularise.l2': regularise.l2,
-  'regularise.rate': rate.rate,
-  'regularise.shrink': regularise.shrink,
-  'share.hashed': share.hashed,
-  'share.kmeans': share.kmeans,
-  'share.product': share.product,
   'steps': schedule.steps,
-  'structured.auto': structure.auto,
-  'structured.butterfly': structured.butterfly,
-  'structured.circulant': structured.circulant,
-  'structured.fastfood': structured.fastfood,
-  'structured.toeplitz': structured.toeplitz,
-  'transfer.crelu': transfer.crelu,
-  'transfer.crop': transfer.crop,
-  'transfer.multi_bias': transfer.multi_bias,
-  'transfer.rotate': transfer.rotate,
+  **_exported(
+    binary, distill, lowrank, prune, quantize, regularize, share, structured
+  ),
+}
+
+# Names of earlier versions, read with a warning.
+RENAMED = {
+  'distill.correlation': 'distill.dist',
+  'distill.decoupled': 'distill.dkd',
+  'distill.hint': 'distill.fitnet',
+  'distill.logits': 'distill.kd',
+  'distill.relations': 'distill.rkd',
+  'distill.squared': 'distill.mse',
+  'learn.admm': 'admm',
+  'learn.lc': 'lc',
+  'lowrank.learned': 'lowrank.learned_rank',
+  'prune.pattern': 'prune.n_m',
+  'prune.ticket': 'prune.lottery_ticket',
+  'quantize.adaptive': 'quantize.adaround',
+  'quantize.correct': 'quantize.bias_correction',
+  'quantize.equalise': 'quantize.cross_layer_equalization',
+  'quantize.folded': 'quantize.fold_batch_norm',
+  'quantize.grid': 'quantize.uniform',
+  'quantize.late': 'quantize.delay',
+  'regularise.group_lasso': 'regularize.group_lasso',
+  'regularise.l1': 'regularize.l1',
+  'regularise.l2': 'regularize.l2',
+  'regularise.rate': 'regularize.entropy',
+  'regularise.shrink': 'regularize.shrink',
+  'transfer.crelu': 'structured.crelu',
+  'transfer.crop': 'structured.crop',
+  'transfer.multi_bias': 'structured.multi_bias',
+  'transfer.rotate': 'structured.rotate',
 }
 
 NAME = re.compile(r'\{([A-Za-z_]\w*)\}')  # in a recipe, of a part
@@ -149,7 +99,7 @@ def parse(text: str) -> Method:
       (the message gives the nearest), or a method refuses its arguments.
 
   >>> parse('prune.weights(0.9) >> quantize.int8()')
-  Method(init=..., update=..., loss=..., asks=frozenset())
+  Method(init=..., update=..., loss=..., requires=frozenset())
   """
   if not text.strip():
     return method.chain()

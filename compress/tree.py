@@ -41,12 +41,12 @@ class Compressed(abc.ABC):
   def decode(self, key: Key | None) -> Array:
     """Return the array; pure and differentiable (straight-through here)."""
 
-  def meet(self, x: Array) -> Array:
+  def transform_input(self, x: Array) -> Array:
     """Return the layer input as this weight sees it (activation grids)."""
     first = getattr(self, self.inner[0]) if self.inner else None
-    return first.meet(x) if is_node(first) else x
+    return first.transform_input(x) if is_node(first) else x
 
-  def leave(self, x: Array, mean: Mean) -> Array | None:
+  def scale_output(self, x: Array, mean: Mean) -> Array | None:
     """Return what the layer's sums are multiplied by, or None for 1.
 
     The counterpart of `meet` behind the layer, before its bias.
@@ -56,25 +56,25 @@ class Compressed(abc.ABC):
       mean: Averages such an array over all that each output place sees.
     """
     first = getattr(self, self.inner[0]) if self.inner else None
-    return first.leave(x, mean) if is_node(first) else None
+    return first.scale_output(x, mean) if is_node(first) else None
 
   def freeze(self) -> Any:
     """Return the smallest node or array that decodes to the same bits."""
     return self
 
-  def zeroed(self, mask: Array) -> Any:
+  def apply_mask(self, mask: Array) -> Any:
     """Return this node, 0 where `mask` is False, or None if it cannot."""
     del mask
 
-  def spread(self, keep: Array, axis: int, size: int) -> Any:
+  def scatter(self, keep: Array, axis: int, size: int) -> Any:
     """Return this node among zeros along an axis, or None if it cannot."""
     del keep, axis, size
 
-  def scaled(self, gain: Array) -> Any:
+  def scale_channels(self, gain: Array) -> Any:
     """Return this node times `gain` `[channels]`, or None if it cannot."""
     del gain
 
-  def told(self) -> str:
+  def describe(self) -> str:
     """Return what a report says of this weight, '' for nothing."""
     return ''
 
@@ -234,7 +234,7 @@ def scattered(
 
 def scaled(x: Any, gain: Array) -> Any:
   """Return an array or node times `gain` `[channels]`; None if it cannot."""
-  return x.scaled(gain) if is_node(x) else x * gain
+  return x.scale_channels(gain) if is_node(x) else x * gain
 
 
 def latent(x: Any) -> Array:

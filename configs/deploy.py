@@ -12,9 +12,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tsukiji import settings
+from tsukiji.config import settings
 
-TEACH = 'distill.logits(4.0)'
+TEACH = 'distill.kd(4.0)'
 PARTS = (50, 40, 30)  # % of the multiplications that are left
 SPARSE = {'dropout': 0.0, 'label_smoothing': 0.0, 'lr': 4e-3}
 ONE = {'seeds': (0,)}

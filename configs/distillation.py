@@ -15,15 +15,15 @@ same class.
 
 from ml_collections import ConfigDict
 
-from tsukiji import settings
+from tsukiji.config import settings
 
 BIG = 'tsukijinet2021'
-TEACH = 'distill.logits(4.0)'
+TEACH = 'distill.kd(4.0)'
 # 0.3 of the labels and 0.7 of the teacher, as the textbooks have it.
 HEAVY = {'labels': 0.3}
-KD = 'distill.logits(4.0, 0.7)'
-MILD = 'distill.logits(2.0, 0.7)'  # chosen on validation, with seed 0
-DIST = 'distill.correlation(1.0)'  # beside the whole of the labels
+KD = 'distill.kd(4.0, 0.7)'
+MILD = 'distill.kd(2.0, 0.7)'  # chosen on validation, with seed 0
+DIST = 'distill.dist(1.0)'  # beside the whole of the labels
 FLIP = {'augment': ('flip',)}
 STUDENTS = {
   'tiny3k': {'conv': (4, 8), 'hidden': (16,)},
@@ -37,15 +37,15 @@ TEACHERS = (NEXT, BIG, 'vgg')  # of growing accuracy
 LOSSES = {
   'kd': KD,
   'kd_mild': MILD,
-  'kd_hot': 'distill.logits(20.0, 0.7)',
-  'kd_cold': 'distill.logits(1.0, 0.7)',
-  'kd_cooled': 'distill.logits(8.0, 0.7, cool=linear())',
-  'squared': 'distill.squared(0.1)',
-  'decoupled': 'distill.decoupled(4.0, others=2.0, schedule=linear(0.0, 0.1))',
+  'kd_hot': 'distill.kd(20.0, 0.7)',
+  'kd_cold': 'distill.kd(1.0, 0.7)',
+  'kd_cooled': 'distill.kd(8.0, 0.7, cool=linear())',
+  'squared': 'distill.mse(0.1)',
+  'decoupled': 'distill.dkd(4.0, others=2.0, schedule=linear(0.0, 0.1))',
   'dist': DIST,
-  'hint': f'distill.hint("conv2") >> {KD}',
+  'hint': f'distill.fitnet("conv2") >> {KD}',
   'attention': f'distill.attention("norm2", weight=10.0) >> {KD}',
-  'relations': f'distill.relations("dense1") >> {KD}',
+  'relations': f'distill.rkd("dense1") >> {KD}',
   'probe': f'distill.probe("conv2", weight=0.3) >> {KD}',
 }
 FEWER = {  # seeds of what costs much or says little
@@ -139,10 +139,10 @@ def _losses() -> dict[str, ConfigDict]:
     for name, x in LOSSES.items()
   }
   # The answers alone, from one teacher and from an ensemble.
-  found['kd_no_labels'] = _taught('distill.logits(2.0)', BIG, labels=0.0)
-  found['kd_ensemble'] = _taught('distill.logits(2.0)', BIG, 'vgg', labels=0.0)
+  found['kd_no_labels'] = _taught('distill.kd(2.0)', BIG, labels=0.0)
+  found['kd_ensemble'] = _taught('distill.kd(2.0)', BIG, 'vgg', labels=0.0)
   # FitNets: hints alone first.
-  hints = 'distill.hint("conv2")'
+  hints = 'distill.fitnet("conv2")'
   found['hints_first'] = _taught(hints, BIG, labels=0.0, epochs=3)
   found['fitnet'] = found['kd'].copy_and_resolve_references()
   found['fitnet'].update(start='hints_first', epochs=7)
@@ -155,7 +155,7 @@ def _losses() -> dict[str, ConfigDict]:
   # that no teacher has chosen.
   for name, epochs in (('', 10), ('_30', 30)):
     found[f'kd_calm{name}'] = _taught(
-      'distill.logits(1.0)', CALM, labels=0.0, epochs=epochs
+      'distill.kd(1.0)', CALM, labels=0.0, epochs=epochs
     )
     smooth = {'label_smoothing': 0.1, 'epochs': epochs, **fresh}
     found[f'smoothed{name}'] = _alone('', 'distill', **smooth)
@@ -182,7 +182,7 @@ def _apprentice() -> dict[str, ConfigDict]:
   """
   found = {}
   for width, method in WIDTHS.items():
-    text = f'{method} >> distill.logits(1.0)'
+    text = f'{method} >> distill.kd(1.0)'
     fresh = {'epochs': 6, 'start': 'fresh', 'mode': 'qat'}
     tuned = {'epochs': 3, 'start': 'dense', 'mode': 'qat', 'lr': 2e-3}
     found[f'{width}_alone'] = _alone(method, 'quantize', **fresh)
@@ -267,10 +267,10 @@ def _angle() -> ConfigDict:
   title = 'Distillation of a regression: the angle of turned digits'
   config = _digits(title, 'digits_angle', 'squared_error')
   texts = {
-    'squared': ('distill.squared()', 1.0),
+    'squared': ('distill.mse()', 1.0),
     'bounded': ('distill.bounded(0.0, 1.0)', 1.0),
     'trusted': ('distill.trusted(0.3)', 0.0),
-    'hint': ('distill.hint("conv2", weight=0.1)', 1.0),
+    'hint': ('distill.fitnet("conv2", weight=0.1)', 1.0),
   }
   config.recipes = {
     name: _taught(text, 'teacher', labels=labels)
@@ -286,10 +286,10 @@ def _retrieval() -> ConfigDict:
   config.networks.teacher.outputs = 32
   config.networks.student.outputs = 8  # relations ask for no equal size
   config.recipes = {
-    'relations': _taught('distill.relations()', 'teacher'),
-    'relations_alone': _taught('distill.relations()', 'teacher', labels=0.0),
-    'distances': _taught('distill.relations(angle=0.0)', 'teacher'),
-    'angles': _taught('distill.relations(distance=0.0)', 'teacher'),
+    'relations': _taught('distill.rkd()', 'teacher'),
+    'relations_alone': _taught('distill.rkd()', 'teacher', labels=0.0),
+    'distances': _taught('distill.rkd(angle=0.0)', 'teacher'),
+    'angles': _taught('distill.rkd(distance=0.0)', 'teacher'),
   }
   return config
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tsukiji import settings
+from tsukiji.config import settings
 
-TEACH = 'distill.logits(4.0)'  # the dense network teaches
+TEACH = 'distill.kd(4.0)'  # the dense network teaches
 PLAIN = {'dropout': 0.0, 'label_smoothing': 0.0}
 RATES = (2, 4, 8, 16)
 EPOCHS = 2
@@ -171,10 +171,10 @@ def _small(*kinds: str) -> dict[str, ConfigDict]:
 def _moved() -> dict[str, ConfigDict]:
   """Return filters that are moved copies of fewer."""
   texts = {
-    'negated': 'transfer.crelu()',
-    'turned': 'transfer.rotate()',
-    'biased': 'transfer.multi_bias()',
-    'cropped': 'transfer.crop()',
+    'negated': 'structured.crelu()',
+    'turned': 'structured.rotate()',
+    'biased': 'structured.multi_bias()',
+    'cropped': 'structured.crop()',
   }
   found = {name: _recipe(text, 'filters') for name, text in texts.items()}
   for name in ('biased', 'cropped'):
@@ -200,7 +200,11 @@ def _ranks() -> dict[str, ConfigDict]:
   for name in ('minimax_0', 'minimax', 'folds_0', 'folds'):
     found[f'ranks_{name}'].update(ONE)
   found['ranks_learned'] = _recipe(
-    'lowrank.learned(8.0, of="macs")', 'lowrank', mode='lc', epochs=LONG, **ONE
+    'lowrank.learned_rank(8.0, of="macs")',
+    'lowrank',
+    mode='lc',
+    epochs=LONG,
+    **ONE,
   )
   return found
 
@@ -209,7 +213,7 @@ def _courses() -> dict[str, ConfigDict]:
   """Return an eighth of the numbers by epochs of training."""
   text = f'lowrank.svd({RANKS})'
   found = {'course_plain': (text, ''), 'course_taught': (text, TEACH)}
-  found['course_learned'] = f'learn.lc({text}, dual=False)', TEACH
+  found['course_learned'] = f'lc({text}, dual=False)', TEACH
   return {
     name: _recipe(method, 'lowrank', teach=teach, epochs=LONG)
     for name, (method, teach) in found.items()
@@ -220,7 +224,7 @@ def _learned() -> dict[str, ConfigDict]:
   """Return projections trained directly, and by learning-compression."""
   texts = {
     'prune95': ('prune.weights(0.95)', f'prune.weights(0.95, {RISE})'),
-    'grid2': ('quantize.grid(2, clip="mse")',) * 2,
+    'grid2': ('quantize.uniform(2, clip="mse")',) * 2,
     'kmeans4': ('share.kmeans(4)',) * 2,
     'circulant16': (f'only("{LARGE}", structured.circulant(16, pad=True))',)
     * 2,
@@ -233,8 +237,8 @@ def _learned() -> dict[str, ConfigDict]:
   for name, (projection, direct) in texts.items():
     for way, text in (
       ('direct', direct),
-      ('lc', f'learn.lc({projection}, dual=False)'),
-      ('admm', f'learn.admm({projection})'),
+      ('lc', f'lc({projection}, dual=False)'),
+      ('admm', f'admm({projection})'),
     ):
       found[f'{name}_{way}'] = _recipe(
         text,
@@ -269,7 +273,7 @@ def _rated(network: str) -> dict[str, ConfigDict]:
   if network not in RATED:
     return {}
   strength, epochs = RATED[network]
-  rate = f'regularise.rate({strength}, schedule=linear(0.0, 0.5))'
+  rate = f'regularize.entropy({strength}, schedule=linear(0.0, 0.5))'
   return {
     f'rated_{network}': _recipe(
       f'quantize.lsq(4) >> {rate}', 'combined', mode='qat', epochs=epochs

@@ -12,7 +12,7 @@ import re
 
 from ml_collections import ConfigDict
 
-from tsukiji import settings
+from tsukiji.config import settings
 
 # By family; a recipe has the name of its method, with an underscore.
 METHODS = {
@@ -22,44 +22,44 @@ METHODS = {
     'prune.l0(1.0, sparsity=0.8)',
     'prune.movement(0.9)',
     'prune.obs(0.8)',
-    'prune.pattern(2, 4)',
+    'prune.n_m(2, 4)',
     'prune.rigl(0.9)',
     'prune.threshold(1.0)',
-    'prune.ticket(0.9, at=0.1, rounds=2)',
+    'prune.lottery_ticket(0.9, at=0.1, rounds=2)',
     'prune.variational(1.0, sparsity=0.9)',
     'prune.weights(0.9, scope="global")',
-    'regularise.l1(1e-4) >> prune.weights(0.9, scope="global")',
-    'regularise.l2(1e-4) >> prune.weights(0.9, scope="global")',
-    'regularise.shrink(1e-3) >> prune.weights(0.9, scope="global")',
+    'regularize.l1(1e-4) >> prune.weights(0.9, scope="global")',
+    'regularize.l2(1e-4) >> prune.weights(0.9, scope="global")',
+    'regularize.shrink(1e-3) >> prune.weights(0.9, scope="global")',
   ),
   'channels': (
     'prune.filters(macs=0.5, scope="auto")',
     'prune.neurons(0.5)',
-    'regularise.group_lasso(1e-3) >> prune.filters(macs=0.5, scope="auto")',
+    'regularize.group_lasso(1e-3) >> prune.filters(macs=0.5, scope="auto")',
   ),
   'quantize': (
-    'quantize.adaptive(4, 8)',
+    'quantize.adaround(4, 8)',
     'quantize.auto(bits=4.0)',
-    'quantize.correct(quantize.grid(4, 8))',
+    'quantize.bias_correction(quantize.uniform(4, 8))',
     'quantize.dorefa(4, 4)',
-    'quantize.equalise() >> quantize.grid(8, 8)',
-    'quantize.folded(quantize.grid(8, 8))',
+    'quantize.cross_layer_equalization() >> quantize.uniform(8, 8)',
+    'quantize.fold_batch_norm(quantize.uniform(8, 8))',
     'quantize.gptq(4, 8)',
-    'quantize.gradients(8) >> quantize.grid(8, 8)',
-    'quantize.grid(4, 8)',
+    'quantize.gradients(8) >> quantize.uniform(8, 8)',
+    'quantize.uniform(4, 8)',
     'quantize.half()',
     'quantize.int8()',
-    'quantize.late(0.5) >> quantize.grid(4, 4)',
+    'quantize.delay(0.5) >> quantize.uniform(4, 4)',
     'quantize.lsq(4, 4)',
     'quantize.pact(4, 4)',
     'quantize.ternary()',
-    'regularise.rate(0.1) >> quantize.lsq(4)',
+    'regularize.entropy(0.1) >> quantize.lsq(4)',
   ),
   'binary': ('binary.loss_aware()', 'binary.react()', 'binary.weights()'),
   'lowrank': (
     'lowrank.auto(macs=0.5)',
     'only("conv2/kernel", lowrank.cp(16))',
-    'lowrank.learned(1.0, of="macs")',
+    'lowrank.learned_rank(1.0, of="macs")',
     'lowrank.plus_sparse(4, 0.9)',
     'lowrank.svd(8)',
     'only("conv2/kernel", lowrank.tucker((16, 16)))',
@@ -72,15 +72,15 @@ METHODS = {
     'only("dense1/kernel", structured.fastfood())',
     'only("dense1/kernel", structured.toeplitz(2, 8))',
   ),
-  'transfer': (
-    'transfer.crelu()',
-    'transfer.crop()',
-    'transfer.multi_bias()',
-    'transfer.rotate()',
+  'filters': (
+    'structured.crelu()',
+    'structured.crop()',
+    'structured.multi_bias()',
+    'structured.rotate()',
   ),
-  'learn': (
-    'learn.admm(prune.weights(0.9), rounds=3)',
-    'learn.lc(lowrank.svd(8), rounds=3)',
+  'combined': (
+    'admm(prune.weights(0.9), rounds=3)',
+    'lc(lowrank.svd(8), rounds=3)',
   ),
 }
 # Of a network in the form for signs: behind relu all would be +1.
@@ -130,5 +130,5 @@ def name_of(text: str) -> str:
   >>> name_of('only("conv2/kernel", lowrank.cp(16))')
   'lowrank_cp'
   """
-  found = re.search(r'(\w+)\.(\w+)\(', text)
-  return '_'.join(found.groups()) if found else text
+  found = re.match(r'(?:only\("[^"]*", )?([\w.]+)\(', text)
+  return found[1].replace('.', '_') if found else text

@@ -12,9 +12,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tsukiji import settings
+from tsukiji.config import settings
 
-TEACH = 'distill.logits(4.0)'  # the dense network teaches
+TEACH = 'distill.kd(4.0)'  # the dense network teaches
 # A sparse network underfits: no dropout, larger steps, and no smoothing beside
 # the teacher's soft labels.
 SPARSE = {'dropout': 0.0, 'label_smoothing': 0.0, 'lr': 4e-3}
@@ -134,8 +134,8 @@ def _regularised() -> dict[str, ConfigDict]:
   texts = {
     'gradual': cut.format('0.0, 0.7'),
     # Penalty, cut, retraining (Han+ 2015): half of the epochs each.
-    'l1': 'regularise.l1(3e-5) >> ' + cut.format('0.5, 0.51'),
-    'l2': 'regularise.l2(1e-3) >> ' + cut.format('0.5, 0.51'),
+    'l1': 'regularize.l1(3e-5) >> ' + cut.format('0.5, 0.51'),
+    'l2': 'regularize.l2(1e-3) >> ' + cut.format('0.5, 0.51'),
   }
   return {
     f'{name}_{epochs}': _recipe(text, 'prune', epochs)
@@ -150,7 +150,7 @@ def _methods() -> dict[str, ConfigDict]:
     'l0': 'prune.l0(0.3, sparsity=0.9)',
     'variational': 'prune.variational(1.0, sparsity=0.9)',
     'blocks': f'prune.blocks(0.9, (4, 4), scope="global", {RISE})',
-    'two_of_four': f'only("conv2.*|dense.*", prune.pattern(2, 4, {RISE}))',
+    'two_of_four': f'only("conv2.*|dense.*", prune.n_m(2, 4, {RISE}))',
     'taylor': f'prune.weights(0.9, score="taylor", {RISE})',
     'fisher': 'prune.weights(0.9, score="fisher")',
     'threshold': f'prune.threshold(1.5, {RISE})',
@@ -163,7 +163,7 @@ def _methods() -> dict[str, ConfigDict]:
   # From new weights, as long as the dense network trains.
   for name, text in (
     ('rigl90', 'prune.rigl(0.9)'),
-    ('ticket90', 'prune.ticket(0.9, scope="global")'),
+    ('ticket90', 'prune.lottery_ticket(0.9, scope="global")'),
   ):
     found[name] = _recipe(text, 'prune', 16, start='fresh', **ONE)
   # Without training: by curvature, and by size as the control.

@@ -13,9 +13,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tsukiji import settings
+from tsukiji.config import settings
 
-TEACH = 'distill.logits(4.0)'  # the dense network teaches
+TEACH = 'distill.kd(4.0)'  # the dense network teaches
 PLAIN = {'dropout': 0.0, 'label_smoothing': 0.0}
 BITS = (16, 8, 4, 3, 2)
 # The image keeps 8 bits, and so do the weights that meet it and the last ones:
@@ -67,27 +67,30 @@ def _untrained() -> dict[str, ConfigDict]:
     for name, acts in ((f'w{bits}', 0), (f'w{bits}a{bits}', bits)):
       text = f'quantize.gptq({bits}, {acts})' if bits < 16 else ''
       found[f'ptq_{name}'] = _recipe(
-        text or f'quantize.grid({bits}, {acts})', 'ptq', 0
+        text or f'quantize.uniform({bits}, {acts})', 'ptq', 0
       )
   found['ptq_w1'] = _recipe('binary.weights()', 'ptq', 0, family='binary')
   found['ptq_w1a1'] = _recipe(
     'binary.inputs(scaled=True) >> binary.weights()', 'ptq', 0, family='binary'
   )
   rounded = {
-    'nearest': 'quantize.grid(4, 4)',
-    'mse': 'quantize.grid(4, 4, clip="mse", activation_clip="mse")',
-    'kl': 'quantize.grid(4, 4, clip="kl", activation_clip="kl")',
-    'percentile': 'quantize.grid(4, 4, clip=0.999, activation_clip=0.999)',
-    'tensor': 'quantize.grid(4, 4, per="tensor")',
-    'group': 'quantize.grid(4, 4, per=32)',
-    'affine': 'quantize.grid(4, 4, symmetric=False)',
-    'corrected': 'quantize.correct(quantize.grid(4, 4))',
-    'adaptive': 'quantize.adaptive(4, 4)',
+    'nearest': 'quantize.uniform(4, 4)',
+    'mse': 'quantize.uniform(4, 4, clip="mse", activation_clip="mse")',
+    'kl': 'quantize.uniform(4, 4, clip="kl", activation_clip="kl")',
+    'percentile': 'quantize.uniform(4, 4, clip=0.999, activation_clip=0.999)',
+    'tensor': 'quantize.uniform(4, 4, per="tensor")',
+    'group': 'quantize.uniform(4, 4, per=32)',
+    'affine': 'quantize.uniform(4, 4, symmetric=False)',
+    'corrected': 'quantize.bias_correction(quantize.uniform(4, 4))',
+    'adaptive': 'quantize.adaround(4, 4)',
   }
   for name, text in rounded.items():
     found[f'ptq_w4a4_{name}'] = _recipe(text, 'ptq', 0)
   # Equal channels show once norms are in the weights.
-  for name, first in (('folded', ''), ('equalised', 'quantize.equalise() >> ')):
+  for name, first in (
+    ('folded', ''),
+    ('equalised', 'quantize.cross_layer_equalization() >> '),
+  ):
     found[f'ptq_w4a4_tensor_{name}'] = _recipe(
       first + rounded['tensor'], 'ptq', 0, start='folded'
     )
@@ -128,12 +131,12 @@ def _learned(bits: int, acts: int) -> str:
 
 def _convergence() -> dict[str, ConfigDict]:
   """Return plain training at two bits, and with all that is known to help."""
-  ends = f'only("{ENDS}", quantize.grid(8, 8))'
-  between = f'only("{BETWEEN}", quantize.grid(2, 2))'
+  ends = f'only("{ENDS}", quantize.uniform(8, 8))'
+  between = f'only("{BETWEEN}", quantize.uniform(2, 2))'
   return {
     'course_plain': _recipe(f'{ends} >> {between}', 'qat', LONG, lr=_lr(2)),
     'course_helped': _recipe(
-      f'quantize.late(0.1) >> {_learned(2, 2)} >> {TEACH}',
+      f'quantize.delay(0.1) >> {_learned(2, 2)} >> {TEACH}',
       'qat',
       LONG,
       lr=_lr(2),
@@ -144,7 +147,7 @@ def _convergence() -> dict[str, ConfigDict]:
 def _methods() -> dict[str, ConfigDict]:
   """Return the other methods, at the bits they are known for."""
   texts = {
-    'grid_w4a4': 'quantize.grid(4, 4)',
+    'grid_w4a4': 'quantize.uniform(4, 4)',
     'pact_w4a4': 'quantize.pact(4, 4)',
     'dorefa_w4a4': 'quantize.dorefa(4, 4)',
     'dorefa_w4a4_gradients': 'quantize.dorefa(4, 4) >> quantize.gradients(6)',

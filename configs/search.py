@@ -9,7 +9,7 @@ repetitions; then the best network is trained for 16 epochs.
 from ml_collections import ConfigDict
 
 import search
-from tsukiji import settings
+from tsukiji.config import settings
 
 
 def get_config(arg: str = '') -> ConfigDict:

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 
 import search
 from configs.search import vary
-from tsukiji import settings
+from tsukiji.config import settings
 
-TEACH = 'distill.logits(4.0)'  # the uncompressed winner teaches
+TEACH = 'distill.kd(4.0)'  # the uncompressed winner teaches
 SPARSE = {'dropout': 0.0, 'label_smoothing': 0.0, 'lr': 4e-3}
 RISE = 'schedule=cubic(0.0, 0.6)'
 PRUNED = f'prune.weights({{}}, scope="global", {RISE})'

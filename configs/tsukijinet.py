@@ -9,7 +9,7 @@ what it gave.
 
 from ml_collections import ConfigDict
 
-from tsukiji import settings
+from tsukiji.config import settings
 
 # The first convolution holds 0.3 % of the weights and suffers most: it stays.
 PRUNE = (

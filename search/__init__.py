@@ -1,5 +1,9 @@
-"""Search: optimisers over configurations."""
+"""Search: optimisers over configurations.
 
-from search.leaf import choice, float, integer, log
+A field of a config varies if it holds what `log`, `float`, `integer` or
+`choice` returns.
+"""
+
+from search.parameter import choice, float, integer, log
 
 __all__ = ['choice', 'float', 'integer', 'log']

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from scipy.stats import norm, qmc
 
-from search import designer, gp, pareto, pick, warp
-from search.acquire import Goal
+from search import designer, gp, maximize, pareto, warp
+from search.acquisition import Goal
 from search.designer import Allowed, Designer, Key, Point, State
 from search.features import categories, features
 from search.gp import Model
@@ -19,11 +19,11 @@ EARLY, FEW = 10, 32  # steps and points of the fits that choose a warp
 NOISY = 0.5  # part of the variance from which noise explains all
 
 
-class Told(NamedTuple):
+class Observations(NamedTuple):
   """What is known, in one order whatever the order of telling.
 
   Attributes:
-    points: Told, then pending, `[n + p, d]`.
+    points: Observations, then pending, `[n + p, d]`.
     objectives: `[n, m]`; NaN where a trial failed.
     constraints: At most 0 where feasible, `[n, c]`.
     fine: Which trials did not fail, `[n]`.
@@ -72,9 +72,9 @@ def bayes(
     raise ValueError(f'bayes: expected first >= 2, got {first!r}.')
 
   def rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
-    fine = [v for _, v in state.told if np.isfinite(v.objectives).all()]
-    count = len(state.told) + len(state.pending)
-    limited = any(v.constraints for _, v in state.told)
+    fine = [v for _, v in state.observations if np.isfinite(v.objectives).all()]
+    count = len(state.observations) + len(state.pending)
+    limited = any(v.constraints for _, v in state.observations)
     least = first or (CONSTRAINED if limited else FIRST)
     if count < least or len(fine) < 2:
       return designer.sobol_rule(space, state, key, allowed)
@@ -85,7 +85,7 @@ def bayes(
       goal, good = aim(space, told, reference, rng)
       if is_lost(goal):
         return designer.sobol_rule(space, state, key, allowed)
-      return pick.best(space, goal, told.points, good, rng, allowed)
+      return maximize.best(space, goal, told.points, good, rng, allowed)
 
   return designer.designer(space, rule, allowed)
 
@@ -101,9 +101,9 @@ def is_lost(goal: Goal) -> bool:
   return float(hyper.noise) > NOISY * float(hyper.noise + hyper.scale)
 
 
-def gathered(state: State) -> Told:
+def gathered(state: State) -> Observations:
   """Return what a state knows as arrays, sorted by the points."""
-  rows = sorted(state.told)
+  rows = sorted(state.observations)
   points = [p for p, _ in rows] + sorted(state.pending)
   objectives = np.array([v.objectives for _, v in rows])
   size = max(len(v.constraints) for _, v in rows)
@@ -120,7 +120,7 @@ def gathered(state: State) -> Told:
       for values in (objectives, constraints[:, :-1])
     )
   seconds = np.array([v.seconds for _, v in rows])
-  return Told(np.array(points), objectives, constraints, fine, seconds)
+  return Observations(np.array(points), objectives, constraints, fine, seconds)
 
 
 class Output(NamedTuple):
@@ -142,7 +142,7 @@ class Output(NamedTuple):
 
 def aim(
   space: Space,
-  told: Told,
+  told: Observations,
   reference: tuple[float, ...] | None,
   rng: np.random.Generator,
 ) -> tuple[Goal, np.ndarray]:
@@ -185,7 +185,7 @@ def aim(
   return goal, nearby(told, outputs[:whole], m)
 
 
-def nearby(told: Told, outputs: list[Output], m: int) -> np.ndarray:
+def nearby(told: Observations, outputs: list[Output], m: int) -> np.ndarray:
   """Return the told points that are best, in turn of each objective."""
   n = len(told.fine)
   violated = np.maximum(told.constraints, 0.0)
@@ -198,7 +198,7 @@ def nearby(told: Told, outputs: list[Output], m: int) -> np.ndarray:
   front = pareto.front(
     np.array([o.smooth[:n, 0] for o in outputs[:m]]).T[told.feasible]
   )
-  ends = np.array(orders).T.ravel()[: pick.BEST]
+  ends = np.array(orders).T.ravel()[: maximize.BEST]
   middle = np.flatnonzero(told.feasible)[front] if m > 1 else ends
   return told.points[np.union1d(ends, middle)]
 

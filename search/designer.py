@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from scipy.stats import qmc
 
 from search import space as spaces
-from search.leaf import levels
+from search.parameter import levels
 from search.space import Space
 
 Key: TypeAlias = jax.Array
@@ -31,14 +31,11 @@ class Values(NamedTuple):
   Attributes:
     objectives: What to minimise; a NaN is a trial that failed.
     constraints: At most 0 each where the config is feasible.
-    slopes: Of the first objective by each parameter of the space, in units of
-      the cube, for `descent`; empty where nobody knows.
     seconds: What the trial took, NaN where nobody knows.
   """
 
   objectives: tuple[float, ...]
   constraints: tuple[float, ...] = ()
-  slopes: tuple[float, ...] = ()
   seconds: float = math.nan
 
 
@@ -47,12 +44,12 @@ class State(NamedTuple):
 
   Attributes:
     key: Of the whole search.
-    told: Points and what was found there.
+    observations: Points and what was found there.
     pending: Points that were suggested and not told of.
   """
 
   key: Key
-  told: tuple[tuple[Point, Values], ...] = ()
+  observations: tuple[tuple[Point, Values], ...] = ()
   pending: tuple[Point, ...] = ()
 
 
@@ -95,7 +92,7 @@ def designer(space: Space, rule: Rule, allowed: Allowed) -> Designer:
     return spaces.to_config(space, np.array(point)), waiting(state, point)
 
   def tell(state: State, config: ConfigDict, values: Values) -> State:
-    return told(state, point_of(space, config), values)
+    return observe(state, point_of(space, config), values)
 
   def wait(state: State, config: ConfigDict) -> State:
     return waiting(state, point_of(space, config))
@@ -113,7 +110,7 @@ def waiting(state: State, point: Point) -> State:
   return state._replace(pending=(*state.pending, point))
 
 
-def told(state: State, point: Point, values: Values) -> State:
+def observe(state: State, point: Point, values: Values) -> State:
   """Return the state that knows what was found at a point."""
   _expect_like(state, values)
   near = [float(np.abs(np.subtract(p, point)).max()) for p in state.pending]
@@ -121,7 +118,7 @@ def told(state: State, point: Point, values: Values) -> State:
   if near and min(near) < 1e-6:  # a float survives its logarithm nearly
     point = left.pop(int(np.argmin(near)))
   return state._replace(
-    told=(*state.told, (point, values)), pending=tuple(left)
+    observations=(*state.observations, (point, values)), pending=tuple(left)
   )
 
 
@@ -143,7 +140,7 @@ def sobol(space: Space, allowed: Allowed = None) -> Designer:
 def sobol_rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
   """Pick the next point of the sequence that is allowed, else draw."""
   sequence = qmc.Sobol(len(space.names), rng=generator(state.key))
-  place = len(state.told) + len(state.pending)
+  place = len(state.observations) + len(state.pending)
   if place:
     sequence.fast_forward(place)
   point = as_point(space, sequence.random(1)[0])
@@ -175,7 +172,7 @@ def grid(space: Space, steps: int = 5, allowed: Allowed = None) -> Designer:
 
   def rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
     del key
-    known = {point for point, _ in state.told} | set(state.pending)
+    known = {point for point, _ in state.observations} | set(state.pending)
     for unit in itertools.product(*axes):
       point = as_point(space, np.array(unit))
       if point not in known and is_allowed(space, point, allowed):
@@ -217,7 +214,7 @@ def drawn(space: Space, rng: np.random.Generator, allowed: Allowed) -> Point:
 
 
 def _expect_like(state: State, values: Values) -> None:
-  whole = [v for _, v in state.told if np.isfinite(v.objectives).all()]
+  whole = [v for _, v in state.observations if np.isfinite(v.objectives).all()]
   if not values.objectives:
     raise ValueError(f'tell: expected an objective, got {values!r}.')
   for before in whole[:1] if np.isfinite(values.objectives).all() else []:

@@ -94,7 +94,7 @@ def promoted(state: State, budget: Budget) -> Point | None:
   Of n finished in a rung of a bracket the best `n // eta` go on, the highest
   rung first.
   """
-  values = dict(state.told)
+  values = dict(state.observations)
   first: dict[Point, float] = {}
   reached: dict[Point, float] = {}
   for *unit, rung in [*values, *state.pending]:
@@ -125,12 +125,14 @@ def cost(values: Values) -> tuple[float, float]:
 def seen_by(inner: State, state: State, budget: Budget) -> State:
   """Return what the designer inside knows: the largest budget with enough."""
   for rung in reversed(budget.rungs):
-    told = tuple((p[:-1], v) for p, v in state.told if p[-1] == rung)
+    told = tuple((p[:-1], v) for p, v in state.observations if p[-1] == rung)
     if told and len(told) > len(told[0][0]):
       break
   known = {point for point, _ in told}
-  points = {p[:-1] for p in [*dict(state.told), *state.pending]}
-  return inner._replace(told=told, pending=tuple(sorted(points - known)))
+  points = {p[:-1] for p in [*dict(state.observations), *state.pending]}
+  return inner._replace(
+    observations=told, pending=tuple(sorted(points - known))
+  )
 
 
 def _budgeted(
@@ -166,14 +168,14 @@ def _budgeted(
   return Designer(
     State,
     ask,
-    lambda state, config, values: designer.told(state, at(config), values),
+    lambda state, config, values: designer.observe(state, at(config), values),
     lambda state, config: designer.waiting(state, at(config)),
   )
 
 
 def _begun(state: State, starts: list[int]) -> list[int]:
   first: dict[Point, float] = {}
-  for *unit, rung in [*dict(state.told), *state.pending]:
+  for *unit, rung in [*dict(state.observations), *state.pending]:
     first[tuple(unit)] = min(rung, first.get(tuple(unit), rung))
   return [sum(rung == start for rung in first.values()) for start in starts]
 

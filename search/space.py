@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from search.leaf import (
+from search.parameter import (
   Leaf,
   expect_inside,
   levels_at,
@@ -52,7 +52,7 @@ def of(config: ConfigDict | FrozenConfigDict) -> Space:
     ValueError: If nothing varies, a condition names no parameter or a value
       that it never has, or conditions go in a circle.
 
-  >>> from search.leaf import log
+  >>> from search.parameter import log
   >>> config = ConfigDict({'epochs': 5})
   >>> config.lr = log(1e-4, 1e-1)
   >>> of(config).names
@@ -126,7 +126,7 @@ def to_config(space: Space, unit: np.ndarray) -> ConfigDict:
   Returns:
     A config without leaves; None for what is not active.
 
-  >>> from search.leaf import log
+  >>> from search.parameter import log
   >>> config = ConfigDict({'lr': log(1e-4, 1e-1), 'epochs': 5})
   >>> config = to_config(of(config), np.array([1.0]))
   >>> round(config.lr, 9), config.epochs

@@ -28,13 +28,12 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search import space as spaces
-from search import stored
+from search import storage as storage_lib
 from search.designer import Designer, State, Values
-from search.leaf import unit_of
+from search.parameter import unit_of
 from search.space import Space
 
 LEASE, LIMITS, REASON, AGAIN = 'lease', 'constraints', 'infeasible', 'retry_of'
-SLOPES = 'slopes'
 DIED, SPENT = 'deaths', 'spent'
 DEATHS = 5  # of its workers that a trial outlives
 WAIT = 1.0  # seconds between two looks at what others do, at most
@@ -171,7 +170,6 @@ def _found(
 def _tell(study: optuna.Study, trial: optuna.Trial, values: Values) -> None:
   """Tell the values of a trial; one without is infeasible."""
   trial.set_user_attr(LIMITS, list(values.constraints))
-  trial.set_user_attr(SLOPES, list(values.slopes))
   # Given up by others while we slept, it is theirs.
   with contextlib.suppress(ValueError, UpdateFinishedTrialError):
     if np.isfinite([*values.objectives, *values.constraints]).all():
@@ -206,7 +204,7 @@ def suggested(space: Space, trial: optuna.Trial) -> ConfigDict:
   unit = np.full(len(space.names), spaces.MIDDLE)
   for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
     if spaces.active(space, unit[None])[0, i]:
-      unit[i] = unit_of(leaf, stored.suggest(trial, name, leaf))
+      unit[i] = unit_of(leaf, storage_lib.suggest(trial, name, leaf))
   return spaces.to_config(space, unit)
 
 
@@ -221,7 +219,7 @@ class Sampler(optuna.samplers.BaseSampler):
   ) -> dict[str, BaseDistribution]:
     """Return what varies: all of it, whatever is active."""
     pairs = zip(self.space.names, self.space.leaves, strict=True)
-    return {name: stored.distribution(leaf) for name, leaf in pairs}
+    return {name: storage_lib.distribution(leaf) for name, leaf in pairs}
 
   def sample_relative(
     self,
@@ -242,7 +240,7 @@ class Sampler(optuna.samplers.BaseSampler):
     except StopIteration:  # a grid has come to its end
       study.set_user_attr(SPENT, True)
       return {}
-    return stored.params(self.space, config)
+    return storage_lib.params(self.space, config)
 
   def sample_independent(
     self,
@@ -271,14 +269,13 @@ def known(
   for trial in trials:
     if not counts(trial) or not trial.params:
       continue
-    config = stored.config_of(space, trial)
+    config = storage_lib.config_of(space, trial)
     if not trial.state.is_finished():
       state = designer.wait(state, config)
       continue
     values = Values(
       tuple(trial.values or [math.nan] * objectives),
       tuple(trial.user_attrs.get(LIMITS, ())),
-      tuple(trial.user_attrs.get(SLOPES, ())),
       trial.duration.total_seconds() if trial.duration else math.nan,
     )
     state = designer.tell(state, config, values)

@@ -15,7 +15,7 @@ def on_eight(module: str, call: str, path: pathlib.Path) -> dict[str, Any]:
   """Return the arrays by name that a call gives where there are eight devices.
 
   Args:
-    module: Where the function is, as 'tests.test_train'.
+    module: Where the function is, as 'tests.tsukiji.training.test_step'.
     call: An expression over it, as 'short_run()[0]'.
     path: Of the file that brings them here.
   """

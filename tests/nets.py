@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from compress import coupling, tree
-from compress.coupling import Group
+from compress import tree
+from compress.channels import dependency
+from compress.channels.dependency import Group
 from compress.method import Probe
 from tests.runs import NETWORKS, calibrated, start
-from tsukiji import spec as sp
-from tsukiji.spec import Act, Branch, Conv, Dense, GlobalMean, Norm
+from tsukiji.models import spec as sp
+from tsukiji.models.spec import Act, Branch, Conv, Dense, GlobalMean, Norm
 
 
 def conv(name: str, features: int = 4, **sizes: Any) -> Conv:
@@ -65,7 +66,7 @@ def groups(spec: sp.Spec) -> tuple[Group, ...]:
   """Return the groups of a network, found once."""
   asked = calibrated(spec).probe
   assert asked is not None
-  return tuple(coupling.groups(asked.apply, start(spec)['params']))
+  return tuple(dependency.groups(asked.apply, start(spec)['params']))
 
 
 class Own(nn.Module):

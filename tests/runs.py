@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from compress import forward, recipe, tree
+from compress import dataflow, recipe, tree
 from compress.method import Batch, Ctx, Method, chain
-from tsukiji import evaluation, optimise, probe, settings, train, zoo
-from tsukiji import spec as sp
-from tsukiji.data import Split
-from tsukiji.deploy.lower import lower
-from tsukiji.gains import gains
-from tsukiji.net import Net
+from tsukiji.config import settings
+from tsukiji.data.datasets import Split
+from tsukiji.deploy.passes.lower import lower
+from tsukiji.models import spec as sp
+from tsukiji.models import zoo
+from tsukiji.models.net import Net
+from tsukiji.models.norm_gains import gains
+from tsukiji.training import evaluate, optimizer, probe
+from tsukiji.training import step as step_lib
 
 TINY = sp.Spec(
   name='tiny',
@@ -64,7 +67,7 @@ def run(spec: sp.Spec, variables: dict[str, Any], count: int = 32) -> Any:
   """Return the logits in evaluation mode, and the input statistics."""
   params = variables['params']
   dense = {**variables, 'params': tree.decode(params)}
-  return forward.apply(
+  return dataflow.apply(
     lambda: Net(spec).apply(dense, images(spec, count)), params
   )
 
@@ -75,7 +78,7 @@ def calibrated(spec: sp.Spec) -> Ctx:
 
   @jax.jit
   def seen(variables: dict[str, Any]) -> Any:
-    return forward.features(lambda: run(spec, variables))
+    return dataflow.features(lambda: run(spec, variables))
 
   (logits, stats), features = seen(start(spec))
   labels = np.arange(len(logits)) % 3
@@ -113,26 +116,26 @@ class Trained(NamedTuple):
   """A run of a few steps: where it began, its end, how often it was traced."""
 
   before: Any
-  state: train.State
+  state: step_lib.State
   traces: int
 
 
-def plan_of(method: Method) -> train.Plan:
+def plan_of(method: Method) -> step_lib.Plan:
   """Return a short training run of the tiny network, with weight decay."""
   chosen = settings.training(optimiser='sgd', lr=0.01, weight_decay=0.1)
-  return train.Plan(
+  return step_lib.Plan(
     TINY,
     method,
-    optimise.optimiser(chosen, STEPS),
+    optimizer.optimiser(chosen, STEPS),
     STEPS,
-    teacher=evaluation.predictor(TINY, start(TINY)),
+    teacher=evaluate.predictor(TINY, start(TINY)),
   )
 
 
-def state_of(plan: train.Plan) -> train.State:
+def state_of(plan: step_lib.Plan) -> step_lib.State:
   """Return the state before the first step, in arrays of its own."""
   ctx = calibrated(TINY)
-  state = train.init_state(plan, start(TINY), 0, ctx.stats, ctx.probe)
+  state = step_lib.init_state(plan, start(TINY), 0, ctx.stats, ctx.probe)
   return jax.tree.map(jnp.array, state)  # the step donates its argument
 
 
@@ -147,7 +150,7 @@ def fit(method: Method, **changes: Any) -> Trained:
   plan = plan_of(chain(method, Method(update=count)))._replace(**changes)
   state = state_of(plan)
   before = jax.tree.map(jnp.array, state.params)
-  step, x = train.make_step(plan), images(TINY, 8 * STEPS)
+  step, x = step_lib.make_step(plan), images(TINY, 8 * STEPS)
   y = jnp.arange(len(x)) % 3
   for i in range(STEPS):
     state = step(state, x[8 * i : 8 * i + 8], y[8 * i : 8 * i + 8])

@@ -13,36 +13,36 @@ SAMPLES = {
   'binary.weights': ('binary.weights(scale="layer")',),
   'binary.xnor': ('binary.xnor(ends=True)',),
   'distill.attention': ('distill.attention("conv", "norm")',),
-  'distill.correlation': ('distill.correlation(2.0)',),
-  'distill.decoupled': ('distill.decoupled(2.0)',),
-  'distill.hint': ('distill.hint("norm", "conv")',),
-  'distill.logits': ('distill.logits(2.0, cool=linear())',),
+  'distill.dist': ('distill.dist(2.0)',),
+  'distill.dkd': ('distill.dkd(2.0)',),
+  'distill.fitnet': ('distill.fitnet("norm", "conv")',),
+  'distill.kd': ('distill.kd(2.0, cool=linear())',),
   'distill.probe': ('distill.probe("conv")',),
-  'distill.relations': ('distill.relations("fc", "conv")',),
-  'distill.squared': ('distill.squared(schedule=linear(0.0, 0.2))',),
-  'learn.admm': (
-    'learn.admm(prune.weights(0.6) >> quantize.grid(4), rounds=3, settle=0.5)',
+  'distill.rkd': ('distill.rkd("fc", "conv")',),
+  'distill.mse': ('distill.mse(schedule=linear(0.0, 0.2))',),
+  'admm': (
+    'admm(prune.weights(0.6) >> quantize.uniform(4), rounds=3, settle=0.5)',
   ),
-  'learn.lc': ('learn.lc(lowrank.svd(2), mu=0.1, rounds=6, settle=1.0)',),
+  'lc': ('lc(lowrank.svd(2), mu=0.1, rounds=6, settle=1.0)',),
   'lowrank.auto': (
     'lowrank.auto(macs=0.8, candidates=3)',
     'lowrank.auto(size=0.8, damage="operator", goal="max")',
   ),
   'lowrank.cp': ('lowrank.cp(3, sweeps=5)',),
-  'lowrank.learned': (
-    'lowrank.learned(1.0, of="macs", mu=1.0, rounds=3, settle=0.5)',
+  'lowrank.learned_rank': (
+    'lowrank.learned_rank(1.0, of="macs", mu=1.0, rounds=3, settle=0.5)',
   ),
   'lowrank.plus_sparse': (
     'lowrank.plus_sparse(2, 0.8, sweeps=2)',
-    'lowrank.plus_sparse(2, 0.5, examples=0) >> quantize.grid(4, 6)',
+    'lowrank.plus_sparse(2, 0.5, examples=0) >> quantize.uniform(4, 6)',
   ),
   'lowrank.svd': (
     'lowrank.svd(2)',
-    'lowrank.svd(0.8, fold="spatial") >> quantize.grid(4, 6)',
+    'lowrank.svd(0.8, fold="spatial") >> quantize.uniform(4, 6)',
   ),
   'lowrank.tucker': ('lowrank.tucker((1, 3)) >> quantize.half()',),
   'only': (
-    'only("fc/kernel", quantize.grid(3, 4))',
+    'only("fc/kernel", quantize.uniform(3, 4))',
     'only("(conv|fc)/.*", prune.weights(0.25))',
   ),
   'prune.auto': (
@@ -53,50 +53,56 @@ SAMPLES = {
   'prune.l0': ('prune.l0(5.0, sparsity=0.6, settle=0.5)',),
   'prune.movement': ('prune.movement(0.5, schedule=cubic(0.0, 0.5))',),
   'prune.obs': ('prune.obs(0.4, block=8, rounds=1)',),
-  'prune.pattern': ('prune.pattern(2, 4)',),
+  'prune.n_m': ('prune.n_m(2, 4)',),
   'prune.rigl': ('prune.rigl(0.5, distribution="uniform")',),
   'prune.threshold': ('prune.threshold(0.7)',),
-  'prune.ticket': ('prune.ticket(0.6, at=0.1, rounds=2)',),
+  'prune.lottery_ticket': ('prune.lottery_ticket(0.6, at=0.1, rounds=2)',),
   'prune.variational': ('prune.variational(0.5, sparsity=0.55)',),
   'prune.weights': (
     'prune.weights(0.6, scope="global", schedule=cubic(0.0, 0.5))',
     'prune.weights(0.35, score="fisher")',
     'prune.weights(0.5, score="taylor", schedule=steps(2))',
   ),
-  'quantize.adaptive': ('quantize.adaptive(3, steps=20)',),
+  'quantize.adaround': ('quantize.adaround(3, steps=20)',),
   'quantize.auto': ('quantize.auto(bits=4.0, choices=(2, 4, 8))',),
-  'quantize.correct': ('quantize.correct(quantize.grid(3, 5), examples=16)',),
+  'quantize.bias_correction': (
+    'quantize.bias_correction(quantize.uniform(3, 5), examples=16)',
+  ),
   'quantize.dorefa': ('quantize.dorefa(3, 5)',),
-  'quantize.equalise': ('quantize.equalise(sweeps=2)',),
-  'quantize.folded': ('quantize.folded(quantize.grid(3, 5, per="tensor"))',),
+  'quantize.cross_layer_equalization': (
+    'quantize.cross_layer_equalization(sweeps=2)',
+  ),
+  'quantize.fold_batch_norm': (
+    'quantize.fold_batch_norm(quantize.uniform(3, 5, per="tensor"))',
+  ),
   'quantize.gptq': ('quantize.gptq(4, 6)',),
-  'quantize.gradients': ('quantize.gradients(4) >> quantize.grid(4, 6)',),
-  'quantize.grid': (
-    'quantize.grid(4)',
-    'quantize.grid(12, 6)',
-    'quantize.grid(3, 5, per=4, symmetric=False, clip="mse")',
+  'quantize.gradients': ('quantize.gradients(4) >> quantize.uniform(4, 6)',),
+  'quantize.uniform': (
+    'quantize.uniform(4)',
+    'quantize.uniform(12, 6)',
+    'quantize.uniform(3, 5, per=4, symmetric=False, clip="mse")',
   ),
   'quantize.half': ('quantize.half("bfloat16")',),
   'quantize.int8': ('quantize.int8()',),
-  'quantize.late': ('quantize.late(0.5) >> quantize.grid(3, 4)',),
+  'quantize.delay': ('quantize.delay(0.5) >> quantize.uniform(3, 4)',),
   'quantize.lsq': ('quantize.lsq(3, 5)', 'quantize.lsq(3, per=4)'),
   'quantize.pact': ('quantize.pact(4, 5)',),
   'quantize.ternary': ('quantize.ternary(per="tensor")',),
-  'regularise.group_lasso': ('regularise.group_lasso(0.01)',),
-  'regularise.l1': ('regularise.l1(0.01, schedule=linear(0.0, 0.5))',),
-  'regularise.l2': ('regularise.l2(0.01)',),
-  'regularise.rate': ('regularise.rate(0.1) >> quantize.lsq(4)',),
-  'regularise.shrink': ('regularise.shrink(0.1)',),
+  'regularize.group_lasso': ('regularize.group_lasso(0.01)',),
+  'regularize.l1': ('regularize.l1(0.01, schedule=linear(0.0, 0.5))',),
+  'regularize.l2': ('regularize.l2(0.01)',),
+  'regularize.entropy': ('regularize.entropy(0.1) >> quantize.lsq(4)',),
+  'regularize.shrink': ('regularize.shrink(0.1)',),
   'share.hashed': ('share.hashed(0.3)',),
   'share.kmeans': ('share.kmeans(3)', 'share.kmeans(bits=2, start="density")'),
   'share.product': ('share.product(3, 2, codebooks=2)',),
   'structured.auto': ('structured.auto(0.5, damage="energy")',),
   'structured.circulant': ('structured.circulant(4, pad=True)',),
   'structured.toeplitz': ('structured.toeplitz(1, 4, pad=True)',),
-  'transfer.crelu': ('transfer.crelu()',),
-  'transfer.crop': ('transfer.crop()',),
-  'transfer.multi_bias': ('transfer.multi_bias()',),
-  'transfer.rotate': ('transfer.rotate()',),
+  'structured.crelu': ('structured.crelu()',),
+  'structured.crop': ('structured.crop()',),
+  'structured.multi_bias': ('structured.multi_bias()',),
+  'structured.rotate': ('structured.rotate()',),
 }
 # Methods that say which share of the weights they prune.
 SHARE = re.compile(
@@ -129,28 +135,37 @@ FACTORED = tuple(name for name in SAMPLES if name.startswith('lowrank'))
 MADE = ('structured', 'transfer')  # of plain arrays: no mask inside or outside
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
-# Like `only`, what differs from `regularise.l1` in its penalty alone is not.
+# Like `only`, what differs from `regularize.l1` in its penalty alone is not.
 ALONE = (
-  # Losses alone, as distill.logits is.
+  # Losses alone, as distill.kd is.
   *(f'distill.{name}' for name in ('attention', 'correlation', 'decoupled')),
   *(f'distill.{name}' for name in ('probe', 'relations', 'squared')),
   *('binary.bnn', 'binary.react', 'binary.xnor'),  # of parts that are here
-  *('learn.admm', 'learn.lc'),  # of a method, as `only`
+  *('admm', 'lc'),  # of a method, as `only`
   *('share.hashed', 'share.product'),
   *(name for name in FACTORED if name != 'lowrank.svd'),
   'binary.loss_aware',  # its nodes are those of binary.weights
   *('structured.auto', 'structured.toeplitz'),  # so are these: circulant's
-  *('transfer.crelu', 'transfer.crop', 'transfer.multi_bias'),  # and rotate's
-  *('only', 'regularise.group_lasso', 'regularise.l2', 'quantize.equalise'),
-  'regularise.rate',  # it needs a grid beside it
+  *(
+    'structured.crelu',
+    'structured.crop',
+    'structured.multi_bias',
+  ),  # and rotate's
+  *(
+    'only',
+    'regularize.group_lasso',
+    'regularize.l2',
+    'quantize.cross_layer_equalization',
+  ),
+  'regularize.entropy',  # it needs a grid beside it
 )
-FAMILIES = ('distill.logits', 'prune.weights', 'quantize.int8')
+FAMILIES = ('distill.kd', 'prune.weights', 'quantize.int8')
 # Quantizers differ in the grid alone: all but two meet a mask and no more.
 GRIDS = [
   name
   for name in SAMPLES
   if name.startswith('quantize')
-  and name not in ('quantize.grid', *FAMILIES, *ALONE)
+  and name not in ('quantize.uniform', *FAMILIES, *ALONE)
 ]
 PAIRS = [
   *(('prune.weights', name) for name in GRIDS),

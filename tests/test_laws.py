@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import channels, method, prune, recipe, tree
+from compress import method, recipe, tree
+from compress.channels import sliced
 from compress.method import Ctx, Method, chain, only
-from compress.prune import Masked
-from compress.quantize import Quantized, Quantizing, Shifted
+from compress.prune import magnitude
+from compress.prune.magnitude import Masked
+from compress.quantize.uniform import Quantized, Quantizing, Shifted
 from tests.runs import (
   NETWORKS,
   STEPS,
@@ -48,10 +50,10 @@ from tests.samples import (
   TRAINED,
   WHOLE,
 )
-from tsukiji import spec as sp
-from tsukiji import train
-from tsukiji.deploy import pack
-from tsukiji.deploy.lower import lower
+from tsukiji.deploy.passes.lower import lower
+from tsukiji.deploy.tsk import pack
+from tsukiji.models import spec as sp
+from tsukiji.training import step as step_lib
 
 every_recipe = pytest.mark.parametrize('text', TEXTS)
 
@@ -121,7 +123,7 @@ def test_a_step_gives_what_the_next_one_takes(text: str) -> None:
   state = method.traced(lambda _: state_of(plan), (), tuple)
   x = jax.ShapeDtypeStruct((8, *TINY.input_shape), jnp.float32)
   y = jax.ShapeDtypeStruct((8,), jnp.int32)
-  after = jax.eval_shape(train.make_step(plan), state, x, y)
+  after = jax.eval_shape(step_lib.make_step(plan), state, x, y)
   assert shapes(after) == shapes(state)
 
 
@@ -130,7 +132,7 @@ def test_a_run_is_traced_once_and_stays_finite(text: str) -> None:
   done = trained(text)
   assert done.traces == 1
   assert int(done.state.step) == STEPS
-  assert int(done.state.bad_step) == train.NEVER
+  assert int(done.state.bad_step) == step_lib.NEVER
 
 
 # Law 3: a file holds the network to the bit.
@@ -189,7 +191,7 @@ def test_lowering_keeps_the_outputs(text: str) -> None:
 @pytest.mark.parametrize(
   ('name', 'text'),
   [
-    *((name, 'quantize.grid(4)') for name in NETWORKS),
+    *((name, 'quantize.uniform(4)') for name in NETWORKS),
     ('vgg', 'prune.weights(0.35) >> quantize.int8()'),
   ],
 )
@@ -248,8 +250,8 @@ def penalty(params: Any, ctx: Ctx) -> jax.Array:
 @pytest.mark.parametrize('order', [*itertools.permutations(range(3))])
 def test_chains_are_associative(order: tuple[int, ...]) -> None:
   methods = (
-    only('fc/kernel', prune.weights(0.5)),
-    recipe.parse('quantize.grid(4, 6)'),
+    only('fc/kernel', magnitude.weights(0.5)),
+    recipe.parse('quantize.uniform(4, 6)'),
     Method(loss=penalty),
   )
   a, b, c = (methods[i] for i in order)
@@ -303,7 +305,7 @@ def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
 @pytest.mark.parametrize('text', [t for t in TEXTS if t.startswith(FIRST)])
 def test_removed_channels_are_zero_at_the_end(text: str) -> None:
   params = finished(text)['params']
-  nodes = tree.find(channels.Sliced, params)
+  nodes = tree.find(sliced.Sliced, params)
   assert {'conv/kernel', 'fc/kernel'} <= set(nodes)
   decoded = tree.paths(tree.decode(params))
   for path, node in nodes.items():
@@ -356,7 +358,7 @@ def test_held_fields_do_not_move() -> None:
   offset = Method(
     lambda params, ctx: tree.map_arrays(lambda _, w: Offset(w, w), params)
   )
-  text = 'prune.weights(0.35) >> quantize.grid(5, 6, momentum=1.0)'
+  text = 'prune.weights(0.35) >> quantize.uniform(5, 6, momentum=1.0)'
   done = fit(chain(offset, recipe.parse(text)))
   free, held = tree.split(done.before)
   free_after, held_after = tree.split(done.state.params)

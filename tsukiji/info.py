@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from compress import tree
-from tsukiji.deploy import pack
-from tsukiji.deploy.pack import Section
+from tsukiji.deploy.tsk import pack
+from tsukiji.deploy.tsk.pack import Section
 
 HEADER = 'header'
 

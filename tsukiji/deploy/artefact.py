@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import forward as grids
+from compress import dataflow as grids
 from compress import tree
-from tsukiji import files
-from tsukiji import spec as sp
-from tsukiji.deploy import binary, header, pack
-from tsukiji.net import Net
-from tsukiji.spec import Spec
+from tsukiji import atomic
+from tsukiji.deploy.integer import binary_layers
+from tsukiji.deploy.tsk import header, pack
+from tsukiji.models import spec as sp
+from tsukiji.models.net import Net
+from tsukiji.models.spec import Spec
 
 Images: TypeAlias = np.ndarray | jax.Array  # [batch, height, width, channels]
 
@@ -80,7 +81,7 @@ def save(path: str | os.PathLike[str], blob: bytes) -> None:
   """
   path = Path(path)
   try:
-    with files.replacing(path) as file:
+    with atomic.replacing(path) as file:
       file.write(blob)
   except OSError as e:
     raise ValueError(
@@ -146,7 +147,7 @@ def forward(
     ValueError: If a layer that is to count bits has no signs.
   """
   if counted:
-    return binary.forward(spec, variables, counted)
+    return binary_layers.forward(spec, variables, counted)
   apply: Any = Net(spec).apply
   params = variables['params']
   dense = {**variables, 'params': tree.decode(params)}

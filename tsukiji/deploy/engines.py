@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsukiji.deploy import onnx
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.errors import expect, expect_name
 
 Call: TypeAlias = Callable[[Any], Any]  # [batch, *input_shape] -> logits
@@ -70,7 +70,7 @@ def forms(name: str, net: Artefact) -> tuple[str, ...]:
   Returns:
     'int8' where it has kernels that the engine takes as integers, 'float32'.
   """
-  whole = onnx.served(net.variables, ENGINES[name].least)
+  whole = model_lib.served(net.variables, ENGINES[name].least)
   return (INTEGERS, FLOATS) if whole else (FLOATS,)
 
 
@@ -124,7 +124,7 @@ def load(
 
 def _model(net: Artefact, form: str, least: float) -> bytes:
   least = least if form == INTEGERS else math.inf
-  model = onnx.model(net.spec, net.variables, least=least)
+  model = model_lib.model(net.spec, net.variables, least=least)
   return bytes(model.SerializeToString())
 
 
@@ -141,14 +141,16 @@ def _onnxruntime(net: Artefact, form: str, batch: int, threads: int) -> Call:
   options.intra_op_num_threads = threads
   options.inter_op_num_threads = 1
   options.log_severity_level = 3
-  options.add_free_dimension_override_by_name(onnx.BATCH, batch)
+  options.add_free_dimension_override_by_name(model_lib.BATCH, batch)
   if not _sums_exactly():
     options.add_session_config_entry('session.x64quantprecision', '1')
   model = _model(net, form, ENGINES['onnxruntime'].least)
   session = onnxruntime.InferenceSession(
     model, options, ['CPUExecutionProvider']
   )
-  return lambda images: session.run([onnx.OUTPUT], {onnx.INPUT: images})[0]
+  return lambda images: session.run(
+    [model_lib.OUTPUT], {model_lib.INPUT: images}
+  )[0]
 
 
 def _sums_exactly() -> bool:
@@ -203,6 +205,6 @@ def _imported_quietly(name: str) -> Any:
 
 ENGINES = {
   'jax': Engine('jax', math.inf, _jax, jax.device_put),
-  'onnxruntime': Engine('onnxruntime', onnx.LEAST, _onnxruntime),
+  'onnxruntime': Engine('onnxruntime', model_lib.LEAST, _onnxruntime),
   'openvino': Engine('openvino', 0, _openvino),
 }

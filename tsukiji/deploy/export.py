@@ -9,9 +9,10 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from tsukiji import files
-from tsukiji.deploy import artefact, onnx
+from tsukiji import atomic
+from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.errors import expect
 
 
@@ -58,7 +59,7 @@ def export(
       missing[name] = str(e)
       continue
     written[name] = place / f'{path.stem}.{name}'
-    with files.replacing(written[name]) as file:
+    with atomic.replacing(written[name]) as file:
       file.write(blob)
   reasons = ' '.join(missing.values())
   expect(str(path), bool(written), 'a network to export', 'none', reasons)
@@ -66,7 +67,7 @@ def export(
 
 
 def _onnx(net: Artefact) -> bytes:
-  model = onnx.model(net.spec, net.variables)
+  model = model_lib.model(net.spec, net.variables)
   return bytes(model.SerializeToString())
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
-from tsukiji import files
-from tsukiji import spec as sp
+from tsukiji import atomic
 from tsukiji.deploy import artefact
-from tsukiji.measure import engine, sampling
-from tsukiji.spec import Spec
+from tsukiji.measure import fastest, sampling
+from tsukiji.models import spec as sp
+from tsukiji.models.spec import Spec
 
 REPEATS = 30  # samples of a network
 
@@ -33,7 +33,7 @@ def milliseconds(
   Returns:
     Milliseconds.
   """
-  way = engine.fastest(artefact.of(spec, variables), 1, engines)
+  way = fastest.fastest(artefact.of(spec, variables), 1, engines)
   return sampling.compare({'it': way.run}, repeats=REPEATS)['it']['p50']
 
 
@@ -62,7 +62,7 @@ def remembering(
     path = folder / f'{digest}.txt'
     if not path.exists():
       folder.mkdir(parents=True, exist_ok=True)
-      with files.replacing(path) as file:
+      with atomic.replacing(path) as file:
         file.write(repr(measure(spec, variables, engines)).encode())
     return float(path.read_text())
 

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from compress import tree
-from compress.prune import Masked
+from compress.prune.magnitude import Masked
 from compress.tree import Compressed, Params
-from tsukiji import spec as sp
-from tsukiji.spec import Layer, Shape, Spec, Step
+from tsukiji.models import spec as sp
+from tsukiji.models.spec import Layer, Shape, Spec, Step
 
 FLOAT_BITS = 32  # networks compute in float32
 

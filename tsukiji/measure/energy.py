@@ -16,7 +16,7 @@ import jax
 from compress.tree import Params
 from tsukiji.measure import cost
 from tsukiji.measure.cost import LayerCost
-from tsukiji.spec import Spec
+from tsukiji.models.spec import Spec
 
 POWERCAP = Path('/sys/class/powercap')
 MEASURED = 'measured:rapl'

@@ -88,7 +88,7 @@ def measure(
     sampling.check_reference(reference, artefacts)
   # Late, so that a process can be pinned before anything of JAX starts.
   from tsukiji.deploy import artefact
-  from tsukiji.measure import engine
+  from tsukiji.measure import fastest
 
   nets = {name: artefact.load(path) for name, path in artefacts.items()}
   rows: dict[str, dict[str, Any]] = {name: {} for name in nets}
@@ -97,7 +97,7 @@ def measure(
   for batch in batches:
     key = f'batch_{batch}'
     found = {
-      name: engine.fastest(net, batch, engines, threads())
+      name: fastest.fastest(net, batch, engines, threads())
       for name, net in nets.items()
     }
     runs = {name: way.run for name, way in found.items()}

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsukiji.spec import Shape
+from tsukiji.models.spec import Shape
 
 Run: TypeAlias = Callable[[], Any]
 Samples: TypeAlias = dict[str, np.ndarray]  # milliseconds per call, by round

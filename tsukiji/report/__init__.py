@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 
-from tsukiji import files
+from tsukiji import atomic
 from tsukiji.report import html as report_html
-from tsukiji.report import layers, tables, trials
+from tsukiji.report import removed_layers, tables, trials
 from tsukiji.report.columns import Row, digits, meanings, number, points
 from tsukiji.report.figures import Picture, draw
-from tsukiji.report.layers import removed
+from tsukiji.report.removed_layers import removed
 from tsukiji.report.scatter import pareto
 from tsukiji.report.summary import lines, summarise
 from tsukiji.report.trials import Searched
@@ -97,7 +97,7 @@ def write(
   pictures = draw(means, curves, figures or {}, searched)
   for picture in pictures:
     _replace(workdir / picture.path, picture.light)
-  gone = layers.removed(rows)
+  gone = removed_layers.removed(rows)
   text = _markdown(means, words, gone, pictures, title, notes, searched)
   _replace(workdir / 'report.md', text.encode())
   page = report_html.page(found, words, gone, pictures, title, notes, searched)
@@ -157,6 +157,6 @@ def _bullets(head: str, items: Iterable[str]) -> str:
 
 def _replace(path: pathlib.Path, content: bytes) -> pathlib.Path:
   """Write a file as a whole or not at all."""
-  with files.replacing(path) as file:
+  with atomic.replacing(path) as file:
     file.write(content)
   return path

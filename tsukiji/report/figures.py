@@ -7,17 +7,17 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from tsukiji.report import (
-  curves,
-  parallel,
-  plotting,
-  readings,
+  line_plots,
+  linear_probe,
+  parallel_coordinates,
   scatter,
-  search,
-  series,
+  search_figures,
+  training_curves,
   trials,
 )
+from tsukiji.report import theme as theme_lib
 from tsukiji.report.columns import Row, digits
-from tsukiji.report.plotting import Theme
+from tsukiji.report.theme import Theme
 from tsukiji.report.trials import Searched
 
 
@@ -41,7 +41,7 @@ class Picture(NamedTuple):
 
 def draw(
   rows: Sequence[Row],
-  runs: curves.Runs,
+  runs: training_curves.Runs,
   wanted: Mapping[str, Row] | None = None,
   searched: Sequence[Searched] = (),
 ) -> list[Picture]:
@@ -60,7 +60,7 @@ def draw(
   costs = {'accuracy_bytes': scatter.SIZE, 'accuracy_latency': scatter.LATENCY}
   out = [_scatter(name, rows, cost) for name, cost in costs.items()]
   more = [_lines(name, rows, item) for name, item in (wanted or {}).items()]
-  last = (_readings(rows), _training(curves.drawable(runs)))
+  last = (_readings(rows), _training(training_curves.drawable(runs)))
   first = [p for one in searched if one.objectives for p in _search(one)]
   return [p for p in (*first, *more, *out, *last) if p]
 
@@ -73,26 +73,26 @@ def _search(searched: Searched) -> list[Picture]:
     for name, share in searched.importances.items()
   )
   about = {
-    'course': ('Best so far', f'{told}.', search.course),
+    'course': ('Best so far', f'{told}.', search_figures.course),
     'front': (
       'What is traded for accuracy',
       f'Validation accuracy against {", ".join(searched.objectives[1:])}.',
-      search.front,
+      search_figures.front,
     ),
     'parallel': (
       'What the trials tried',
       f'Every trial a line over {words} and its validation accuracy.',
-      parallel.draw,
+      parallel_coordinates.draw,
     ),
     'slices': (
       'Accuracy along each parameter',
       f'Validation accuracy of each trial along {words}.',
-      search.slices,
+      search_figures.slices,
     ),
     'importances': (
       'What the accuracy depends on',
       f'Share of the variance: {shares}.',
-      search.importances,
+      search_figures.importances,
     ),
   }
   if len(searched.objectives) < 2:
@@ -111,8 +111,8 @@ def _search(searched: Searched) -> list[Picture]:
 
 
 def _lines(name: str, rows: Sequence[Row], item: Row) -> Picture | None:
-  axis, wanted = series.AXES[item['x']], dict(item['lines'])
-  found = series.series(rows, wanted, axis)
+  axis, wanted = line_plots.AXES[item['x']], dict(item['lines'])
+  found = line_plots.series(rows, wanted, axis)
   if not found:
     return None
   told = '; '.join(
@@ -122,20 +122,20 @@ def _lines(name: str, rows: Sequence[Row], item: Row) -> Picture | None:
   return _picture(
     name,
     item['title'],
-    f'{series.WORDS[axis.measure].capitalize()} by {axis.label}. {told}.',
-    lambda theme: series.draw(rows, wanted, axis, item['title'], theme),
+    f'{line_plots.WORDS[axis.measure].capitalize()} by {axis.label}. {told}.',
+    lambda theme: line_plots.draw(rows, wanted, axis, item['title'], theme),
   )
 
 
 def _readings(rows: Sequence[Row]) -> Picture | None:
-  found = readings.curves(rows)
+  found = linear_probe.curves(rows)
   if not found:
     return None
   return _picture(
     'readings',
     'What a linear classifier reads behind each unit',
     f'Accuracy by depth of {", ".join(found)}.',
-    lambda theme: readings.draw(found, theme),
+    lambda theme: linear_probe.draw(found, theme),
   )
 
 
@@ -162,19 +162,21 @@ def _tell(dataset: str, points: Sequence[scatter.Point]) -> str:
   return ': '.join(filter(None, (dataset, '; '.join(told))))
 
 
-def _training(runs: curves.Runs) -> Picture | None:
+def _training(runs: training_curves.Runs) -> Picture | None:
   if not runs:
     return None
   return _picture(
     'training',
     'Training',
     f'Loss and validation accuracy by epoch of {", ".join(runs)}.',
-    lambda theme: curves.training(runs, theme),
+    lambda theme: training_curves.training(runs, theme),
   )
 
 
 def _picture(
   name: str, title: str, alt: str, make: Callable[[Theme], Figure]
 ) -> Picture:
-  light, dark = (plotting.png(make(t)) for t in (plotting.LIGHT, plotting.DARK))
+  light, dark = (
+    theme_lib.png(make(t)) for t in (theme_lib.LIGHT, theme_lib.DARK)
+  )
   return Picture(f'figures/{name}.png', title, alt, light, dark)

@@ -9,8 +9,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import IdentityTransform
 
-from tsukiji.report import plotting
-from tsukiji.report.plotting import Theme
+from tsukiji.report import theme as theme_lib
+from tsukiji.report.theme import Theme
 
 Boxes = np.ndarray  # [n, 4]: left, bottom, right, top, in pixels
 
@@ -84,7 +84,7 @@ def write(
 
 def _text(axes: Axes, name: str, theme: Theme) -> Text:
   out = axes.text(0, 0, name, transform=IdentityTransform())
-  out.set(color=theme.ink, fontsize=plotting.SMALL, parse_math=False, zorder=4)
+  out.set(color=theme.ink, fontsize=theme_lib.SMALL, parse_math=False, zorder=4)
   out.set_path_effects([withStroke(linewidth=2, foreground=theme.paper)])
   out.set_in_layout(False)
   return out

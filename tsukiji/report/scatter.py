@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from tsukiji.report import labels, marks, plotting
+from tsukiji.report import labels, markers
+from tsukiji.report import theme as theme_lib
 from tsukiji.report.columns import Row, digits, distinct, engine, number, timing
-from tsukiji.report.plotting import Theme
 from tsukiji.report.tables import names, role
+from tsukiji.report.theme import Theme
 
 Range: TypeAlias = tuple[float, float, float]  # low, middle, high
 
@@ -104,17 +105,17 @@ def scatter(rows: Sequence[Row], cost: Cost, theme: Theme) -> Figure:
     The figure.
   """
   drawn = panels(rows, cost)
-  out = plotting.blank(1 + 4.2 * len(drawn), theme)
+  out = theme_lib.blank(1 + 4.2 * len(drawn), theme)
   every = out.subplots(len(drawn), 1, squeeze=False)[:, 0]
   for axes, (dataset, points) in zip(every, drawn, strict=True):
     settings = distinct(cost.where(point.row) for point in points)
     where = 'each in its own engine' if settings[1:] else ''.join(settings)
     title = ', '.join(distinct([cost.title, dataset, where]))
-    plotting.dress(axes, theme, title, cost.label, 'test accuracy, %')
+    theme_lib.dress(axes, theme, title, cost.label, 'test accuracy, %')
     _scale(axes, points)
     _draw(axes, points, theme)
   shown = [point.row for _, points in drawn for point in points]
-  plotting.legend(out, marks.handles(shown, theme), theme)
+  theme_lib.legend(out, markers.handles(shown, theme), theme)
   out.draw_without_rendering()  # settles the layout that names must fit
   for axes, (_, points) in zip(every, drawn, strict=True):
     _write(axes, points, theme)
@@ -198,13 +199,13 @@ def _draw(axes: Axes, points: Sequence[Point], theme: Theme) -> None:
   steps = sorted((points[i].cost[1], points[i].height) for i in front)
   x, y = np.array([*steps, (axes.get_xlim()[1], steps[-1][1])]).T
   [line] = axes.step(x, y, where='post', color=theme.quiet, zorder=1)
-  line.set(**marks.FRONT)
+  line.set(**markers.FRONT)
   for cost, _, std, height, _, row in points:
     across = axes.plot([cost[0], cost[2]], [height, height])
     along = axes.plot([cost[1]] * 2, [height - std, height + std])
     for bar in across + along:
       bar.set(color=theme.quiet, linewidth=1, alpha=0.7, zorder=2)
-    axes.add_line(marks.mark(row, theme, cost[1], height))
+    axes.add_line(markers.mark(row, theme, cost[1], height))
 
 
 def told(points: Sequence[Point]) -> Sequence[Point]:
@@ -223,15 +224,15 @@ def _write(axes: Axes, points: Sequence[Point], theme: Theme) -> None:
   """Write the name of each point where it covers the least."""
   points = told(points)
   at = axes.transData.transform([(p.cost[1], p.height) for p in points])
-  names = [plotting.drawable(point.name) for point in points]
+  names = [theme_lib.drawable(point.name) for point in points]
   obstacles = np.concatenate([_boxes(axes, line) for line in axes.lines])
-  labels.write(axes, names, at, obstacles, GAP * plotting.PIXEL, theme)
+  labels.write(axes, names, at, obstacles, GAP * theme_lib.PIXEL, theme)
 
 
 def _boxes(axes: Axes, line: Line2D) -> np.ndarray:
   """Return boxes around the marks and the segments of a line, in pixels."""
   path = axes.transData.transform(line.get_path().vertices)
-  near = plotting.PIXEL * (marks.SIZE / 2 if len(path) == 1 else 1.5)
+  near = theme_lib.PIXEL * (markers.SIZE / 2 if len(path) == 1 else 1.5)
   ends = path if len(path) == 1 else path[1:]
   starts = path if len(path) == 1 else path[:-1]
   low, high = np.minimum(starts, ends) - near, np.maximum(starts, ends) + near

@@ -1,0 +1,283 @@
+"""Allocation: one budget in, an amount for each layer out.
+
+Each layer has a few candidates, each with the damage it does and what it then
+costs; choosing one a layer is a multiple-choice knapsack. What an amount is
+(zeros, bits, a rank) only the caller knows.
+"""
+
+import bisect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress import hessian, tree
+from compress.method import Ctx, expect_probe
+from compress.tree import Array, Params, Path
+
+Change: TypeAlias = Callable[[Path, Array, Any], Any]  # w, amount -> node
+Measure: TypeAlias = Callable[[Params], Array]  # changed tree -> damage `()`
+
+STEPS = 4096  # of the budget, in the knapsack
+SAMPLES = 64  # single gradients of the Fisher damage
+WORST = 1e30  # damage of a candidate whose loss is not finite
+
+
+def knapsack(
+  damage: Sequence[Any], cost: Sequence[Any], budget: float
+) -> Array:
+  r"""Choose one candidate a layer of least total damage within a budget.
+
+  $\min_c \sum_l d_{l c_l}$ subject to $\sum_l k_{l c_l} \le B$, by dynamic
+  programming over what is spent above the cheapest choice, in `STEPS` steps.
+  Costs are rounded up to steps, so that the budget is never exceeded. The
+  choice is the best one of the rounded costs: the best of all where costs are
+  whole and at most `STEPS` are to be spent.
+
+  Args:
+    damage: `[layers][candidates]`, each at least 0; may be traced.
+    cost: `[layers][candidates]`, any unit, known numbers.
+    budget: Most that the chosen costs may sum to.
+
+  Returns:
+    The candidate of each layer, `[layers]` int32; the first of equals.
+
+  Raises:
+    ValueError: If even the cheapest candidates exceed the budget.
+
+  >>> knapsack([[0, 4], [0, 1]], [[5, 2], [5, 2]], 7).tolist()
+  [0, 1]
+  """
+  spent, room = _steps([np.asarray(row, np.float64) for row in cost], budget)
+  return _solve([_finite(row) for row in damage], spent, room)
+
+
+def minimax(
+  damage: Sequence[Any], cost: Sequence[Any], budget: float
+) -> list[int]:
+  r"""Choose one candidate a layer of least worst damage within a budget.
+
+  $\min_c \max_l d_{l c_l}$ subject to $\sum_l k_{l c_l} \le B$: the least
+  threshold under which each layer's cheapest candidate fits in (Liebenwein+
+  2021, arXiv 2107.11442, section 3.3).
+
+  Args:
+    damage: `[layers][candidates]`, each at least 0.
+    cost: `[layers][candidates]`, any unit.
+    budget: Most that the chosen costs may sum to.
+
+  Returns:
+    The candidate of each layer.
+
+  Raises:
+    ValueError: If even the cheapest candidates exceed the budget.
+
+  >>> minimax([[0, 4], [0, 1]], [[5, 2], [5, 2]], 7)
+  [0, 1]
+  """
+  harm = [np.asarray(row, np.float64) for row in damage]
+  costs = [np.asarray(row, np.float64) for row in cost]
+
+  def under(level: float) -> list[int]:
+    rows = zip(harm, costs, strict=True)
+    return [int(np.argmin(np.where(d <= level, k, np.inf))) for d, k in rows]
+
+  def fits(level: float) -> bool:
+    chosen = zip(costs, under(level), strict=True)
+    return sum(row[i] for row, i in chosen) <= budget
+
+  least = max(row.min() for row in harm)
+  levels = np.unique([x for row in harm for x in row if x >= least])
+  at = bisect.bisect_left(levels, True, key=fits)
+  if at == len(levels):
+    raise _over(sum(row.min() for row in costs), budget)
+  return under(levels[at])
+
+
+@jax.jit
+def _solve(damage: list[Array], spent: list[Array], room: int) -> Array:
+  """Choose by dynamic programming: costs and room are in whole steps."""
+  best, picks = jnp.zeros(STEPS + 1), []
+  for harm, row in zip(damage, spent, strict=True):
+    left = jnp.arange(STEPS + 1) - row[:, None]
+    options = best[jnp.maximum(left, 0)] + harm[:, None]
+    options = jnp.where(left >= 0, options, jnp.inf)
+    picks.append(jnp.argmin(options, axis=0))
+    best = jnp.min(options, axis=0)
+  at, chosen = jnp.asarray(room), []
+  for pick, row in zip(reversed(picks), reversed(spent), strict=True):
+    chosen.append(pick[at])
+    at -= row[chosen[-1]]
+  return jnp.stack(chosen[::-1]).astype(jnp.int32)
+
+
+def _steps(
+  costs: list[np.ndarray], budget: float
+) -> tuple[list[np.ndarray], int]:
+  """Return costs above each layer's least in whole steps, and the room."""
+  least = sum(row.min() for row in costs)
+  if not least <= budget:
+    raise _over(least, budget)
+  extra, room = [row - row.min() for row in costs], budget - least
+  if room <= STEPS and all(np.all(x == np.round(x)) for x in extra):
+    scaled, steps = extra, int(room)
+  else:
+    parts = (np.minimum(x, room) / (room or 1.0) for x in extra)
+    scaled, steps = [np.ceil(STEPS * part) for part in parts], STEPS
+  # What is out of reach is so by its cost, not by its rounding.
+  spent = zip(extra, scaled, strict=True)
+  return [
+    np.where(x <= room, y, STEPS + 1).astype(np.int32) for x, y in spent
+  ], steps
+
+
+def _over(least: float, budget: float) -> ValueError:
+  return ValueError(
+    f'allocate: expected a budget of at least {least:g}, the cost of the '
+    f'cheapest candidates, got {budget!r}. Raise it or add cheaper ones.'
+  )
+
+
+def _finite(damage: Any) -> Array:
+  """Return damage that can be summed."""
+  harm = jnp.nan_to_num(jnp.asarray(damage, jnp.float32), nan=WORST)
+  return jnp.minimum(harm, WORST)
+
+
+def sensitivity(
+  ctx: Ctx,
+  params: Params,
+  candidates: dict[Path, Any],
+  change: Change,
+  damage: str = 'loss',
+) -> dict[Path, Array]:
+  r"""Measure what each candidate does to the network on its own.
+
+  One weight is changed by one amount, all others stay as they are. With
+  $\hat w$ for what the changed weight decodes to, the damage is
+
+  * 'loss': $L(\hat w) - L(w)$ on the calibration data (Li+ 2017, arXiv
+    1608.08710, section 3.2), before any retraining;
+  * 'fisher': $\frac12 \sum_i F_i (w_i - \hat w_i)^2$ with the diagonal
+    $F_i$ of the empirical Fisher matrix: a quadratic model of the same loss
+    that does not saturate where the network is broken;
+  * 'trace': $\frac12 \frac{\mathrm{tr} H}{n} \|w - \hat w\|^2$ with the
+    mean curvature of the layer (HAWQ-V2: Dong+ 2020, arXiv 1911.03852,
+    equation 8; `curvature.traces`);
+  * 'energy': $e = \|w - \hat w\|^2 / \|w\|^2$; it needs no data;
+  * 'signal': $-\log(1 - e)$: what passes a chain of layers falls with the
+    product of the shares that they keep, so that no layer may lose nearly all.
+
+  Args:
+    ctx: With a probe for what needs data.
+    params: The tree of arrays and nodes; None stands for the trained weight.
+    candidates: By path, amounts in the order of growing harm.
+    change: Path, array, amount -> the array or node that stands for it.
+    damage: One of `DAMAGES`.
+
+  Returns:
+    By path, `[candidates]`, at least 0 and never falling: the running maximum,
+    so that noise in the measure makes no smaller amount look worse.
+  """
+  raw = damages(ctx, params, candidates, change, damage)
+  return {p: jax.lax.cummax(jnp.maximum(x, 0.0)) for p, x in raw.items()}
+
+
+def damages(
+  ctx: Ctx,
+  params: Params,
+  candidates: dict[Path, Any],
+  change: Change,
+  damage: str = 'loss',
+) -> dict[Path, Array]:
+  """Measure candidates that have no order: `sensitivity` as it was measured.
+
+  Returns:
+    By path, `[candidates]`, below 0 where the network got better.
+  """
+  measure = DAMAGES[damage](params, ctx)
+
+  def changed(path: Path, amount: Any) -> Params:
+    return tree.map_arrays(
+      lambda p, w: change(p, w, amount) if p == path else w, params
+    )
+
+  found = {}
+  for path, amounts in candidates.items():
+    raw = jnp.stack([measure(changed(path, amount)) for amount in amounts])
+    found[path] = _finite(raw)
+  return found
+
+
+def _loss(params: Params, ctx: Ctx) -> Measure:
+  probe = expect_probe('allocate.sensitivity', ctx)
+  start = probe.loss(params)
+  return lambda changed: probe.loss(changed) - start
+
+
+def _fisher(params: Params, ctx: Ctx) -> Measure:
+  probe = expect_probe('allocate.sensitivity', ctx)
+  dense = tree.paths(tree.decode(params))
+  grads = tree.paths(probe.samples(params, SAMPLES))
+  fisher = {path: jnp.mean(grads[path] ** 2, axis=0) for path in dense}
+
+  def measure(changed: Params) -> Array:
+    return 0.5 * sum(
+      (
+        jnp.sum(fisher[path] * (w - dense[path]) ** 2)
+        for path, w in tree.paths(tree.decode(changed)).items()
+      ),
+      jnp.zeros(()),
+    )
+
+  return measure
+
+
+def _trace(params: Params, ctx: Ctx) -> Measure:
+  dense = tree.paths(tree.decode(params))
+  found = hessian.traces('allocate.sensitivity', params, ctx)
+  mean = {p: jnp.maximum(found[p], 0.0) / x.size for p, x in dense.items()}
+
+  def measure(changed: Params) -> Array:
+    return 0.5 * sum(
+      (
+        mean[path] * jnp.sum((w - dense[path]) ** 2)
+        for path, w in tree.paths(tree.decode(changed)).items()
+      ),
+      jnp.zeros(()),
+    )
+
+  return measure
+
+
+def _energy(params: Params, ctx: Ctx) -> Measure:
+  del ctx
+  dense = tree.paths(tree.decode(params))
+
+  def measure(changed: Params) -> Array:
+    return sum(
+      (
+        jnp.sum((w - dense[path]) ** 2)
+        / jnp.maximum(jnp.sum(dense[path] ** 2), jnp.finfo(w.dtype).tiny)
+        for path, w in tree.paths(tree.decode(changed)).items()
+      ),
+      jnp.zeros(()),
+    )
+
+  return measure
+
+
+def _signal(params: Params, ctx: Ctx) -> Measure:
+  lost = _energy(params, ctx)
+  return lambda changed: -jnp.log1p(-jnp.minimum(lost(changed), 1.0))
+
+
+DAMAGES: dict[str, Callable[[Params, Ctx], Measure]] = {
+  'energy': _energy,
+  'fisher': _fisher,
+  'loss': _loss,
+  'signal': _signal,
+  'trace': _trace,
+}

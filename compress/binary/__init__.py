@@ -1,0 +1,14 @@
+"""Binary weights and inputs: one bit a number, trained through floats."""
+
+from compress.binary.inputs import inputs
+from compress.binary.loss_aware import loss_aware
+from compress.binary.weights import bnn, react, weights, xnor
+
+__all__ = [
+  'bnn',
+  'inputs',
+  'loss_aware',
+  'react',
+  'weights',
+  'xnor',
+]

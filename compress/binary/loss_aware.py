@@ -1,0 +1,105 @@
+"""Loss-aware signs: a scale that minds what the loss feels."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import struct
+
+from compress import tree
+from compress.binary import straight_through as straight_through_lib
+from compress.binary.weights import (
+  SCALES,
+  Binarizing,
+  binarized,
+  size_of,
+  started,
+)
+from compress.method import Ctx, Method
+from compress.prune.masked import expect_name
+from compress.quantize.uniform import straight_through
+from compress.tree import Array, Key, Params, Path
+
+DAMPING = 1e-8  # of the curvature, as Adam's epsilon
+
+
+@struct.dataclass
+class Weighing(Binarizing):
+  """A weight trained through signs whose scale is weighed by curvature.
+
+  Attributes:
+    squares: Running mean of the squared gradient of the decoded weight, its
+      shape.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('w',)
+
+  squares: Array
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the scaled signs; the gradient reaches `w` as it is."""
+    del key
+    assert self.alpha is not None
+    return straight_through(
+      straight_through_lib.clipped(self.w) * self.alpha, self.w
+    )
+
+  def measured(self, w: Array) -> Array | None:
+    """Return the scale of a latent weight under the curvature here."""
+    assert self.alpha is not None
+    return size_of(w, self.alpha, jnp.sqrt(self.squares) + DAMPING)
+
+
+def loss_aware(
+  *, scale: str = 'layer', decay: float = 0.999, ends: bool = True
+) -> Method:
+  r"""Train weights through signs that are nearest in the metric of the loss.
+
+  $w_b = \alpha \, \mathrm{sign}(w)$ with $\alpha = \lVert d \odot w \rVert_1 /
+  \lVert d \rVert_1$ is the minimum of $\sum_i d_i (\alpha b_i - w_i)^2$, where
+  $d$ stands for the diagonal of the Hessian: weights that the loss does not
+  feel have no say in the scale. As in Adam, $d = \sqrt{v} + \epsilon$, $v$ the
+  running mean of the squared gradient of $w_b$ (Hou+ 2017, arXiv 1611.01600,
+  proposition 3.1). The gradient is passed on to $w$ whole, and
+  $w$ is clipped to [-1, 1] after each step.
+
+  Args:
+    scale: One $\alpha$ a 'layer', as in the paper, or a 'filter'.
+    decay: Share of the old $v$ kept at each step.
+    ends: Whether the first and the last weight become binary too.
+
+  Returns:
+    The method. Before the first gradient all weights count alike. Chain
+    `binary.inputs` before it for signs on both sides.
+
+  Raises:
+    ValueError: If the scale is none or the decay outside [0, 1), and as
+      `binary.weights`.
+  """
+  where = 'binary.loss_aware'
+  expect_name(where, 'scale', scale, SCALES[:2])
+  if not 0 <= decay < 1:
+    raise ValueError(
+      f'{where}: expected a decay in [0, 1), got {decay!r}. It is the share of '
+      'the old curvature kept at each step.'
+    )
+
+  def wrap(path: Path, w: Array) -> Weighing:
+    del path
+    return Weighing(w, started(w, scale), False, jnp.zeros_like(w))
+
+  def init(params: Params, ctx: Ctx) -> Params:
+    return binarized(where, wrap, ends, params, ctx)
+
+  def update(params: Params, ctx: Ctx) -> Params:
+    grads = {} if ctx.grads is None else tree.paths(ctx.grads)
+
+    def follow(path: Path, node: Weighing) -> Binarizing:
+      grad = grads.get(path)
+      if grad is not None:
+        squares = decay * node.squares + (1 - decay) * grad**2
+        node = node.replace(squares=squares)
+      return node.settled()
+
+    return tree.map_nodes(Weighing, follow, params)
+
+  return Method(init, update)

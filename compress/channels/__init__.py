@@ -1,0 +1,1 @@
+"""Removal of whole channels: smaller layers, with nothing left to skip."""

@@ -1,0 +1,19 @@
+"""Knowledge distillation: losses that pull a network to its teacher."""
+
+from compress.distill.features import attention, fitnet, probe
+from compress.distill.logits import dist, dkd, kd, mse
+from compress.distill.regression import bounded, trusted
+from compress.distill.relational import rkd
+
+__all__ = [
+  'attention',
+  'bounded',
+  'dist',
+  'dkd',
+  'fitnet',
+  'kd',
+  'mse',
+  'probe',
+  'rkd',
+  'trusted',
+]

@@ -1,0 +1,229 @@
+"""Factored weights: products of smaller kernels, each a layer of its own."""
+
+import abc
+import functools
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import struct
+
+from compress import tree
+from compress.tree import Array, Compressed, Key
+
+FOLDS = ('channel', 'spatial')
+
+
+class Factored(Compressed):
+  """A weight that is the product of kernels, applied one after the other.
+
+  Each factor has the shape of a kernel, `[..., inputs, outputs]`, its other
+  axes those of the weight or 1; one with a single input and as many outputs as
+  the factor before it has is depthwise. So each is a layer, and the layers in
+  turn compute what the weight does.
+  """
+
+  def factors(self) -> dict[str, Any]:
+    """Return the kernels by field, in the order in which they are applied."""
+    return {field: getattr(self, field) for field in self.inner}
+
+  @abc.abstractmethod
+  def decode(self, key: Key | None) -> Array:
+    """Return the product."""
+
+  def scale_channels(self, gain: Array) -> Any:
+    """Return the node with its last factor times `gain`, if that can be."""
+    field = self.inner[-1]
+    last = tree.scaled(getattr(self, field), gain)
+    return None if last is None else self.replace(**{field: last})
+
+  def scatter(self, keep: Array, axis: int, size: int) -> Any:
+    """Return the node among zeros along its inputs or outputs."""
+    rank = len(tree.shape_of(getattr(self, self.inner[0])))
+    if axis < rank - 2:
+      return None
+    field = self.inner[0 if axis == rank - 2 else -1]
+    part = getattr(self, field)
+    if tree.is_node(part):
+      part = part.scatter(keep, axis, size)
+    else:
+      part = tree.scattered(part, keep, axis, size)
+    return None if part is None else self.replace(**{field: part})
+
+
+@struct.dataclass
+class LowRank(Factored):
+  """A weight `u @ v`.
+
+  Attributes:
+    u: First kernel, `[h, w, in, rank]` (channel fold), `[h, 1, in, rank]`
+      (spatial) or `[in, rank]` (dense).
+    v: Second kernel, `[1, 1, rank, out]`, `[1, w, rank, out]` or
+      `[rank, out]`.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('u', 'v')
+  inner: ClassVar[tuple[str, ...]] = ('u', 'v')
+
+  u: Any
+  v: Any
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the product over the rank."""
+    del key
+    return product(self.u, self.v)
+
+
+@struct.dataclass
+class Tucker(Factored):
+  """A convolution between two changes of channels.
+
+  Attributes:
+    u: `[1, 1, in, r]`.
+    core: `[h, w, r, s]`.
+    v: `[1, 1, s, out]`.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('u', 'core', 'v')
+  inner: ClassVar[tuple[str, ...]] = ('u', 'core', 'v')
+
+  u: Any
+  core: Any
+  v: Any
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the product."""
+    del key
+    return product(self.u, self.core, self.v)
+
+
+@struct.dataclass
+class Separable(Factored):
+  """A convolution as a sum of `rank` products of one vector an axis.
+
+  Attributes:
+    u: `[1, 1, in, rank]`.
+    rows: `[h, 1, 1, rank]`, depthwise.
+    columns: `[1, w, 1, rank]`, depthwise.
+    v: `[1, 1, rank, out]`.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('u', 'rows', 'columns', 'v')
+  inner: ClassVar[tuple[str, ...]] = ('u', 'rows', 'columns', 'v')
+
+  u: Any
+  rows: Any
+  columns: Any
+  v: Any
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the product."""
+    del key
+    return product(self.u, self.rows, self.columns, self.v)
+
+
+def is_depthwise(before: int, shape: tuple[int, ...]) -> bool:
+  """Tell whether a factor takes each of `before` channels on its own."""
+  return before > 1 and shape[-2] == 1
+
+
+def product(*kernels: Array) -> Array:
+  """Return the kernel of layers applied in turn, with nothing between them.
+
+  >>> product(jnp.ones((3, 1, 4, 2)), jnp.ones((1, 5, 2, 6))).shape
+  (3, 5, 4, 6)
+  """
+
+  def link(one: Array, other: Array) -> Array:
+    alone = is_depthwise(one.shape[-1], other.shape)
+    return one * other if alone else one @ other
+
+  return functools.reduce(link, kernels)
+
+
+def folded(w: Array, fold: str) -> Array:
+  """Return a kernel as the matrix of which low rank is asked.
+
+  Args:
+    w: `[..., in, out]`.
+    fold: 'channel' for `[h w in, out]`; 'spatial' for `[h in, w out]`, which
+      is the other one where there are not two sides.
+
+  Returns:
+    `[rows, columns]`.
+  """
+  if fold == 'spatial' and w.ndim == 4:
+    h, side, inputs, outputs = w.shape
+    return w.transpose(0, 2, 1, 3).reshape(h * inputs, side * outputs)
+  return w.reshape(-1, w.shape[-1])
+
+
+def unfolded(u: Array, v: Array, shape: tuple[int, ...], fold: str) -> LowRank:
+  """Return the factors of a folded matrix as kernels.
+
+  Args:
+    u: `[rows, rank]`.
+    v: `[rank, columns]`.
+    shape: Of the weight.
+    fold: As it was folded.
+
+  Returns:
+    The node.
+  """
+  rank = u.shape[1]
+  if fold == 'spatial' and len(shape) == 4:
+    h, side, inputs, outputs = shape
+    second = v.reshape(rank, side, outputs).transpose(1, 0, 2)
+    return LowRank(u.reshape(h, 1, inputs, rank), second[None])
+  ones = (1,) * (len(shape) - 2)
+  return LowRank(
+    u.reshape(*shape[:-1], rank), v.reshape(*ones, rank, shape[-1])
+  )
+
+
+def truncated(w: Array, rank: int, fold: str = 'channel') -> LowRank:
+  r"""Return the nearest weight of a rank, $U_r \sqrt{S}, \sqrt{S} V_r^T$.
+
+  Args:
+    w: `[..., in, out]`.
+    rank: At least 1 and at most the sides of the folded matrix.
+    fold: See `folded`.
+
+  Returns:
+    The node; both factors are equally large.
+  """
+  u, s, v = jnp.linalg.svd(folded(w, fold), full_matrices=False)
+  root = jnp.sqrt(s[:rank])
+  return unfolded(u[:, :rank] * root, root[:, None] * v[:rank], w.shape, fold)
+
+
+def tucker(w: Array, ranks: tuple[int, int], sweeps: int = 3) -> Tucker:
+  """Return the channels of a convolution reduced on both sides.
+
+  Higher-order orthogonal iteration on the two channel axes (Kim+ 2016, arXiv
+  1511.06530, equation 3, solved by De Lathauwer+ 2000).
+
+  Args:
+    w: `[h, w, in, out]`.
+    ranks: Channels left of the inputs and outputs.
+    sweeps: How often each side is solved for the other one.
+
+  Returns:
+    The node.
+  """
+  flat = w.reshape(-1, *w.shape[-2:])
+  v = _leading(flat, -1, ranks[1])
+  for _ in range(sweeps):
+    u = _leading(flat @ v, -2, ranks[0])
+    v = _leading(u.T @ flat, -1, ranks[1])
+  u = _leading(flat @ v, -2, ranks[0])
+  core = (u.T @ flat @ v).reshape(*w.shape[:-2], *ranks)
+  ones = (1,) * (w.ndim - 2)
+  return Tucker(
+    u.reshape(*ones, *u.shape), core, v.T.reshape(*ones, *v.T.shape)
+  )
+
+
+def _leading(x: Array, axis: int, rank: int) -> Array:
+  """Return the leading left singular vectors of an unfolding."""
+  side = jnp.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+  return jnp.linalg.svd(side, full_matrices=False)[0][:, :rank]

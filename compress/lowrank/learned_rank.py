@@ -1,0 +1,152 @@
+"""Ranks that are learned: each layer finds its own while it trains."""
+
+import math
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import struct
+
+from compress import learning_compression, tree
+from compress.learning_compression import Pace
+from compress.lowrank import factors
+from compress.lowrank.factors import FOLDS, Factored, LowRank
+from compress.method import Ctx, Method, expect_probe
+from compress.prune.masked import expect_name
+from compress.tree import Array, Key, Params, Path
+
+
+@struct.dataclass
+class Ranked(Factored):
+  """A product of which only the first terms count.
+
+  Attributes:
+    u: As in `LowRank`, of full rank.
+    v: As there.
+    rank: How many terms count, `()` int32.
+    price: What one number of the weight costs, `()` float32.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('u', 'v')
+  inner: ClassVar[tuple[str, ...]] = ('u', 'v')
+
+  u: Any
+  v: Any
+  rank: Array
+  price: Array
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the product over the rank."""
+    del key
+    count = jnp.arange(self.u.shape[-1]) < self.rank
+    return factors.product(jnp.where(count, self.u, 0), self.v)
+
+  def freeze(self) -> Any:
+    """Return the factors of that rank, or the weight if that is smaller."""
+    w, n = self.decode(None), int(self.rank)
+    small = LowRank(self.u[..., :n], self.v[..., :n, :])
+    return w if small.u.size + small.v.size >= w.size else small
+
+
+def learned_rank(
+  alpha: float,
+  *,
+  of: str = 'size',
+  fold: str = 'channel',
+  mu: float = 1e-2,
+  growth: float = 1.2,
+  rounds: int = 30,
+  settle: float = 0.7,
+) -> Method:
+  r"""Learn weights and ranks together, by what a rank costs.
+
+  $\min_{W, r} L(W) + \alpha \sum_l C_l(r_l)$ subject to $\mathrm{rank}(W_l) =
+  r_l$ by `lc`, whose C step is exact (Idelbayev & Carreira-Perpinan 2020,
+  CVPR, equation 5): $r_l = \arg\min_r \alpha C_l(r) + \frac{\mu}{2} \sum_{i >
+  r} \sigma_i^2$. One number sets all ranks; a layer that costs less whole than
+  factored stays whole.
+
+  Args:
+    alpha: What the whole dense network costs, in units of the loss; above 0.
+    of: What costs: 'size' (numbers) or 'macs' (multiplications).
+    fold: As in `lowrank.svd`.
+    mu: As in `lc`; a layer is of rank 1 while mu is small beside alpha.
+    growth: As there.
+    rounds: As there.
+    settle: As there.
+
+  Returns:
+    The method. Ranks may change until `settle`, then the factors train.
+
+  Raises:
+    ValueError: If an argument is impossible, or multiplications are to count
+      without a probe that knows them.
+  """
+  where = 'lowrank.learned_rank'
+  if not 0 < alpha < math.inf:
+    raise ValueError(
+      f'{where}: expected an alpha above 0, got {alpha!r}. It is what the '
+      'dense network costs in units of the loss.'
+    )
+  expect_name(where, 'of', of, ('macs', 'size'))
+  expect_name(where, 'fold', fold, FOLDS)
+
+  def project(
+    params: Params, ctx: Ctx, mu: Array, before: Params | None
+  ) -> Params:
+    if before is None:
+      prices = _prices(where, params, ctx, of)
+    else:
+      prices = {p: x.price for p, x in tree.find(Ranked, before).items()}
+
+    def factor(path: Path, w: Array) -> Ranked:
+      return ranked(w, alpha * prices[path], mu, fold).replace(
+        price=jnp.float32(prices[path])
+      )
+
+    return tree.map_arrays(factor, params)
+
+  pace = Pace(mu, growth, rounds, settle, True)
+  return learning_compression.learning(where, Method(), project, pace)
+
+
+def ranked(w: Array, price: Array | float, mu: Array, fold: str) -> Ranked:
+  r"""Return the product of least $c\,n(r) + \frac{\mu}{2} \|W - W_r\|^2$.
+
+  Args:
+    w: The weight.
+    price: c, of each of the n(r) numbers of rank r; at most those of w count.
+    mu: The penalty.
+    fold: See `factors.folded`.
+
+  Returns:
+    The node, of rank 1 or more.
+  """
+  full = factors.truncated(w, min(factors.folded(w, fold).shape), fold)
+  top = full.u.shape[-1]
+  # Each factor holds the roots of the singular values.
+  square = jnp.sum(full.u**2, axis=tuple(range(full.u.ndim - 1))) ** 2
+  lost = jnp.sum(square) - jnp.cumsum(square)
+  numbers = (full.u.size + full.v.size) // top * jnp.arange(1, top + 1)
+  whole = numbers >= w.size
+  total = jnp.where(
+    whole, price * w.size, price * numbers + mu / 2 * jnp.maximum(lost, 0)
+  )
+  best = jnp.argmin(total)
+  # A rank that does not pay is the weight itself, and that has all ranks.
+  rank = jnp.where(whole[best], top, best + 1).astype(jnp.int32)
+  return Ranked(full.u, full.v, rank, jnp.float32(0))
+
+
+def _prices(where: str, params: Params, ctx: Ctx, of: str) -> dict[Path, float]:
+  """Return what a number of each weight costs: all of the network costs 1."""
+  uses = expect_probe(where, ctx).uses if of == 'macs' else {}
+  sizes: dict[Path, int] = {}
+  tree.map_arrays(lambda path, w: sizes.setdefault(path, w.size), params)
+  for path in sizes if of == 'macs' else ():
+    if path not in uses:
+      raise ValueError(
+        f'{where} at {path}: expected a weight whose uses are known '
+        f"({', '.join(uses)}). Use of='size'."
+      )
+  whole = sum(n * uses.get(path, 1) for path, n in sizes.items())
+  return {path: uses.get(path, 1) / whole for path in sizes}

@@ -1,0 +1,340 @@
+"""Masks: weights held at exactly 0, and the choice of which."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from compress import tree
+from compress.method import Ctx, Method
+from compress.prune.importance import Score
+from compress.schedule import Schedule, at_once
+from compress.tree import Array, Compressed, Key, Params, Path
+
+UPDATES = 100  # how often a mask may change in one run
+
+Scores: TypeAlias = dict[Path, Array]  # -inf where a weight is pruned already
+Choose: TypeAlias = Callable[[Scores, Array], dict[Path, Array]]
+"""(scores, share of the whole amount) -> what to keep of each weight."""
+
+
+@struct.dataclass
+class Masked(Compressed):
+  """A weight with positions held at exactly 0.
+
+  Attributes:
+    w: The weight, any shape; what is pruned keeps its last value here.
+    mask: True where the weight is kept, the shape of `w`.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('w',)
+  inner: ClassVar[tuple[str, ...]] = ('w',)
+
+  w: Any
+  mask: Array
+
+  def decode(self, key: Key | None) -> Array:
+    """Return `where(mask, w, 0)`."""
+    del key
+    return jnp.where(self.mask, self.w, 0)
+
+  def freeze(self) -> Any:
+    """Return the zeroed weight; its zeros need no mask beside them."""
+    if not tree.is_node(self.w):
+      return jnp.where(self.mask, self.w, 0)
+    zeroed = self.w.apply_mask(self.mask)
+    return Masked(self.w, self.mask) if zeroed is None else zeroed
+
+  def scale_channels(self, gain: Array) -> Any:
+    """Return the node times `gain`, if what it masks can be."""
+    w = tree.scaled(self.w, gain)
+    return None if w is None else self.replace(w=w)
+
+
+def masked(
+  where: str,
+  params: Params,
+  node: Callable[[Array, Array], Masked] = Masked,
+) -> Params:
+  """Put a mask that keeps everything on each weight.
+
+  Args:
+    where: Who asks, for the error.
+    params: A tree of arrays and nodes.
+    node: What to make of a weight and its mask.
+
+  Returns:
+    The tree with a node around each innermost weight.
+
+  Raises:
+    ValueError: If a weight has a mask already, or cannot be 0.
+  """
+  for path in tree.find(Masked, params):
+    raise ValueError(
+      f'{where}: expected weights that are not pruned yet, got a mask at '
+      f'{path}. Give each weight one pruning method; '
+      "`only('path', ...)` tells them apart."
+    )
+  for path, found in tree.find(Compressed, params).items():
+    if not found.keeps_zero:
+      raise ValueError(
+        f'{where}: expected weights that can be 0, got {type(found).__name__} '
+        f'at {path}. Put it first: this method >> what gives them values.'
+      )
+  return tree.map_arrays(
+    lambda path, w: node(w, jnp.ones(w.shape, bool)), params
+  )
+
+
+def remasked(params: Params, masks: dict[Path, Array]) -> Params:
+  """Return the tree with other masks, by path."""
+  return tree.map_nodes(
+    Masked, lambda path, node: node.replace(mask=masks[path]), params
+  )
+
+
+def moved(
+  where: str, path: Path, node: Masked, change: Callable[[Array], Array]
+) -> Any:
+  """Change the trained array under a mask, whatever grids wrap it.
+
+  Args:
+    where: Who asks, for the error.
+    path: That of the node, for the error.
+    node: The masked weight.
+    change: Array -> array, of the shape of the mask.
+
+  Returns:
+    The node around the changed array.
+
+  Raises:
+    ValueError: If there is no one array of that shape, as under factors.
+  """
+
+  def visit(path: Path, x: Any) -> Any:
+    if tree.is_node(x) and len(x.inner) == 1:
+      return tree.descend(visit, path, x)
+    if tree.is_node(x) or x.shape != node.mask.shape:
+      raise ValueError(
+        f'{where} at {path}: expected one array of shape {node.mask.shape} '
+        f'under the mask, got {type(x).__name__}. Put what changes the shape '
+        'before this method in the chain.'
+      )
+    return change(x)
+
+  return visit(path, node)
+
+
+def due(ctx: Ctx, times: int = UPDATES) -> Array:
+  """Tell whether this step is one of the `times` at which masks change."""
+  before = ctx._replace(step=ctx.step - 1).progress
+  return jnp.floor(ctx.progress * times) != jnp.floor(before * times)
+
+
+def kept(scores: Array, drop: Array | int) -> Array:
+  """Return False at the `drop` lowest scores, ties by index.
+
+  >>> kept(jnp.array([3.0, 1.0, 1.0]), 1).tolist()
+  [True, False, True]
+  """
+  order = jnp.argsort(scores, axis=None, stable=True)
+  rank = (
+    jnp.zeros(scores.size, jnp.int32)
+    .at[order]
+    .set(jnp.arange(scores.size, dtype=jnp.int32))
+  )
+  return (rank >= drop).reshape(scores.shape)
+
+
+def ranked(params: Params, score: Score, ctx: Ctx) -> Scores:
+  """Return the scores of every masked weight, -inf at what is pruned."""
+  worth = score(params, ctx)
+  return {
+    path: jnp.where(
+      node.mask,
+      worth(path, jnp.where(node.mask, tree.latent(node), 0)),
+      -jnp.inf,
+    )
+    for path, node in tree.find(Masked, params).items()
+  }
+
+
+def shrinking(
+  where: str, score: Score, choose: Choose, schedule: Schedule | None
+) -> Method:
+  """Return the method that prunes by score and never brings back.
+
+  Args:
+    where: Its name, for errors.
+    score: What a weight is worth.
+    choose: What to keep, given scores and a share of the whole amount.
+    schedule: How that share grows over the run; None is all at once.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If the schedule is none.
+  """
+
+  def mark(params: Params, ctx: Ctx, part: Array) -> Params:
+    return remasked(params, choose(ranked(params, score, ctx), part))
+
+  def begin(params: Params, ctx: Ctx) -> Params:
+    del ctx
+    return masked(where, params)
+
+  return marking(where, begin, mark, schedule)
+
+
+def marking(
+  where: str,
+  begin: Callable[[Params, Ctx], Params],
+  mark: Callable[[Params, Ctx, Array], Params],
+  schedule: Schedule | None,
+) -> Method:
+  """Return the method that puts masks on and marks what goes as time comes.
+
+  Args:
+    where: Its name, for errors.
+    begin: Puts masks that keep everything on the weights.
+    mark: Sets the masks, given the share of the whole amount.
+    schedule: How that share grows over the run; None is all at once.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If the schedule is none.
+  """
+  amount = at_once() if schedule is None else schedule
+  expect_schedule(where, amount)
+
+  def again(params: Params, ctx: Ctx) -> Params:
+    return mark(params, ctx, amount(ctx.progress))
+
+  def init(params: Params, ctx: Ctx) -> Params:
+    return again(begin(params, ctx), ctx)
+
+  def update(params: Params, ctx: Ctx) -> Params:
+    return jax.lax.cond(due(ctx), lambda p: again(p, ctx), lambda p: p, params)
+
+  return Method(init, same_masks if schedule is None else update)
+
+
+def same_masks(params: Params, ctx: Ctx) -> Params:
+  """Keep the masks of one-shot pruning as they are."""
+  del ctx
+  return params
+
+
+def share(where: str, sparsity: float, scope: str, floor: float) -> Choose:
+  """Return the choice of an exact share of each array, or of all together.
+
+  Args:
+    where: Who asks, for errors.
+    sparsity: Share that goes, in [0, 1).
+    scope: 'layer' or 'global'.
+    floor: Share of each array, and at least one of it, that a global ranking
+      must leave.
+
+  Returns:
+    The choice.
+
+  Raises:
+    ValueError: If the sparsity, scope or floor is impossible.
+  """
+  expect_sparsity(where, sparsity)
+  expect_name(where, 'scope', scope, ('layer', 'global'))
+  if not 0 <= floor <= 1:
+    raise ValueError(
+      f'{where}: expected a floor in [0, 1], got {floor!r}. Each array keeps '
+      'at least this share of its weights.'
+    )
+
+  def keep(scores: Array, part: Array) -> Array:
+    # Counted from the end, so that the whole amount is met exactly.
+    whole = round(sparsity * scores.size)
+    left = jnp.round((1.0 - part) * whole).astype(jnp.int32)
+    return kept(scores, whole - left)
+
+  def by_layer(scores: Scores, part: Array) -> dict[Path, Array]:
+    return {path: keep(x, part) for path, x in scores.items()}
+
+  def together(scores: Scores, part: Array) -> dict[Path, Array]:
+    _check_room(where, [x.size for x in scores.values()], sparsity, floor)
+    return _together(lambda x: keep(x, part), scores, floor)
+
+  return by_layer if scope == 'layer' else together
+
+
+def _together(
+  keep: Callable[[Array], Array], scores: Scores, floor: float
+) -> dict[Path, Array]:
+  """Rank all arrays as one, with the best of each out of reach."""
+  guarded = [
+    jnp.where(kept(x, x.size - _least(x.size, floor)), jnp.inf, x).ravel()
+    for x in scores.values()
+  ]
+  ends = list(itertools.accumulate(x.size for x in guarded))[:-1]
+  parts = jnp.split(keep(jnp.concatenate(guarded)), ends)
+  return {
+    path: part.reshape(x.shape)
+    for (path, x), part in zip(scores.items(), parts, strict=True)
+  }
+
+
+def _least(size: int, floor: float) -> int:
+  """Return how many weights of an array a global ranking must leave."""
+  return max(1, round(floor * size))
+
+
+def _check_room(
+  where: str, sizes: list[int], sparsity: float, floor: float
+) -> None:
+  left = sum(sizes) - round(sparsity * sum(sizes))
+  least = sum(_least(size, floor) for size in sizes)
+  if least > left:
+    raise ValueError(
+      f'{where}: expected a floor that leaves at most {left} of {sum(sizes)}, '
+      f'got {floor!r}, which leaves {least} in {len(sizes)} arrays. Lower the '
+      'sparsity or the floor.'
+    )
+
+
+def expect_sparsity(where: str, sparsity: float) -> None:
+  """Raise ValueError if a sparsity is outside [0, 1)."""
+  if not 0 <= sparsity < 1:
+    raise ValueError(
+      f'{where}: expected a sparsity in [0, 1), got {sparsity!r}. It is the '
+      'share of weights that become 0.'
+    )
+
+
+def expect_schedule(where: str, schedule: Schedule) -> None:
+  """Raise ValueError if a schedule cannot be called."""
+  if not callable(schedule):
+    raise ValueError(
+      f'{where}: expected a schedule, got {schedule!r}. Call one of '
+      'compress.schedule, as cubic(0.0, 0.5).'
+    )
+
+
+def expect_name(where: str, what: str, got: str, names: Iterable[str]) -> None:
+  """Raise ValueError if a choice is none of the names."""
+  if got not in names:
+    raise ValueError(
+      f'{where}: expected a {what} of {", ".join(names)}, got {got!r}.'
+    )
+
+
+def expect_run(where: str, ctx: Ctx) -> None:
+  """Raise ValueError if a method that prunes by training is given none."""
+  if not ctx.steps:
+    raise ValueError(
+      f'{where}: expected a run of some steps, got none. It prunes while the '
+      'network trains; prune.weights and prune.obs need no training.'
+    )

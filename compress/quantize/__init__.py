@@ -1,0 +1,32 @@
+"""Quantization: weights, inputs and gradients of few bits."""
+
+from compress.quantize.batch_norm import fold_batch_norm
+from compress.quantize.dorefa import dorefa
+from compress.quantize.equalization import (
+  bias_correction,
+  cross_layer_equalization,
+)
+from compress.quantize.gptq import adaround, gptq
+from compress.quantize.gradients import delay, gradients
+from compress.quantize.half import half
+from compress.quantize.lsq import lsq, pact
+from compress.quantize.mixed_precision import auto
+from compress.quantize.uniform import int8, ternary, uniform
+
+__all__ = [
+  'adaround',
+  'auto',
+  'bias_correction',
+  'cross_layer_equalization',
+  'delay',
+  'dorefa',
+  'fold_batch_norm',
+  'gptq',
+  'gradients',
+  'half',
+  'int8',
+  'lsq',
+  'pact',
+  'ternary',
+  'uniform',
+]

@@ -1,0 +1,197 @@
+"""Making a network easier to quantize: equal channels, corrected biases."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from compress import calibration, tree
+from compress.channels import budget, dependency, filters, importance
+from compress.channels.dependency import Group, Slice
+from compress.method import Ctx, Method, Probe, expect_probe
+from compress.tree import Array, Params, Path
+
+SAME = 1e-3  # relative change of outputs that rounding of floats explains
+DEVIATIONS = 3.0  # that the outputs of a norm reach from their mean
+
+
+def cross_layer_equalization(*, sweeps: int = 10) -> Method:
+  r"""Scale channels so that both layers that share them use their grids well.
+
+  Where what follows a layer is positively homogeneous, as a ReLU is, channel i
+  may be divided by $s_i$ in one layer and multiplied in the next. With
+  $s_i = \sqrt{r_i^{(1)} / r_i^{(2)}}$ the ranges $r^{(1)}$ of the weights that
+  make it and $r^{(2)}$ of those that take it in become equal (Nagel+ 2019,
+  arXiv 1906.04721, equations 7 to 11). Where a norm is in between, its scale
+  and bias are divided and $r^{(1)} = |\beta| + 3 |\gamma|$. Channels whose
+  scaling changes the outputs, as through a tanh, stay as they are.
+
+  It gains most before `quantize.uniform(per='tensor')`; steps a channel make up
+  for the ranges of outputs, not for those of inputs.
+
+  Args:
+    sweeps: How often the pairs of layers are gone through; a layer is in two.
+
+  Returns:
+    The method; it moves arrays in `init` and has no nodes.
+
+  Raises:
+    ValueError: If a weight is not a plain array any more, there is no probe, or
+      no two layers share channels that may be scaled.
+  """
+  where = 'quantize.cross_layer_equalization'
+  if type(sweeps) is not int or sweeps < 1:
+    raise ValueError(f'{where}: expected sweeps from 1, got {sweeps!r}.')
+
+  def init(params: Params, ctx: Ctx) -> Params:
+    probe = expect_probe(where, ctx)
+    filters.refuse_nodes(where, params)
+    found = dependency.groups(probe.apply, budget.whole(params, probe))
+    have = tree.paths(params)
+    whole = [g for g in found if all(s.path in have for s in g.slices)]
+    free = [g for g in whole if _harmless(probe, params, g)]
+    if not free:
+      raise ValueError(
+        f'{where}: expected layers with a ReLU or nothing nonlinear between '
+        f'them, got none among {", ".join(g.name for g in found) or "no"} '
+        'channels. Leave it out.'
+      )
+    for _ in range(sweeps):
+      for group in free:
+        params = scaled(params, group, factors(params, group))
+    return params
+
+  return Method(init)
+
+
+def factors(params: Params, group: Group) -> np.ndarray:
+  """Return what each channel is divided by, `[channels]`."""
+  arrays = tree.paths(params)
+  makers = _makers(group)
+  ranges = [_sizes(arrays, part) for part in makers if _counts(arrays, part)]
+  if group.of('carries'):
+    made = np.sum(ranges, axis=0)
+  else:
+    made = np.max(ranges, axis=0)
+  taken = np.max([_sizes(arrays, part) for part in group.of('takes')], axis=0)
+  right = (made > 0) & (taken > 0)
+  ratio = np.where(right, made, 1.0) / np.where(right, taken, 1.0)
+  return np.sqrt(ratio)
+
+
+def scaled(params: Params, group: Group, by: np.ndarray) -> Params:
+  """Return the network with each channel divided, then multiplied again."""
+  parts = {s.path: (s, 1 / by) for s in _makers(group)}
+  parts |= {s.path: (s, by) for s in group.of('takes')}
+
+  def visit(path: Path, x: Any) -> Any:
+    return _times(x, *parts[path]) if path in parts else x
+
+  return tree.map_paths(visit, params)
+
+
+def _makers(group: Group) -> list[Slice]:
+  """Return what sets the size of a channel last."""
+  return group.of('carries') or group.of('makes')
+
+
+def _counts(arrays: dict[Path, Any], part: Slice) -> bool:
+  """Tell whether an array is one of those whose range is looked at."""
+  return arrays[part.path].ndim > 1 or part.role == 'carries'
+
+
+def _sizes(arrays: dict[Path, Any], part: Slice) -> np.ndarray:
+  """Return the range of each channel in one array, `[channels]`."""
+  most = np.abs(importance.rows(arrays[part.path], part)).max(axis=1)
+  gamma = part.role == 'carries' and part.path.endswith('scale')
+  return DEVIATIONS * most if gamma else most
+
+
+def _times(x: Array, part: Slice, by: np.ndarray) -> Array:
+  """Multiply the entries of each channel."""
+  factor = np.ones(x.shape[part.axis], np.float32)
+  factor[part.entries] = by[:, None]
+  shape = [1] * x.ndim
+  shape[part.axis] = -1
+  return x * jnp.asarray(factor.reshape(shape), x.dtype)
+
+
+def _harmless(probe: Probe, params: Params, group: Group) -> bool:
+  """Tell whether the outputs stay when the channels of a group are scaled."""
+  arrays = tree.paths(params)
+  makers, takes = _makers(group), group.of('takes')
+  # Another layer on the way, as a depthwise one, has sizes of its own.
+  if any(s.role == 'carries' and arrays[s.path].ndim > 1 for s in makers):
+    return False
+  if not (takes and makers):
+    return False
+  drawn = np.random.default_rng(0).uniform(0.5, 2.0, group.channels)
+  before = np.asarray(probe.apply(params))
+  after = np.asarray(probe.apply(scaled(params, group, drawn)))
+  return bool(np.abs(after - before).max() <= SAME * np.abs(before).max())
+
+
+def bias_correction(method: Method, *, examples: int = 256) -> Method:
+  r"""Correct biases for what a method does to the mean outputs of layers.
+
+  Layer by layer, $b \leftarrow b + W E[x] - \hat W E[\hat x]$: W and x are the
+  weights and inputs of the network before the method, $\hat W$ and $\hat x$
+  those after it, on calibration data (Nagel+ 2019, arXiv 1906.04721, section
+  4.2 and appendix D). Layers without a bias stay as they are; behind those,
+  recalibrate the norms.
+
+  Args:
+    method: What shifts the means, as `quantize.uniform(4)`.
+    examples: Calibration examples.
+
+  Returns:
+    The method with corrected biases at the start.
+
+  Raises:
+    ValueError: If there is no calibration data, or no layer has a bias.
+  """
+  where = 'quantize.bias_correction'
+  if not isinstance(method, Method) or type(examples) is not int:
+    raise ValueError(
+      f'{where}: expected a method and a number of examples, as '
+      f'correct(quantize.uniform(4)), got {method!r} and {examples!r}.'
+    )
+  if examples < 1:
+    raise ValueError(f'{where}: expected examples from 1, got {examples!r}.')
+
+  def init(params: Params, ctx: Ctx) -> Params:
+    nodes = method.init(params, ctx)
+    wanted = tuple(
+      path
+      for path in calibration.order(where, ctx, params)
+      if path in tree.paths(nodes) and _bias(path) in tree.paths(nodes)
+    )
+    if not wanted:
+      raise ValueError(
+        f'{where}: expected layers with a bias, got none among '
+        f'{", ".join(tree.paths(nodes))}. Recalibrate the norms instead.'
+      )
+    before = calibration.moments(where, ctx, params, examples, wanted)
+    for path in wanted:
+      after = calibration.moments(where, ctx, nodes, examples, (path,))[path]
+      w, coarse = (tree.decode(tree.paths(x)[path]) for x in (params, nodes))
+      shift = _mean(w, before[path]) - _mean(coarse, after)
+      nodes = _moved(nodes, _bias(path), shift)
+    return nodes
+
+  return method._replace(init=init)
+
+
+def _bias(path: Path) -> Path:
+  return f'{path.rpartition("/")[0]}/bias'
+
+
+def _mean(w: Array, found: calibration.Moments) -> Array:
+  """Return the mean outputs of a layer without its bias, `[channels]`."""
+  mean = found.total / found.number
+  groups, n = mean.shape
+  return jnp.einsum('gn,ngm->gm', mean, w.reshape(n, groups, -1)).reshape(-1)
+
+
+def _moved(params: Params, path: Path, shift: Array) -> Params:
+  return tree.map_paths(lambda p, x: x + shift if p == path else x, params)

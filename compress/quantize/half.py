@@ -1,0 +1,120 @@
+"""Weights as 16-bit floats."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from compress import tree
+from compress.method import Ctx, Method
+from compress.quantize.affine import straight_through
+from compress.quantize.uniform import refuse_grids
+from compress.tree import Array, Compressed, Key, Params
+
+
+@struct.dataclass
+class Half(Compressed):
+  """A weight as 16-bit floats.
+
+  Attributes:
+    halves: float16, or the bits of bfloat16 as uint16, `[..., channels]`.
+    gain: What each channel is multiplied by, `[channels]` float32, or None.
+  """
+
+  halves: Array
+  gain: Array | None = None
+
+  @property
+  def bits(self) -> int:
+    """Width of a number."""
+    return 16
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the weight as float32."""
+    del key
+    x = self.halves
+    if x.dtype == jnp.uint16:
+      x = jax.lax.bitcast_convert_type(x, jnp.bfloat16)
+    x = x.astype(jnp.float32)
+    return x if self.gain is None else x * self.gain
+
+  def apply_mask(self, mask: Array) -> 'Half':
+    """Return the node with 0 where `mask` is False; the bits of 0 are 0."""
+    zero = jnp.zeros((), self.halves.dtype)
+    return Half(jnp.where(mask, self.halves, zero), self.gain)
+
+  def scatter(self, keep: Array, axis: int, size: int) -> 'Half':
+    """Return the node with 0 along an axis except at `keep`."""
+    gain = self.gain
+    if gain is not None and axis == self.halves.ndim - 1:
+      gain = tree.scattered(gain, keep, 0, size, fill=1)
+    return Half(tree.scattered(self.halves, keep, axis, size), gain)
+
+  def scale_channels(self, gain: Array) -> 'Half':
+    """Return the node times `gain`; the 16 bits stay."""
+    return Half(self.halves, gain if self.gain is None else self.gain * gain)
+
+
+@struct.dataclass
+class Halving(Compressed):
+  """A float weight trained through 16-bit floats.
+
+  Attributes:
+    w: The latent weight.
+    dtype: 'float16' or 'bfloat16'.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('w',)
+  inner: ClassVar[tuple[str, ...]] = ('w',)
+
+  w: Any
+  dtype: str = struct.field(pytree_node=False)
+
+  @property
+  def bits(self) -> int:
+    """Width of a number."""
+    return 16
+
+  def _halves(self) -> Array:
+    top = float(jnp.finfo(self.dtype).max)
+    return jnp.clip(self.w, -top, top).astype(self.dtype)
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the rounded weight, with a straight-through gradient."""
+    del key
+    return straight_through(self._halves().astype(self.w.dtype), self.w)
+
+  def freeze(self) -> Any:
+    """Return the 16-bit floats."""
+    if tree.is_node(self.w):
+      return self
+    x = self._halves()
+    if self.dtype == 'bfloat16':  # which NumPy and so the file do not have
+      x = jax.lax.bitcast_convert_type(x, jnp.uint16)
+    return Half(x)
+
+
+def half(dtype: str = 'float16') -> Method:
+  """Store weights as 16-bit floats, what is too large as the largest.
+
+  Args:
+    dtype: 'float16' (11 bits of precision, up to 65504) or 'bfloat16' (8 bits,
+      the range of float32).
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If the type is another or a weight is quantized already.
+  """
+  if dtype not in ('float16', 'bfloat16'):
+    raise ValueError(
+      f"quantize.half: expected 'float16' or 'bfloat16', got {dtype!r}."
+    )
+
+  def init(params: Params, ctx: Ctx) -> Params:
+    refuse_grids('quantize.half', params)
+    return tree.map_arrays(lambda path, w: Halving(w, dtype), params)
+
+  return Method(init)

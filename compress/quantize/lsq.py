@@ -1,0 +1,297 @@
+"""Grids that are trained: their steps (LSQ) or where they end (PACT).
+
+What is learned is a leaf of the tree as the weights are; nothing is followed
+or calibrated after the start.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from compress import calibration, tree
+from compress.method import Ctx, Method
+from compress.quantize import affine as grids
+from compress.quantize.affine import Per, straight_through
+from compress.quantize.nodes import Gridded, Inputs
+from compress.quantize.uniform import Quantizing, input_ranges, refuse_grids
+from compress.tree import Array, Key, Params, Path
+
+LEAST = 1e-9  # a step or a clip that training makes smaller stays this
+
+
+def stepped(x: Array, step: Array, low: int, high: int, gain: float) -> Array:
+  r"""Return what has the gradients of learned step size quantization.
+
+  $\hat v = s \, \mathrm{round}(\mathrm{clip}(v/s, -Q_N, Q_P))$ with
+  $\partial \hat v / \partial s = \mathrm{round}(v/s) - v/s$ inside and $-Q_N$
+  or $Q_P$ outside, times the gain, and $\partial \hat v / \partial v$ 1 inside
+  and 0 outside (Esser+ 2020, arXiv 1902.08153, equations 1 to 5).
+
+  Args:
+    x: Any shape.
+    step: s, positive, broadcasts to x.
+    low: -Q_N.
+    high: Q_P.
+    gain: What the gradient of the step is multiplied by.
+
+  Returns:
+    The quantized x.
+
+  >>> slope = jax.grad(lambda s: stepped(jnp.float32(0.7), s, -1, 1, 0.5))
+  >>> round(float(slope(jnp.float32(1.0))), 3)  # (1 - 0.7) / 2
+  0.15
+  """
+  held = jax.lax.stop_gradient(step)
+  step = held + gain * (step - held)
+  inside = jnp.clip(x / step, low, high)
+  return step * straight_through(jnp.round(inside), inside)
+
+
+def _positive(x: Array) -> Array:
+  return jnp.maximum(jnp.abs(x), LEAST)
+
+
+@struct.dataclass
+class Steps:
+  """A grid of layer inputs whose step is learned.
+
+  Attributes:
+    step: `()`.
+    bits: Width of the grid.
+    signed: Whether the inputs have both signs.
+  """
+
+  step: Array
+  bits: int = struct.field(pytree_node=False)
+  signed: bool = struct.field(pytree_node=False)
+
+  def ends(self) -> tuple[int, int]:
+    """Return the first and the last code."""
+    half = 2 ** (self.bits - 1)
+    return (-half, half - 1) if self.signed else (0, 2 * half - 1)
+
+  def plain(self) -> Inputs:
+    """Return the grid as it is stored."""
+    low, high = (end * _positive(self.step) for end in self.ends())
+    return Inputs(low, high, self.bits)
+
+  def round(self, x: Array) -> Array:
+    """Return `x` on the grid."""
+    low, high = self.ends()
+    gain = 1 / math.sqrt(math.prod(x.shape[1:]) * high)
+    return straight_through(
+      self.plain().round(x),
+      stepped(x, _positive(self.step), low, high, gain),
+    )
+
+
+@struct.dataclass
+class Stepping(Gridded):
+  """A float weight trained through a grid whose step is trained beside it.
+
+  Attributes:
+    w: The latent weight `[..., channels]`.
+    step: `()`, `[channels]` or `[groups, channels]`; see `grid.columns`.
+    inputs: `Steps` of the layer's input, or None.
+    bits: Width of the weight's grid.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('w', 'step', 'inputs')
+
+  w: Any
+  step: Array
+  inputs: Steps | None
+  bits: int = struct.field(pytree_node=False)
+
+  def coded(self) -> grids.Coded:
+    """Return the codes and the grid."""
+    step = _positive(self.step)
+    return grids.Coded(grids.encode(self.w, step, self.bits), step, None)
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the weight on its grid, with the gradients of `stepped`."""
+    del key
+    top = 2 ** (self.bits - 1) - 1
+    gain = 1 / math.sqrt(self.w.size / self.step.size * top)
+    step = grids.stretched(_positive(self.step), self.w.shape)
+    return straight_through(
+      grids.decoded(*self.coded()),
+      stepped(self.w, step, -top, top, gain),
+    )
+
+
+def lsq(
+  weight_bits: int = 4,
+  activation_bits: int = 0,
+  *,
+  per: Per = 'channel',
+  examples: int = 256,
+) -> Method:
+  r"""Train the steps of the grids with the weights (LSQ).
+
+  Esser+ 2020 (arXiv 1902.08153): see `stepped`; steps start at
+  $2 \langle |v| \rangle / \sqrt{Q_P}$ and their gradient is multiplied by
+  $1 / \sqrt{N Q_P}$, N the number of weights, or of inputs of an example, that
+  share the step. Inputs that are never negative on the calibration data have
+  an unsigned grid.
+
+  Args:
+    weight_bits: Width of the symmetric weight grid, 2 to 16.
+    activation_bits: Width of the grid of layer inputs, 2 to 16; 0 is none.
+    per: As `quantize.uniform`; the paper has one step a tensor.
+    examples: Calibration examples whose inputs give their first steps.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If an argument is impossible, a weight is quantized already, or
+      inputs are wanted without calibration data.
+  """
+  where = 'quantize.lsq'
+  expect_widths(where, weight_bits, activation_bits)
+  grids.expect_per(where, per)
+  top = 2 ** (weight_bits - 1) - 1
+
+  def init(params: Params, ctx: Ctx) -> Params:
+    refuse_grids(where, params)
+    ranges = input_ranges(where, params, ctx, activation_bits)
+    met = tree.meeting(params)
+    values: dict[Path, Array] = {}
+    if activation_bits:
+      values = calibration.sample(where, ctx, params, examples)
+
+    def wrap(path: Path, w: Array) -> Stepping:
+      inputs, grid = None, ranges(path)
+      if grid is not None:
+        signed = _signed(ctx, met[path])
+        high = 2 ** (activation_bits - signed) - 1
+        first = _first(values[met[path]], high)
+        inputs = Steps(first, activation_bits, signed)
+      # What fills up a shorter last group counts for nothing.
+      step = _first(grids.columns(w, per, jnp.nan), top)
+      return Stepping(w, step, inputs, weight_bits)
+
+    return tree.map_arrays(wrap, params)
+
+  return Method(init)
+
+
+def _signed(ctx: Ctx, path: Path) -> bool:
+  """Tell whether an input has negative values on the calibration data."""
+  return bool(np.asarray((ctx.stats or {})[path])[0] < 0)
+
+
+def _first(values: Array, high: int) -> Array:
+  """Return the steps that training starts from, one a column."""
+  step = 2 * jnp.nanmean(jnp.abs(values), axis=0) / math.sqrt(high)
+  return jnp.where(step > LEAST, step, 1.0)
+
+
+@struct.dataclass
+class Clipped:
+  """A grid of layer inputs whose end is learned.
+
+  Attributes:
+    top: The largest value, `()`.
+    bits: Width of the grid.
+    signed: Whether the inputs have both signs; the grid then starts at -top.
+  """
+
+  top: Array
+  bits: int = struct.field(pytree_node=False)
+  signed: bool = struct.field(pytree_node=False)
+
+  def plain(self) -> Inputs:
+    """Return the grid as it is stored."""
+    top = _positive(self.top)
+    return Inputs(-top if self.signed else 0 * top, top, self.bits)
+
+  def round(self, x: Array) -> Array:
+    """Return `x` on the grid."""
+    top = _positive(self.top)
+    low = -top if self.signed else jnp.zeros_like(top)
+    inside = jnp.where(x >= top, top, jnp.where(x <= low, low, x))
+    return straight_through(self.plain().round(x), inside)
+
+
+@struct.dataclass
+class Clipping(Quantizing):
+  """A `Quantizing` weight the end of whose input grid is trained."""
+
+  trainable: ClassVar[tuple[str, ...]] = ('w', 'inputs')
+
+
+def pact(
+  weight_bits: int = 4,
+  activation_bits: int = 4,
+  *,
+  per: Per = 'channel',
+  decay: float = 1e-3,
+) -> Method:
+  r"""Train where layer inputs are clipped (PACT).
+
+  $y = \frac12 (|x| - |x - \alpha| + \alpha)$ on a grid of $2^b$ levels over
+  $[0, \alpha]$, with $\partial y / \partial \alpha = 1$ for $x \ge \alpha$ and
+  0 below (Choi+ 2018, arXiv 1805.06085, equations 1 to 4) and a penalty
+  $\lambda \sum \alpha^2$. Each $\alpha$ starts at the largest calibrated input;
+  inputs of both signs are clipped at both ends. Weights are as in
+  `quantize.uniform`.
+
+  Args:
+    weight_bits: Width of the symmetric weight grid, 2 to 16.
+    activation_bits: Width of the grid of layer inputs, 2 to 16.
+    per: As `quantize.uniform`.
+    decay: Weight of the penalty.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If an argument is impossible, a weight is quantized already, or
+      there are no calibration statistics.
+  """
+  where = 'quantize.pact'
+  expect_widths(where, weight_bits, activation_bits)
+  grids.expect_bits(where, 'activation_bits', activation_bits)
+  grids.expect_per(where, per)
+  if not 0 <= decay < math.inf:
+    raise ValueError(f'{where}: expected a decay from 0, got {decay!r}.')
+
+  def init(params: Params, ctx: Ctx) -> Params:
+    refuse_grids(where, params)
+    ranges = input_ranges(where, params, ctx, activation_bits)
+    met = tree.meeting(params)
+
+    def wrap(path: Path, w: Array) -> Quantizing:
+      seen_there = ranges(path)
+      if seen_there is None:  # a factor behind the one that meets the input
+        return Quantizing(w, None, weight_bits, per=per)
+      low, high = seen_there.low, seen_there.high
+      top = jnp.maximum(jnp.abs(low), jnp.abs(high))
+      inputs = Clipped(top, activation_bits, _signed(ctx, met[path]))
+      return Clipping(w, inputs, weight_bits, per=per)
+
+    return tree.map_arrays(wrap, params)
+
+  def loss(params: Params, ctx: Ctx) -> Array:
+    del ctx
+    nodes = tree.find(Clipping, params).values()
+    return decay * sum((x.inputs.top**2 for x in nodes), jnp.zeros(()))
+
+  return Method(init, loss=loss)
+
+
+def expect_widths(where: str, weight_bits: int, activation_bits: int) -> None:
+  """Check the widths of weights and of their inputs, 0 for float inputs.
+
+  Raises:
+    ValueError: If one is impossible.
+  """
+  grids.expect_bits(where, 'weight_bits', weight_bits)
+  if activation_bits:
+    grids.expect_bits(where, 'activation_bits', activation_bits)

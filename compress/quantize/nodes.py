@@ -1,0 +1,185 @@
+"""What is stored and served: integer codes, and the grids of inputs."""
+
+import abc
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import struct
+
+from compress import tree
+from compress.quantize import affine
+from compress.tree import Array, Compressed, Key
+
+
+@struct.dataclass
+class Inputs:
+  """The grid that a layer's input is rounded to before it meets the weight.
+
+  Attributes:
+    low: Smallest value of the range, `()`.
+    high: Largest value of the range, `()`.
+    bits: Width of the grid.
+  """
+
+  low: Array
+  high: Array
+  bits: int = struct.field(pytree_node=False)
+
+  def round(self, x: Array) -> Array:
+    """Return `x` on the grid."""
+    return affine.affine(x, self.low, self.high, self.bits)
+
+  def follow(self, seen: Array, momentum: Array | float) -> 'Inputs':
+    """Move the range towards `seen = [min, max]` by an exponential mean."""
+    low, high = (
+      momentum * old + (1 - momentum) * new
+      for old, new in ((self.low, seen[0]), (self.high, seen[1]))
+    )
+    return Inputs(low, high, self.bits)
+
+  def plain(self) -> 'Inputs':
+    """Return the grid as it is stored."""
+    return self
+
+
+@struct.dataclass
+class Quantized(Compressed):
+  """A weight as integer codes: what is stored and served.
+
+  Attributes:
+    codes: int8 or int16 `[..., channels]`, in
+      `[-(2**(bits-1) - 1), 2**(bits-1) - 1]`.
+    scale: `()`, `[channels]` or `[groups, channels]` float32; groups are of
+      consecutive inputs, see `grid.columns`.
+    inputs: The grid of the layer's input, or None.
+    bits: Width of a code.
+  """
+
+  codes: Array
+  scale: Array
+  inputs: Inputs | None
+  bits: int = struct.field(pytree_node=False)
+
+  def decode(self, key: Key | None) -> Array:
+    """Return `codes * scale`."""
+    del key
+    return affine.decoded(self.codes, self.scale, None)
+
+  def transform_input(self, x: Array) -> Array:
+    """Return the layer input on its grid."""
+    return self.inputs.round(x) if self.inputs else x
+
+  def apply_mask(self, mask: Array) -> Any:
+    """Return the node with code 0 where `mask` is False."""
+    return self.replace(codes=jnp.where(mask, self.codes, 0))
+
+  def scatter(self, keep: Array, axis: int, size: int) -> Any:
+    """Return the node with code 0 along an axis except at `keep`.
+
+    None for groups of inputs, which would be others among the zeros.
+    """
+    last = axis == self.codes.ndim - 1
+    if self.scale.ndim == 2 and not last:
+      return None
+    codes = tree.scattered(self.codes, keep, axis, size)
+    scale = self.scale
+    if last and scale.ndim:
+      scale = tree.scattered(scale, keep, scale.ndim - 1, size, fill=1)
+    return self.replace(codes=codes, scale=scale)
+
+  def scale_channels(self, gain: Array) -> Any:
+    """Return the node times `gain`; the codes stay."""
+    return self.replace(scale=self.scale * gain)
+
+
+@struct.dataclass
+class Shifted(Quantized):
+  """A weight as integer codes about a zero point: `scale * (codes - zero)`.
+
+  Attributes:
+    codes: int8 or int16 `[..., channels]`, from -2**(bits-1).
+    zero: As `scale`: the code that stands for 0, of the type of the codes; or
+      float32, half of an odd number, where 0 is between two codes.
+  """
+
+  zero: Array
+
+  def decode(self, key: Key | None) -> Array:
+    """Return `scale * (codes - zero)`."""
+    del key
+    return affine.decoded(self.codes, self.scale, self.zero)
+
+  def apply_mask(self, mask: Array) -> Any:
+    """Return the node with 0 where `mask` is False, if 0 is on the grid."""
+    if jnp.issubdtype(self.zero.dtype, jnp.floating):
+      return None
+    zero = affine.stretched(self.zero, self.codes.shape)
+    return self.replace(codes=jnp.where(mask, self.codes, zero))
+
+  def scatter(self, keep: Array, axis: int, size: int) -> Any:
+    """Return the node with 0 along an axis except at `keep`, if it can."""
+    wide = super().scatter(keep, axis, size)
+    if wide is None or jnp.issubdtype(self.zero.dtype, jnp.floating):
+      return None
+    zero = self.zero
+    if axis == self.codes.ndim - 1 and zero.ndim:
+      zero = tree.scattered(zero, keep, zero.ndim - 1, size)
+    there = tree.scattered(jnp.ones(self.codes.shape, bool), keep, axis, size)
+    middle = affine.stretched(zero, wide.codes.shape)
+    codes = jnp.where(there, wide.codes, middle)
+    return wide.replace(codes=codes, zero=zero)
+
+
+def stored(
+  found: affine.Coded, inputs: Any, bits: int, *, between: bool = False
+) -> Quantized:
+  """Return a weight on its grid as it is stored.
+
+  Args:
+    found: The weight.
+    inputs: The grid of the layer's input, or None.
+    bits: Width of a code.
+    between: Whether 0 is between two codes, so that its code is no integer.
+
+  Returns:
+    `Quantized`, or `Shifted` where 0 has a code other than 0.
+  """
+  width = jnp.int8 if bits <= 8 else jnp.int16
+  codes, grids = found.codes.astype(width), inputs and inputs.plain()
+  if found.zero is None:
+    return Quantized(codes, found.scale, grids, bits)
+  zero = found.zero if between else found.zero.astype(width)
+  return Shifted(codes, found.scale, grids, bits, zero)
+
+
+class Gridded(Compressed):
+  """What is common to float weights that are trained through their grid.
+
+  Attributes:
+    w: The latent weight `[..., channels]`.
+    inputs: The grid of the layer's input, or None to leave inputs alone.
+    bits: Width of the weight's grid.
+    between: Whether 0 is between two codes.
+  """
+
+  inner: ClassVar[tuple[str, ...]] = ('w',)
+  between: ClassVar[bool] = False
+
+  w: Any
+  inputs: Any
+  bits: int
+
+  @abc.abstractmethod
+  def coded(self) -> affine.Coded:
+    """Return the codes and the grid."""
+
+  def transform_input(self, x: Array) -> Array:
+    """Return the layer input on its grid."""
+    x = super().transform_input(x)
+    return self.inputs.round(x) if self.inputs else x
+
+  def freeze(self) -> Any:
+    """Return the integer codes and their scale."""
+    if tree.is_node(self.w):
+      return self
+    return stored(self.coded(), self.inputs, self.bits, between=self.between)

@@ -1,0 +1,90 @@
+r"""Adaptive Fastfood tiles: three diagonals between fixed transforms.
+
+$y = S H G \Pi H B x$ with the diagonals $S$, $G$, $B$ learned, $H$ the
+Walsh-Hadamard matrix over $\sqrt{n}$ and $\Pi$ a permutation (Yang+ 2015,
+arXiv 1412.7149, equation 1).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress.structured.tiles import Family
+from compress.tree import Array
+
+ROUNDS = 5  # of least squares in G, B and S
+SMALL = 1e-6  # of the mean, below which a square counts as 0
+
+
+def permutation(seed: int, rows: int, block: int) -> Array:
+  """Return the order that all tiles share, `[block]` int32."""
+  del rows
+  return jnp.int32(np.random.default_rng(seed).permutation(block))
+
+
+def hadamard(size: int) -> np.ndarray:
+  """Return the Walsh-Hadamard matrix of a power of two, orthogonal.
+
+  >>> (hadamard(2) * 2**0.5).round(3).tolist()
+  [[1.0, 1.0], [1.0, -1.0]]
+  """
+  h = np.ones((1, 1))
+  while len(h) < size:
+    h = np.kron(np.array([[1, 1], [1, -1]]), h)
+  return (h / np.sqrt(size)).astype(np.float32)
+
+
+def expand(values: Array, held: Array | None) -> Array:
+  """Return the tiles `[inputs, outputs]` of the lines S, G and B."""
+  s, g, b = (values[:, :, i] for i in range(3))
+  return b[..., None] * _middle(g, held) * s[..., None, :]
+
+
+@functools.partial(jax.jit, static_argnames='lines')
+def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
+  """Return near values: each diagonal in turn is the best for the others.
+
+  Entries beyond the matrix count as zeros.
+  """
+  del seen, lines
+  assert held is not None
+  h = jnp.asarray(hadamard(tiles.shape[-1]))
+  s = b = jnp.ones(tiles.shape[:3])
+  g = s
+  for _ in range(ROUNDS):
+    x, y = b[..., None] * h[:, held], h * s[..., None, :]
+    gram = (x.swapaxes(-1, -2) @ x) * (y @ y.swapaxes(-1, -2))
+    right = jnp.einsum('...ik,...ij,...kj->...k', x, tiles, y)
+    g = _solved(gram, right)
+    middle = _middle(g, held)
+    b = _fitted(middle * s[..., None, :], tiles, -1)
+    s = _fitted(middle * b[..., None], tiles, -2)
+  return jnp.stack([s, g, b], axis=2)
+
+
+def _middle(g: Array, held: Array | None) -> Array:
+  """Return the tiles without their outer diagonals."""
+  assert held is not None
+  h = jnp.asarray(hadamard(g.shape[-1]))
+  x, y = jax.lax.optimization_barrier((h[:, held] * g[..., None, :], h))
+  return x @ y
+
+
+def _fitted(x: Array, target: Array, axis: int) -> Array:
+  """Return the best factor of each row or column of `x`."""
+  squares = jnp.sum(x**2, axis)
+  enough = squares > SMALL * jnp.mean(squares)
+  part = jnp.sum(x * target, axis)
+  return jnp.where(enough, part / jnp.where(enough, squares, 1), 0)
+
+
+def _solved(gram: Array, right: Array) -> Array:
+  mean = jnp.trace(gram, axis1=-2, axis2=-1) / gram.shape[-1]
+  ridge = (SMALL * mean + jnp.finfo(gram.dtype).tiny)[..., None, None]
+  ridged = gram + ridge * jnp.eye(gram.shape[-1])
+  return jnp.linalg.solve(ridged, right[..., None])[..., 0]
+
+
+FASTFOOD = Family(lambda block, rank: 3, permutation, expand, project, True)

@@ -1,0 +1,99 @@
+r"""Toeplitz-like tiles: matrices of low displacement rank.
+
+$M = \sum_{k=1}^r Z_1(g_k) Z_{-1}(h_k)$ with $Z_f(v)$ the $f$-circulant matrix
+whose first column is $v$ (Sindhwani+ 2015, arXiv 1510.01722, equation 6).
+Toeplitz matrices and their inverses have rank 2 at most.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compress.structured.tiles import Family, nothing
+from compress.tree import Array
+
+ROUNDS = 3  # of least squares, in g and in h
+STEPS = 8  # of conjugate gradients a round
+
+
+def expand(values: Array, held: Array | None = None) -> Array:
+  """Return the sums of products; the first half of the lines are g."""
+  del held
+  g, h = jnp.split(values, 2, axis=2)
+  rank, block = g.shape[2:]
+  left, right = turned(g, 1), turned(h, -1)  # [..., rank, block, block]
+  left = left.swapaxes(2, 3).reshape(*g.shape[:2], block, rank * block)
+  right = right.reshape(*g.shape[:2], rank * block, block)
+  # Alone: fused with what makes its arguments, a product has other bits.
+  left, right = jax.lax.optimization_barrier((left, right))
+  return left @ right
+
+
+def turned(v: Array, f: int) -> Array:
+  """Return $Z_f(v)$: `[..., n]` -> `[..., n, n]`.
+
+  >>> turned(jnp.array([1, 2, 3]), -1).tolist()
+  [[1, -3, -2], [2, 1, -3], [3, 2, 1]]
+  """
+  steps = np.arange(v.shape[-1])
+  at = (steps[:, None] - steps[None, :]) % len(steps)
+  wraps = steps[:, None] < steps[None, :]
+  return jnp.where(wraps, f * v[..., at], v[..., at])
+
+
+def displaced(m: Array) -> Array:
+  """Return $Z_1 M - M Z_{-1}$, Z the shift: its rank is that of M here."""
+  down = jnp.roll(m, 1, axis=-2)
+  left = jnp.concatenate([m[..., 1:], -m[..., :1]], axis=-1)
+  return down - left
+
+
+def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
+  r"""Return near values: exact for tiles that have the structure.
+
+  The displacement is cut to its rank by singular values, $\sum_k g_k d_k^\top$,
+  which gives $h_k = J d_k / 2$ (theorem 3.1); then least squares in g and h by
+  turns bring the tiles themselves nearer.
+  """
+  del held
+  u, s, vt = jnp.linalg.svd(displaced(tiles), full_matrices=False)
+  rank = lines // 2
+  root = jnp.sqrt(s[..., :rank, None])
+  g = u[..., :rank].swapaxes(-1, -2) * root
+  h = vt[..., :rank, ::-1] * root / 2
+
+  return _fitted(g, h, tiles, seen)
+
+
+@jax.jit
+def _fitted(g: Array, h: Array, tiles: Array, seen: Array) -> Array:
+  """Return g and h brought nearer by turns."""
+
+  def made(g: Array, h: Array) -> Array:
+    return expand(jnp.concatenate([g, h], axis=2)) * seen
+
+  def round_of(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
+    g, h = found
+    g = nearer(functools.partial(made, h=h), g, tiles * seen)
+    return g, nearer(functools.partial(made, g), h, tiles * seen)
+
+  return jnp.concatenate(jax.lax.fori_loop(0, ROUNDS, round_of, (g, h)), axis=2)
+
+
+def nearer(
+  linear: Callable[[Array], Array], start: Array, target: Array
+) -> Array:
+  """Take conjugate gradient steps towards `linear(x) = target`."""
+  out, pull = jax.vjp(linear, start)
+  gap = pull(target - out)[0]
+  step, _ = jax.scipy.sparse.linalg.cg(
+    lambda x: pull(linear(x))[0], gap, maxiter=STEPS
+  )
+  found: Array = start + step
+  return found
+
+
+TOEPLITZ = Family(lambda block, rank: 2 * rank, nothing, expand, project)

@@ -1,0 +1,90 @@
+"""What a storage keeps of a space: names, distributions, labels."""
+
+from typing import Any
+
+import numpy as np
+import optuna
+from ml_collections import ConfigDict
+from optuna.distributions import (
+  BaseDistribution,
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+
+from search import space as spaces
+from search.parameter import Leaf, unit_of
+from search.space import Space
+
+PLAIN = bool | int | float | str | None
+
+
+def opened(where: str) -> BaseStorage:
+  """Return the storage at a URL, or a journal in a file `*.log`.
+
+  >>> type(opened('sqlite://')).__name__
+  'RDBStorage'
+  """
+  if where.endswith('.log'):
+    return JournalStorage(JournalFileBackend(where))
+  return RDBStorage(where)
+
+
+def config_of(space: Space, trial: FrozenTrial) -> ConfigDict:
+  """Return the config that a trial tried."""
+  return spaces.to_config(space, point(space, trial))
+
+
+def point(space: Space, trial: FrozenTrial) -> np.ndarray:
+  """Return where a trial is in the unit cube, `[d]`."""
+  unit = np.full(len(space.names), spaces.MIDDLE)
+  for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
+    if name in trial.params:
+      unit[i] = unit_of(leaf, value(leaf, trial.params[name]))
+  return unit
+
+
+def suggest(trial: optuna.Trial, name: str, leaf: Leaf) -> Any:
+  """Ask a trial for the value of a leaf."""
+  if leaf.options:
+    return value(leaf, trial.suggest_categorical(name, labels(leaf)))
+  if leaf.whole:
+    return trial.suggest_int(name, int(leaf.low), int(leaf.high), log=leaf.log)
+  return trial.suggest_float(name, leaf.low, leaf.high, log=leaf.log)
+
+
+def distribution(leaf: Leaf) -> BaseDistribution:
+  """Return what a leaf is to Optuna."""
+  if leaf.options:
+    return CategoricalDistribution(labels(leaf))
+  if leaf.whole:
+    return IntDistribution(int(leaf.low), int(leaf.high), log=leaf.log)
+  return FloatDistribution(leaf.low, leaf.high, log=leaf.log)
+
+
+def labels(leaf: Leaf) -> list[Any]:
+  """Return options as a storage keeps them: plain values, others as text."""
+  return [o if isinstance(o, PLAIN) else repr(o) for o in leaf.options]
+
+
+def value(leaf: Leaf, label: Any) -> Any:
+  """Return the value that a storage keeps under a label."""
+  if not leaf.options:
+    return label
+  return leaf.options[labels(leaf).index(label)]
+
+
+def params(space: Space, config: ConfigDict) -> dict[str, Any]:
+  """Return the active parameters of a config as a storage keeps them."""
+  unit = spaces.to_unit(space, config)
+  live = spaces.active(space, unit[None])[0]
+  found = {}
+  for i in np.flatnonzero(live):
+    name, leaf = space.names[i], space.leaves[i]
+    got = spaces.at(config, name)
+    index = leaf.options.index(got) if leaf.options else 0
+    found[name] = labels(leaf)[index] if leaf.options else got
+  return found

@@ -1,0 +1,85 @@
+"""Masks: which scores stay, when they change, how they are stored."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress import schedule, tree
+from compress.method import Ctx
+from compress.prune import importance, masked
+from compress.prune.masked import Masked
+from compress.quantize.uniform import Quantized, Quantizing
+
+W = jnp.float32([[0.5, -3.0], [1.0, 2.0]])
+
+
+@given(
+  scores=st.lists(st.sampled_from([-np.inf, 0.0, 1.0, np.inf]), min_size=6),
+  drop=st.integers(0, 6),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_lowest_go_by_index(scores: list[float], drop: int) -> None:
+  found = masked.kept(jnp.float32(scores[:6]).reshape(2, 3), drop)
+  order = sorted(range(6), key=lambda i: (scores[i], i))
+  assert set(np.flatnonzero(~np.asarray(found))) == set(order[:drop])
+
+
+@pytest.mark.parametrize(('steps', 'times'), [(12, 4), (5, 100), (100, 3)])
+def test_masks_are_due_so_many_times(steps: int, times: int) -> None:
+  due = [bool(masked.due(Ctx(at, steps), times)) for at in range(1, steps + 1)]
+  assert sum(due) == min(steps, times)
+  assert due[-1]
+  at = np.flatnonzero(due) + 1
+  assert np.ptp(np.diff(at)) <= 1
+
+
+def test_scores_see_zeros_and_rank_them_last() -> None:
+  kept = jnp.array([[True, False], [True, True]])
+  params = {'w': Masked(Quantizing(W, None, 2), kept)}
+  seen = []
+
+  def worth(path: str, w: jax.Array) -> jax.Array:
+    seen.append((path, w.tolist()))
+    return -w
+
+  found = masked.ranked(params, lambda params, ctx: worth, Ctx())
+  assert seen == [('w', [[0.5, 0.0], [1.0, 2.0]])]
+  assert found['w'].tolist() == [[-0.5, -np.inf], [-1.0, -2.0]]
+
+
+def test_what_shrinks_never_returns() -> None:
+  def choose(scores: masked.Scores, part: jax.Array) -> masked.Scores:
+    return {path: x > 3 * part - 1 for path, x in scores.items()}
+
+  half = schedule.steps(2)
+  method = masked.shrinking('here', importance.magnitude, choose, half)
+  params = method.init({'w': W}, Ctx(0, 2))
+  assert params['w'].mask.tolist() == [[False, True], [True, True]]
+  grown = {'w': params['w'].replace(w=10 * W)}
+  after = method.update(grown, Ctx(1, 2))['w'].mask
+  assert after.tolist() == [[False, True], [True, True]]
+  with pytest.raises(ValueError, match='here: expected a schedule, got 1'):
+    masked.shrinking('here', importance.magnitude, choose, 1)
+
+
+def test_what_is_trained_may_be_changed_under_a_grid() -> None:
+  node = Masked(Quantizing(W, None, 4), jnp.ones((2, 2), bool))
+  after = masked.moved('here', 'w', node, lambda w: -w)
+  np.testing.assert_array_equal(tree.latent(after), -W)
+  assert jax.tree.structure(after) == jax.tree.structure(node)
+  small = Masked(W[:1], jnp.ones((2, 2), bool))
+  with pytest.raises(ValueError, match=r'here at w: .* shape \(2, 2\) under'):
+    masked.moved('here', 'w', small, lambda w: w)
+
+
+def test_zeros_are_stored_without_a_mask_where_they_can_be() -> None:
+  kept = jnp.array([[True, False], [True, True]])
+  plain = Masked(W, kept).freeze()
+  assert plain.tolist() == [[0.5, 0.0], [1.0, 2.0]]
+  codes = Quantized(jnp.int8([[1, 2], [3, 4]]), jnp.ones(2), None, 8)
+  assert Masked(codes, kept).freeze().codes.tolist() == [[1, 0], [3, 4]]
+  stays = Masked(Masked(W, kept), kept)
+  assert isinstance(stays.freeze(), Masked)

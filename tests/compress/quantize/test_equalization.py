@@ -1,0 +1,175 @@
+"""Equal channels keep the network; corrected biases keep its means."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compress import calibration, recipe, tree
+from compress.method import Ctx, only
+from compress.quantize import equalization
+from compress.quantize.uniform import uniform
+from tests.nets import PLAIN, groups
+from tests.runs import TINY, assert_same_bits, calibrated, run, start
+from tsukiji.models import spec as sp
+
+PAIR = sp.Spec(
+  name='pair',
+  input_shape=(4, 4, 1),
+  layers=(
+    sp.Conv(name='conv', features=4, kernel=(3, 3)),
+    sp.Act(),
+    sp.Pool(),
+    sp.Flatten(),
+    sp.Dense(name='mid', features=5),
+    sp.Act(),
+    sp.Dense(name='fc', features=3),
+  ),
+)
+
+
+def uneven() -> Any:
+  """Return the weights of the pair with channels of very different size."""
+  params = start(PAIR)['params']
+  gain = jnp.array([0.01, 1.0, 10.0, 0.3])
+  kernel, bias = params['conv']['kernel'], params['conv']['bias']
+  into = params['mid']['kernel']  # [1 pixel x 4 channels, 5]
+  return {
+    **params,
+    'conv': {'kernel': kernel * gain, 'bias': bias * gain},
+    'mid': {**params['mid'], 'kernel': into / gain[:, None]},
+  }
+
+
+def test_one_sweep_is_the_equation_of_the_paper() -> None:
+  params = uneven()
+  group = groups(PAIR)[0]
+  w1, w2 = (np.asarray(params[n]['kernel'], float) for n in ('conv', 'mid'))
+  r1 = np.abs(w1).max(axis=(0, 1, 2))
+  r2 = np.abs(w2).max(axis=1)
+  s = np.sqrt(r1 * r2) / r2  # equation 11
+  np.testing.assert_allclose(equalization.factors(params, group), s, rtol=1e-5)
+  after = equalization.scaled(params, group, s)
+  made = np.abs(after['conv']['kernel']).max(axis=(0, 1, 2))
+  taken = np.abs(after['mid']['kernel']).max(axis=1)
+  np.testing.assert_allclose(made, taken, rtol=1e-5)
+  np.testing.assert_allclose(made, np.sqrt(r1 * r2), rtol=1e-5)
+
+
+def test_outputs_stay_and_grids_a_tensor_lose_less() -> None:
+  ctx, params = calibrated(PAIR), uneven()
+  after = equalization.cross_layer_equalization().init(params, ctx)
+  want = run(PAIR, {**start(PAIR), 'params': params})[0]
+  got = run(PAIR, {**start(PAIR), 'params': after})[0]
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+  def error(params: Any) -> float:
+    nodes = uniform(5, per='tensor').init(params, Ctx())
+    found = run(PAIR, {**start(PAIR), 'params': nodes})[0]
+    return float(jnp.sum((found - want) ** 2))
+
+  assert error(after) < 0.2 * error(params)
+
+
+def test_norms_are_scaled_in_place_of_the_layer_before() -> None:
+  ctx, params = calibrated(TINY), start(TINY)['params']
+  after = equalization.cross_layer_equalization(sweeps=1).init(params, ctx)
+  np.testing.assert_array_equal(
+    after['conv']['kernel'], params['conv']['kernel']
+  )
+  norm, fc = params['norm'], params['fc']['kernel']
+  r1 = np.abs(norm['bias']) + 3 * np.abs(norm['scale'])
+  r2 = np.abs(fc).reshape(9, 4, 3).max(axis=(0, 2))
+  s = np.sqrt(r1 / r2)
+  np.testing.assert_allclose(after['norm']['bias'], norm['bias'] / s, rtol=1e-5)
+  np.testing.assert_allclose(
+    after['fc']['kernel'],
+    (fc.reshape(9, 4, 3) * s[:, None]).reshape(36, 3),
+    rtol=1e-5,
+  )
+  want, got = (
+    run(TINY, {**start(TINY), 'params': p})[0] for p in (params, after)
+  )
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_behind_a_tanh_stay() -> None:
+  ctx, params = calibrated(PLAIN), start(PLAIN)['params']
+  after = equalization.cross_layer_equalization(sweeps=1).init(params, ctx)
+  changed = {
+    path
+    for path, x in tree.paths(after).items()
+    if np.any(x != tree.paths(params)[path])
+  }
+  assert changed == {'one/kernel', 'one/bias', 'two/kernel'}
+
+
+def test_dead_channels_are_left_alone() -> None:
+  params = uneven()
+  kernel = params['conv']['kernel'].at[..., 1].set(0.0)
+  dead = {**params, 'conv': {**params['conv'], 'kernel': kernel}}
+  assert equalization.factors(dead, groups(PAIR)[0])[1] == 1.0
+
+
+def test_corrected_layers_have_the_mean_outputs_of_before() -> None:
+  ctx, params = calibrated(PAIR), start(PAIR)['params']
+  plain = uniform(2, 3).init(params, ctx)
+  nodes = equalization.bias_correction(uniform(2, 3), examples=32).init(
+    params, ctx
+  )
+
+  def means(params: Any) -> dict[str, np.ndarray]:
+    dense = tree.paths(tree.decode(params))
+    moments = calibration.moments('here', ctx, params, 32)
+    return {
+      path: found.total[0]
+      / found.number
+      @ dense[path].reshape(found.total.shape[1], -1)
+      + dense[path.replace('kernel', 'bias')]
+      for path, found in moments.items()
+    }
+
+  want, got, worse = means(params), means(nodes), means(plain)
+  for path in want:
+    np.testing.assert_allclose(got[path], want[path], atol=1e-4)
+  assert np.abs(worse['fc/kernel'] - want['fc/kernel']).max() > 0.01
+  for path, x in tree.paths(plain).items():
+    if path.endswith('kernel'):
+      assert_same_bits(x.decode(None), tree.paths(nodes)[path].decode(None))
+
+
+def test_correcting_changes_only_the_start() -> None:
+  inner = uniform(3, 4, momentum=0.5)
+  outer = equalization.bias_correction(inner)
+  assert outer.update is inner.update
+  assert outer.loss is inner.loss
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('equalise(sweeps=0)', 'equalise: expected sweeps from 1, got 0'),
+    ('correct(4)', 'correct: expected a method and a number of examples'),
+    (
+      'correct(quantize.uniform(4), examples=0)',
+      'correct: expected examples from 1, got 0',
+    ),
+  ],
+)
+def test_impossible_arguments_are_refused(text: str, message: str) -> None:
+  with pytest.raises(ValueError, match=f'quantize.{message}'):
+    recipe.parse(f'quantize.{text}')
+
+
+def test_what_does_not_fit_is_refused() -> None:
+  ctx, params = calibrated(TINY), start(TINY)['params']
+  with pytest.raises(ValueError, match='equalise: expected calibration data'):
+    equalization.cross_layer_equalization().init(params, Ctx())
+  nodes = uniform(4).init(params, ctx)
+  with pytest.raises(ValueError, match='equalise: expected plain arrays'):
+    equalization.cross_layer_equalization().init(nodes, ctx)
+  with pytest.raises(ValueError, match='expected layers with a ReLU or'):
+    only('fc/.*', equalization.cross_layer_equalization()).init(params, ctx)
+  with pytest.raises(ValueError, match='expected layers with a bias, got none'):
+    only('conv/.*', equalization.bias_correction(uniform(4))).init(params, ctx)

@@ -1,0 +1,112 @@
+"""The rate against counted entropies, and what it does in training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from compress import recipe, tree
+from compress.method import Ctx, chain
+from compress.quantize.nodes import Gridded
+from compress.quantize.uniform import Quantizing
+from compress.regularize import entropy, penalties
+from compress.schedule import linear
+
+DRAWN = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize('theta', [0.01, 0.3, 0.5, 0.9])
+def test_it_is_the_entropy_of_a_geometric_law(theta: float) -> None:
+  k = np.arange(-2000, 2001)
+  p = theta ** np.abs(k) * (1 - theta) / (1 + theta)
+  assert p.sum() == pytest.approx(1)
+  mean = (p * np.abs(k)).sum()
+  logs = np.log2((1 - theta) / (1 + theta)) + np.abs(k) * np.log2(theta)
+  want = -(p * logs).sum()
+  found = entropy.geometric_entropy(jnp.float32(mean))
+  assert float(found) == pytest.approx(want, rel=1e-4)
+  slope = jax.grad(entropy.geometric_entropy)(jnp.float32(mean))
+  assert float(slope) == pytest.approx(-np.log2(theta), rel=1e-4)
+
+
+def test_no_law_of_the_same_mean_size_has_more() -> None:
+  # So it is never less than what a coder takes by the true frequencies.
+  codes = np.array([0] * 70 + [1] * 9 + [-1] * 11 + [5] * 10)
+  _, counts = np.unique(codes, return_counts=True)
+  p = counts / counts.sum()
+  mean = np.abs(codes).mean()
+  assert (
+    float(entropy.geometric_entropy(jnp.float32(mean)))
+    > -(p * np.log2(p)).sum()
+  )
+
+
+@pytest.mark.parametrize('text', ['quantize.uniform(4)', 'quantize.lsq(3)'])
+def test_all_layers_count_by_their_weights(text: str) -> None:
+  params = {
+    'a': {'kernel': jnp.float32(DRAWN.normal(size=(30, 20)))},
+    'b': {'kernel': jnp.float32(DRAWN.laplace(size=(10, 5)))},
+  }
+  nodes = recipe.parse(text).init(params, Ctx())
+  total = 0.0
+  for node in tree.find(Gridded, nodes).values():
+    mean = np.abs(np.asarray(node.coded().codes)).mean()
+    total += node.w.size * float(
+      entropy.geometric_entropy(mean + 1 / node.w.size)
+    )
+  method = entropy.entropy(0.3, schedule=linear(0.0, 1.0))
+  halfway = Ctx(5, 10)
+  found = method.loss(nodes, halfway)
+  assert float(found) == pytest.approx(0.15 * total / 650, rel=1e-4)
+
+
+def test_weights_and_learned_steps_come_to_fewer_bits() -> None:
+  params = {'a': {'kernel': jnp.float32(DRAWN.normal(size=(40, 30)))}}
+  method = chain(recipe.parse('quantize.lsq(4)'), entropy.entropy(1.0))
+  nodes = method.init(params, Ctx())
+  before = float(method.loss(nodes, Ctx(0, 10)))
+  free, held = tree.split(nodes)
+  tx = optax.adam(1e-2)
+  opt = tx.init(free)
+  for _ in range(80):
+    slope = jax.grad(lambda f: method.loss(tree.merge(f, held), Ctx(0, 10)))(
+      free
+    )
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
+    assert np.abs(slope['a']['kernel'].step).max() > 0
+    updates, opt = tx.update(slope, opt)
+    free = optax.apply_updates(free, updates)
+  after = float(method.loss(tree.merge(free, held), Ctx(0, 10)))
+  assert after < 0.5 * before
+
+
+def test_zeros_cost_nothing_and_have_slopes() -> None:
+  node = Quantizing(jnp.zeros((20, 10)).at[0].set(1.0), None, 4)
+  slope = jax.grad(lambda w: entropy.node_bits(node.replace(w=w)))(node.w)
+  assert np.isfinite(slope).all()
+  empty = node.replace(w=jnp.zeros((2000, 10)).at[0].set(1.0))
+  assert float(entropy.node_bits(empty)) / empty.w.size < 0.05
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (
+      lambda: entropy.entropy(-1.0),
+      'regularize.entropy: expected a strength of 0',
+    ),
+    (
+      lambda: entropy.entropy(1.0, schedule=3),
+      'regularize.entropy: expected a schedule',
+    ),
+    (lambda: penalties.l1(-1.0), 'regularize.l1: expected a strength of 0'),
+    (
+      lambda: entropy.entropy(1.0).loss({'w': jnp.ones(3)}, Ctx()),
+      'got none. Put',
+    ),
+  ],
+)
+def test_impossible_arguments_are_refused(make, message: str) -> None:
+  with pytest.raises(ValueError, match=message):
+    make()

@@ -1,0 +1,135 @@
+"""What layers take in: rows against the layers themselves."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compress import calibration, dataflow, tree
+from compress.method import Ctx, Probe
+from tests.runs import TINY, calibrated, images, run, start
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7, 6, 4)), jnp.float32)
+LAYERS: dict[str, nn.Module] = {
+  'dense': nn.Dense(3, use_bias=False),
+  'same': nn.Conv(3, (3, 2), 2, 'SAME', use_bias=False),
+  'valid': nn.Conv(3, (2, 3), (1, 2), 'VALID', use_bias=False),
+  'padded': nn.Conv(3, (3, 3), padding=((1, 0), (2, 1)), use_bias=False),
+  'one pad': nn.Conv(3, (3, 3), padding=1, use_bias=False),
+  'dilated': nn.Conv(3, (2, 2), kernel_dilation=2, use_bias=False),
+  'grouped': nn.Conv(6, (3, 3), feature_group_count=2, use_bias=False),
+  'depthwise': nn.Conv(4, (3, 3), feature_group_count=4, use_bias=False),
+}
+
+
+def rows_of(module: nn.Module, variables: Any, x: jax.Array) -> jax.Array:
+  """Return the rows that a module is seen to take in."""
+  _, found = dataflow.apply(
+    lambda: module.apply(variables, x),
+    variables['params'],
+    lambda before, inner, x: calibration.rows(inner, x),
+  )
+  return found['kernel']
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_rows_times_the_kernel_are_the_outputs(name: str) -> None:
+  module = LAYERS[name]
+  variables = module.init(jax.random.key(0), X)
+  rows = rows_of(module, variables, X)
+  kernel = variables['params']['kernel']
+  groups, _, n = rows.shape
+  parts = kernel.reshape(n, groups, -1)
+  found = jnp.einsum('grn,ngo->rgo', rows, parts).reshape(len(rows[0]), -1)
+  want = module.apply(variables, X)
+  np.testing.assert_allclose(
+    found, want.reshape(found.shape), rtol=1e-4, atol=1e-5
+  )
+
+
+def test_other_layers_have_no_rows() -> None:
+  module = nn.ConvTranspose(3, (2, 2))
+  variables = module.init(jax.random.key(0), X)
+  with pytest.raises(ValueError, match='expected a Dense or Conv layer, got C'):
+    rows_of(module, variables, X)
+
+
+def test_moments_are_sums_over_all_rows() -> None:
+  found = calibration.moments(
+    'here', calibrated(TINY), start(TINY)['params'], 32
+  )
+  assert list(found) == ['conv/kernel', 'fc/kernel']
+  x = np.asarray(images(TINY, 32), float)
+  patches = np.array(
+    [
+      x[n, i : i + 3, j : j + 3].ravel()
+      for n in range(32)
+      for i in range(3)
+      for j in range(3)
+    ]
+  )
+  conv = found['conv/kernel']
+  assert float(conv.number) == len(patches) == 288
+  np.testing.assert_allclose(conv.total[0], patches.sum(0), atol=1e-3)
+  np.testing.assert_allclose(conv.square[0], patches.T @ patches, atol=1e-2)
+  assert found['fc/kernel'].square.shape == (1, 36, 36)
+  assert float(found['fc/kernel'].number) == 32
+
+
+def test_samples_are_values_of_the_inputs() -> None:
+  params = start(TINY)['params']
+  found = calibration.sample('here', calibrated(TINY), params, 20)
+  np.testing.assert_array_equal(
+    found['conv/kernel'], images(TINY, 32)[:20].ravel()
+  )
+  few = calibration.sample('here', calibrated(TINY), params, 20, most=7)
+  assert all(len(x) <= 7 for x in few.values())
+  _, stats = run(TINY, start(TINY), 20)
+  for path, x in found.items():
+    np.testing.assert_allclose([x.min(), x.max()], stats[path], atol=1e-6)
+
+
+def test_shared_layers_are_seen_at_every_call() -> None:
+  class Twice(nn.Module):
+    """One layer, applied twice."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+      """Return the outputs."""
+      layer = nn.Dense(4, name='fc', use_bias=False)
+      return layer(layer(x))
+
+  variables = Twice().init(jax.random.key(0), X)
+
+  def inputs(params: Any, see: Any, count: int) -> Any:
+    run = lambda: Twice().apply({'params': params}, X[:count])  # noqa: E731
+    found = dataflow.apply(run, params, see)[1]
+    return jax.tree.map(lambda x: x[None], found)
+
+  ask: Any = None
+  ctx = Ctx(probe=Probe(ask, ask, ask, ask, {}, inputs=inputs))
+  once = 4 * 7 * 6
+  found = calibration.moments('here', ctx, variables['params'], 4)['fc/kernel']
+  assert float(found.number) == 2 * once
+  values = calibration.sample('here', ctx, variables['params'], 4)['fc/kernel']
+  assert values.shape == (2 * once * 4,)
+
+
+def test_missing_layers_are_those_of_the_network() -> None:
+  params = start(TINY)['params']
+  part = tree.map_paths(lambda p, x: x if p == 'fc/kernel' else None, params)
+  whole = calibration.moments('here', calibrated(TINY), params, 8)
+  found = calibration.moments('here', calibrated(TINY), part, 8)
+  jax.tree.map(np.testing.assert_array_equal, whole, found)
+
+
+def test_no_data_is_an_error() -> None:
+  with pytest.raises(ValueError, match='here: expected calibration data'):
+    calibration.sample('here', Ctx(), {}, 4)
+  ask: Any = None
+  ctx = Ctx(probe=Probe(ask, ask, ask, ask, {}))
+  with pytest.raises(ValueError, match='here: expected a probe that shows'):
+    calibration.moments('here', ctx, {}, 4)

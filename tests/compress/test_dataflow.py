@@ -1,0 +1,177 @@
+"""Grids and statistics on modules that know nothing of either."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from compress import dataflow, tree
+from compress.method import Ctx
+from compress.quantize.uniform import Inputs, Quantizing
+from compress.quantize.uniform import uniform as quantize_grid
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
+
+
+class Block(nn.Module):
+  """A residual block in setup style that applies one layer twice."""
+
+  def setup(self) -> None:
+    """Name the layers."""
+    self.shared = nn.Dense(4)
+    self.last = nn.Dense(4, use_bias=False)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return `x` beside what became of it."""
+    y = nn.relu(self.shared(x))
+    y = nn.relu(self.shared(-3 * y))
+    return jnp.concatenate([x + self.last(y), x], axis=-1)
+
+
+class User(nn.Module):
+  """A network nobody wrote for this library."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return logits."""
+    x = Block(name='block')(nn.Dense(4, name='first')(x))
+    x = nn.LayerNorm()(x)
+    return nn.DenseGeneral(3, name='out')(x)
+
+
+@pytest.fixture(scope='module')
+def variables() -> dict[str, Any]:
+  """Return weights of the network, biases too."""
+  shapes = jax.eval_shape(User().init, jax.random.key(0), X)
+  drawn = np.random.default_rng(1)
+  return jax.tree.map(
+    lambda s: jnp.asarray(drawn.normal(size=s.shape), jnp.float32), shapes
+  )
+
+
+def by_hand(
+  params: dict[str, Any], x: np.ndarray, meet: Any
+) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+  """Return the outputs of `User` in NumPy, and the inputs of each layer."""
+  seen: dict[str, list[np.ndarray]] = {}
+  plain = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
+
+  def dense(path: str, x: np.ndarray) -> np.ndarray:
+    seen.setdefault(f'{path}/kernel', []).append(x)
+    layer = plain
+    for name in path.split('/'):
+      layer = layer[name]
+    return meet(path, x) @ layer['kernel'] + layer.get('bias', 0.0)
+
+  x = dense('first', np.asarray(x, float))
+  y = np.maximum(dense('block/shared', x), 0)
+  y = np.maximum(dense('block/shared', -3 * y), 0)
+  x = np.concatenate([x + dense('block/last', y), x], axis=-1)
+  centred = x - x.mean(axis=-1, keepdims=True)
+  norm = plain['LayerNorm_0']
+  x = centred / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
+  return dense('out', x * norm['scale'] + norm['bias']), seen
+
+
+def test_statistics_are_those_of_the_inputs(variables: Any) -> None:
+  run = jax.jit(
+    lambda params: dataflow.apply(lambda: User().apply(variables, X), params)
+  )
+  y, stats = run(variables['params'])
+  want, seen = by_hand(variables['params'], X, lambda _, x: x)
+  np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-4)
+  # A norm holds no weight; a shared layer shows the range of both its inputs.
+  assert sorted(stats) == sorted(seen)
+  assert len(seen['block/shared/kernel']) == 2
+  for path, inputs in seen.items():
+    ends = [min(map(np.min, inputs)), max(map(np.max, inputs))]
+    np.testing.assert_allclose(stats[path], ends, rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_meet_the_grid_of_their_weight(variables: Any) -> None:
+  params = variables['params']
+  dense = User().apply(variables, X)
+  _, stats = dataflow.apply(lambda: User().apply(variables, X), params)
+  nodes = quantize_grid(16, 3).init(params, Ctx(stats=stats))
+  decoded = tree.decode(nodes)
+  y, after = dataflow.apply(lambda: User().apply({'params': decoded}, X), nodes)
+
+  def meet(path: str, x: np.ndarray) -> np.ndarray:
+    low, high = map(float, stats[f'{path}/kernel'])
+    step = (max(high, 0.0) - min(low, 0.0)) / 7
+    below = round(-min(low, 0.0) / step)
+    return step * (np.clip(np.round(x / step) + below, 0, 7) - below)
+
+  want, seen = by_hand(decoded, X, meet)
+  np.testing.assert_allclose(y, want, rtol=1e-3, atol=1e-3)
+  assert np.abs(y - dense).max() > 0.05  # three bits are felt
+  # Statistics are taken before rounding, or ranges could never grow.
+  for path, inputs in seen.items():
+    ends = [min(map(np.min, inputs)), max(map(np.max, inputs))]
+    np.testing.assert_allclose(after[path], ends, rtol=1e-3, atol=1e-3)
+
+
+def test_grids_end_with_the_call(variables: Any) -> None:
+  nodes = quantize_grid(8, 2).init(
+    variables['params'],
+    Ctx(
+      stats={
+        path: jnp.array([-1.0, 1.0]) for path in tree.paths(variables['params'])
+      }
+    ),
+  )
+  before = User().apply(variables, X)
+  inside, _ = dataflow.apply(lambda: User().apply(variables, X), nodes)
+  after = User().apply(variables, X)
+  assert np.any(np.asarray(inside) != np.asarray(before))
+  np.testing.assert_array_equal(after, before)
+
+
+class Gained(nn.Module):
+  """A layer with arguments beside its input."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array, gain: float, *, shift: float) -> jax.Array:
+    """Return the product, changed by the arguments."""
+    return gain * (x @ self.param('kernel', nn.zeros, (4, 2))) + shift
+
+
+def test_other_arguments_pass_through() -> None:
+  variables = {'params': {'kernel': jnp.ones((4, 2))}}
+  (y, extra), stats = dataflow.apply(
+    lambda: (Gained().apply(variables, X, 2.0, shift=1.0), 'anything'),
+    variables['params'],
+  )
+  want = 2 * np.asarray(X).sum(axis=1, keepdims=True) + np.ones((1, 2))
+  np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-6)
+  assert extra == 'anything'
+  assert stats['kernel'].tolist() == [X.min(), X.max()]
+
+
+def test_a_module_may_be_the_whole_network() -> None:
+  dense = nn.Dense(2)
+  kernel = jnp.ones((4, 2))
+  grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
+  nodes = {'bias': jnp.zeros(2), 'kernel': Quantizing(kernel, grid, 8)}
+  x = jnp.array([[0.4, 0.6, 5.0, -1.0]])
+  y, stats = dataflow.apply(
+    lambda: dense.apply({'params': tree.decode(nodes)}, x), nodes
+  )
+  np.testing.assert_allclose(y, [[0.0 + 1.0 + 3.0 + 0.0] * 2])
+  assert stats['kernel'].tolist() == [-1.0, 5.0]
+
+
+def test_gradients_reach_inputs_inside_the_grid() -> None:
+  dense = nn.Dense(1, use_bias=False)
+  grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
+  nodes = {'kernel': Quantizing(jnp.ones((3, 1)), grid, 8)}
+  decoded = {'params': tree.decode(nodes)}
+
+  def loss(x: jax.Array) -> jax.Array:
+    return dataflow.apply(lambda: dense.apply(decoded, x), nodes)[0].sum()
+
+  found = jax.grad(loss)(jnp.array([[-1.0, 1.4, 9.0]]))
+  np.testing.assert_allclose(found, [[0.0, 1.0, 0.0]], atol=1e-6)

@@ -1,0 +1,246 @@
+"""Lowering: fewer layers, the same outputs."""
+
+import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from compress import dataflow, recipe, tree
+from compress.method import Ctx, Method
+from compress.prune.magnitude import Masked
+from compress.quantize.uniform import Quantized
+from tests import runs
+from tests.runs import TINY
+from tests.tsukiji.models.test_net import images, variables
+from tests.tsukiji.models.test_spec import PATIENT, network, specs
+from tsukiji.config import settings as settings_
+from tsukiji.data.datasets import Split
+from tsukiji.deploy.integer import compile
+from tsukiji.deploy.passes.lower import lower
+from tsukiji.deploy.tsk import pack
+from tsukiji.models import spec as sp
+from tsukiji.models import zoo
+from tsukiji.models.net import Net
+from tsukiji.models.spec import Spec
+from tsukiji.training import evaluate, optimizer
+from tsukiji.training import step as step_lib
+
+
+def outputs(spec: Spec, found: dict[str, Any], x: np.ndarray) -> np.ndarray:
+  """Apply a network to nodes and arrays as it is served."""
+
+  @jax.jit
+  def run(found: dict[str, Any], x: Any) -> Any:
+    dense = found | {'params': tree.decode(found['params'])}
+    apply = lambda: Net(spec).apply(dense, x)  # noqa: E731
+    return dataflow.apply(apply, found['params'])[0]
+
+  return np.asarray(run(found, x))
+
+
+def assert_same_outputs(
+  spec: Spec, found: dict[str, Any], lowered: tuple[Spec, dict[str, Any]]
+) -> None:
+  x = images(spec, 4)
+  before, after = outputs(spec, found, x), outputs(*lowered, x)
+  np.testing.assert_allclose(
+    after, before, rtol=1e-4, atol=1e-5 * np.abs(before).max()
+  )
+
+
+def trained(spec: Spec, start: dict[str, Any], method: Method) -> Any:
+  """Return the variables after a few steps on noise."""
+  data = Split(
+    np.asarray(runs.images(spec, 16)), np.arange(16, dtype=np.int32) % 3
+  )
+  chosen = settings_.training(optimiser='sgd', lr=0.01)
+  plan = step_lib.Plan(spec, method, optimizer.optimiser(chosen, 3), 3)
+  stats = evaluate.calibrate(spec, start, data)
+  state = step_lib.init_state(plan, start, 0, stats)
+  state = jax.tree.map(jnp.array, state)  # the step donates its argument
+  state = step_lib.run_steps(plan, state, data, 3, batch_size=8, seed=0)
+  return state.variables
+
+
+def count(kind: type, spec: Spec) -> int:
+  return sum(isinstance(step.layer, kind) for step in sp.walk(spec))
+
+
+def signed(spec: Spec) -> dict[str, Any]:
+  """Draw variables with weights of both signs and gains of both."""
+  found = variables(spec)
+  found['params'] = jax.tree.map(lambda x: (x - 0.6) / 2, found['params'])
+  return found
+
+
+# A maximum stands between weight and norm where signs follow the norm.
+APART = {'binary_tsukijinet'}
+
+
+@pytest.mark.parametrize('name', sorted({*zoo.NETWORKS} - APART))
+def test_every_norm_of_the_zoo_folds(name: str) -> None:
+  shape = (16, 16, 1) if name == 'lenet5' else (8, 8, 1)
+  spec = zoo.build(name, shape, 10, ((128.0,), (70.0,)))
+  found = signed(spec)
+  small, folded = lower(spec, found)
+  assert count(sp.Norm, small) == 0
+  assert folded['batch_stats'] == {}
+  assert count(sp.Conv, small) == count(sp.Conv, spec)
+  named = {s.layer.name for s in sp.walk(small) if hasattr(s.layer, 'name')}
+  assert folded['params'].keys() == named
+  assert_same_outputs(spec, found, (small, folded))
+
+
+@settings(PATIENT, max_examples=15)
+@given(specs())
+def test_any_network_keeps_its_outputs(spec: Spec) -> None:
+  found = variables(spec)
+  small, folded = lower(spec, found)
+  assert sp.output_shape(small) == sp.output_shape(spec)
+  assert_same_outputs(spec, found, (small, folded))
+
+
+NORM = sp.Norm(name='n1')
+CONV = sp.Conv(name='c1', features=3, kernel=(3, 3), bias=False)
+
+
+@pytest.mark.parametrize(
+  ('layers', 'left'),
+  [
+    ((CONV, NORM), 0),
+    ((sp.Flatten(), sp.Dense(name='d1', features=4), NORM), 0),
+    ((NORM, CONV), 1),
+    ((CONV, sp.Act(fn='tanh'), NORM), 1),
+    ((CONV, sp.Pool(), NORM), 1),
+    ((CONV, NORM, sp.Norm(name='n2')), 0),
+    ((CONV, sp.Branch(paths=((NORM,), ()))), 1),
+    ((sp.Branch(paths=((CONV, NORM),)),), 0),
+    ((sp.Branch(paths=((CONV,),)), NORM), 1),
+  ],
+)
+def test_norms_fold_into_the_weight_right_before(
+  layers: tuple[sp.Layer, ...], left: int
+) -> None:
+  spec = network(*layers)
+  found = signed(spec)
+  small, folded = lower(spec, found)
+  assert count(sp.Norm, small) == len(folded['batch_stats']) == left
+  assert_same_outputs(spec, found, (small, folded))
+
+
+def test_folding_is_its_formula() -> None:
+  spec = network(CONV, sp.Norm(name='n1', epsilon=0.5))
+  found = signed(spec)
+  small, folded = lower(spec, found)
+  affine, seen = found['params']['n1'], found['batch_stats']['n1']
+  gain = affine['scale'] / np.sqrt(seen['var'] + 0.5)
+  got = folded['params']['c1']
+  np.testing.assert_allclose(
+    got['kernel'], found['params']['c1']['kernel'] * gain, rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    got['bias'], affine['bias'] - seen['mean'] * gain, rtol=1e-5, atol=1e-6
+  )
+  (conv,) = small.layers
+  assert conv == sp.Conv(name='c1', features=3, kernel=(3, 3), bias=True)
+
+
+TWO = network(
+  sp.Conv(name='c1', features=4, kernel=(3, 3)),
+  sp.Norm(name='n1'),
+  sp.Act(),
+  sp.Flatten(),
+  sp.Dense(name='d1', features=5),
+  sp.Norm(name='n2'),
+)
+
+
+def compressed(text: str) -> dict[str, Any]:
+  """Return signed variables of `TWO` after a recipe."""
+  found = jax.tree.map(jnp.asarray, signed(TWO))
+  ranges = {'c1/kernel': np.float32([0, 255]), 'd1/kernel': np.float32([0, 9])}
+  ctx = Ctx(key=jax.random.key(0), stats=ranges)
+  return found | {'params': recipe.parse(text).init(found['params'], ctx)}
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'quantize.int8()',
+    'quantize.uniform(3)',
+    'prune.weights(0.5) >> quantize.int8()',
+  ],
+)
+def test_codes_stay_as_they_are(text: str) -> None:
+  found = compressed(text)
+  small, folded = lower(TWO, found)
+  frozen = tree.freeze(found['params'])
+  assert count(sp.Norm, small) == 0
+  for name in ('c1', 'd1'):
+    before, after = frozen[name]['kernel'], folded['params'][name]['kernel']
+    assert isinstance(after, Quantized)
+    np.testing.assert_array_equal(after.codes, before.codes, strict=True)
+    for bound in ('low', 'high'):
+      assert getattr(after.inputs, bound, 0) == getattr(before.inputs, bound, 0)
+    assert not np.array_equal(after.scale, before.scale)
+  assert_same_outputs(TWO, found, (small, folded))
+
+
+def test_zeros_stay_zeros_and_masks_are_gone() -> None:
+  found = compressed('prune.weights(0.75)')
+  small, folded = lower(TWO, found)
+  assert not tree.find(Masked, folded['params'])
+  for name in ('c1', 'd1'):
+    mask = found['params'][name]['kernel'].mask
+    np.testing.assert_array_equal(folded['params'][name]['kernel'] != 0, mask)
+  assert_same_outputs(TWO, found, (small, folded))
+
+
+def test_a_node_that_cannot_scale_keeps_its_norm(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  found = compressed('quantize.int8()')
+  monkeypatch.setattr(Quantized, 'scaled', lambda node, gain: None)
+  small, folded = lower(TWO, found)
+  assert small == TWO
+  assert folded['batch_stats'].keys() == {'n1', 'n2'}
+  assert_same_outputs(TWO, found, (small, folded))
+
+
+def test_what_is_trained_folded_is_what_is_served() -> None:
+  spec, start = lower(TINY, runs.start(TINY))
+  step_a_tensor = 'quantize.uniform(8, 8, per="tensor")'
+  found = trained(spec, start, recipe.parse(step_a_tensor))
+  small, served = lower(spec, found)
+  assert small == spec and not served['batch_stats']
+  assert served['params']['conv']['kernel'].scale.shape == ()
+  shipped = pack.unpack(pack.pack(small, served))
+  x = np.asarray(runs.images(spec, 16))
+  want = outputs(spec, found, x)
+  assert outputs(shipped.spec, shipped.variables, x).tobytes() == want.tobytes()
+  network = compile.compiled(shipped.spec, shipped.variables)
+  error = np.abs(network(x) * network.scale - want).max(axis=1)
+  size = np.abs(want).max()
+  # Where no rounding falls on the other side of a tie: see `deploy.integer`.
+  assert np.mean(error < 1e-4 * size) > 0.5
+  assert error.max() < 0.03 * size
+
+
+@pytest.mark.parametrize('text', ['', 'prune.weights(0.5) >> quantize.int8()'])
+def test_the_input_is_left_alone(text: str) -> None:
+  found = compressed(text)
+  before = copy.deepcopy(found)
+  lower(TWO, found)
+  assert jax.tree.structure(found) == jax.tree.structure(before)
+  jax.tree.map(np.testing.assert_array_equal, found, before)
+
+
+def test_lowering_twice_changes_nothing_more() -> None:
+  once = lower(TWO, compressed('quantize.int8()'))
+  spec, twice = lower(*once)
+  assert spec == once[0]
+  jax.tree.map(np.testing.assert_array_equal, twice, once[1])

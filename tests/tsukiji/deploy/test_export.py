@@ -1,0 +1,72 @@
+"""Exported files give the logits of the artefacts they were made of."""
+
+import pathlib
+
+import jax
+import jax.export
+import numpy as np
+import onnxruntime
+import pytest
+
+from compress import tree
+from tests.runs import NETWORKS, images, one_shot
+from tests.tsukiji.deploy.onnx.test_model import Odd
+from tsukiji.deploy import artefact, export
+from tsukiji.deploy.passes.lower import lower
+from tsukiji.deploy.tsk import pack
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Write a packed network with grids of its inputs."""
+  spec = NETWORKS['tsukijinet2021']
+  where = tmp_path_factory.mktemp('packed') / 'net.tsk'
+  found = lower(spec, one_shot(spec, 'quantize.uniform(8, 10)'))
+  artefact.save(where, pack.pack(*found))
+  return where
+
+
+def test_both_formats_take_any_batch(path: pathlib.Path) -> None:
+  done = export.export(path)
+  assert not done.missing
+  assert {p.name for p in done.written.values()} == {
+    'net.onnx',
+    'net.stablehlo',
+  }
+  net = artefact.load(path)
+  session = onnxruntime.InferenceSession(path.with_suffix('.onnx'))
+  blob = path.with_suffix('.stablehlo').read_bytes()
+  program = jax.export.deserialize(bytearray(blob))
+  for count in (1, 5):
+    x = np.asarray(images(net.spec, count))
+    want = np.asarray(net(x))
+    got = session.run(None, {'images': x})[0]
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+    np.testing.assert_allclose(program.call(x), want, 1e-5, 1e-6)
+
+
+def odd(path: pathlib.Path, where: pathlib.Path) -> pathlib.Path:
+  """Write a network that ONNX has no words for."""
+  net = artefact.load(path)
+  params = tree.decode(net.variables['params'])
+  params['dense1'] = {
+    **params['dense1'],
+    'kernel': Odd(params['dense1']['kernel']),
+  }
+  artefact.save(where, pack.pack(net.spec, {**net.variables, 'params': params}))
+  return where
+
+
+def test_a_format_that_lacks_words_is_told(
+  path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setitem(pack.NODES, 'Odd', Odd)
+  file = odd(path, tmp_path / 'odd.tsk')
+  done = export.export(file)
+  assert [*done.written] == ['stablehlo']
+  assert 'onnx at dense1' in done.missing['onnx']
+  monkeypatch.delitem(export.FORMATS, 'stablehlo')
+  with pytest.raises(ValueError, match='a network to export, got .*dense1'):
+    export.export(file)
+  with pytest.raises(ValueError, match='expected a file, got'):
+    export.export(tmp_path / 'none.tsk')

@@ -1,0 +1,84 @@
+"""What the README quotes is what the experiment left."""
+
+import json
+import pathlib
+
+import pytest
+
+from tests.tsukiji.experiments.test_experiment import tiny
+from tests.tsukiji.report.test_trials import searched
+from tsukiji import report
+from tsukiji.experiments import store
+from tsukiji.experiments.publish import publish, quoted
+
+ROWS = [
+  {
+    'name': f'net-{seed}-dense',
+    'network': 'net',
+    'recipe': 'dense',
+    'role': 'reference',
+    'dataset': 'digits',
+    'seed': seed,
+    'accuracy': accuracy,
+    'bytes': 1000,
+    'train_seconds': 90,
+  }
+  for seed, accuracy in ((0, 0.9), (1, 0.8))
+]
+
+
+@pytest.fixture
+def root(tmp_path: pathlib.Path) -> pathlib.Path:
+  (tmp_path / 'README.md').write_text(
+    'Before\n<!-- table: results/run.json -->\nold\n<!-- end -->\nAfter\n'
+  )
+  return tmp_path
+
+
+def test_rows_summaries_figures_and_table(root: pathlib.Path) -> None:
+  folder = root / 'runs' / 'run'
+  store.claim(folder, tiny())
+  (folder / 'figures' / 'accuracy_bytes.png').write_bytes(b'png')
+  path = publish(folder, ROWS, root)
+  found = json.loads(path.read_text())
+  assert found['rows'][:2] == ROWS
+  assert found['rows'][2]['role'] == 'summary'
+  assert found['rows'][2]['accuracy'] == pytest.approx(0.85)
+  assert found['minutes'] == 3
+  assert found.keys() >= {'command', 'machine', 'commit', 'versions'}
+  figures = root / 'results' / 'figures'
+  assert (figures / 'run_accuracy_bytes.png').read_bytes() == b'png'
+  text = (root / 'README.md').read_text()
+  assert report.markdown(ROWS).strip() in text
+  assert text.startswith('Before') and text.endswith('After\n')
+
+
+def test_a_search_is_published_with_its_trials(root: pathlib.Path) -> None:
+  folder, made = root / 'runs' / 'run', searched()
+  store.claim(folder, tiny())
+  path = publish(folder, ROWS, root, [made])
+  (found,) = json.loads(path.read_text())['searches']
+  assert found['told'] == report.trials.sentences(made)
+  assert len(found['trials']) == len(made.trials)
+  assert found['trials'][0].keys() >= {'designer', 'seed', 'values', 'params'}
+
+
+def test_a_table_of_another_file_stays(root: pathlib.Path) -> None:
+  text = (root / 'README.md').read_text()
+  assert quoted(text, 'results/other.json', ROWS) == text
+
+
+def test_a_table_may_show_a_part(root: pathlib.Path) -> None:
+  part = [{**row, 'recipe': 'half', 'role': 'compressed'} for row in ROWS]
+  page = '<!-- table: a.json half|none -->\nold\n<!-- end -->'
+  found = quoted(page, 'a.json', [*ROWS, *part])
+  assert len(found.splitlines()) == 2 + 3
+  assert '| half |' in found and 'dense' not in found
+  assert quoted(found, 'a.json', [*ROWS, *part]) == found
+
+
+def test_quoting_twice_changes_nothing(root: pathlib.Path) -> None:
+  text = (root / 'README.md').read_text()
+  once = quoted(text, 'results/run.json', ROWS)
+  assert once != text
+  assert quoted(once, 'results/run.json', ROWS) == once

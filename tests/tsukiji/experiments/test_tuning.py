@@ -1,0 +1,209 @@
+"""Searches: studies, their best, what a report is told, the winner's file."""
+
+import importlib.util
+import math
+import pathlib
+import shutil
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from search import space as spaces
+from search.designer import Values
+from search.space import Space
+from tests.tsukiji.experiments.test_trial import searched
+from tsukiji import cli
+from tsukiji.config import ranges, settings, validate
+from tsukiji.experiments import findings, row, trial, tuning, winner
+from tsukiji.experiments.experiment import Experiment
+from tsukiji.report import trials as report
+from tsukiji.training import step
+
+
+def found(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
+  """Return what is best at one place, and nowhere where steps are large."""
+  if config.train.lr > 1e20:
+    raise FloatingPointError('at step 3')
+  error = abs(math.log10(config.train.lr) - 5) / 100
+  return Values((error, 1000.0 * config.networks.net.sizes.hidden))
+
+
+@pytest.fixture
+def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+  monkeypatch.setattr(trial, 'run', found)
+  config = searched()
+  config.search.update(designer='sobol', beside=('random',), seeds=(0, 1))
+  config.search.update(trials=6, workers=1)
+  return cli.prepare(config, tmp_path)
+
+
+def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
+  space, best = spaces.of(made.config), tuning.run(made)
+  every = {plan.name: x for plan, x in tuning.trials(made)}
+  assert {*every} == {'sobol-0', 'sobol-1', 'random-0', 'random-1'}
+  assert {len(of_one) for of_one in every.values()} == {6}
+  values = [
+    t.values[0] for of_one in every.values() for t in of_one if t.values
+  ]
+  assert best.accuracy == 1 - min(values)
+  whole = best.config.copy_and_resolve_references()
+  whole.task = 'compress'
+  validate.check(whole)
+  assert best.config.search == settings.searching()
+  hidden = {t.params['networks.net.sizes.hidden'] for t in every['random-0']}
+  assert all(trial.is_allowed(made, space, _with(made, n)) for n in hidden)
+  # Again: nothing is left to do, and the best is the same.
+  assert tuning.run(made) == best
+  assert {len(of_one) for _, of_one in tuning.trials(made)} == {6}
+
+
+@pytest.mark.parametrize('name', settings.RUNGED)
+def test_few_trials_go_on_to_more_epochs(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+  def objective(one: Experiment, space: Space, config: ConfigDict) -> Values:
+    del one, space
+    error = abs(math.log10(config.train.lr) - 5) / 100
+    return Values((error / config.search.epochs, 1.0))
+
+  monkeypatch.setattr(trial, 'run', objective)
+  made.config.search.update(designer=name, seeds=(0,), trials=16, epochs=9)
+  validate.check(made.config)
+  best = tuning.run(made)
+  by_name = {plan.name: x for plan, x in tuning.trials(made)}
+  rungs = [t.params['search.epochs'] for t in by_name[f'{name}-0']]
+  assert {*rungs} == {1, 3, 9}
+  assert rungs.count(1) > rungs.count(9)
+  assert best.config.search == settings.searching()
+  told = findings.told(made)
+  shares = [t.share for t in told.trials if t.designer == name]
+  # What goes on takes what is left: two of three epochs, or all of them.
+  assert {round(9 * share) for share in shares} <= {1, 2, 3, 6, 9}
+  assert {round(9 * share) for share in shares} & {2, 6}
+  assert all('search.epochs' not in t.params for t in told.trials)
+  assert {t.share for t in told.trials if t.designer == 'random'} == {1.0}
+
+
+def test_rungs_need_epochs(made: Experiment) -> None:
+  made.config.search.update(designer='bohb', epochs=2)
+  with pytest.raises(ValueError, match=r'search.epochs: expected at least eta'):
+    validate.check(made.config)
+
+
+def test_rungs_are_not_trained_together(made: Experiment) -> None:
+  made.config.search.update(designer='hyperband', epochs=9, together=2)
+  with pytest.raises(ValueError, match='together: expected 1 for hyperband'):
+    validate.check(made.config)
+
+
+def test_trials_are_trained_together(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  sizes = []
+
+  def group(
+    experiment: Experiment, space: Space, configs: list[ConfigDict]
+  ) -> list[Values]:
+    sizes.append(len(configs))
+    errors = [1 / config.networks.net.sizes.hidden for config in configs]
+    return [Values((error, 1.0)) for error in errors]
+
+  monkeypatch.setattr(trial, 'run_group', group)
+  made.config.search.update(together=4, beside=(), seeds=(0,))
+  best = tuning.run(made)
+  assert sizes == [4, 2]
+  ((_, every),) = tuning.trials(made)
+  assert len(every) == 6
+  hidden = max(t.params['networks.net.sizes.hidden'] for t in every)
+  assert best.accuracy == 1 - 1 / hidden
+
+
+def _with(made: Experiment, hidden: int) -> ConfigDict:
+  config = ranges.examples(made.config)[0]
+  config.networks.net.sizes.hidden = hidden
+  return config
+
+
+def test_a_report_is_told_all_in_units_that_people_read(
+  made: Experiment,
+) -> None:
+  best = tuning.run(made)
+  told = findings.told(made)
+  assert len(told.trials) == 24
+  assert max(map(report.accuracy, told.trials)) == best.accuracy
+  assert told.objectives == ['val_accuracy', 'bytes']
+  failed = [t for t in told.trials if not t.values]
+  assert failed and all(t.params['train.lr'] > 1e20 for t in failed)
+  assert sum(told.importances.values()) == pytest.approx(1)
+  assert told.importances['train.lr'] > 0.5
+  assert told.ranges['train.lr'].log
+
+
+def test_the_best_of_each_study_is_tested_once(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  tuning.run(made)
+  asked = []
+
+  def trained(one: Experiment, config: ConfigDict) -> tuple[Experiment, Any]:
+    asked.append(found(one, spaces.of(one.config), config).objectives[0])
+    spec = one.specs['net']
+    return one, row.Trained(spec, step.init_variables(spec, 0), 0.0)
+
+  monkeypatch.setattr(trial, 'trained', trained)
+  every = findings.tested(made)
+  assert {name: len(seeds) for name, seeds in every.items()} == {
+    'sobol': 2,
+    'random': 2,
+  }
+  best = [1 - x.validation for seeds in every.values() for x in seeds]
+  assert sorted(best) == pytest.approx(sorted(asked))
+  assert all(0 < x.test < 0.5 for seeds in every.values() for x in seeds)
+  assert findings.tested(made) == every and len(asked) == 4
+  told = findings.told(made)
+  assert told.tested == every
+  assert 'on the test set' in report.sentences(told)[0]
+
+
+def test_a_search_without_a_feasible_trial_says_why(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(trial, 'run', lambda *args: Values((math.nan, math.nan)))
+  with pytest.raises(ValueError, match='got none: found Values'):
+    tuning.run(made)
+
+
+def test_a_storage_that_vanishes_is_told(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+  folder = tmp_path / 'elsewhere'
+  folder.mkdir()
+  made.config.search.storage = f'sqlite:///{folder}/study.db'
+
+  def remove(*args: Any) -> Values:
+    shutil.rmtree(folder)
+    return found(*args)
+
+  monkeypatch.setattr(trial, 'run', remove)
+  with pytest.raises(ValueError, match='expected a storage that stays, got'):
+    tuning.run(made)
+
+
+def test_the_winner_is_a_config_that_can_be_run(
+  made: Experiment, tmp_path: pathlib.Path
+) -> None:
+  best = tuning.run(made)
+  best.config.title = 'With """quotes"""'
+  path = tmp_path / 'best.py'
+  winner.write(path, best.config, [f'Trial 3 of {best.study}.'])
+  spec = importlib.util.spec_from_file_location('best', path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config('')
+  validate.check(config)
+  assert config.task == 'train'
+  config.task = best.config.task
+  assert settings.plain(config) == settings.plain(best.config)
+  assert best.study in (module.__doc__ or '')

@@ -1,0 +1,98 @@
+"""Which way a binary layer runs: the one that the clock says is faster."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tsukiji.deploy.integer.test_binary_layers import SAME, prepared
+from tsukiji.deploy import artefact
+from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.integer import binary_layers
+from tsukiji.deploy.tsk import pack
+from tsukiji.measure import fastest, latency, sampling
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Write a packed network of three binary layers."""
+  where = tmp_path_factory.mktemp('packed') / 'net.tsk'
+  artefact.save(where, pack.pack(SAME, prepared(SAME, 'binary.bnn()')))
+  return where
+
+
+@pytest.fixture(scope='module')
+def net(path: pathlib.Path) -> Artefact:
+  """Return the network."""
+  return artefact.load(path)
+
+
+@pytest.mark.parametrize('faster', [(), ('conv2', 'dense2')])
+def test_the_faster_way_is_taken(
+  net: Artefact, monkeypatch: pytest.MonkeyPatch, faster: tuple[str, ...]
+) -> None:
+  def gain(one: Any, *rest: Any, **options: Any) -> float:
+    return 1.5 if one.name in faster else 0.5
+
+  monkeypatch.setattr(fastest, 'gain', gain)
+  label, counted, run = fastest.fastest(net, 2)
+  assert counted == faster
+  assert label.endswith('with popcounts') == bool(faster)
+  # The images of `sampling.runner`, through the network as it was packed.
+  x = np.random.default_rng(0).uniform(0, 255, (2, *SAME.input_shape))
+  want = net(x.astype(np.float32))
+  np.testing.assert_allclose(run(), want, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_are_timed_in_both_ways(
+  net: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def sample(runs: dict[str, Any], **options: Any) -> dict[str, np.ndarray]:
+    sums = [np.asarray(run()) for run in runs.values()]
+    np.testing.assert_allclose(*sums, rtol=1e-4, atol=1e-4)
+    return {'floats': np.array([3.0, 8.0, 6.0]), 'bits': np.full(3, 2.0)}
+
+  monkeypatch.setattr(sampling, 'sample', sample)
+  one = binary_layers.layers(net.spec, net.variables)['conv2']
+  assert fastest.gain(one, net.variables, 2) == 3.0
+
+
+def test_a_row_says_who_counts(path: pathlib.Path) -> None:
+  found = latency.measure({'it': path}, batches=(1,), repeats=1)
+  row = found['latency_ms']['it']
+  names = row['popcounts']['batch_1']
+  assert set(names) <= {'conv2', 'dense1', 'dense2'}
+  assert row['engine'].endswith('with popcounts') == bool(names)
+
+
+def test_the_clock_chooses_the_engine(
+  net: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  names = ('jax', 'onnxruntime')
+  monkeypatch.setattr(fastest, 'choose', lambda *_: ())
+
+  def sample(runs: dict[str, Any], **options: Any) -> dict[str, np.ndarray]:
+    sums = [np.asarray(run()) for run in runs.values()]
+    np.testing.assert_allclose(*sums, rtol=1e-4, atol=1e-4)
+    return {'jax': np.array([3.0, 8.0]), 'onnxruntime': np.full(2, next(times))}
+
+  monkeypatch.setattr(sampling, 'sample', sample)
+  times = iter([2.0, 9.0])
+  assert fastest.fastest(net, 2, names).engine == 'onnxruntime'
+  assert fastest.fastest(net, 2, names).engine == 'jax'
+
+
+def test_rows_tell_the_engine_of_each_batch(path: pathlib.Path) -> None:
+  found = latency.measure(
+    {'it': path},
+    reference='it',
+    batches=(1, 2),
+    repeats=1,
+    engines=('onnxruntime', 'openvino'),
+  )
+  row = found['latency_ms']['it']
+  assert set(row['engines']) == {'batch_1', 'batch_2'}
+  assert row['engine'] == row['engines']['batch_1']
+  assert row['engine'] in ('onnxruntime', 'openvino')
+  assert found['batch_speedups']['it'] == {'batch_1': 1.0, 'batch_2': 1.0}

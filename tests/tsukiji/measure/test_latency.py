@@ -1,0 +1,105 @@
+"""Packed networks beside each other, here and in a process of their own."""
+
+import io
+import json
+import os
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tsukiji.deploy import artefact
+from tsukiji.deploy.tsk import pack
+from tsukiji.measure import latency
+from tsukiji.models import zoo
+from tsukiji.models.net import Net
+
+
+def test_pin_refuses_a_core_that_is_not_there():
+  latency.pin(None)
+  assert latency.threads() >= 1
+  if hasattr(os, 'sched_setaffinity'):
+    with pytest.raises(ValueError, match='expected a core of'):
+      latency.pin(10_000)
+
+
+@pytest.fixture(scope='module')
+def packed(tmp_path_factory) -> dict[str, str]:
+  """Write two packed networks."""
+  folder = tmp_path_factory.mktemp('packed')
+  for name, units in (('dense', 8), ('small', 2)):
+    spec = zoo.tsukijinet((4, 4, 1), 3, conv=(2,), hidden=(units,), name=name)
+    shapes = jax.eval_shape(
+      Net(spec).init, jax.random.key(0), jnp.zeros((1, 4, 4, 1))
+    )
+    variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    artefact.save(folder / f'{name}.tsk', pack.pack(spec, variables))
+  return {path.stem: str(path) for path in sorted(folder.iterdir())}
+
+
+def test_measure_gives_rows_and_speedups(packed):
+  got = latency.measure(
+    packed, reference='dense', batches=(1, 2), repeats=2, seconds=1.0
+  )
+  assert set(got) == {
+    *('latency_ms', 'speedups', 'batch_speedups', 'energy_uj')
+  }
+  row = got['latency_ms']['small']
+  assert row['engine'].startswith('jax') and row['threads'] >= 1
+  for batch in ('batch_1', 'batch_2'):
+    assert set(row[batch]) == {'p25', 'p50', 'p75', 'n'}
+    assert 0 < row[batch]['p25'] <= row[batch]['p50'] <= row[batch]['p75']
+  assert got['speedups']['dense'] == 1.0
+  assert got['speedups']['small'] > 0
+
+
+def test_speedups_are_of_batch_1(packed):
+  got = latency.measure(packed, reference='dense', batches=(2,), repeats=1)
+  assert got['speedups'] == {}
+  assert set(got['latency_ms']['dense']) == {'engine', 'threads', 'batch_2'}
+
+
+def test_a_job_goes_in_and_out_as_json(packed, monkeypatch, capsys):
+  job = {'artefacts': packed, 'reference': 'small', 'batches': [1]}
+  text = json.dumps(job | {'repeats': 2, 'core': None})
+  monkeypatch.setattr(sys, 'stdin', io.StringIO(text))
+  assert latency.main() == 0
+  got = json.loads(capsys.readouterr().out)
+  assert list(got['speedups']) == ['dense', 'small']
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('[]', 'expected a job'),
+    ('{"core": 1}', 'expected a job'),
+    (
+      '{"artefacts": {}, "colour": 1}',
+      'any of artefacts, batches, core, engines',
+    ),
+    ('{', 'Expecting'),
+    ('{"artefacts": {"a": "missing.tsk"}}', 'expected a file'),
+    ('{"artefacts": {"a": "a"}, "reference": "b"}', 'reference of a, got'),
+  ],
+)
+def test_a_bad_job_is_one_line_and_exit_2(monkeypatch, capsys, text, message):
+  monkeypatch.setattr(sys, 'stdin', io.StringIO(text))
+  assert latency.main() == 2
+  line = capsys.readouterr().err
+  assert message in line and line.count('\n') == 1
+
+
+def test_a_fresh_process_runs_on_one_core(packed):
+  allowed = getattr(os, 'sched_getaffinity', lambda _: {0})(0)
+  job = {'artefacts': packed, 'reference': 'dense', 'batches': (1,)}
+  got = latency.run_pinned(job | {'repeats': 2, 'core': min(allowed)})
+  assert got['latency_ms']['small']['batch_1']['n'] == 2
+  assert got['speedups']['dense'] == 1.0
+  if hasattr(os, 'sched_setaffinity'):
+    assert got['latency_ms']['small']['threads'] == 1
+
+
+def test_a_fresh_process_reports_mistakes():
+  with pytest.raises(ValueError, match='any of artefacts'):
+    latency.run_pinned({'artefacts': {}, 'colour': 'red'})

@@ -1,0 +1,167 @@
+"""Pooling and convolution agree with flax and lax, derivatives included."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from tsukiji.models import ops
+
+NHWC = ('NHWC', 'HWIO', 'NHWC')
+FEW = settings(max_examples=3, deadline=None, derandomize=True)
+
+
+@pytest.fixture(autouse=True)
+def strict():
+  with warnings.catch_warnings(), jax.numpy_rank_promotion('raise'):
+    warnings.simplefilter('error')
+    yield
+
+
+def distinct(shape: tuple, seed: int = 0) -> jax.Array:
+  """Draw float32 without ties: a permutation of 0..1."""
+  n = int(np.prod(shape))
+  order = np.random.default_rng(seed).permutation(n)
+  return jnp.asarray((order / n).reshape(shape), jnp.float32)
+
+
+def value_and_vjp(f, *args):
+  y, pull = jax.vjp(f, *args)
+  return y, pull(distinct(y.shape, seed=1))
+
+
+def assert_close(got, want):
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    assert a.dtype == b.dtype
+    np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@pytest.mark.parametrize(
+  'ours, theirs',
+  [(ops.max_pool, nn.max_pool), (ops.mean_pool, nn.avg_pool)],
+)
+@FEW
+@given(window=pairs, strides=pairs, extra=pairs, tiled=st.booleans())
+def test_pool_is_flax(ours, theirs, window, strides, extra, tiled):
+  if tiled:
+    strides = window
+    size = [k * n for k, n in zip(window, extra, strict=False)]
+  else:
+    size = [k + n for k, n in zip(window, extra, strict=False)]
+  x = distinct((2, *size, 3))
+  got = value_and_vjp(jax.jit(lambda x: ours(x, window, strides)), x)
+  assert_close(got, value_and_vjp(lambda x: theirs(x, window, strides), x))
+
+
+@pytest.mark.parametrize('strides', [(2, 2), (1, 1)])
+def test_max_pool_shares_the_gradient_of_ties(strides):
+  x = jnp.ones((1, 2, 2, 1))
+  grad = jax.grad(lambda x: ops.max_pool(x, (2, 2), strides).sum())(x)
+  np.testing.assert_array_equal(grad, jnp.full(x.shape, 0.25))
+
+
+@pytest.mark.parametrize('pool', [ops.max_pool, ops.mean_pool])
+def test_pool_names_what_it_refuses(pool):
+  for x, window, strides in [
+    (jnp.ones((2, 2, 1)), (2, 2), (2, 2)),
+    (jnp.ones((1, 2, 2, 1)), (3, 2), (2, 2)),
+    (jnp.ones((1, 2, 2, 1)), (2, 2), (0, 2)),
+  ]:
+    with pytest.raises(ValueError, match=pool.__name__):
+      pool(x, window, strides)
+
+
+def both_convs(shape, kernel, strides=(1, 1), padding='VALID', **others):
+  x, w = distinct(shape), distinct(kernel, seed=2) - 0.5
+  args = (strides, padding)
+  others = {'dimension_numbers': NHWC, **others}
+  ours = jax.jit(lambda x, w: ops.conv_general_dilated(x, w, *args, **others))
+  theirs = jax.jit(lambda x, w: lax.conv_general_dilated(x, w, *args, **others))
+  return ours, theirs, (x, w)
+
+
+@FEW
+@given(
+  batch=st.sampled_from([1, 17, 35]),
+  kernel=pairs,
+  extra=st.tuples(st.integers(0, 3), st.integers(0, 30)),
+  channels=st.sampled_from([1, 3]),
+)
+def test_fast_conv_is_lax(batch, kernel, extra, channels):
+  shape = (batch, kernel[0] + extra[0], kernel[1] + extra[1], channels)
+  ours, theirs, args = both_convs(shape, (*kernel, channels, 4))
+  got, want = value_and_vjp(ours, *args), value_and_vjp(theirs, *args)
+  assert_close(got[0], want[0])
+  for a, b in zip(got[1], want[1], strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5 * float(abs(b).max()))
+
+
+@pytest.mark.parametrize(
+  'kernel, options',
+  [
+    ((3, 3, 4, 4), {'padding': 'SAME'}),
+    ((3, 3, 4, 4), {'strides': (2, 1)}),
+    ((3, 3, 4, 4), {'padding': ((1, 0), (0, 2))}),
+    ((2, 2, 4, 4), {'rhs_dilation': (2, 1)}),
+    ((2, 2, 4, 4), {'lhs_dilation': (1, 2), 'padding': ((0, 0), (0, 0))}),
+    ((3, 3, 1, 4), {'feature_group_count': 4}),
+    ((3, 3, 4, 4), {'dimension_numbers': ('HWNC', 'HWIO', 'NHWC')}),
+    ((3, 3, 4, 4), {'precision': 'highest'}),
+    ((3, 3, 4, 4), {'padding': ((0, 0), (0, 0))}),
+  ],
+)
+def test_other_convs_are_lax(kernel, options):
+  ours, theirs, args = both_convs((5, 6, 6, 4), kernel, **options)
+  assert_close(value_and_vjp(ours, *args), value_and_vjp(theirs, *args))
+
+
+def test_conv_has_forward_and_second_derivatives_and_vmap():
+  ours, theirs, (x, w) = both_convs((3, 6, 6, 2), (3, 3, 2, 2))
+
+  def curvature(conv):
+    grad = jax.grad(lambda x, w: (conv(x, w) ** 2).sum(), argnums=(0, 1))
+    return jax.jvp(grad, (x, w), (x, w))
+
+  assert_close(
+    jax.tree.map(lambda a: a / 100, curvature(ours)),
+    jax.tree.map(lambda a: a / 100, curvature(theirs)),
+  )
+  xs = jnp.stack([x, x[::-1]])
+  mapped = jax.vmap(ours, (0, None))(xs, w)
+  assert_close(mapped, jnp.stack([theirs(x, w) for x in xs]))
+
+
+def test_data_gets_no_gradient_convolution():
+  ours, _, (x, w) = both_convs((32, 6, 6, 1), (3, 3, 1, 2))
+  grad = jax.jit(jax.grad(lambda w: ours(x, w).sum()))
+  convs = str(jax.make_jaxpr(grad)(w)).count('conv_general_dilated[')
+  assert convs <= 3  # forward, and one weight gradient for each chunk
+
+
+def test_flax_conv_takes_it():
+  x = distinct((4, 8, 8, 2))
+  ours = nn.Conv(3, (5, 5), conv_general_dilated=ops.conv_general_dilated)
+  params = ours.init(jax.random.key(0), x)
+  assert_close(ours.apply(params, x), nn.Conv(3, (5, 5)).apply(params, x))
+
+
+@pytest.mark.parametrize(
+  'backend, devices', [('gpu', 1), ('tpu', 4), ('cpu', 2)]
+)
+def test_other_machines_take_lax(monkeypatch, backend, devices):
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  monkeypatch.setattr(jax, 'device_count', lambda: devices)
+  monkeypatch.setattr(ops, '_conv', None)
+  x, w = jnp.ones((2, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
+  y = ops.conv_general_dilated(x, w, (1, 1), 'VALID', dimension_numbers=NHWC)
+  assert y.shape == (2, 2, 2, 1)
+  assert bool(ops.compiler_options()) == (backend == 'cpu')

@@ -1,0 +1,112 @@
+"""What a probe says is what the network does on the calibration examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from compress import method, tree
+from compress.method import Ctx
+from compress.quantize.uniform import uniform
+from tests.runs import NETWORKS, TINY, images, run, start
+from tsukiji.data.datasets import Split
+from tsukiji.measure import cost
+from tsukiji.models import zoo
+from tsukiji.training import evaluate, probe
+
+EXAMPLES = 16
+
+
+def probed(**changes):
+  x = np.asarray(images(TINY, EXAMPLES))
+  split = Split(x, np.arange(EXAMPLES) % 3)
+  return probe.probe(TINY, start(TINY), split, **changes)
+
+
+def test_loss_is_the_mean_over_the_examples():
+  logits, _ = run(TINY, start(TINY), EXAMPLES)
+  labels = jnp.arange(EXAMPLES) % 3
+  want = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  params = start(TINY)['params']
+  assert float(probed().loss(params)) == pytest.approx(float(want.mean()))
+  few = probed(examples=5).loss(params)
+  assert float(few) == pytest.approx(float(want[:5].mean()))
+
+
+def test_the_gradient_is_the_mean_of_those_of_single_examples():
+  params = start(TINY)['params']
+  asked = probed()
+  each = asked.samples(params, EXAMPLES)
+  for mean, stacked in zip(
+    jax.tree.leaves(asked.grad(params)), jax.tree.leaves(each), strict=True
+  ):
+    assert stacked.shape == (EXAMPLES, *mean.shape)
+    np.testing.assert_allclose(stacked.mean(0), mean, atol=1e-6)
+
+
+def test_missing_leaves_are_those_of_the_network():
+  params = start(TINY)['params']
+  part = tree.map_paths(
+    lambda path, x: 0 * x if path == 'fc/kernel' else None, params
+  )
+  whole = {**params, 'fc': {**params['fc'], 'kernel': jnp.zeros((36, 3))}}
+  asked = probed()
+  assert float(asked.loss(part)) == float(asked.loss(whole))
+  assert float(asked.loss(part)) != float(asked.loss(params))
+  np.testing.assert_array_equal(asked.apply(part), asked.apply(whole))
+
+
+def test_inputs_are_seen_in_parts_and_in_order(monkeypatch):
+  monkeypatch.setattr(probe, 'PART', 4)
+
+  def see(seen, module, x):
+    return jnp.stack([jnp.min(x), jnp.max(x)])
+
+  params = start(TINY)['params']
+  found = probed().inputs(params, see, 10)
+  assert list(found) == ['conv/kernel', 'fc/kernel']
+  _, stats = run(TINY, start(TINY), 8)  # two whole parts of 4
+  for path, ends in found.items():
+    assert ends.shape == (2, 2)
+    whole = [ends[:, 0].min(), ends[:, 1].max()]
+    np.testing.assert_allclose(whole, stats[path], atol=1e-6)
+  grids = uniform(2, 2).init(params, Ctx(stats=stats))
+  coarse = probed().inputs(grids, see, 4)['fc/kernel']
+  assert np.any(coarse != probed().inputs(params, see, 4)['fc/kernel'])
+
+
+@pytest.mark.parametrize('name', sorted(NETWORKS))
+def test_uses_make_the_multiplications(name):
+  spec = NETWORKS[name]
+  sizes = {
+    path: x.size for path, x in tree.paths(start(spec)['params']).items()
+  }
+  uses = probe.uses(spec)
+  assert sum(sizes[path] * n for path, n in uses.items()) == cost.macs(spec)
+
+
+def test_uses_of_tsukijinet():
+  assert probe.uses(zoo.tsukijinet((28, 28, 1), 10)) == {
+    'conv1/kernel': 24 * 24,
+    'conv2/kernel': 8 * 8,
+    'dense1/kernel': 1,
+    'dense2/kernel': 1,
+  }
+
+
+def test_a_method_that_needs_data_says_so():
+  with pytest.raises(ValueError, match='score.taylor: expected calibration'):
+    method.expect_probe('score.taylor', Ctx())
+
+
+def test_ranges_are_those_of_the_weights_that_are_asked_about() -> None:
+  params = start(TINY)['params']
+  twice = tree.map_paths(lambda _, x: 2 * x, params)
+  x = np.asarray(images(TINY, EXAMPLES))
+  network = start(TINY) | {'params': twice}
+  asked = probed()
+  want = evaluate.calibrate(TINY, network, Split(x, np.zeros(EXAMPLES)))
+  jax.tree.map(np.testing.assert_array_equal, asked.ranges(twice), want)
+  own = asked.ranges(tree.map_paths(lambda *_: None, params))
+  jax.tree.map(np.testing.assert_array_equal, own, asked.ranges(params))

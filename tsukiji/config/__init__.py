@@ -1,0 +1,1 @@
+"""Configs: their fields, what may vary, and checks before a run."""

@@ -1,0 +1,98 @@
+"""Configs of which fields may vary: samples of them, and what makes one whole.
+
+Fields that vary hold what `search.log`, `choice`, `integer` or `float` gave.
+"""
+
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from search import space as spaces
+from search.parameter import unit_of
+from search.space import Space
+from tsukiji.config import settings
+
+ITEMS = {
+  'networks': settings.network(''),
+  'recipes': settings.compression('', ''),
+}
+
+
+def varies(config: ConfigDict) -> bool:
+  """Tell whether any field of a config may vary."""
+  return bool(spaces.varying(config))
+
+
+def examples(config: ConfigDict) -> list[ConfigDict]:
+  """Return configs among which each option and each end of a range occurs.
+
+  Args:
+    config: Values, and leaves in place of those that vary.
+
+  Returns:
+    Configs without leaves, the one in the middle of all ranges first; a config
+    in which nothing varies is its own only example.
+  """
+  if not varies(config):
+    return [config]
+  space = spaces.of(config)
+  points = [np.full(len(space.names), spaces.MIDDLE)]
+  for i, leaf in enumerate(space.leaves):
+    count = len(leaf.options)
+    spots = (np.arange(count) + 0.5) / count if count else (0.0, 1.0)
+    points += [_with(space, i, float(spot)) for spot in spots]
+  return [
+    whole(space, spaces.to_config(space, point))
+    for point in spaces.snap(space, np.array(points))
+  ]
+
+
+def _with(space: Space, i: int, spot: float) -> np.ndarray:
+  """Return a point that is active in a parameter and has it at a spot."""
+  point = np.full(len(space.names), spaces.MIDDLE)
+  for parent, values in space.leaves[i].when:
+    if parent in space.names:
+      p = space.names.index(parent)
+      active = _with(space, p, unit_of(space.leaves[p], values[0]))
+      point = np.where(active != spaces.MIDDLE, active, point)
+  point[i] = spot
+  return point
+
+
+def whole(space: Space, config: ConfigDict) -> ConfigDict:
+  """Give what is not active in a config of a space its default.
+
+  Args:
+    space: The space.
+    config: What `search.space.to_config` returned; changed.
+
+  Returns:
+    The config. Sizes of a network that are not active are those of the zoo.
+  """
+  with config.unlocked(), config.ignore_type():
+    for name in space.names:
+      if spaces.at(config, name) is None:
+        folder, _, last = name.rpartition('.')
+        owner = spaces.at(config, folder) if folder else config
+        default = _default(name)
+        if default is None:
+          del owner[last]
+        else:
+          owner[last] = default
+  return config
+
+
+def _default(path: str) -> Any:
+  """Return what a field is where nobody says; None if nothing."""
+  parts = path.split('.')
+  known: Any = settings.default()
+  if parts[0] in ITEMS:
+    known, parts = ITEMS[parts[0]], parts[2:]
+  if parts[0] == 'parts':  # of a method: it does without them
+    return ''
+  for part in parts:
+    if part not in known:
+      return None
+    known = known[part]
+  return known

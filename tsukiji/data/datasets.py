@@ -1,0 +1,229 @@
+"""Data as arrays: one function gives train, validation and test.
+
+`load` finds and checks the arrays (`sources`, `data_tfds`), keeps the slow ones
+in a cache and takes the validation split out of train. Everything fits in
+memory, so there is no pipeline: a batch is an array of indices.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tsukiji import atomic
+from tsukiji.data import readers, tfds
+from tsukiji.data.readers import Raw
+from tsukiji.errors import expect
+
+
+class Split(NamedTuple):
+  """Examples and their labels.
+
+  Attributes:
+    x: [n, height, width, channels] uint8, or float32 in the unit of the source.
+    y: [n] int32 in [0, classes), or [n, numbers] float32 for regression.
+  """
+
+  x: np.ndarray
+  y: np.ndarray
+
+
+class Data(NamedTuple):
+  """A dataset, ready to train on.
+
+  Attributes:
+    name: what it was asked for by.
+    train: what to learn from.
+    validation: what to choose by; taken out of train.
+    test: to be read once, after every choice is made.
+    classes: names by label.
+  """
+
+  name: str
+  train: Split
+  validation: Split
+  test: Split
+  classes: tuple[str, ...]
+
+
+def load(
+  name: str = 'digits',
+  *,
+  validation: float | int = 0.1,
+  seed: int = 0,
+  folder: str = '',
+  cache: str = '',
+) -> Data:
+  """Load a dataset by name or path.
+
+  Args:
+    name: 'digits' or 'digits_angle' (embedded; the second has the angle of
+      turned digits as label); a TFDS name such as 'fashion_mnist'; a folder of
+      IDX files; or an `.npz` with `x_train, y_train, x_test, y_test` (and
+      `classes`), where x is [n, height, width(, channels)] or sensor windows
+      [n, time, channels]. A folder called like a well-known dataset is meant
+      by ./NAME.
+    validation: the part of train held out: a fraction < 1, or a count.
+    seed: chooses that part, and nothing else.
+    folder: the TFDS `data_dir`; '' for TFDS's own.
+    cache: where decoded TFDS arrays are kept; '' for `tsukiji` in
+      `$XDG_CACHE_HOME` or `~/.cache`.
+
+  Returns:
+    The splits. Every source of one TFDS name gives the same ones: examples are
+    put in the order of their content first.
+
+  Raises:
+    ValueError: the data cannot be found, is damaged, or is not images (or
+      windows) with one class each; or the validation split is impossible.
+
+  >>> load('digits', validation=200).train.x.shape
+  (1238, 8, 8, 1)
+  """
+  raw = _find(name, folder, cache)
+  train, held = hold_out(len(raw.y_train), validation, seed)
+  return Data(
+    name,
+    Split(raw.x_train[train], raw.y_train[train]),
+    Split(raw.x_train[held], raw.y_train[held]),
+    Split(raw.x_test, raw.y_test),
+    raw.classes,
+  )
+
+
+def moments(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Measure the mean and standard deviation of each channel.
+
+  Args:
+    x: [n, height, width, channels], any real type.
+
+  Returns:
+    Means and deviations in the unit of `x`, computed in float64 a block at a
+    time. The deviation of a constant channel is given as 1, so that dividing
+    by it is safe.
+
+  >>> moments(np.array([[[[0, 5]]], [[[4, 5]]]], np.uint8))
+  ((2.0, 5.0), (2.0, 1.0))
+  """
+  axes = (0, 1, 2)
+  mean = x.mean(axes, dtype=np.float64)
+  blocks = (x[i : i + 1024] for i in range(0, len(x), 1024))
+  squares = sum(np.square(block - mean).sum(axes) for block in blocks)
+  constant = x.min(axes) == x.max(axes)
+  std = np.where(constant, 1.0, np.sqrt(squares * x.shape[-1] / x.size))
+  return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def hold_out(
+  n: int, validation: float | int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Choose which of n examples to train on and which to hold out.
+
+  Args:
+    n: how many there are.
+    validation: a fraction < 1 of them, or a count.
+    seed: in [0, 2^32).
+
+  Returns:
+    Two ascending index arrays, disjoint, together 0..n-1.
+
+  Raises:
+    ValueError: nothing would be held out, or nothing left.
+
+  >>> hold_out(5, 2, seed=0)
+  (array([1, 3, 4]), array([0, 2]))
+  """
+  fraction = isinstance(validation, float) and 0 < validation <= 1
+  count = float(n * validation if fraction else validation)
+  # A count may come as a float: a config field that began as 0.1 stays one.
+  ok = (fraction or count.is_integer()) and 1 <= round(count) < n
+  fix = 'Give a fraction such as 0.1 or a count.'
+  what = f'1 to {n - 1} of {n} train examples, or such a fraction'
+  expect('validation', ok, what, validation, fix)
+  fix = 'Give a whole number that is not negative.'
+  expect('seed', 0 <= seed < 2**32, 'it in [0, 2^32)', seed, fix)
+  # RandomState is frozen by NumPy's policy (NEP 19), default_rng is not.
+  order = np.random.RandomState(seed).permutation(n)
+  return np.sort(order[round(count) :]), np.sort(order[: round(count)])
+
+
+def _find(name: str, folder: str, cache: str) -> Raw:
+  """Return the checked arrays of a name or path."""
+  if name == 'digits':
+    return readers.check(readers.digits(), name)
+  if name == 'digits_angle':
+    return readers.check_numbers(readers.digits_angle(), name)
+  path = os.path.expanduser(name)
+  if name.endswith('.npz'):
+    return readers.check(readers.npz(Path(path)), name)
+  # A folder called mnist where one happens to stand must not hide the dataset.
+  if os.path.isdir(path) and name not in tfds.KNOWN:
+    return readers.check(readers.idx(Path(path)), name)
+  return _cached(name, folder, cache)
+
+
+def _cached(name: str, folder: str, cache: str) -> Raw:
+  """Return a named dataset from the cache, or from its source through it."""
+  path = _cache_path(name, folder, cache)
+  with contextlib.suppress(ValueError):  # absent or damaged: made anew
+    return readers.check(readers.npz(path), str(path))
+  raw = _in_order(readers.check(tfds.named(name, folder, str(path)), name))
+  with contextlib.suppress(OSError):  # no cache costs time, not results
+    _save(path, raw)
+  return raw
+
+
+def _cache_path(name: str, folder: str, cache: str) -> Path:
+  """Return the file that keeps a named dataset of one TFDS folder."""
+  base = cache or os.path.join(
+    os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'tsukiji'
+  )
+  place = os.path.abspath(os.path.expanduser(folder)) if folder else ''
+  mark = f'-{hashlib.sha256(place.encode()).hexdigest()[:8]}' if place else ''
+  stem = re.sub(r'[^\w.-]', '-', name)
+  return Path(base).expanduser() / f'{stem}{mark}.npz'
+
+
+def _in_order(raw: Raw) -> Raw:
+  """Put examples in the order of their content.
+
+  TFDS shuffles what it writes, so without this the same seed would hold out
+  other images from TFDS than from the original files.
+  """
+  train = _order(raw.x_train, raw.y_train)
+  test = _order(raw.x_test, raw.y_test)
+  return Raw(
+    raw.x_train[train],
+    raw.y_train[train],
+    raw.x_test[test],
+    raw.y_test[test],
+    raw.classes,
+  )
+
+
+def _order(x: np.ndarray, y: np.ndarray) -> list[int]:
+  """Return the indices that sort examples by the digest of image and label."""
+  pairs = zip(x, y, strict=True)
+  digests = [
+    hashlib.sha256(a.tobytes() + b.tobytes()).digest() for a, b in pairs
+  ]
+  return sorted(range(len(digests)), key=digests.__getitem__)
+
+
+def _save(path: Path, raw: Raw) -> None:
+  """Write arrays as an `.npz`, whole or not at all.
+
+  Args:
+    path: the file; its folder is made.
+    raw: checked arrays, so nothing in them needs pickle.
+
+  Raises:
+    OSError: the folder cannot be written, or the disk is full.
+  """
+  arrays: dict[str, Any] = {k: np.asarray(v) for k, v in raw._asdict().items()}
+  with atomic.replacing(path) as file:
+    np.savez(file, **arrays)

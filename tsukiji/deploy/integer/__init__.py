@@ -1,0 +1,1 @@
+"""Integer-only inference: a bit-exact reference and popcount kernels."""

@@ -1,0 +1,145 @@
+r"""Products of packed signs: 32 in a word, summed by counting bits.
+
+$\sum_i a_i b_i = n - 2\,\mathrm{popcount}(a \oplus b)$ for signs $a_i$ and
+$b_i$ (Courbariaux & Hubara+ 2016, arXiv 1602.02830, section 4).
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from compress.tree import Array
+from tsukiji.models.spec import Conv
+
+WORD = 32  # signs in a word
+PLAIN = ('NHWC', 'HWIO', 'NHWC')
+
+
+def words(signs: Array) -> Array:
+  """Pack signs along the last axis, 32 to a word.
+
+  Args:
+    signs: `[..., n]` bool, True for +1.
+
+  Returns:
+    `[..., ceil(n / 32)]` uint32; what is left of the last word is 0.
+
+  >>> words(jnp.array([True, False, True])).tolist()
+  [5]
+  """
+  short = -signs.shape[-1] % WORD
+  padded = jnp.pad(signs, [(0, 0)] * (signs.ndim - 1) + [(0, short)])
+  bits = padded.reshape(*signs.shape[:-1], -1, WORD).astype(jnp.uint32)
+  return jnp.sum(bits << jnp.arange(WORD, dtype=jnp.uint32), -1)
+
+
+def dot(a: Array, b: Array, size: int) -> Array:
+  r"""Return the sum of products of packed signs.
+
+  The words are the outer loop and the inner one runs over channels: the other
+  way round is up to 17 times slower on a CPU.
+
+  Args:
+    a: `[words, ...]` uint32.
+    b: `[words, channels]` uint32.
+    size: How many signs the words hold.
+
+  Returns:
+    `[..., channels]` int32, in [-size, size].
+
+  >>> one = words(jnp.array([[True, False, True]])).T
+  >>> dot(one, one, 3).tolist()
+  [[3]]
+  """
+
+  def add(unlike: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+    x, y = pair
+    bits = jax.lax.population_count(x[..., None] ^ y)
+    return unlike + bits.astype(jnp.int32), None
+
+  start = jnp.zeros((*a.shape[1:], b.shape[1]), jnp.int32)
+  unlike, _ = jax.lax.scan(add, start, (a, b))
+  return size - 2 * unlike
+
+
+class Packed(NamedTuple):
+  """A weight of signs as it is multiplied with, packed once.
+
+  Attributes:
+    words: `[taps * words, channels]` uint32.
+    sums: The sum of the signs of each tap, `[*taps, 1, channels]` float32.
+    size: How many signs a channel has.
+  """
+
+  words: Array
+  sums: Array
+  size: int
+
+
+def packed(weight: Array) -> Packed:
+  """Pack a weight of signs, `[*taps, n, channels]` bool."""
+  *taps, n, channels = weight.shape
+  found = jnp.swapaxes(words(jnp.swapaxes(weight, -1, -2)), -1, -2)
+  sums = jnp.where(weight, 1.0, -1.0).sum(-2, keepdims=True)
+  return Packed(found.reshape(-1, channels), sums, math.prod((*taps, n)))
+
+
+def dense(signs: Array, weight: Packed) -> Array:
+  """Multiply signs by a matrix of signs.
+
+  Args:
+    signs: `[batch, n]` bool.
+    weight: That of `[n, channels]`.
+
+  Returns:
+    `[batch, channels]` int32.
+  """
+  return dot(words(signs).T, weight.words, weight.size)
+
+
+def conv(signs: Array, weight: Packed, layer: Conv) -> Array:
+  """Convolve signs with filters of signs; what is padded counts 0.
+
+  Args:
+    signs: `[batch, height, width, n]` bool.
+    weight: That of `[height, width, n, channels]`.
+    layer: Its strides and padding; one group.
+
+  Returns:
+    `[batch, height, width, channels]` int32.
+  """
+  pads = jax.lax.padtype_to_pads(
+    signs.shape[1:3], layer.kernel, layer.strides, layer.padding
+  )
+  around = [(0, 0), *pads, (0, 0)]
+  patches = _patches(jnp.pad(words(signs), around), layer)
+  sums = dot(patches, weight.words, weight.size)
+  outside = 1 - jnp.pad(jnp.ones((1, *signs.shape[1:3], 1)), around)
+  return sums + _met(outside, weight.sums, layer)
+
+
+def _patches(x: Array, layer: Conv) -> Array:
+  """Return `[taps * words, batch, height, width]` of a padded image."""
+  (high, wide), (s, t) = layer.kernel, layer.strides
+  rows, columns = x.shape[1] - high + 1, x.shape[2] - wide + 1
+  taps = [
+    x[:, i : i + rows : s, j : j + columns : t]
+    for i in range(high)
+    for j in range(wide)
+  ]
+  found = jnp.moveaxis(jnp.stack(taps), -1, 1)
+  return found.reshape(-1, *found.shape[2:])
+
+
+def _met(outside: Array, sums: Array, layer: Conv) -> Array:
+  """Return the sums of the weights that padding met, as if it were +1.
+
+  Padded words are all -1; this takes back what they took. `outside` is 1 where
+  the image is padded, `[1, height, width, 1]`.
+  """
+  found = jax.lax.conv_general_dilated(
+    outside, sums, layer.strides, 'VALID', dimension_numbers=PLAIN
+  )
+  return found.astype(jnp.int32)

@@ -1,0 +1,1 @@
+"""Networks as ONNX models with trained scales."""

@@ -1,0 +1,105 @@
+"""A network as an ONNX model, for engines that know nothing of JAX.
+
+Written with the helpers of `onnx` alone. Inputs are images as an artefact takes
+them, channels last and raw; inside, channels come first.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from compress import tree
+from tsukiji import atomic
+from tsukiji.deploy.onnx import operators as layers
+from tsukiji.deploy.onnx import quantized as grids
+from tsukiji.deploy.onnx.builder import Graph
+from tsukiji.deploy.onnx.operators import Network, Value
+from tsukiji.models import spec as sp
+from tsukiji.models.spec import Spec
+
+INPUT, OUTPUT = 'images', 'logits'
+BATCH = 'batch'
+OPSET, IR = 17, 8  # understood by every engine since 2022
+# Sums of 25 products take ONNX Runtime 0.9 ms in int8 and 0.25 ms in float32.
+LEAST = 64
+
+
+def model(
+  spec: Spec, variables: dict[str, Any], *, least: float = LEAST
+) -> onnx.ModelProto:
+  """Return a network as an ONNX model.
+
+  Args:
+    spec: The network, lowered or not.
+    variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+    least: Products in a sum from which kernels of at most 8 bits that are met
+      by inputs of at most 8 bits are written as int8 codes with their trained
+      scales, which engines compute with integers; `math.inf` makes all float32.
+
+  Returns:
+    The model: 'images' `[batch, *spec.input_shape]` float32 to 'logits'.
+
+  Raises:
+    ValueError: If a layer or a weight cannot be written.
+  """
+  graph = Graph()
+  steps = list(sp.walk(spec))
+  params = tree.freeze(variables['params'])
+  stats = variables.get('batch_stats', {})
+  shapes = (step.after for step in steps)
+  served = grids.served_of(params, least)
+  net = Network(graph, params, stats, shapes, served)
+  last = layers.sequence(net, spec.layers, _entrance(graph, spec))
+  graph.add('Identity', _exit(graph, last))
+  graph.nodes[-1].output[0] = OUTPUT
+  body = helper.make_graph(
+    graph.nodes,
+    spec.name,
+    [_info(INPUT, spec.input_shape)],
+    [_info(OUTPUT, sp.output_shape(spec))],
+    graph.constants,
+  )
+  made = helper.make_model(
+    body,
+    opset_imports=[helper.make_opsetid('', OPSET)],
+    ir_version=IR,
+    producer_name='tsukiji',
+  )
+  onnx.checker.check_model(made, full_check=True)
+  return made
+
+
+def served(variables: dict[str, Any], least: float = LEAST) -> tuple[str, ...]:
+  """Return the layers whose kernels `model` would write as int8 codes."""
+  return (*grids.served_of(tree.freeze(variables['params']), least),)
+
+
+def save(path: str | os.PathLike[str], made: onnx.ModelProto) -> None:
+  """Write a model whole or not at all."""
+  with atomic.replacing(Path(path)) as file:
+    file.write(made.SerializeToString())
+
+
+def _entrance(graph: Graph, spec: Spec) -> Value:
+  """Bring channels to the front, where there are several axes."""
+  shape = spec.input_shape
+  if len(shape) != 3:
+    return Value(INPUT, shape)
+  if shape[2] == 1:  # a move that moves nothing
+    sides = graph.hold([0, 1, *shape[:2]], 'int64')
+    return Value(graph.add('Reshape', INPUT, sides), shape)
+  return Value(graph.add('Transpose', INPUT, perm=[0, 3, 1, 2]), shape)
+
+
+def _exit(graph: Graph, x: Value) -> str:
+  """Return the output as the network orders it."""
+  if len(x.shape) == 3:
+    return graph.add('Transpose', x.name, perm=[0, 2, 3, 1])
+  return layers.in_order(graph, x).name
+
+
+def _info(name: str, shape: sp.Shape) -> onnx.ValueInfoProto:
+  return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])

@@ -1,0 +1,1 @@
+"""The packed file format, .tsk."""

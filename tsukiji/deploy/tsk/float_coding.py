@@ -1,0 +1,87 @@
+"""Floats to bytes and back, exactly: exponents range coded, the rest as it is.
+
+Trained weights share a few magnitudes, so that the 8 bits of an exponent hold
+less than 3. Signs and fractions are as good as random.
+"""
+
+import math
+
+import numpy as np
+
+from tsukiji.deploy.tsk import range_coder
+
+FRACTION = {2: 10, 4: 23}  # bits below the exponent, by bytes (IEEE 754)
+
+
+def known(dtype: np.dtype) -> bool:
+  """Tell whether values of a dtype have this coding."""
+  return dtype.kind == 'f' and dtype.itemsize in FRACTION
+
+
+def encode(x: np.ndarray) -> bytes:
+  """Return floats as bytes.
+
+  Args:
+    x: Any shape but an empty one; float16 or float32, contiguous.
+
+  Returns:
+    The coding; dtype and shape are not in it.
+  """
+  below, top = _widths(x.dtype)
+  bits = x.ravel().view(f'u{x.itemsize}').astype(np.int64)
+  exponent = bits >> below & (1 << top - below) - 1
+  rest = bits >> top << below | bits & (1 << below) - 1
+  step, finish = range_coder.writer()
+  _walk(step, exponent.astype(np.int32), rest.astype(np.int32), x.dtype)
+  return finish()
+
+
+def decode(
+  data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray:
+  """Return the floats that `encode` was given, bit for bit.
+
+  Args:
+    data: What `encode` returned.
+    dtype: Of the floats, `known`.
+    shape: Of the floats.
+
+  Returns:
+    A new array.
+
+  Raises:
+    ValueError: If no such array has this coding.
+
+  >>> x = np.float32([0.5, -0.0, np.nan])
+  >>> decode(encode(x), x.dtype, x.shape)
+  array([ 0.5, -0. ,  nan], dtype=float32)
+  """
+  below, top = _widths(dtype)
+  fields = np.empty((2, math.prod(shape)), np.int32)
+  step, exhausted = range_coder.reader(data)
+  _walk(step, fields[0], fields[1], dtype)
+  if not exhausted():
+    raise ValueError(
+      f'floats: expected the end of a stream behind {shape} values, got more '
+      'bytes. They are damaged, or belong to another array.'
+    )
+  exponent, rest = fields.astype(np.int64)
+  bits = rest >> below << top | exponent << below | rest & (1 << below) - 1
+  return bits.astype(f'u{dtype.itemsize}').view(dtype).reshape(shape)
+
+
+def _widths(dtype: np.dtype) -> tuple[int, int]:
+  """Return how many bits are below the exponent, and below the sign."""
+  return FRACTION[dtype.itemsize], 8 * dtype.itemsize - 1
+
+
+def _walk(
+  step: range_coder.Step,
+  exponent: np.ndarray,
+  rest: np.ndarray,
+  dtype: np.dtype,
+) -> None:
+  """Write or read exponents, then each sign with its fraction."""
+  below, top = _widths(dtype)
+  range_coder.histogram(step, exponent, 1 << top - below)
+  range_coder.uniform(step, rest, 1 + below)

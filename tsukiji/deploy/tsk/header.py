@@ -1,0 +1,216 @@
+"""What stands before the arrays of a packed file: who it is, sizes, JSON.
+
+Layout of formats 1 and 2, which adds a coding of floats:
+
+| bytes | what |
+|---|---|
+| 3 | `TSK` |
+| 1 | format version |
+| 4 | CRC-32 of everything behind it, little-endian |
+| varint | bytes of all arrays once decoded |
+| varint | bytes of the header |
+| ... | the header: JSON, deflated |
+| ... | the arrays, coded |
+"""
+
+import json
+import math
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tsukiji.deploy.tsk.coding import DTYPES, put_varint, take_varint
+from tsukiji.models import spec as sp
+from tsukiji.models.spec import Spec
+
+MAGIC = b'TSK'
+VERSION = 2
+READABLE = range(1, VERSION + 1)
+JSON_LIMIT = 2**24  # bytes
+# Arrays may take 16 MiB, and 10,000 times the size of the file beyond that: a
+# float32 network with one weight in 1,000 left takes 3,000 times.
+FREE_BYTES = 2**24
+GROWTH = 10_000
+TOTAL_LIMIT = 2**32
+RANK_LIMIT = 32  # axes of an array
+# Text that headers repeat. Deflate refers to it from the first byte on, which
+# takes 350 bytes off every file. Part of the format, like the layout above.
+TYPICAL = b"""\
+"Branch","merge":"add","paths":[[{"merge":"concat"{"layer":"GlobalMean"},\
+{"fn":"leaky_relu","elu","gelu","silu","tanh","sigmoid"\
+{"layer":"Flatten"},{"bias":true,"features":256,"layer":"Dense","name":"dense1"\
+},{"layer":"Dropout","rate":0.3},{"bias":true,"features":10,"layer":"Dense",\
+"name":"dense2"}],"name":"tsukijinet2021"},"v":{"batch_stats":{"norm1":{"mean":\
+"f4 32","var":"f4 32"},"norm2":{"mean":"f4 64","var":"f4 64"}},"params":{\
+"conv1":{"bias":"f4 32","kernel":{"":"Quantized","bits":8,"codes":"i1 5 5 1 32"\
+,"inputs":{"":"Inputs","bits":8,"high":"f4","low":"f4"},"scale":"f4 32"}},\
+"conv2":{"kernel":"f4 3 3 32 64"}},"dense1":{"kernel":{"":"Quantized","bits":4,\
+"codes":"i1 1024 256","inputs":null,"scale":"f4 256"}},"norm1":{"bias":"f4 16",\
+"scale":"f4 16"},"norm2":{"bias":"f4 64","scale":"f4 64"}}}}],"m":{},"s":{\
+"input_shape":[28,28,1],"layers":[{"layer":"Standardise","mean":[0.0],"std":[\
+1.0]},{"bias":false,"features":16,"groups":1,"kernel":[3,3],"layer":"Conv",\
+"name":"conv1","padding":"SAME","strides":[1,1]},{"epsilon":1e-05,"layer":\
+"Norm","momentum":0.9,"name":"norm1"},{"fn":"relu","layer":"Act"},{"kind":\
+"mean","layer":"Pool","strides":[2,2],"window":[2,2]},{"bias":true,"features":\
+32,"groups":1,"kernel":[5,5],"layer":"Conv","name":"conv2","padding":"VALID",\
+"strides":[1,1]},{"epsilon":1e-05,"layer":"Norm","momentum":0.9,"name":"norm2"}\
+,{"fn":"relu","layer":"Act"},{"kind":"max","layer":"Pool","strides":[2,2],\
+"window":[2,2]},{"a":[17,65,33,"""
+
+
+class Opened(NamedTuple):
+  """A file whose header was read.
+
+  Attributes:
+    fields: The JSON.
+    total: Bytes of all arrays once decoded.
+    rest: The arrays, coded.
+  """
+
+  fields: dict[str, Any]
+  total: int
+  rest: memoryview
+
+
+class Slot(NamedTuple):
+  """An array that a header declares."""
+
+  path: str
+  dtype: np.dtype
+  shape: tuple[int, ...]
+
+  @property
+  def bytes(self) -> int:
+    """Bytes of the decoded array."""
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def seal(fields: dict[str, Any], total: int, parts: list[bytes]) -> bytes:
+  """Return a file.
+
+  Args:
+    fields: What JSON can say.
+    total: Bytes of all arrays once decoded.
+    parts: The arrays, coded.
+
+  Returns:
+    The file.
+
+  Raises:
+    ValueError: If JSON cannot say it.
+
+  >>> unseal(seal({'a': [1]}, 0, [b'x'])).fields
+  {'a': [1]}
+  """
+  head = _deflate(fields)
+  numbers = put_varint(total) + put_varint(len(head))
+  body = b''.join((numbers, head, *parts))
+  crc = zlib.crc32(body).to_bytes(4, 'little')
+  return MAGIC + bytes([VERSION]) + crc + body
+
+
+def unseal(blob: bytes) -> Opened:
+  """Check a file and read its header.
+
+  Args:
+    blob: What `seal` returned.
+
+  Returns:
+    The header, and the arrays still coded.
+
+  Raises:
+    ValueError: If the file is damaged, foreign, or of another version.
+  """
+  begin = bytes(blob[:8])
+  if begin[:3] != MAGIC or len(begin) < 8:
+    raise damaged('a file that begins with TSK', begin)
+  if begin[3] not in READABLE:
+    raise ValueError(
+      f'artefact: expected format 1 to {VERSION}, got {begin[3]}. Read it '
+      'with the release that wrote it, or pack the network again.'
+    )
+  body = memoryview(blob)[8:]
+  want, got = int.from_bytes(begin[4:], 'little'), zlib.crc32(body)
+  check(want == got, f'checksum {want:08x}', f'{got:08x}')
+  total, rest = take_varint(body)
+  size, rest = take_varint(rest)
+  check(size <= len(rest), f'a header of {size} bytes', len(rest))
+  check(total <= limit(len(blob)), 'a smaller total', total)
+  return Opened(_inflate(rest[:size]), total, rest[size:])
+
+
+def slot(path: str, text: str) -> Slot:
+  """Read the dtype and shape of an array.
+
+  >>> slot('conv1/kernel', 'f4 3 3 1 8').shape
+  (3, 3, 1, 8)
+  """
+  name, *digits = text.split(' ')
+  right = name in DTYPES and len(digits) <= RANK_LIMIT
+  right = right and all(
+    d.isascii() and d.isdigit() and len(d) <= 10 for d in digits
+  )
+  check(right, f'a dtype and a shape at {path}', text)
+  shape = tuple(map(int, digits))
+  # NumPy multiplies the other axes of an empty array, too.
+  size = math.prod(max(1, n) for n in shape)
+  check(size <= TOTAL_LIMIT, f'a smaller array at {path}', text)
+  return Slot(path, DTYPES[name], shape)
+
+
+def network(plain: Any) -> Spec:
+  """Read a network; `spec.loads` checks every field."""
+  try:
+    return sp.loads(json.dumps(plain))
+  except (ValueError, LookupError, TypeError, AttributeError) as e:
+    raise damaged('a network', repr(e)) from e
+
+
+def limit(size: int) -> int:
+  """Return how many bytes a file of `size` bytes may decode to."""
+  return min(TOTAL_LIMIT, FREE_BYTES + GROWTH * size)
+
+
+def check(right: bool, expected: str, got: Any) -> None:
+  """Raise the error of a damaged file unless `right`."""
+  if not right:
+    raise damaged(expected, got)
+
+
+def damaged(expected: str, got: Any) -> ValueError:
+  """Return the error of a damaged file."""
+  return ValueError(
+    f'artefact: expected {expected}, got {repr(got)[:80]}. The file is '
+    'damaged or foreign; pack the network again, or fetch another copy.'
+  )
+
+
+def _deflate(fields: dict[str, Any]) -> bytes:
+  try:
+    text = json.dumps(
+      fields, separators=(',', ':'), sort_keys=True, allow_nan=False
+    )
+  except (TypeError, ValueError) as e:
+    raise ValueError(
+      f'pack: expected what JSON can say, got {repr(fields)[:80]}. {e}.'
+    ) from e
+  deflate = zlib.compressobj(9, wbits=-15, zdict=TYPICAL)
+  return deflate.compress(text.encode()) + deflate.flush()
+
+
+def _inflate(head: memoryview) -> dict[str, Any]:
+  inflate = zlib.decompressobj(wbits=-15, zdict=TYPICAL)
+  try:
+    text = inflate.decompress(head, JSON_LIMIT)
+    fields = json.loads(text, parse_constant=_no_number)
+  except (zlib.error, ValueError, RecursionError) as e:
+    raise damaged('a header of JSON', repr(e)) from e
+  whole = inflate.eof and not inflate.unused_data
+  check(whole, f'a whole header of at most {JSON_LIMIT} bytes', len(text))
+  check(type(fields) is dict, 'a dictionary', fields)
+  return fields
+
+
+def _no_number(name: str) -> None:
+  raise ValueError(f'{name} is no number of JSON')

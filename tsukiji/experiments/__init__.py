@@ -1,0 +1,1 @@
+"""Experiments: cells and trials, from a config to rows."""

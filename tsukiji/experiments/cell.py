@@ -1,0 +1,239 @@
+"""Running: a network is trained, and compressed by each of its recipes."""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from compress import tree
+from tsukiji.config import settings
+from tsukiji.data.datasets import Data, Split
+from tsukiji.deploy.passes.lower import Variables, lower
+from tsukiji.deploy.passes.shrink import shrink
+from tsukiji.experiments import experiment as ex
+from tsukiji.experiments import row, store
+from tsukiji.experiments.row import Trained
+from tsukiji.measure import clock
+from tsukiji.models import compact_filters, drop_layers
+from tsukiji.models import spec as sp
+from tsukiji.models.spec import Spec
+from tsukiji.training import evaluate, linear_probe, probe, step, teacher
+from tsukiji.training.linear_probe import Reading
+from tsukiji.training.loop import Run, Tell, fit, ignore
+from tsukiji.training.step import Plan, State
+from tsukiji.training.teacher import Teacher
+
+
+def run_network(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  tell: Tell,
+) -> None:
+  """Train one network with one seed and compress it by all its recipes.
+
+  Args:
+    experiment: The experiment.
+    network: Name in the config.
+    seed: Seed of the initial weights, the order and the noise.
+    tell: See `fit.fit`.
+  """
+  run_dense(experiment, network, seed, tell)
+  for name in settings.recipes_of(experiment.config, network, seed):
+    run_recipe(experiment, network, seed, name, tell)
+
+
+def run_dense(
+  experiment: ex.Experiment, network: str, seed: int, tell: Tell
+) -> None:
+  """Train the network that all recipes start from; see `run_network`."""
+  done = trained(experiment, network, seed, tell)
+  title = ex.cell_name(network, seed, ex.DENSE)
+  wanted = ex.DENSE in ex.cells(experiment.config, network, seed)
+  if wanted and not store.cell(experiment.folder, title):
+    made = row.finish(experiment, network, seed, ex.DENSE, done)
+    store.write_cell(experiment.folder, made)
+
+
+def trained(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  tell: Tell = ignore,
+  *,
+  epochs: int = 0,
+) -> Trained:
+  """Return a network that is trained and has no row; see `run_network`.
+
+  Args:
+    experiment: The experiment.
+    network: Name in the config.
+    seed: As `run_network`.
+    tell: See `fit.fit`.
+    epochs: After which it rests, on its way to all of them; 0 for never.
+  """
+  return _fit(experiment, network, seed, ex.DENSE, None, tell, epochs)
+
+
+def run_recipe(
+  experiment: ex.Experiment, network: str, seed: int, name: str, tell: Tell
+) -> None:
+  """Compress a network that `run_dense` has trained; see `run_network`."""
+  title = ex.cell_name(network, seed, name)
+  if store.cell(experiment.folder, title):
+    tell(title, ex.steps_of(experiment, network, name)[1])
+    return
+  dense = _fit(experiment, network, seed, ex.DENSE, None, ignore)
+  done = compressed(experiment, network, seed, name, dense.variables, tell)
+  made = row.finish(experiment, network, seed, name, done)
+  store.write_cell(experiment.folder, made)
+
+
+def compressed(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  dense: Variables,
+  tell: Tell = ignore,
+) -> Trained:
+  """Return a network that a recipe has compressed, and that has no row.
+
+  Args:
+    experiment: The experiment.
+    network: Name in the config.
+    seed: As `run_network`.
+    name: Of the recipe.
+    dense: The trained network.
+    tell: See `fit.fit`.
+  """
+  return _fit(experiment, network, seed, name, dense, tell)
+
+
+def _fit(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  dense: Variables | None,
+  tell: Tell,
+  epochs: int = 0,
+) -> Trained:
+  """Train a dense network from scratch, or fine-tune it under a recipe."""
+  spec, split = experiment.specs[network], experiment.data.train
+  chosen, steps = ex.steps_of(experiment, network, name)
+  stats, asked, own = None, None, None
+  if dense is None:
+    begun = Begun(spec, step.init_variables(spec, seed))
+  else:
+    item = experiment.config.recipes[name]
+    own = functools.partial(_own, experiment, seed, {network: dense})
+    begun = _begun(experiment, network, seed, item, dense)
+    stats = evaluate.calibrate(begun.spec, begun.variables, split)
+    asked = probe.probe(
+      begun.spec,
+      begun.variables,
+      split,
+      dense=spec,
+      clock=clock.remembering(
+        experiment.folder / 'times', experiment.config.measure.engines
+      ),
+      loss=chosen.loss,
+    )
+  plan = ex.plan_of(experiment, network, name, begun.spec, chosen, steps, own)
+  start = step.init_state(plan, begun.variables, seed, stats, asked)
+  plan, start = _shrunk(plan, start, split)
+  if not steps:  # post-training compression
+    return Trained(plan.spec, start.variables, 0.0, begun.readings)
+  title = ex.cell_name(network, seed, name)
+  told = teacher.known(plan, chosen, split)
+  run = Run(title, plan, start, experiment.data, chosen, seed, told, epochs)
+  variables, seconds = fit(run, experiment.folder, tell)
+  return Trained(plan.spec, variables, seconds, begun.readings)
+
+
+def _own(
+  experiment: ex.Experiment,
+  seed: int,
+  known: dict[str, Variables],
+  name: str,
+) -> Teacher:
+  """Return a dense network as a teacher, trained now where it is not known."""
+  if name not in known:
+    known[name] = _fit(experiment, name, seed, ex.DENSE, None, ignore).variables
+  return evaluate.predictor(experiment.specs[name], known[name])
+
+
+class Begun(NamedTuple):
+  """What a run starts from; see `row.Trained`."""
+
+  spec: Spec
+  variables: Variables
+  readings: tuple[Reading, ...] = ()
+
+
+def _begun(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  item: ConfigDict,
+  dense: Variables,
+) -> Begun:
+  """Return what a recipe starts from: the dense network or what it asks for.
+
+  A folded network has its norms in its weights before those meet a grid, and
+  its running statistics stay as they are: with a step a tensor as well, what
+  is trained is what integers compute (Jacob+ 2018, arXiv 1712.05877, section
+  3.2). Behind the grid, `lower` would fold them into a step a channel; norms
+  whose statistics move in training are folded by `quantize.fold_batch_norm`.
+  """
+  spec, variables = experiment.specs[network], dense
+  if item.start not in settings.STARTS:
+    done = _fit(experiment, network, seed, item.start, dense, ignore)
+    spec, variables = done.spec, done.variables
+  if item.dropout >= 0:
+    spec = sp.with_dropout(spec, item.dropout)
+  # Trained weights tell what adds least, even to a network drawn anew.
+  names, found = _going(experiment.data, item, spec, variables)
+  if item.start == 'fresh':
+    variables = step.init_variables(spec, seed)
+  if names:
+    spec, variables, *_ = drop_layers.shallow(spec, variables, names, seed)
+  if item.compact:
+    spec, variables = compact_filters.compact(
+      spec, variables, item.compact, seed
+    )
+    if item.start == 'fresh':
+      variables = step.init_variables(spec, seed)
+  if item.start == 'folded':
+    spec, variables = lower(spec, variables)
+  return Begun(spec, variables, found)
+
+
+def _going(
+  data: Data, item: ConfigDict, spec: Spec, variables: Variables
+) -> tuple[tuple[str, ...], tuple[Reading, ...]]:
+  """Return the units that a recipe names, and those that add least."""
+  names = tuple(item.without)
+  if not item.fewer:
+    return names, ()
+  found = linear_probe.readings(spec, variables, data.train, data.validation)
+  names += drop_layers.choose(
+    spec,
+    linear_probe.gains(found),
+    count=item.fewer,
+    reshape=not drop_layers.removable(spec),
+  )
+  return names, found
+
+
+def _shrunk(plan: Plan, start: State, split: Split) -> tuple[Plan, State]:
+  """Take removed channels out before training: it is faster on what is left."""
+  spec, small = shrink(plan.spec, start.variables)
+  if spec == plan.spec:
+    return plan, start
+  small = evaluate.recalibrate(spec, small, split)
+  free, _ = tree.split(small['params'])
+  opt = plan.tx.init(free)
+  return plan._replace(spec=spec), dataclasses.replace(start, opt=opt, **small)

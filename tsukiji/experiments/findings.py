@@ -1,0 +1,136 @@
+"""What a search has found: for reports, and for what is done with it."""
+
+import json
+
+import numpy as np
+import optuna
+import optuna.importance
+from ml_collections import ConfigDict
+from optuna.trial import FrozenTrial
+
+from compress import recipe
+from search import pareto, storage
+from search import space as spaces
+from search.study import Plan
+from tsukiji.config import ranges, stages
+from tsukiji.experiments import store, trial, tuning
+from tsukiji.experiments.experiment import Experiment
+from tsukiji.report.trials import Range, Searched, Tested, Trial
+from tsukiji.training import evaluate
+
+FEW = 8  # trials that tell nothing of what matters
+TESTED = 'tested.json'  # in the workdir: what the best trials reach
+
+
+def told(experiment: Experiment) -> Searched:
+  """Return what a search has found, for a report."""
+  search, every = experiment.config.search, tuning.trials(experiment)
+  found = []
+  for plan, of_one in every:
+    by = tuning.designer_of(experiment, plan)
+    rested: dict[str, int] = {}
+    for number, one in enumerate(of_one):
+      values = dict(zip(search.objectives, one.values or (), strict=False))
+      if values:
+        values['val_accuracy'] = 1 - values['val_accuracy']
+      seconds = one.duration.total_seconds() if one.duration else 0.0
+      config = storage.config_of(plan.space, one)
+      params = {path: spaces.at(config, path) for path in one.params}
+      share = 1.0
+      if tuning.EPOCHS in params:
+        epochs, key = params.pop(tuning.EPOCHS), repr(params)
+        share = (epochs - rested.get(key, 0)) / search.epochs
+        rested[key] = epochs
+      found.append(Trial(by, plan.seed, number, values, params, seconds, share))
+  space = spaces.of(experiment.config)
+  spans = {
+    path: Range(one.log, tuple(map(str, one.options)))
+    for path, one in zip(space.names, space.leaves, strict=True)
+  }
+  whole = [t for plan, x in every if not _is_runged(plan) for t in x]
+  name = stages.recipe_of(experiment.config)
+  scores = {}
+  if not name and (experiment.folder / TESTED).exists():
+    scores = tested(experiment)
+  return Searched(found, spans, _importances(whole), name, scores)
+
+
+def _is_runged(plan: Plan) -> bool:
+  return tuning.EPOCHS in plan.space.names
+
+
+def _importances(found: list[FrozenTrial]) -> dict[str, float]:
+  """Return Optuna's importances over trials of one length."""
+  done = [
+    optuna.create_trial(
+      value=one.values[0], params=one.params, distributions=one.distributions
+    )
+    for one in found
+    if one.values
+  ]
+  if len(done) < FEW or len({one.value for one in done}) < 2:
+    return {}
+  every = optuna.create_study()
+  every.add_trials(done)
+  return dict(optuna.importance.get_param_importances(every))
+
+
+def tested(experiment: Experiment) -> dict[str, list[Tested]]:
+  """Return how good the best trial of each study is, seed by seed.
+
+  The best is chosen on the validation set; the test set is read for it alone,
+  and only once: what was found is kept in the workdir.
+
+  Args:
+    experiment: A search for networks that has run.
+
+  Returns:
+    By designer.
+  """
+  path = experiment.folder / TESTED
+  if not path.exists():
+    found: dict[str, list[Tested]] = {}
+    for plan, of_one in tuning.trials(experiment):
+      done = [t for t in of_one if t.values]
+      if done:
+        one = min(done, key=lambda t: t.values[0])
+        config = storage.config_of(plan.space, one)
+        _, best = trial.trained(experiment, ranges.whole(plan.space, config))
+        score = evaluate.evaluate(
+          best.spec,
+          best.variables,
+          experiment.data.test,
+          loss=experiment.config.train.loss,
+        )
+        name = tuning.designer_of(experiment, plan)
+        pair = Tested(1 - one.values[0], score.accuracy)
+        found.setdefault(name, []).append(pair)
+    store.write_json(path, found)
+  read = json.loads(path.read_text())
+  return {name: [Tested(*pair) for pair in own] for name, own in read.items()}
+
+
+def kept(experiment: Experiment) -> list[ConfigDict]:
+  """Return recipes of the Pareto set of a second stage, the most exact first.
+
+  Those `search.keep` that together dominate most, in logarithms.
+
+  Args:
+    experiment: A second stage that has run.
+
+  Returns:
+    Recipes in which nothing varies, their methods written out.
+  """
+  name = stages.recipe_of(experiment.config)
+  every = tuning.trials(experiment)
+  done = [(plan, t) for plan, of_one in every for t in of_one if t.values]
+  values = np.log(np.maximum([t.values for _, t in done], 1e-4))
+  best = np.flatnonzero(pareto.front(values))
+  chosen = best[pareto.spread(values[best], experiment.config.search.keep)]
+  found = []
+  for plan, one in (done[i] for i in chosen):
+    config = ranges.whole(plan.space, storage.config_of(plan.space, one))
+    item = config.recipes[name]
+    item.method, item.parts = recipe.filled(item.method, item.parts), {}
+    found.append(item)
+  return found

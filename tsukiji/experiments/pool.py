@@ -1,0 +1,270 @@
+"""Running the cells of an experiment, one process a core.
+
+On CPU a JAX training step gains nothing from a second core, while two
+processes of one core each double the throughput (benchmarks/train_step.py).
+On accelerators one process drives all devices.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.managers import SyncManager
+from multiprocessing.synchronize import Event
+from typing import Any, TypeAlias
+
+import jax
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
+
+from tsukiji import interrupt
+from tsukiji.experiments import cell, store
+from tsukiji.experiments import experiment as ex
+from tsukiji.experiments.experiment import Experiment, Job
+from tsukiji.training.loop import Tell
+
+Future: TypeAlias = concurrent.futures.Future[None]
+
+# glibc returns large buffers to the system after every step, to fault them in
+# again page by page; these two (mallopt(3)) make workers keep them.
+KEEP_MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 30)}
+
+
+def run(experiment: Experiment) -> None:
+  """Run every network and seed to the end, with a progress bar.
+
+  Args:
+    experiment: What to run; finished cells are not repeated.
+
+  Raises:
+    stop.Stopped: If a signal asked; everything done so far is kept.
+    FloatingPointError: If a loss was not finite.
+  """
+  config = experiment.config
+  jobs = [job for job in ex.jobs(config) if _left(experiment, *job)]
+  if not jobs:
+    return
+  left = [len(_left(experiment, *job)) for job in jobs]
+  count = min(sum(left), workers(config.workers))
+  with _bars(experiment, jobs) as tell:
+    if count == 1:
+      for name, seed in jobs:
+        cell.run_network(experiment, name, seed, tell)
+    else:
+      _run_pool(experiment, jobs, count, tell)
+
+
+def _left(experiment: Experiment, name: str, seed: int) -> list[str]:
+  """Return the recipes of a network and seed that have no row yet."""
+  return [
+    recipe
+    for recipe in ex.cells(experiment.config, name, seed)
+    if not store.cell(experiment.folder, ex.cell_name(name, seed, recipe))
+  ]
+
+
+def cores() -> list[int]:
+  """Return the cores this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return sorted(os.sched_getaffinity(0))
+  return list(range(os.cpu_count() or 1))
+
+
+def workers(wanted: int) -> int:
+  """Return how many processes to start; 0 asks for one a core on CPU."""
+  if wanted:
+    return wanted
+  single = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  return len(cores()) if single else 1
+
+
+def _run_pool(
+  experiment: Experiment, jobs: list[Job], count: int, tell: Tell
+) -> None:
+  os.environ.update(KEEP_MEMORY)
+  context = multiprocessing.get_context('spawn')
+  manager = SyncManager(ctx=context)
+  manager.start(_start_manager, (os.getpid(),))
+  with manager:
+    told, free = manager.Queue(), manager.Queue()
+    mine, halt = cores(), context.Event()
+    for i in range(count):
+      free.put(mine[i % len(mine)])
+    pool = concurrent.futures.ProcessPoolExecutor(
+      count, context, _start_worker, (free, halt, os.getpid())
+    )
+    with pool:
+      # A recipe waits for what it starts from and for its teachers.
+      cells = {
+        pool.submit(_work, experiment, job, ex.DENSE, told): (job, ex.DENSE)
+        for job in jobs
+      }
+      first, dense = [*cells], {*jobs}
+      held: list[tuple[Job, str]] = []
+
+      def then(future: Future) -> list[Future]:
+        job, done = cells[future]
+        dense.difference_update([job] if done == ex.DENSE else [])
+        held.extend((job, x) for x in ex.after(experiment.config, *job, done))
+        free = [x for x in held if not dense & _taught_by(experiment, *x)]
+        held[:] = [x for x in held if x not in free]
+        new = {pool.submit(_work, experiment, *x, told): x for x in free}
+        cells.update(new)
+        return [*new]
+
+      begun: set[str] = set()
+
+      def noted(name: str, batches: int) -> None:
+        begun.add(name)
+        tell(name, batches)
+
+      try:
+        _watch(first, told, noted, then)
+      except BaseException as e:
+        halt.set()
+        # Workers may take one more cell from the queue: they need the manager.
+        pool.shutdown(cancel_futures=True)
+        if isinstance(e, BrokenProcessPool):
+          raise _died(experiment, begun) from e
+        raise
+
+
+def _died(experiment: Experiment, begun: set[str]) -> ValueError:
+  left = [x for x in begun if not store.cell(experiment.folder, x)]
+  return ValueError(
+    'config.workers: expected processes that live, got one that was killed or '
+    f'crashed. Under way were {", ".join(sorted(left)) or "none"}. Run the '
+    'command again to go on from the last epochs; if it was memory, use fewer.'
+  )
+
+
+def _taught_by(experiment: Experiment, job: Job, name: str) -> set[Job]:
+  """Return the networks and seeds that a recipe of a job waits for."""
+  return {(x, job[1]) for x in ex.taught_by(experiment.config, name)}
+
+
+def _watch(
+  futures: list[Future],
+  told: Any,
+  tell: Tell,
+  then: Callable[[Future], list[Future]] = lambda future: [],
+) -> None:
+  """Pass on what workers tell until all and what follows are done."""
+  waiting = set(futures)
+  while waiting:
+    done, waiting = concurrent.futures.wait(
+      waiting, 0.2, concurrent.futures.FIRST_COMPLETED
+    )
+    _drain(told, tell)
+    for future in done:
+      future.result()
+      waiting |= set(then(future))
+    interrupt.obey()
+
+
+def _drain(told: Any, tell: Tell) -> None:
+  while True:
+    try:
+      tell(*told.get_nowait())
+    except queue.Empty:
+      return
+
+
+def _start_manager(parent: int) -> None:
+  """Outlive the workers, whose signals may be sent to the whole group."""
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  _watch_parent(parent)
+
+
+def _start_worker(free: Any, halt: Event, parent: int) -> None:
+  settle(free.get(), halt, parent)
+
+
+def settle(core: int, halt: Event, parent: int) -> None:
+  """Pin this process to a core before its backend starts.
+
+  Args:
+    core: Of those that `cores` told.
+    halt: Set when the worker shall stop.
+    parent: Process without which it ends.
+  """
+  if hasattr(os, 'sched_setaffinity'):
+    os.sched_setaffinity(0, {core})
+
+  interrupt.listen()
+  interrupt.watch(lambda: signal.SIGTERM if halt.is_set() else None)
+  _watch_parent(parent)
+
+
+def _watch_parent(parent: int) -> None:
+  threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+  """End this process, busy or idle, when the one that started it is gone."""
+  while os.getppid() == parent:
+    time.sleep(0.5)
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _work(experiment: Experiment, job: Job, name: str, told: Any) -> None:
+  """Run one recipe of a job in a worker; batches are told in handfuls."""
+  if interrupt.wished() is not None:
+    return
+  told.put((ex.cell_name(*job, name), 0))
+  count = 0
+
+  def tell(name: str, batches: int) -> None:
+    nonlocal count
+    count += batches
+    if count >= 10:
+      told.put((name, count))
+      count = 0
+
+  if name == ex.DENSE:
+    cell.run_dense(experiment, *job, tell)
+  else:
+    cell.run_recipe(experiment, *job, name, tell)
+  told.put((ex.cell_name(*job, name), count))
+
+
+def progress_bars() -> Progress:
+  """Return what shows bars: a name, how much is done, how long it takes."""
+  return Progress(
+    TextColumn('{task.description:<40}'),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+  )
+
+
+@contextmanager
+def _bars(experiment: Experiment, jobs: list[Job]) -> Iterator[Tell]:
+  """Show one bar a network and seed, and yield what moves it."""
+  with progress_bars() as progress:
+    bars = {
+      job: progress.add_task(
+        f'{job[0]}, seed {job[1]}', total=ex.batches_of(experiment, *job)
+      )
+      for job in jobs
+    }
+
+    def tell(name: str, batches: int) -> None:
+      for job, bar in bars.items():
+        if name.startswith(f'{job[0]}-{job[1]}-'):
+          progress.update(bar, advance=batches, description=name)
+
+    yield tell

@@ -1,0 +1,230 @@
+"""Preparing an experiment: data, networks, and every recipe tried on them.
+
+Mistakes show before any training starts.
+"""
+
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from compress import method
+from tsukiji.config import ranges, settings, sign_inputs, validate
+from tsukiji.data import datasets
+from tsukiji.data.datasets import Data, Split
+from tsukiji.deploy.passes.lower import lower
+from tsukiji.deploy.passes.shrink import Variables, shrink
+from tsukiji.errors import expect
+from tsukiji.experiments import store
+from tsukiji.experiments.experiment import (
+  Experiment,
+  cell_name,
+  plan_of,
+  specs_of,
+)
+from tsukiji.models import compact_filters, drop_layers
+from tsukiji.models.spec import Spec
+from tsukiji.training import evaluate, probe
+from tsukiji.training import step as step_lib
+from tsukiji.training.metrics import goal_of
+from tsukiji.training.step import Plan, State
+
+
+def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
+  """Load the data, build the networks, and try every method on them.
+
+  Args:
+    config: The resolved config.
+    folder: The workdir.
+
+  Returns:
+    The experiment, ready to run.
+
+  Raises:
+    ValueError: If anything the user chose cannot work.
+  """
+  validate.check(config)
+  if config.distributed:
+    jax.distributed.initialize()
+  return of(config, folder, load_data(config))
+
+
+def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
+  """Return an experiment on data that are there; see `prepare`.
+
+  Where fields of the config vary, its networks are those of the first of
+  `ranges.examples`.
+  """
+  first, *others = ranges.examples(config)
+  moments = datasets.moments(loaded.train.x)
+  specs = specs_of(first, loaded, moments)
+  for other in others:
+    specs_of(other, loaded, moments)
+  _check_labels(first.train.loss, loaded)
+  experiment = Experiment(first, folder, loaded, specs)
+  tried: list[ConfigDict] = []
+  for example in (first, *others):
+    fresh = {k for k, item in example.recipes.items() if item not in tried}
+    for name in specs:
+      _try_methods(experiment._replace(config=example), name, fresh)
+    tried += [example.recipes[name] for name in fresh]
+  return experiment._replace(config=config)
+
+
+def fitting(experiment: Experiment) -> tuple[Experiment, list[str]]:
+  """Leave out the recipes that networks do not allow.
+
+  For networks that nobody knew when the config was written: a search has found
+  them.
+
+  Args:
+    experiment: One in which nothing varies; its networks are built anew.
+
+  Returns:
+    The experiment, and why each recipe was left out.
+  """
+  config = experiment.config.copy_and_resolve_references()
+  moments = datasets.moments(experiment.data.train.x)
+  specs = specs_of(config, experiment.data, moments)
+  found = experiment._replace(config=config, specs=specs)
+  reasons = []
+  for network in specs:
+    kept = []
+    for name in _recipes_of_any_seed(config, network):
+      try:
+        _try_method(found, network, name)
+        kept.append(name)
+      except ValueError as e:
+        reasons.append(str(e))
+    config.networks[network].recipes = tuple(kept)
+  return found, reasons
+
+
+def _check_labels(loss: str, loaded: Data) -> None:
+  kinds = {False: 'classes', True: 'real numbers'}
+  wanted, found = goal_of(loss).real, loaded.train.y.dtype.kind == 'f'
+  fix = 'squared_error is for numbers, cross_entropy for classes.'
+  what = f'a loss of {kinds[found]}, which {loaded.name} has as labels'
+  expect('config.train.loss', wanted == found, what, loss, fix)
+
+
+def load_data(config: ConfigDict) -> Data:
+  """Return the data set of a config."""
+  return datasets.load(
+    config.dataset.name,
+    validation=config.dataset.validation,
+    seed=config.dataset.seed,
+    folder=config.dataset.folder,
+    cache=config.dataset.cache,
+  )
+
+
+def _try_methods(experiment: Experiment, network: str, fresh: set[str]) -> None:
+  """Trace one step of recipes: mistakes show before training.
+
+  Args:
+    experiment: One in which nothing varies.
+    network: Name in the config.
+    fresh: The recipes that were not tried before.
+  """
+  for name in _recipes_of_any_seed(experiment.config, network):
+    if name in fresh:
+      _try_method(experiment, network, name)
+
+
+def _try_method(experiment: Experiment, network: str, name: str) -> None:
+  """Trace one step of a recipe, unless it has a row."""
+  if _has_worked(experiment, network, name):
+    return
+  try:
+    sketch = _sketched(experiment, network, name)
+    begin = functools.partial(_begin, experiment, network, sketch.plan)
+    state = method.traced(begin, sketch.shapes, sketch.values)
+    sign_inputs.expect_both(sketch.plan.spec, state.variables['params'])
+    step = step_lib.make_step(sketch.plan)
+    jax.eval_shape(step, state, *_seen(experiment))
+  except ValueError as e:
+    raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
+
+
+def _has_worked(experiment: Experiment, network: str, name: str) -> bool:
+  """Tell whether a recipe has a row: what worked once need not be tried."""
+  config = experiment.config
+  seeds = config.networks[network].seeds or config.seeds
+  return any(
+    store.cell(experiment.folder, cell_name(network, seed, name))
+    for seed in seeds
+  )
+
+
+class _Sketch(NamedTuple):
+  """A recipe's plan and what it starts from: shapes, and values if need be."""
+
+  plan: Plan
+  shapes: Variables
+  values: Callable[[], Variables]
+
+
+def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
+  """Return a recipe on an untrained network."""
+  config, dense = experiment.config, experiment.specs[network]
+  item = config.recipes[name]
+  if item.start in settings.STARTS:
+    spec = compact_filters.rewritten(
+      drop_layers.cut(dense, item.without), item.compact
+    )
+    shapes = step_lib.shapes(spec)
+    values: Callable[[], Variables] = functools.partial(
+      step_lib.init_variables, spec, 0
+    )
+  else:
+    before = _sketched(experiment, network, item.start)
+    state = _begin(experiment, network, before.plan, before.values())
+    spec, small = shrink(before.plan.spec, state.variables)
+    if item.compact:
+      spec, small = compact_filters.compact(spec, small, item.compact, 0)
+    shapes, values = jax.eval_shape(lambda: small), lambda: small
+  _expect_fewer(spec, item.fewer)
+  if item.start == 'folded':
+    spec, folded = lower(spec, values())
+    shapes, values = jax.eval_shape(lambda: folded), lambda: folded
+  plan = plan_of(experiment, network, name, spec, config.finetune, 1)
+  return _Sketch(plan, shapes, values)
+
+
+def _begin(
+  experiment: Experiment, network: str, plan: Plan, variables: Variables
+) -> State:
+  seen = Split(*_seen(experiment))
+  stats = evaluate.calibrate(plan.spec, variables, seen)
+  asked = probe.probe(
+    plan.spec,
+    variables,
+    seen,
+    dense=experiment.specs[network],
+    clock=lambda *_: 0.0,
+    loss=plan.loss,
+  )
+  return step_lib.init_state(plan, variables, 0, stats, asked)
+
+
+def _seen(experiment: Experiment) -> Split:
+  return Split(*(part[:8] for part in experiment.data.train))
+
+
+def _expect_fewer(spec: Spec, count: int) -> None:
+  able = list(
+    drop_layers.removable(spec) or drop_layers.removable(spec, reshape=True)
+  )
+  what = f'at most {len(able)} units to go ({", ".join(able)})'
+  expect('fewer', count <= len(able), what, count)
+
+
+def _recipes_of_any_seed(config: ConfigDict, network: str) -> list[str]:
+  seeds = config.networks[network].seeds or config.seeds
+  found = (settings.recipes_of(config, network, seed) for seed in seeds)
+  return list(dict.fromkeys(itertools.chain(*found)))

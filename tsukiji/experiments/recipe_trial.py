@@ -1,0 +1,74 @@
+"""Trials of recipes: a trained network is compressed for a few epochs."""
+
+from ml_collections import ConfigDict
+
+from search.designer import Values
+from search.space import Space
+from tsukiji import interrupt
+from tsukiji.config import ranges, settings, stages
+from tsukiji.experiments import cell, row, store, trial
+from tsukiji.experiments import experiment as ex
+from tsukiji.experiments.experiment import Experiment
+from tsukiji.training import teacher
+
+
+def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
+  """Compress the searched network by the recipe of a suggestion.
+
+  What counts is the packed file, read again.
+
+  Args:
+    experiment: The second stage of a study; its dense network is trained in
+      its folder, unless it is there.
+    space: Of the config.
+    config: A suggestion.
+
+  Returns:
+    The objectives of `config.search`, an error in place of an accuracy.
+
+  Raises:
+    FloatingPointError: If the loss is not finite.
+    ValueError: If the methods do not go together.
+    stop.Stopped: If a signal asked; the trial has a checkpoint.
+  """
+  interrupt.obey()
+  name = stages.recipe_of(experiment.config)
+  config = ranges.whole(space, config)
+  network, seed = settings.searched(config), config.seeds[0]
+  short, title = shortened(experiment, config, name)
+  folder = experiment.folder
+  with trial.alone(folder / 'trials' / f'{network}-{seed}.lock'):
+    dense = cell.trained(experiment, network, seed)
+  with trial.alone(short.folder / f'{title}.lock'):
+    done = cell.compressed(short, network, seed, title, dense.variables)
+  method = teacher.method_of(short.config, title)
+  meta = row.meta_of(short.data, title, method)
+  shipped = trial.shipped(experiment.config, done, meta)
+  read = shipped.artefact
+  error = trial.error_of(experiment, read.spec, read.variables)
+  found = {**shipped.costs, 'val_accuracy': error}
+  return Values(tuple(found[x] for x in experiment.config.search.objectives))
+
+
+def shortened(
+  experiment: Experiment, config: ConfigDict, name: str
+) -> tuple[Experiment, str]:
+  """Return the experiment of a trial, and what it calls the recipe.
+
+  The name tells recipes apart, so one that is tried again goes on from its
+  checkpoint, in a folder that all trials share.
+  """
+  item = config.recipes[name].copy_and_resolve_references()
+  item.epochs = config.search.epochs or item.epochs
+  network = settings.searched(config)
+  short = settings.default('compress')
+  short.dataset, short.measure = config.dataset, config.measure
+  short.train, short.finetune = config.train, config.finetune
+  short.helper, short.seeds = config.helper, (config.seeds[0],)
+  short.networks = {network: config.networks[network]}
+  short.recipes = {name: item}
+  title = f'{name}_{store.digest(short)}'
+  short.recipes = {title: item}
+  specs = {network: experiment.specs[network]}
+  folder = experiment.folder / 'trials'
+  return ex.Experiment(short, folder, experiment.data, specs), title

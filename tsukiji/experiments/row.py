@@ -1,0 +1,210 @@
+"""A row: a trained network packed, and everything measured on the file."""
+
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from compress import tree
+from compress.tree import Params
+from tsukiji.data.datasets import Data
+from tsukiji.deploy import artefact
+from tsukiji.deploy.passes.lower import Variables, lower
+from tsukiji.deploy.tsk import pack
+from tsukiji.experiments import experiment as ex
+from tsukiji.experiments.store import Row
+from tsukiji.measure import cost, energy
+from tsukiji.models import drop_layers
+from tsukiji.models import spec as sp
+from tsukiji.models.spec import Spec
+from tsukiji.training import evaluate, loop, metrics, teacher
+from tsukiji.training import step as step_lib
+from tsukiji.training.linear_probe import Reading
+
+
+class Trained(NamedTuple):
+  """A network at the end of its training.
+
+  Attributes:
+    spec: The network, smaller than the dense one where channels went.
+    variables: Arrays or nodes, not lowered yet.
+    seconds: What training took.
+    readings: What linear classifiers read behind each unit of the network it
+      started from, where units were removed by that.
+  """
+
+  spec: Spec
+  variables: Variables
+  seconds: float
+  readings: tuple[Reading, ...] = ()
+
+
+def finish(
+  experiment: ex.Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  done: Trained,
+) -> Row:
+  """Pack a network and measure the file: what is shipped is what counts.
+
+  Args:
+    experiment: The experiment; the artefact goes to its folder.
+    network: Name in the config.
+    seed: Of the run.
+    name: Of the recipe.
+    done: What training gave.
+
+  Returns:
+    The row, without latency.
+  """
+  title = ex.cell_name(network, seed, name)
+  method = _method(experiment.config, name)
+  blob = packed(
+    done.spec, done.variables, meta_of(experiment.data, title, method)
+  )
+  path = experiment.folder / 'artefacts' / f'{title}.tsk'
+  artefact.save(path, blob)
+  shipped = artefact.load(path)
+  params = shipped.variables['params']
+  joules = energy.model(shipped.spec, params, len(blob))
+  dense = experiment.specs[network]
+  return {
+    'name': title,
+    'dataset': experiment.data.name,
+    'network': network,
+    'seed': seed,
+    **_labels(experiment.config, network, name),
+    **_scores(experiment, shipped),
+    'params_trained': cost.params(step_lib.shapes(dense)['params']),
+    **cost.summary(shipped.spec, params),
+    'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
+    'layers': _layers(shipped.spec, params, _told(done.variables['params'])),
+    'units': len(drop_layers.units(shipped.spec)),
+    'width': _width(dense),
+    'epochs': ex.steps_of(experiment, network, name)[0].epochs,
+    'bytes': len(blob),
+    'energy_uj': joules.total,
+    'energy_source': joules.source,
+    'energy_parts_uj': {
+      'compute': joules.compute,
+      'weights': joules.weights,
+      'activations': joules.activations,
+    },
+    'val_course': _course(experiment, title),
+    'train_seconds': round(done.seconds, 1),
+    'artefact': f'artefacts/{title}.tsk',
+    **_read(done.readings),
+  }
+
+
+def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
+  """Return a trained network as the file that is shipped.
+
+  That of a dense network, which rates are against, has its floats as they are.
+  """
+  return pack.pack(
+    *lower(spec, variables), meta, coded_floats=bool(meta['recipe'])
+  )
+
+
+def meta_of(data: Data, title: str, method: str = '') -> dict[str, Any]:
+  """Return what a file says of itself beside the network."""
+  classes = list(data.classes)
+  return {
+    'name': title,
+    'dataset': data.name,
+    'classes': classes,
+    'recipe': method,
+  }
+
+
+def _course(experiment: ex.Experiment, title: str) -> list[float]:
+  """Return the validation accuracy after each epoch of training."""
+  return [
+    round(entry['accuracy'], 4)
+    for entry in loop.curves(experiment.folder).get(title, ())
+    if entry['split'] == 'validation'
+  ]
+
+
+def _scores(
+  experiment: ex.Experiment, shipped: artefact.Artefact
+) -> dict[str, float]:
+  """Return what the file reaches on the validation and the test set."""
+  loss = experiment.config.train.loss
+  key = metrics.goal_of(loss).key
+  splits = {f'val_{key}': experiment.data.validation, key: experiment.data.test}
+  return {
+    name: evaluate.evaluate(
+      shipped.spec, shipped.variables, split, loss=loss
+    ).accuracy
+    for name, split in splits.items()
+  }
+
+
+def _read(found: tuple[Reading, ...]) -> dict[str, Any]:
+  return {'readings': [reading._asdict() for reading in found]} if found else {}
+
+
+def _width(spec: Spec) -> int:
+  """Return the filters of the widest convolution."""
+  return max(
+    (s.layer.features for s in sp.walk(spec) if isinstance(s.layer, sp.Conv)),
+    default=0,
+  )
+
+
+def _layers(
+  spec: Spec, params: Params, told: dict[str, str]
+) -> list[dict[str, Any]]:
+  """Return what each layer has, for the table of what was removed."""
+  outputs = {
+    step.layer.name: step.after[-1]
+    for step in sp.walk(spec)
+    if isinstance(step.layer, sp.Conv | sp.Dense)
+  }
+  return [
+    {
+      'name': item.name,
+      'outputs': outputs[item.name],
+      'weights': item.weights,
+      'nonzero': item.nonzero,
+      'macs': item.macs,
+      **({'told': told[item.name]} if item.name in told else {}),
+    }
+    for item in cost.layers(spec, params)
+  ]
+
+
+def _told(params: Params) -> dict[str, str]:
+  """Return what the nodes of each layer say of themselves, by layer."""
+  words: dict[str, str] = {}
+
+  def look(path: str, node: tree.Compressed) -> tree.Compressed:
+    if node.describe():
+      words[path.partition('/')[0]] = node.describe()
+    return node
+
+  tree.map_nodes(tree.Compressed, look, params)
+  return words
+
+
+def _method(config: ConfigDict, name: str) -> str:
+  return '' if name == ex.DENSE else teacher.method_of(config, name)
+
+
+def _labels(config: ConfigDict, network: str, name: str) -> dict[str, Any]:
+  """Return what kind of row this is."""
+  role = config.networks[network].role
+  control = role.startswith('control')
+  if name == ex.DENSE:
+    return {'recipe': ex.DENSE, 'role': role, 'mode': 'scratch'}
+  item = config.recipes[name]
+  return {
+    'recipe': name,
+    'role': role if control else item.role,
+    'method': _method(config, name),
+    **({'teacher': [*item.teacher]} if item.teacher else {}),
+    'family': item.family,
+    'mode': item.mode,
+  }

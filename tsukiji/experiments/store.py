@@ -1,0 +1,205 @@
+"""The folder of an experiment: its identity, its rows, written atomically."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from typing import Any, TypeAlias
+
+from ml_collections import ConfigDict
+
+from tsukiji import atomic
+from tsukiji.config import settings
+
+Row: TypeAlias = dict[str, Any]  # a row of results.json; keys in the README
+INCIDENTAL = ('task', 'workers', 'distributed', 'figures')  # not the results
+ALSO = ('workers', 'lease')  # of the settings of a search
+LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+
+
+def identity(plain: dict[str, Any]) -> dict[str, Any]:
+  """Return what makes two configs the same experiment.
+
+  Args:
+    plain: A config as JSON types (`settings.plain`), of this release or an
+      older one that had fewer fields.
+
+  Returns:
+    What is not as it is by default, by field.
+  """
+  items = {
+    'networks': settings.network(''),
+    'recipes': settings.compression('', ''),
+  }
+  beyond = _beyond(plain, settings.plain(settings.default()))
+  for name, known in items.items():
+    beyond[name] = {
+      key: _beyond(item, settings.plain(known))
+      for key, item in plain.get(name, {}).items()
+    }
+  search = beyond.pop('search', {})
+  if search := {k: v for k, v in search.items() if k not in ALSO}:
+    beyond['search'] = search
+  return {k: v for k, v in beyond.items() if k not in INCIDENTAL}
+
+
+def _beyond(plain: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+  """Return what differs from known values, field by field."""
+  found = {}
+  for name, value in plain.items():
+    default = known.get(name)
+    if isinstance(value, dict) and isinstance(default, dict):
+      value, default = _beyond(value, default), {}
+    if value != default:
+      found[name] = value
+  return found
+
+
+def digest(config: ConfigDict) -> str:
+  """Return ten hex digits that name the experiment."""
+  text = json.dumps(identity(settings.plain(config)), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def named(file: str, config: ConfigDict) -> str:
+  """Return the folder of an experiment that was given none."""
+  return f'runs/{pathlib.Path(file).stem}-{digest(config)}'
+
+
+def claim(folder: pathlib.Path, config: ConfigDict) -> None:
+  """Make the folder this experiment's, or find that it already is.
+
+  Args:
+    folder: The workdir; made if it is missing.
+    config: The resolved config.
+
+  Raises:
+    ValueError: If the folder cannot be written or holds another experiment.
+  """
+  path = folder / 'config.json'
+  if path.exists():
+    _expect_same(folder, settings.plain(config), _read(path).get('config'))
+  try:
+    for name in ('artefacts', 'cells', 'checkpoints', 'figures'):
+      (folder / name).mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+      write_json(path, _provenance(config))
+  except OSError as e:
+    raise ValueError(
+      f'workdir {folder}: expected a folder that can be written, got '
+      f'{e.strerror}. Use another --workdir.'
+    ) from e
+
+
+def _expect_same(
+  folder: pathlib.Path, here: dict[str, Any], there: Any
+) -> None:
+  here, there = identity(here), identity(_dictionary(there))
+  changed = sorted(
+    k for k in here.keys() | there.keys() if here.get(k) != there.get(k)
+  )
+  if changed:
+    raise ValueError(
+      f'workdir {folder}: expected a folder of this config, got one that '
+      f'differs in {", ".join(changed)}. Use another --workdir.'
+    )
+
+
+def _dictionary(x: Any) -> dict[str, Any]:
+  """Return `x` if it is a config at all, else an empty one."""
+  parts = ('networks', 'recipes')
+  right = isinstance(x, dict) and all(
+    isinstance(item, dict)
+    for part in parts
+    for item in (x.get(part), *_values(x.get(part)))
+  )
+  return x if right else {}
+
+
+def _values(x: Any) -> list[Any]:
+  return list(x.values()) if isinstance(x, dict) else []
+
+
+def _provenance(config: ConfigDict) -> dict[str, Any]:
+  return {
+    'config': settings.plain(config),
+    'command': shlex.join(['python', *sys.argv]),
+    'commit': commit(),
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in LIBRARIES},
+    },
+    'machine': machine(),
+  }
+
+
+def provenance_of(folder: pathlib.Path) -> dict[str, Any]:
+  """Return the command, commit, versions and machine of an experiment."""
+  return _read(folder / 'config.json')
+
+
+def commit() -> str:
+  """Return the commit of the sources, '' outside a checkout."""
+  asked = subprocess.run(
+    ['git', 'rev-parse', '--short', 'HEAD'],
+    cwd=pathlib.Path(__file__).parent,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return asked.stdout.strip()
+
+
+def machine() -> str:
+  """Return the processor and the number of cores."""
+  name = platform.processor() or platform.machine()
+  cpuinfo = pathlib.Path('/proc/cpuinfo')
+  if cpuinfo.exists():
+    for line in cpuinfo.read_text().splitlines():
+      if line.startswith('model name'):
+        name = line.partition(':')[2].strip()
+        break
+  return f'{name}, {os.cpu_count()} cores, {platform.system()}'
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Write a JSON file whole or not at all."""
+  with atomic.replacing(path) as file:
+    file.write(json.dumps(value, indent=1).encode())
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return dict(json.loads(path.read_text()))
+  except (TypeError, ValueError, RecursionError) as e:
+    raise ValueError(
+      f'{path}: expected a JSON object, got a damaged file. Use another '
+      '--workdir.'
+    ) from e
+
+
+def rows(folder: pathlib.Path) -> list[Row]:
+  """Return the rows of a finished experiment, none if it is unfinished."""
+  path = folder / 'results.json'
+  return _read(path)['rows'] if path.exists() else []
+
+
+def cell(folder: pathlib.Path, name: str) -> Row | None:
+  """Return the row of one finished run, if it is finished."""
+  path = folder / 'cells' / f'{name}.json'
+  return _read(path) if path.exists() else None
+
+
+def write_cell(folder: pathlib.Path, row: Row) -> None:
+  """Keep the row of one finished run."""
+  write_json(folder / 'cells' / f'{row["name"]}.json', row)
+
+
+def write_rows(folder: pathlib.Path, found: list[Row]) -> None:
+  """Write results.json."""
+  write_json(folder / 'results.json', {'rows': found})

@@ -1,0 +1,317 @@
+"""Trials of a search: configs are trained for a few epochs and measured."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import math
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from search.designer import Values
+from search.space import Space
+from tsukiji import interrupt
+from tsukiji.config import ranges, settings
+from tsukiji.deploy import artefact
+from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.passes.lower import Variables, lower
+from tsukiji.deploy.tsk import pack
+from tsukiji.experiments import cell, pool, row, store
+from tsukiji.experiments import experiment as ex
+from tsukiji.experiments.experiment import Experiment
+from tsukiji.experiments.row import Trained
+from tsukiji.measure import cost, energy, latency
+from tsukiji.models.spec import Dropout, Spec, Standardise, walk, with_dropout
+from tsukiji.training import evaluate, step, vmapped
+from tsukiji.training.vmapped import Member
+
+
+def is_allowed(
+  experiment: Experiment, space: Space, config: ConfigDict
+) -> bool:
+  """Tell whether a config makes a network that costs no more than it may.
+
+  Args:
+    experiment: Its `config.search.most` says what it may cost.
+    space: Of the config.
+    config: A suggestion.
+
+  Returns:
+    Whether it may be tried; nothing is trained for that.
+  """
+  most = experiment.config.search.most
+  wanted = {name: value for name, value in most.items() if value}
+  try:
+    costs = known(experiment, ranges.whole(space, config), tuple(wanted))
+  except ValueError:  # sizes that do not go together
+    return False
+  return all(costs[name] <= value for name, value in wanted.items())
+
+
+def known(
+  experiment: Experiment, config: ConfigDict, names: tuple[str, ...]
+) -> dict[str, int]:
+  """Return what the searched network of a config costs, before training.
+
+  Args:
+    experiment: The data and the networks.
+    config: A config without ranges.
+    names: Some of `settings.KNOWN`.
+
+  Returns:
+    By name: multiplications of an example, numbers and bytes of the file of
+    the dense network. Trained weights that are exactly 0 may make it shorter.
+
+  Raises:
+    ValueError: If its sizes do not make a network.
+  """
+  spec = spec_of(experiment, config)
+  found = {'macs': cost.macs(spec)} if 'macs' in names else {}
+  if {'bytes', 'params'} & {*names}:
+    title = ex.cell_name(spec.name, experiment.config.seeds[0], ex.DENSE)
+    meta = json.dumps(row.meta_of(experiment.data, title))
+    found |= _size(spec, meta)
+  return found
+
+
+@functools.cache
+def _size(spec: Spec, meta: str) -> dict[str, int]:
+  """Pack weights that nobody trained: files of floats are equally long."""
+  drawn = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: np.float32(drawn.uniform(0.5, 1.0, x.shape)), step.shapes(spec)
+  )
+  spec, small = lower(spec, variables)
+  blob = pack.pack(spec, small, json.loads(meta), coded_floats=False)
+  return {'bytes': len(blob), 'params': cost.params(small['params'])}
+
+
+def spec_of(experiment: Experiment, config: ConfigDict) -> Spec:
+  """Build the searched network of a config."""
+  name = settings.searched(config)
+  first = experiment.specs[name].layers[0]
+  assert isinstance(first, Standardise)  # as the zoo builds them
+  only = ConfigDict({'networks': {name: config.networks[name]}})
+  moments = (first.mean, first.std)
+  return ex.specs_of(only, experiment.data, moments)[name]
+
+
+def shortened(experiment: Experiment, config: ConfigDict) -> Experiment:
+  """Return the experiment of a trial: one network, for as long as the longest.
+
+  Its name tells configs apart, so one that is tried again, or for longer, goes
+  on from its checkpoint. It lives in a folder of its own.
+  """
+  name, search = settings.searched(config), experiment.config.search
+  item = config.networks[name].copy_and_resolve_references()
+  item.epochs = search.epochs or item.epochs
+  item.recipes, item.of = (), ''
+  short = settings.default('train')
+  short.dataset, short.train = config.dataset, config.train
+  short.seeds = (experiment.config.seeds[0],)
+  short.networks = {name: item}
+  title = f'trial_{store.digest(short)}'
+  short.networks = {title: item}
+  specs = {title: spec_of(experiment, config)}
+  return Experiment(short, experiment.folder / 'trials', experiment.data, specs)
+
+
+def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
+  """Train the network of a suggestion, and tell what it costs and how good.
+
+  Args:
+    experiment: The search.
+    space: Of the config.
+    config: A suggestion.
+
+  Returns:
+    The objectives of `config.search`, an error in place of an accuracy.
+
+  Raises:
+    FloatingPointError: If the loss is not finite.
+    stop.Stopped: If a signal asked; the trial has a checkpoint.
+  """
+  interrupt.obey()
+  config = ranges.whole(space, config)
+  short, done = trained(experiment, config)
+  return _measured(experiment, config, short, done)
+
+
+def trained(
+  experiment: Experiment, config: ConfigDict
+) -> tuple[Experiment, Trained]:
+  """Train the network of a trial, or go on from its checkpoint.
+
+  Args:
+    experiment: The search.
+    config: Of the trial, in which nothing varies.
+
+  Returns:
+    The experiment of the trial, see `shortened`, and its network.
+  """
+  short = shortened(experiment, config)
+  (title,) = short.specs
+  with alone(short.folder / f'{title}.lock'):
+    seed, epochs = short.config.seeds[0], config.search.epochs
+    return short, cell.trained(short, title, seed, epochs=epochs)
+
+
+def run_group(
+  experiment: Experiment, space: Space, configs: Sequence[ConfigDict]
+) -> list[Values]:
+  """Train several suggestions, as one program where their shapes agree.
+
+  Where that is no faster, as of convolutions on a CPU, or where a run may end
+  early, they are trained in turn; see `population`.
+
+  Args:
+    experiment: The search.
+    space: Of the configs.
+    configs: Suggestions.
+
+  Returns:
+    What `run` returns of each; NaNs where the loss was not finite.
+
+  Raises:
+    stop.Stopped: If a signal asked; what is trained as one begins anew.
+  """
+  found: dict[int, Values] = {}
+  wholes = [ranges.whole(space, config) for config in configs]
+  shorts = [shortened(experiment, config) for config in wholes]
+  for (_, steps), places in _alike(shorts).items():
+    (spec,) = shorts[places[0]].specs.values()
+    members = [_member(shorts[i]) for i in places]
+    early = any(member.settings.patience for member in members)
+    if len(places) == 1 or early or not vmapped.is_mapped(spec):
+      found |= {i: _run_finite(experiment, space, configs[i]) for i in places}
+      continue
+    interrupt.obey()
+    trained = vmapped.fit(spec, members, experiment.data.train, steps)
+    for i, variables in zip(places, trained, strict=True):
+      (own,) = shorts[i].specs.values()
+      done = Trained(own, variables, 0.0)
+      found[i] = _measured(experiment, wholes[i], shorts[i], done)
+  return [found[i] for i in range(len(configs))]
+
+
+def _alike(shorts: Sequence[Experiment]) -> dict[tuple[Spec, int], list[int]]:
+  """Return the places of trials by network, but for its dropout, and steps."""
+  found: dict[tuple[Spec, int], list[int]] = {}
+  for i, short in enumerate(shorts):
+    ((title, spec),) = short.specs.items()
+    _, steps = ex.steps_of(short, title, ex.DENSE)
+    found.setdefault((with_dropout(spec, 0.0), steps), []).append(i)
+  return found
+
+
+def _member(short: Experiment) -> Member:
+  ((title, spec),) = short.specs.items()
+  chosen, _ = ex.steps_of(short, title, ex.DENSE)
+  # The zoo gives all dropouts of a network one rate.
+  rates = [s.layer.rate for s in walk(spec) if isinstance(s.layer, Dropout)]
+  rate = rates[0] if rates else None
+  return Member(chosen, short.config.seeds[0], rate)
+
+
+def _run_finite(
+  experiment: Experiment, space: Space, config: ConfigDict
+) -> Values:
+  try:
+    return run(experiment, space, config)
+  except FloatingPointError:
+    return Values((math.nan,) * len(experiment.config.search.objectives))
+
+
+def _measured(
+  experiment: Experiment, config: ConfigDict, short: Experiment, done: Trained
+) -> Values:
+  """Return the objectives of a network that is trained, NaNs if it diverged."""
+  names = experiment.config.search.objectives
+  (title,) = short.specs
+  error = error_of(experiment, done.spec, done.variables)
+  if not math.isfinite(error):
+    return Values((math.nan,) * len(names))
+  found = {'val_accuracy': error, **known(experiment, config, tuple(names))}
+  if {'latency_ms', 'energy_uj'} & {*names}:
+    meta = row.meta_of(short.data, title)
+    # What is known before training holds after it.
+    found = {**shipped(experiment.config, done, meta).costs, **found}
+  return Values(tuple(found[name] for name in names))
+
+
+def error_of(experiment: Experiment, spec: Spec, variables: Variables) -> float:
+  """Return the part of the validation set that a network gets wrong.
+
+  Args:
+    experiment: Whose loss is looked at too.
+    spec: The network.
+    variables: Its arrays or nodes.
+
+  Returns:
+    A fraction; NaN where the loss is not finite.
+  """
+  score = evaluate.evaluate(
+    spec,
+    variables,
+    experiment.data.validation,
+    loss=experiment.config.train.loss,
+  )
+  return 1 - score.accuracy if math.isfinite(score.loss) else math.nan
+
+
+class Shipped(NamedTuple):
+  """A packed network: as it is read from its file, and what it costs."""
+
+  artefact: Artefact
+  costs: dict[str, float]
+
+
+def shipped(config: ConfigDict, done: Trained, meta: dict[str, Any]) -> Shipped:
+  """Pack a network, read the file, and measure it.
+
+  Args:
+    config: Whose `search.objectives` may need a clock; `measure` says of what.
+    done: What training gave.
+    meta: See `row.meta_of`.
+
+  Returns:
+    The network, and of `settings.OBJECTIVES` all but the accuracy; the median
+    latency at batch 1, in ms, if it is an objective.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / 'trial.tsk'
+    artefact.save(path, row.packed(done.spec, done.variables, meta))
+    read = artefact.load(path)
+    params = read.variables['params']
+    costs: dict[str, float] = {
+      'bytes': read.bytes,
+      'params': cost.params(params),
+      'macs': cost.macs(read.spec),
+      'energy_uj': energy.model(read.spec, params, read.bytes).total,
+    }
+    if 'latency_ms' in config.search.objectives:
+      job = {
+        'artefacts': {'trial': str(path)},
+        'batches': [1],
+        'repeats': config.measure.repeats,
+        'engines': list(config.measure.engines),
+        'core': pool.cores()[-1],
+      }
+      timed: dict[str, Any] = latency.run_pinned(job)['latency_ms']['trial']
+      costs['latency_ms'] = float(timed['batch_1']['p50'])
+  return Shipped(read, costs)
+
+
+@contextlib.contextmanager
+def alone(path: pathlib.Path) -> Iterator[None]:
+  """Wait until no other process holds a file; a process that dies lets go."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield

@@ -1,0 +1,276 @@
+"""Searching: studies of trials, worked on by processes that may die.
+
+A study is one designer with one seed; all of an experiment share a storage,
+in which any number of machines find them by name.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+import optuna
+import optuna.importance
+from ml_collections import ConfigDict
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
+
+from search import designer, hyperband, parameter, study
+from search import space as spaces
+from search import storage as storage_lib
+from search.bayes import bayes
+from search.designer import Designer, Values
+from search.space import Space
+from search.study import Plan
+from tsukiji.config import ranges, settings, stages
+from tsukiji.experiments import crew, pool, recipe_trial, trial
+from tsukiji.experiments.experiment import Experiment
+
+DESIGNERS: dict[str, Callable[..., Designer]] = {
+  'gp': bayes,
+  'grid': designer.grid,
+  'random': designer.random,
+  'sobol': designer.sobol,
+}
+# What picks the configs that begin, and who says how long they may go on.
+RUNGED: dict[str, tuple[str, Callable[..., Designer]]] = {
+  'bohb': ('gp', hyperband.hyperband),
+  'halving': ('random', hyperband.halving),
+  'hyperband': ('random', hyperband.hyperband),
+}
+EPOCHS = 'search.epochs'  # of a trial, in its config
+LOOK = 1.0  # seconds between two looks at the storage
+
+
+class Best(NamedTuple):
+  """The best of all trials by validation.
+
+  Attributes:
+    study: The name of its study.
+    number: Of the trial in that study.
+    accuracy: On the validation set.
+    config: The whole experiment with the values of the trial.
+  """
+
+  study: str
+  number: int
+  accuracy: float
+  config: ConfigDict
+
+
+def plans(experiment: Experiment) -> list[Plan]:
+  """Return the studies of an experiment: every designer with every seed."""
+  search = experiment.config.search
+  names = dict.fromkeys((search.designer, *search.beside))
+  made = {name: _designed(experiment, name) for name in names}
+  mixed = stages.recipe_of(experiment.config)
+  run = recipe_trial.run if mixed else trial.run
+  group = trial.run_group if search.together > 1 else None
+  return [
+    Plan(
+      f'{_prefix(experiment)}{name}-{seed}',
+      space,
+      designer,
+      functools.partial(run, experiment, space),
+      search.trials,
+      len(search.objectives),
+      seed,
+      search.lease,
+      search.together,
+      group and functools.partial(group, experiment, space),
+    )
+    for seed in search.seeds
+    for name, (space, designer) in made.items()
+  ]
+
+
+def _prefix(experiment: Experiment) -> str:
+  """Return what tells the studies of a second stage from those of the first."""
+  name = stages.recipe_of(experiment.config)
+  return f'{name}-' if name else ''
+
+
+def designer_of(experiment: Experiment, plan: Plan) -> str:
+  """Return the designer of a study, by the name of the study."""
+  return plan.name.removeprefix(_prefix(experiment)).rpartition('-')[0]
+
+
+def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
+  """Return what varies for a designer, and the designer."""
+  config, search = experiment.config, experiment.config.search
+  space = spaces.of(config)
+  known = functools.partial(trial.is_allowed, experiment, space)
+  # What a recipe leaves is not known before.
+  allowed = None if stages.recipe_of(config) else known
+  inner, outer = RUNGED.get(name, (name, None))
+  more = {'per_second': search.per_second} if inner == 'gp' else {}
+  begun = DESIGNERS[inner](space, allowed=allowed, **more)
+  if outer is None:
+    return space, begun
+  budget = hyperband.Budget(EPOCHS, search.least, search.epochs, search.eta)
+  wide = config.copy_and_resolve_references()
+  with wide.search.ignore_type():
+    wide.search.epochs = parameter.integer(
+      search.least, search.epochs, log=True
+    )
+  return spaces.of(wide), outer(space, begun, budget)
+
+
+def storage_of(experiment: Experiment) -> BaseStorage:
+  """Return where the trials are kept.
+
+  Raises:
+    ValueError: If it cannot be opened.
+  """
+  optuna.logging.set_verbosity(optuna.logging.ERROR)
+  where = _where(experiment)
+  try:
+    return storage_lib.opened(where)
+  except Exception as e:  # drivers raise many kinds
+    first = str(e).strip().partition('\n')[0]
+    raise ValueError(
+      'config.search.storage: expected a URL of a database or a file *.log, '
+      f'got {where!r}. {first}'
+    ) from e
+
+
+def _where(experiment: Experiment) -> str:
+  default = f'sqlite:///{experiment.folder / "study.db"}'
+  return experiment.config.search.storage or default
+
+
+@contextmanager
+def _staying(experiment: Experiment) -> Iterator[None]:
+  """Say what to do where a storage that was open does not answer."""
+  try:
+    yield
+  except (StorageInternalError, SQLAlchemyError) as e:
+    raise ValueError(
+      'config.search.storage: expected a storage that stays, got '
+      f'{type(e).__name__} from {_where(experiment)!r}. Bring it back and run '
+      'the same command: trials that it was told of are kept.'
+    ) from e
+
+
+def run(experiment: Experiment) -> Best:
+  """Run all trials that are not done yet, with a progress bar a study.
+
+  Args:
+    experiment: A search.
+
+  Returns:
+    The best trial of all studies.
+
+  Raises:
+    stop.Stopped: If a signal asked; every trial goes on where it was.
+    ValueError: If no config is allowed, none was feasible, or the storage
+      cannot be opened or does not stay.
+  """
+  storage, todo = storage_of(experiment), plans(experiment)
+  for plan in todo:
+    study.opened(plan, storage)
+  config = experiment.config
+  count = pool.workers(config.search.workers or config.workers)
+  count = min(count, len(todo) * config.search.trials)
+  with _staying(experiment), _bars(todo, storage) as look:
+    crew.run(count, work, experiment, look)
+  return best(experiment)
+
+
+def expect_allowed(experiment: Experiment) -> None:
+  """Raise a ValueError unless some config of a search is allowed."""
+  space = spaces.of(experiment.config)
+  allowed = functools.partial(trial.is_allowed, experiment, space)
+  drawing = designer.random(space, allowed)
+  drawing.ask(drawing.init(jax.random.key(0)), jax.random.key(0))
+
+
+def work(i: int, experiment: Experiment, look: crew.Look) -> None:
+  """Run trials of all studies, first of all of the one with our number."""
+  storage, todo = storage_of(experiment), plans(experiment)
+  at = i % len(todo)
+  with _staying(experiment):
+    for plan in (*todo[at:], *todo[:at]):
+      study.work(_looking(plan, look), storage)
+
+
+def _looking(plan: Plan, look: crew.Look) -> Plan:
+  """Return the plan, calling `look` before its trials."""
+
+  def objective(config: ConfigDict) -> Values:
+    look()
+    return plan.objective(config)
+
+  def group(configs: Sequence[ConfigDict]) -> list[Values]:
+    look()
+    assert plan.group is not None
+    return plan.group(configs)
+
+  return plan._replace(objective=objective, group=plan.group and group)
+
+
+def trials(experiment: Experiment) -> list[tuple[Plan, list[FrozenTrial]]]:
+  """Return every study with its trials that count."""
+  storage = storage_of(experiment)
+  return [(plan, _trials(plan, storage)) for plan in plans(experiment)]
+
+
+def _trials(plan: Plan, storage: BaseStorage) -> list[FrozenTrial]:
+  return [t for t in study.opened(plan, storage).trials if study.counts(t)]
+
+
+def best(experiment: Experiment) -> Best:
+  """Return the best trial by validation, the first of equals.
+
+  Raises:
+    ValueError: If no trial was feasible.
+  """
+  found = trials(experiment)
+  done = [
+    (t.values[0], i, plan, t)
+    for plan, of_one in found
+    for i, t in enumerate(of_one)
+    if t.values
+  ]
+  if not done:
+    reasons = {t.user_attrs.get(study.REASON) for _, x in found for t in x}
+    raise ValueError(
+      'config.search: expected a trial that can be trained, got none: '
+      f'{"; ".join(sorted(map(str, reasons)))[:300]}. Narrow the ranges.'
+    )
+  error, _, plan, chosen = min(done, key=lambda item: item[:2])
+  config = ranges.whole(plan.space, storage_lib.config_of(plan.space, chosen))
+  config.search = settings.searching()
+  return Best(plan.name, chosen.number, 1 - error, config)
+
+
+@contextmanager
+def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
+  """Show a bar a study, and yield what brings them up to date."""
+  with pool.progress_bars() as progress:
+    bars = [progress.add_task(plan.name, total=plan.trials) for plan in todo]
+    seen = -math.inf
+
+    def look() -> None:
+      nonlocal seen
+      if time.monotonic() < seen + LOOK:
+        return
+      seen = time.monotonic()
+      for plan, bar in zip(todo, bars, strict=True):
+        every = _trials(plan, storage)
+        errors = [t.values[0] for t in every if t.values]
+        told = f', best {100 * (1 - min(errors)):.2f} %' if errors else ''
+        progress.update(
+          bar,
+          completed=sum(t.state.is_finished() for t in every),
+          description=f'{plan.name}{told}',
+        )
+
+    yield look
+    seen = -math.inf
+    look()

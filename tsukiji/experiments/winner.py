@@ -1,0 +1,48 @@
+"""The best config of a search as a file that can be run."""
+
+import pathlib
+import pprint
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from tsukiji import atomic
+
+FILE = '''"""{title}: what a search has found.
+
+{told} Run it with
+
+  python main.py --config={path}
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """Return the config."""
+  del arg
+  return ConfigDict(
+{values}
+  )
+'''
+
+
+def write(path: pathlib.Path, config: ConfigDict, told: Sequence[str]) -> None:
+  """Write a config file.
+
+  Args:
+    path: Of the file.
+    config: In which nothing varies.
+    told: Where its values are from, in sentences.
+  """
+  plain = config.copy_and_resolve_references().to_dict()
+  plain['task'] = {'search': 'train', 'study': 'compress'}[config.task]
+  values = pprint.pformat(plain, width=74, sort_dicts=False)
+  text = FILE.format(
+    title=' '.join(config.title.replace('"', "'").split()) or 'Experiment',
+    told='\n'.join(told),
+    path=path,
+    values='\n'.join(f'    {line}' for line in values.splitlines()),
+  )
+  with atomic.replacing(path) as file:
+    file.write(text.encode())

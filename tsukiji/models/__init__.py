@@ -1,0 +1,1 @@
+"""The zoo: networks as values, one module that applies them, surgery."""

@@ -1,0 +1,169 @@
+"""Networks in the form that signs of weights and inputs ask for."""
+
+import dataclasses
+
+from tsukiji.errors import expect
+from tsukiji.models.spec import (
+  ACTIVATIONS,
+  Act,
+  Branch,
+  Conv,
+  Dense,
+  Dropout,
+  GlobalMean,
+  Layer,
+  Norm,
+  Pool,
+  PReLU,
+  Shape,
+  ShiftNorm,
+  Spec,
+  map_layers,
+)
+
+LEARNED = ('prelu', 'rprelu')  # activations with parameters
+
+
+def pool_norm(spec: Spec) -> Spec:
+  """Return a network in the order weight, pool, norm, activation.
+
+  Pooling comes before the norm, so that what meets the next weight has a mean
+  near 0 and both signs; after signs, a maximum would be +1 nearly everywhere
+  (Rastegari+ 2016, arXiv 1603.05279, figure 3). Every convolution and dense
+  layer has a norm in place of its bias, the last one too, whose sums of signs
+  would be large logits. There is no dropout: a dropped 0 would become a +1.
+
+  Args:
+    spec: A network whose layers follow one another, without branches.
+
+  Returns:
+    The network, its norms `NAME_norm`.
+
+  >>> pool = (Conv(name='c', features=2, kernel=(3, 3)), Act(), Pool())
+  >>> pool_norm(Spec(name='n', input_shape=(4, 4, 1), layers=pool)).layers[1:]
+  (Pool(...), Norm(name='c_norm', ...), Act(fn='relu'))
+  """
+  units: list[list[Layer]] = [[]]
+  for layer in spec.layers:
+    if isinstance(layer, Conv | Dense):
+      units.append([])
+    units[-1].append(layer)
+  layers = units[0]
+  for first, *rest in units[1:]:
+    assert isinstance(first, Conv | Dense)
+    layers.append(dataclasses.replace(first, bias=False))
+    layers += [x for x in rest if isinstance(x, Pool)]
+    layers.append(Norm(name=f'{first.name}_norm'))
+    layers += [x for x in rest if not isinstance(x, Pool | Norm | Dropout)]
+  return dataclasses.replace(spec, layers=tuple(layers))
+
+
+def binary_vgg(
+  input_shape: Shape,
+  classes: int,
+  *,
+  widths: tuple[int, ...] = (64, 128, 256),
+  stride: int = 1,
+  shortcuts: bool = True,
+  activation: str = 'rprelu',
+  shift: bool = False,
+  name: str = 'binary_vgg',
+) -> Spec:
+  """Return a small VGG for signs: two 3x3 convolutions a stage, then a pool.
+
+  With shortcuts it is of the modern form: an identity around every convolution
+  but the first carries what its signs lose (Bi-Real Net, Liu+ 2018, arXiv
+  1808.00278), repeated where a stage is wider (ReActNet, Liu+ 2020,
+  arXiv 2003.03488), and activations have learned shifts. Without,
+  and with 'hard_tanh', it is in the order of `pool_norm`.
+
+  Args:
+    input_shape: `(height, width, channels)`.
+    classes: Number of outputs.
+    widths: Filters of each stage; pools stop when a side would vanish. With
+      shortcuts each is a multiple of the one before.
+    stride: Of the first convolution.
+    shortcuts: Whether convolutions have identities around them.
+    activation: One of `spec.ACTIVATIONS`, 'prelu', or 'rprelu' with shifts.
+    shift: Whether the factors of its norms are powers of two; see `shifted`.
+    name: Name of the network.
+
+  Returns:
+    The spec; the last layer has a norm, whatever its weights are.
+
+  Raises:
+    ValueError: If there is no such activation, or a stage cannot be reached
+      by repeating.
+  """
+  known = (*ACTIVATIONS, *LEARNED)
+  right = activation in known
+  what = f'an activation of {", ".join(known)}'
+  expect('binary_vgg', right, what, activation)
+  layers: list[Layer] = []
+  before, side = 0, -(-min(input_shape[:2]) // stride)
+  for stage, features in enumerate(widths, 1):
+    for i in (1, 2):
+      at = f'conv{stage}_{i}'
+      pool = [Pool()] if i == 2 and side >= 2 else []
+      act = _activation(activation, f'{at}_act')
+      norm = Norm(name=f'{at}_norm')
+      if shortcuts and before:
+        body = (_conv(f'{at}_conv', features), norm)
+        around = _repeated(before, features)
+        layers += [Branch(paths=(body, around)), act, *pool]
+      else:
+        first = _conv(at, features, 1 if before else stride)
+        layers += [first, *pool, norm, act]
+      before = features
+    side //= 2 if side >= 2 else 1
+  layers += [GlobalMean(), Dense(name='dense', features=classes, bias=False)]
+  layers.append(Norm(name='dense_norm'))
+  spec = Spec(name=name, input_shape=input_shape, layers=tuple(layers))
+  return shifted(spec) if shift else spec
+
+
+def shifted(spec: Spec) -> Spec:
+  """Return the network with powers of two for the factors of its norms.
+
+  Batch norms without a product (Courbariaux & Hubara+ 2016, arXiv 1602.02830,
+  section 3.4), in training as in use.
+
+  >>> shifted(Spec(name='n', input_shape=(4,), layers=(Norm(name='n'),))).layers
+  (ShiftNorm(name='n', momentum=0.9, epsilon=1e-05),)
+  """
+
+  def shift(layer: Layer) -> Layer:
+    if not isinstance(layer, Norm):
+      return layer
+    return ShiftNorm(**dataclasses.asdict(layer))
+
+  return map_layers(shift, spec)
+
+
+def _conv(name: str, features: int, stride: int = 1) -> Conv:
+  """Return a 3x3 convolution that keeps the sides, or divides them."""
+  return Conv(
+    name=name,
+    features=features,
+    kernel=(3, 3),
+    strides=(stride, stride),
+    padding='SAME',
+    bias=False,
+  )
+
+
+def _activation(kind: str, name: str) -> Layer:
+  if kind in LEARNED:
+    return PReLU(name=name, shifts=kind == 'rprelu')
+  return Act(fn=kind)
+
+
+def _repeated(before: int, features: int) -> tuple[Layer, ...]:
+  """Return the shortcut that repeats its channels as often as they fit."""
+  times, rest = divmod(features, before)
+  fix = 'Choose other widths, or shortcuts=False.'
+  what = f'a width that is a multiple of {before}'
+  expect('binary_vgg', times and not rest, what, features, fix)
+  if times == 1:
+    return ()
+  return (Branch(paths=((),) * times, merge='concat'),)

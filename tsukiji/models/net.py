@@ -1,0 +1,161 @@
+"""The one module that interprets a `Spec`."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from compress.random import draw
+from tsukiji.models import norm, ops
+from tsukiji.models import spec as sp
+from tsukiji.models.spec import Layer, Spec
+
+
+def init(
+  key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+  """Return a kernel drawn uniformly in +-1/sqrt(inputs), PyTorch's default.
+
+  On Fashion-MNIST, one seed, the first epoch ended 1 point better than from
+  He's, which is sqrt(6) times as wide, and the last 0.1: less than seeds differ
+  by.
+
+  Args:
+    key: Of the numbers.
+    shape: Of the kernel, its outputs last.
+    dtype: Of the kernel.
+
+  Returns:
+    `nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')`, bit for bit.
+  """
+  variance = jnp.array(1 / 3 / math.prod(shape[:-1]), dtype)
+  drawn = draw(jax.random.uniform, key, shape, dtype, -1)
+  return drawn * jnp.sqrt(3 * variance)
+
+
+class Net(nn.Module):
+  """Apply the layers of a spec in order.
+
+  Attributes:
+    spec: The network. Layer names are the names of the parameters, as
+      `params['conv1']['kernel']`, also inside branches.
+  """
+
+  spec: Spec
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    train: bool = False,
+    settled: jax.Array | None = None,
+  ) -> jax.Array:
+    """Return the outputs.
+
+    Args:
+      x: `[batch, *spec.input_shape]`, raw values of any real type.
+      train: Whether batch statistics and dropout are live.
+      settled: `()` bool: whether norms use and hold their running statistics
+        in training too; None for never.
+
+    Returns:
+      `[batch, *output_shape(spec)]` float32, as logits.
+    """
+    x = x.astype(jnp.float32)
+    for layer in self.spec.layers:
+      x = apply_layer(layer, x, train, settled)
+    return x
+
+
+class PReLU(nn.Module):
+  r"""Return $\max(x - a, 0) + s \min(x - a, 0) + b$, each one a channel.
+
+  He+ 2015, arXiv 1502.01852, equation 1, whose slopes $s$ start at 0.25; with
+  the shifts $a$ and $b$, which start at 0, ReActNet's RPReLU (Liu+ 2020, arXiv
+  2003.03488).
+
+  Attributes:
+    shifts: Whether there are $a$ and $b$.
+  """
+
+  shifts: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return the activations of `[batch, ..., channels]`."""
+    size = x.shape[-1:]
+    slope = self.param('slope', nn.initializers.constant(0.25), size)
+    if not self.shifts:
+      return jnp.where(x >= 0, x, slope * x)
+    x = x - self.param('before', nn.initializers.zeros, size)
+    after = self.param('after', nn.initializers.zeros, size)
+    return jnp.where(x >= 0, x, slope * x) + after
+
+
+def apply_layer(
+  layer: Layer, x: jax.Array, train: bool, settled: jax.Array | None = None
+) -> jax.Array:
+  """Apply one layer inside a compact module."""
+  match layer:
+    case sp.Standardise():
+      return (x - jnp.array(layer.mean)) / jnp.array(layer.std)
+    case sp.Conv():
+      return nn.Conv(
+        layer.features,
+        layer.kernel,
+        layer.strides,
+        layer.padding,
+        feature_group_count=layer.groups,
+        use_bias=layer.bias,
+        kernel_init=init,
+        conv_general_dilated=ops.conv_general_dilated,
+        name=layer.name,
+      )(x)
+    case sp.Dense():
+      return nn.Dense(
+        layer.features,
+        layer.bias,
+        kernel_init=init,
+        name=layer.name,
+      )(x)
+    case sp.Norm() if settled is not None or isinstance(layer, sp.ShiftNorm):
+      return norm.Norm(layer, train, name=layer.name)(x, settled)
+    case sp.Norm():
+      return nn.BatchNorm(
+        not train,
+        momentum=layer.momentum,
+        epsilon=layer.epsilon,
+        name=layer.name,
+      )(x)
+    case sp.Act():
+      return getattr(nn, layer.fn)(x)
+    case sp.PReLU():
+      return PReLU(layer.shifts, name=layer.name)(x)
+    case sp.Pool():
+      pool = ops.max_pool if layer.kind == 'max' else ops.mean_pool
+      return pool(x, layer.window, layer.strides)
+    case sp.GlobalMean():
+      return jnp.mean(x, axis=(1, 2))
+    case sp.Flatten():
+      return x.reshape(x.shape[0], -1)
+    case sp.Dropout():
+      return nn.Dropout(layer.rate, deterministic=not train)(x)
+    case sp.Branch():
+      return _branch(layer, x, train, settled)
+  raise TypeError(f'net: expected a layer, got {layer!r}.')
+
+
+def _branch(
+  layer: sp.Branch, x: jax.Array, train: bool, settled: jax.Array | None
+) -> jax.Array:
+  outs = []
+  for path in layer.paths:
+    y = x
+    for inner in path:
+      y = apply_layer(inner, y, train, settled)
+    outs.append(y)
+  if layer.merge == 'concat':
+    return jnp.concatenate(outs, axis=-1)
+  return sum(outs[1:], outs[0])

@@ -1,0 +1,1 @@
+"""Training: one jitted step, loops over epochs, checkpoints, metrics."""

@@ -1,0 +1,152 @@
+"""The probe: what a method may ask of a trained network before training."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from compress import dataflow, tree
+from compress.method import Probe, Weight
+from compress.tree import Array, Params, Path, Stats
+from tsukiji.data.datasets import Split
+from tsukiji.deploy.passes.lower import lower
+from tsukiji.models import spec as sp
+from tsukiji.models.net import Net
+from tsukiji.models.spec import Spec
+from tsukiji.training import evaluate
+from tsukiji.training import step as step_lib
+from tsukiji.training.losses import LOSSES
+
+Clock: TypeAlias = Callable[[Spec, dict[str, Any]], float]  # milliseconds
+
+SHOWN = 4  # examples of `Probe.apply`
+PART = 64  # examples whose layer inputs are held at once
+
+
+def probe(
+  spec: Spec,
+  variables: dict[str, Any],
+  split: Split,
+  examples: int = 1024,
+  *,
+  dense: Spec | None = None,
+  clock: Clock | None = None,
+  loss: str = 'cross_entropy',
+) -> Probe:
+  """Return the probe of a network, in evaluation mode.
+
+  Args:
+    spec: The network.
+    variables: Its parameters (arrays or nodes) and batch statistics.
+    split: Where the first `examples` are taken from; never the test set.
+    examples: How many.
+    dense: The network that budgets are shares of; by default this one.
+    clock: Measures a lowered network in milliseconds; by default nobody.
+    loss: One of `losses.LOSSES`.
+
+  Returns:
+    The probe. Nothing is computed before it is asked.
+  """
+  stats = variables['batch_stats']
+  start = tree.decode(variables['params'])
+  x, y = (part[:examples] for part in split)
+
+  def cost(dense: Params, x: Array, y: Array) -> Array:
+    run: Callable[..., Any] = Net(spec).apply
+    outputs = run({'params': dense, 'batch_stats': stats}, x)
+    return jnp.mean(LOSSES[loss].value(outputs, y, 0.0))
+
+  def apply(params: Params) -> Array:
+    dense = tree.filled(params, start)
+    network = {'params': dense, 'batch_stats': stats}
+    run: Callable[..., Any] = Net(spec).apply
+    logits: Array = run(network, jnp.asarray(x[:SHOWN]))
+    return logits
+
+  def samples(params: Params, count: int) -> Params:
+    dense = tree.filled(params, start)
+    return singly(dense, jnp.asarray(x[:count]), jnp.asarray(y[:count]))
+
+  @jax.jit
+  def singly(dense: Params, x: Array, y: Array) -> Params:
+    # One by one: a convolution under vmap becomes a grouped one, and slow.
+    return jax.lax.map(
+      lambda pair: jax.grad(cost)(dense, pair[0][None], pair[1][None]), (x, y)
+    )
+
+  def milliseconds(params: Params) -> float:
+    assert clock is not None
+    filled = _filled(params, variables['params'])
+    return clock(*lower(spec, {'params': filled, 'batch_stats': stats}))
+
+  def ranges(params: Params) -> Stats:
+    network = {'params': _filled(params, start), 'batch_stats': stats}
+    return evaluate.calibrate(spec, network, split, examples)
+
+  mean, slope = jax.jit(cost), jax.jit(jax.grad(cost))
+  return Probe(
+    apply,
+    lambda params: mean(tree.filled(params, start), x, y),
+    lambda params: slope(tree.filled(params, start), x, y),
+    samples,
+    uses(spec),
+    dense=weights(dense or spec),
+    milliseconds=milliseconds if clock else None,
+    inputs=functools.partial(_inputs, spec, start, stats, x),
+    ranges=ranges,
+  )
+
+
+def _inputs(
+  spec: Spec,
+  start: Params,
+  stats: Any,
+  x: Any,
+  params: Params,
+  see: dataflow.See,
+  count: int,
+) -> dict[Path, Any]:
+  """Return what is noted of layer inputs; see `compress.method.Probe`."""
+  filled = _filled(params, start)
+  network = {'params': tree.decode(filled), 'batch_stats': stats}
+  size = max(1, min(PART, count, len(x)))
+  parts = max(1, min(count, len(x)) // size)
+  shown = jnp.asarray(x[: parts * size]).reshape(parts, size, *x.shape[1:])
+  order: list[Path] = []
+
+  def part(x: Array) -> dict[Path, Any]:
+    run: Callable[..., Any] = Net(spec).apply
+    found = dataflow.apply(lambda: run(network, x), filled, see)[1]
+    order[:] = found  # a traced dictionary comes back sorted
+    return found
+
+  found = jax.lax.map(part, shown)
+  return {path: found[path] for path in order}
+
+
+def _filled(params: Params, start: Params) -> Params:
+  """Return arrays and nodes, with what is None that of the start."""
+  given = tree.paths(params)
+  return tree.map_paths(lambda path, x: given.get(path, x), start)
+
+
+def weights(spec: Spec) -> dict[Path, Weight]:
+  """Return the shape of each weight of a network, and how often it is used."""
+  shapes = tree.paths(step_lib.shapes(spec)['params'])
+  return {
+    path: Weight(shapes[path].shape, count)
+    for path, count in uses(spec).items()
+  }
+
+
+def uses(spec: Spec) -> dict[Path, int]:
+  """Return how often each entry of a weight is multiplied for one example."""
+  return {
+    f'{step.layer.name}/kernel': functools.reduce(
+      lambda n, side: n * side, step.after[:-1], 1
+    )
+    for step in sp.walk(spec)
+    if isinstance(step.layer, sp.Conv | sp.Dense)
+  }

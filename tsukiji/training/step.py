@@ -1,0 +1,334 @@
+"""Training: one jitted step for every network and every method.
+
+The seam of the whole design is `make_step`: the network sees decoded weights,
+the optimiser sees the trainable leaves inside the nodes, and the gradient of
+the decoded weights reaches the method for free.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
+
+from compress import dataflow, tree
+from compress.method import FEATURES, TEACHER, Batch, Ctx, Method, Probe, chain
+from compress.tree import Array, Features, Params, Stats
+from tsukiji.data import batches
+from tsukiji.data.datasets import Split
+from tsukiji.models import ops
+from tsukiji.models.net import Net
+from tsukiji.models.norm_gains import gains
+from tsukiji.models.spec import Spec
+from tsukiji.training import evaluate, optimizer
+from tsukiji.training.losses import LOSSES
+from tsukiji.training.metrics import goal_of, no_labels
+
+Out = TypeVar('Out')
+NEVER = np.iinfo(np.int32).max
+
+
+@struct.dataclass
+class State:
+  """All that a run carries from one step to the next.
+
+  Attributes:
+    step: Steps taken, `()` int32.
+    key: Raw data of the key that every step folds its number into.
+    params: Arrays and compressed nodes.
+    batch_stats: Running statistics of the norms.
+    opt: State of the optimiser over the trainable leaves.
+    sums: Sums over the steps of this epoch: loss and score of the batch.
+    bad_step: The first step whose loss was not finite.
+    teacher: State of the teacher, where it is trained beside.
+  """
+
+  step: Array
+  key: Array
+  params: Params
+  batch_stats: Any
+  opt: optax.OptState
+  sums: Array
+  bad_step: Array
+  teacher: Any = None
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """The network itself, as Flax takes it."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+class Plan(NamedTuple):
+  """What one run does: the values that its compiled step depends on.
+
+  Attributes:
+    spec: The network.
+    method: What compresses it; the unit for plain training.
+    tx: The optimiser.
+    steps: Length of the whole run.
+    label_smoothing: Share of the label's probability given to all classes.
+    teacher: Images to outputs, for methods that ask for it; unjitted Flax, if
+      they ask for its features.
+    beside: Run of a teacher that is trained in the same steps, from scratch;
+      it takes the place of `teacher`.
+    loss: One of `losses.LOSSES`.
+    labels: Weight of that loss beside the method's.
+    settle: Fraction of the run from which norms use and hold their running
+      statistics, as they will in use (Jacob+ 2018, arXiv 1712.05877, section
+      3.2); 1 for never.
+  """
+
+  spec: Spec
+  method: Method
+  tx: optax.GradientTransformation
+  steps: int
+  label_smoothing: float = 0.0
+  teacher: Callable[[Array], Array] | None = None
+  loss: str = 'cross_entropy'
+  labels: float = 1.0
+  beside: 'Plan | None' = None
+  settle: float = 1.0
+
+
+def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
+  """Return fresh parameters and batch statistics of a network."""
+  return _init(spec, jax.random.key(seed))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(spec: Spec, key: Array) -> dict[str, Any]:
+  variables = Net(spec).init(key, jnp.zeros((1, *spec.input_shape)))
+  return {'batch_stats': {}, **variables}
+
+
+def shapes(spec: Spec) -> dict[str, Any]:
+  """Return the shapes of `init_variables`, without computing anything."""
+  return jax.eval_shape(functools.partial(_init, spec), jax.random.key(0))
+
+
+def init_state(
+  plan: Plan,
+  variables: dict[str, Any],
+  seed: int,
+  stats: Stats | None = None,
+  probe: Probe | None = None,
+) -> State:
+  """Return the state before the first step: the method's `init` happens here.
+
+  Args:
+    plan: The run.
+    variables: `params` (arrays) and `batch_stats` to start from.
+    seed: Seed of everything random in the run.
+    stats: Calibration statistics, by path; see `evaluation.calibrate`.
+    probe: What methods that need data may ask; see `probe.probe`.
+
+  Returns:
+    The state.
+  """
+  other = plan.beside
+  teacher = other and init_state(other, init_variables(other.spec, seed), seed)
+  plan = _beside(plan, teacher)
+  key = jax.random.key(seed)
+  drawn = jax.random.fold_in(key, NEVER)
+  batch = _batch_shapes(plan, variables) if plan.method.requires else None
+  ctx = Ctx(
+    0,
+    plan.steps,
+    drawn,
+    stats=stats,
+    batch=batch,
+    probe=probe,
+    gains=gains(plan.spec, variables),
+  )
+  params = plan.method.init(variables['params'], ctx)
+  free, _ = tree.split(params)
+  return State(
+    step=jnp.int32(0),
+    key=jax.random.key_data(key),
+    params=params,
+    batch_stats=variables['batch_stats'],
+    opt=plan.tx.init(free),
+    sums=jnp.zeros(2),
+    bad_step=jnp.int32(NEVER),
+    teacher=teacher,
+  )
+
+
+def make_step(plan: Plan) -> Callable[..., State]:
+  """Return the jitted step `(state, images, labels, told) -> state`.
+
+  `told`, which may be left out, are the teacher's answers to the images, where
+  they were computed before. The state is donated. Batches may be sharded over
+  devices: batch statistics and gradients are then those of the whole batch.
+  """
+  return jax.jit(
+    functools.partial(take_step, plan),
+    donate_argnums=0,
+    compiler_options=ops.compiler_options(),
+  )
+
+
+def take_step(
+  plan: Plan, state: State, x: Array, y: Array, told: Array | None = None
+) -> State:
+  """Return the state after one step; see `make_step`, which compiles it."""
+  other = plan.beside
+  plan, teacher = _beside(plan, state.teacher), state.teacher
+  key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+  at_decode, at_apply, at_method = jax.random.split(key, 3)
+  ctx = Ctx(state.step, plan.steps, at_method)
+  settled = None if plan.settle >= 1 else ctx.progress >= plan.settle
+  free, held = tree.split(state.params)
+  dense, pull = jax.vjp(
+    lambda f: tree.decode(tree.merge(f, held), at_decode), free
+  )
+
+  def loss_fn(dense: Params, free: Params) -> tuple[Array, Any]:
+    params = tree.merge(free, held)
+    (logits, batch_stats, stats), features = with_features(
+      plan.method,
+      lambda: _apply_train(
+        plan, dense, params, state.batch_stats, x, at_apply, settled
+      ),
+    )
+    batch = taught(plan, Batch(x, y, logits, told, features))
+    seen = ctx._replace(stats=stats, batch=batch)
+    losses = LOSSES[plan.loss].value(logits, y, plan.label_smoothing)
+    loss = plan.labels * jnp.mean(losses) + plan.method.loss(params, seen)
+    return loss, (logits, batch_stats, stats)
+
+  (loss, aux), (grads, direct) = jax.value_and_grad(
+    loss_fn, argnums=(0, 1), has_aux=True
+  )(dense, free)
+  logits, batch_stats, stats = aux
+  pulled = jax.tree.map(jnp.add, pull(grads)[0], direct)
+  updates, opt = plan.tx.update(pulled, state.opt, free)
+  params = tree.merge(optax.apply_updates(free, updates), held)
+  now = gains(plan.spec, {'params': params, 'batch_stats': batch_stats})
+  after = ctx._replace(step=state.step + 1, grads=grads, stats=stats, gains=now)
+  return dataclasses.replace(
+    state,
+    step=state.step + 1,
+    teacher=other and take_step(other, teacher, x, y),
+    params=plan.method.update(params, after),
+    batch_stats=batch_stats,
+    opt=opt,
+    sums=state.sums + jnp.stack([loss, goal_of(plan.loss).score(logits, y)]),
+    bad_step=jnp.where(
+      jnp.isfinite(loss), state.bad_step, jnp.minimum(state.bad_step, ctx.step)
+    ),
+  )
+
+
+def with_features(
+  method: Method, run: Callable[[], Out]
+) -> tuple[Out, Features | None]:
+  """Run a network, and note what its layers put out if a method asks."""
+  return (
+    dataflow.features(run) if FEATURES in method.requires else (run(), None)
+  )
+
+
+def taught(plan: Plan, batch: Batch) -> Batch:
+  """Add what the teacher says of a batch, as far as the method asks."""
+  teach, known = plan.teacher, {TEACHER} if batch.teacher is not None else set()
+  if teach is None or plan.method.requires <= known:
+    return batch
+  answer, seen = with_features(plan.method, lambda: teach(batch.inputs))
+  return batch._replace(teacher=answer, teacher_features=seen)
+
+
+def _beside(plan: Plan, teacher: State | None) -> Plan:
+  """Return the plan with the teacher as it is now, where one is trained."""
+  if plan.beside is None or teacher is None:
+    return plan
+  answer = evaluate.predictor(plan.beside.spec, teacher.variables)
+  return plan._replace(teacher=answer, beside=None)
+
+
+def _batch_shapes(plan: Plan, variables: dict[str, Any]) -> Batch:
+  """Return the shapes of what a method's loss will see."""
+
+  def seen(dense: dict[str, Any], x: Array) -> Batch:
+    run: Callable[..., Any] = Net(plan.spec).apply
+    logits, features = with_features(plan.method, lambda: run(dense, x))
+    y = no_labels(plan.loss, logits)
+    return taught(plan, Batch(x, y, logits, features=features))
+
+  x = jax.ShapeDtypeStruct((2, *plan.spec.input_shape), jnp.float32)
+  dense = jax.eval_shape(tree.decode, variables)
+  return jax.eval_shape(seen, dense, x)
+
+
+def _apply_train(
+  plan: Plan,
+  dense: Params,
+  params: Params,
+  batch_stats: Any,
+  x: Array,
+  key: Array,
+  settled: Array | None,
+) -> tuple[Array, Any, Stats]:
+  """Apply the network in training mode: logits, batch and input statistics."""
+  variables = {'params': dense, 'batch_stats': batch_stats}
+  (logits, mutated), stats = dataflow.apply(
+    lambda: Net(plan.spec).apply(
+      variables,
+      x,
+      train=True,
+      settled=settled,
+      mutable=['batch_stats'],
+      rngs={'dropout': key},
+    ),
+    params,
+  )
+  return logits, mutated.get('batch_stats', batch_stats), stats
+
+
+def replicated() -> NamedSharding:
+  """Return the sharding that gives every device the whole array."""
+  return NamedSharding(batches.over_devices().mesh, PartitionSpec())
+
+
+def run_steps(
+  plan: Plan, state: State, split: Split, count: int, **order: Any
+) -> State:
+  """Take `count` steps: the loop for prototypes, without files or bars.
+
+  Args:
+    plan: The run.
+    state: Where to start.
+    split: Training examples.
+    count: How many steps.
+    **order: `batch_size`, `seed`, `augment` of `batches.training`.
+
+  Returns:
+    The state after the steps.
+  """
+  step, sharding = make_step(plan), batches.over_devices()
+  state = jax.device_put(state, replicated())
+  stream = batches.training(split, step=int(state.step), **order)
+  for _, (x, y) in zip(range(count), stream, strict=False):
+    state = step(state, batches.place(x, sharding), batches.place(y, sharding))
+  return state
+
+
+def plain(spec: Spec, settings: ml_collections.ConfigDict, steps: int) -> Plan:
+  """Return the plan of plain training."""
+  tx = optimizer.optimiser(settings, steps)
+  return Plan(
+    spec,
+    chain(),
+    tx,
+    steps,
+    settings.label_smoothing,
+    loss=settings.loss,
+    settle=settings.settle,
+  )

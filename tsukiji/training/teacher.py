@@ -1,0 +1,138 @@
+"""Teachers: networks of the experiment, files and code, as one function."""
+
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from compress import recipe
+from compress.method import TEACHER
+from compress.tree import Array
+from tsukiji.config import settings
+from tsukiji.data.datasets import Split
+from tsukiji.deploy import artefact
+from tsukiji.deploy.passes.lower import Variables
+from tsukiji.errors import expect
+from tsukiji.models.spec import Shape, Spec
+from tsukiji.training import evaluate, step
+from tsukiji.training.step import Plan
+
+Teacher: TypeAlias = Callable[[Array], Array]  # images -> outputs
+
+
+def ensemble(teachers: Sequence[Teacher]) -> Teacher:
+  """Return the mean of what several teachers say.
+
+  Of logits it is the geometric mean of the distributions (Hinton+ 2015, arXiv
+  1503.02531, section 1). Features are those of the first that has the layer.
+
+  >>> both = ensemble((lambda x: x, lambda x: 3 * x))
+  >>> both(jnp.ones(2)).tolist()
+  [2.0, 2.0]
+  """
+  if len(teachers) == 1:
+    return teachers[0]
+  return lambda x: (
+    sum((t(x) for t in teachers[1:]), teachers[0](x)) / len(teachers)
+  )
+
+
+def module(network: nn.Module, variables: Any, **kwargs: Any) -> Teacher:
+  """Return any Flax module as a teacher.
+
+  Args:
+    network: Takes images `[batch, ...]`.
+    variables: All its collections.
+    **kwargs: Of its call, as `train=False`.
+
+  Returns:
+    The teacher; its layers can be asked for by their paths.
+  """
+  apply: Callable[..., Any] = network.apply
+  return lambda x: apply(variables, jnp.asarray(x, jnp.float32), **kwargs)
+
+
+def named(name: str, inputs: Shape) -> Teacher:
+  """Return the teacher of a file, or of code.
+
+  Args:
+    name: The path of an artefact, as 'big.tsk'; or 'package.module:function'
+      of a function without arguments that returns a `Teacher`, as `module`
+      makes one.
+    inputs: Shape of one example.
+
+  Raises:
+    ValueError: If there is no such file or function, or the network of the
+      file takes other inputs.
+  """
+  if not name.endswith('.tsk'):
+    try:
+      found: Teacher = pkgutil.resolve_name(name)()
+    except (AttributeError, ImportError, TypeError, ValueError) as e:
+      raise ValueError(
+        f'teacher {name}: expected a function without arguments that returns '
+        f'a function of images, got {e!r}.'
+      ) from e
+    expect(f'teacher {name}', callable(found), 'a function of images', found)
+    return found
+  shipped = artefact.load(name)
+  size = shipped.spec.input_shape
+  expect(f'teacher {name}', size == inputs, f'inputs {inputs}', size)
+  return evaluate.predictor(shipped.spec, shipped.variables)
+
+
+def silent(spec: Spec) -> Teacher:
+  """Return an untrained network, for the shapes of what it says."""
+  zeros: Variables = jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype), step.shapes(spec)
+  )
+  return evaluate.predictor(spec, zeros)
+
+
+def teacher_of(
+  item: ConfigDict, network: str, inputs: Shape, own: Callable[[str], Teacher]
+) -> Teacher:
+  """Return who teaches by a recipe.
+
+  Args:
+    item: The recipe.
+    network: The network it is for, its own teacher where none is named.
+    inputs: Shape of one example.
+    own: A network of the experiment, as a teacher.
+  """
+  return ensemble(
+    [
+      named(name, inputs) if settings.is_outside(name) else own(name)
+      for name in item.teacher or (network,)
+    ]
+  )
+
+
+def method_of(config: ConfigDict, name: str) -> str:
+  """Return the method of a recipe, with the helper of the config."""
+  item, helper = config.recipes[name], config.helper
+  text = recipe.filled(item.method, item.parts)
+  helped = item.helped and helper and not recipe.parse(text).requires
+  return ' >> '.join(filter(None, (text, helper if helped else '')))
+
+
+def known(plan: Plan, chosen: ConfigDict, split: Split) -> np.ndarray | None:
+  """Return all that the teacher will say, if it says the same every epoch.
+
+  A whole run of teaching costs one epoch of it then. None where images change,
+  where the teacher is trained too, or where its features are asked for.
+  """
+  fixed = not (plan.beside or chosen.augment)
+  if (
+    plan.teacher is None
+    or not fixed
+    or plan.method.requires != {TEACHER}
+    or chosen.epochs < 2
+  ):
+    return None
+  return evaluate.outputs(plan.teacher, split)
