@@ -1,9 +1,11 @@
 """Ranks by one number: the fold and rank of each layer follow from data."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -217,15 +219,20 @@ def _uses(
   probe = expect_probe(where, ctx)
   wider = {}
 
-  def see(seen: Any, module: nn.Module, x: Array) -> Array:
-    first = 0 if seen is None else seen
-    if isinstance(module, nn.Conv) and x.ndim == 4:
-      first = first + _first_positions(module, x.shape[1:3])
-    return jnp.int32(first)
+  def see(seen: Any, module: nn.Module, x: Array) -> Array | None:
+    if not isinstance(module, nn.Conv):
+      return None  # both factors are used as often as the layer
+    if module.feature_group_count > 1:
+      return jnp.int32(0)
+    if np.size(module.kernel_size) != 2:
+      return None
+    count = _first_positions(module, x.shape[-3:-1])
+    return jnp.int32(count) + (0 if seen is None else seen)
 
   if probe.inputs is not None:
     found = probe.inputs(params, see, 1)
-    wider = {path: int(np.asarray(n)[0]) for path, n in found.items()}
+    counts = {path: n for path, n in found.items() if n is not None}
+    wider = {path: int(np.asarray(n)[0]) for path, n in counts.items()}
   for path in weights:
     if path not in probe.uses:
       raise ValueError(
@@ -237,17 +244,33 @@ def _uses(
 
 def _first_positions(module: nn.Conv, sides: tuple[int, ...]) -> int:
   """Return the positions of a window that is one column wide."""
-  if module.feature_group_count > 1 or isinstance(module.kernel_size, int):
-    return 0
-  strides: Any = module.strides
-  stride = (strides or 1) if not isinstance(strides, tuple) else strides[0]
-  tall, k = sides[0], module.kernel_size[0]
-  high = (
-    -(-tall // stride)
-    if module.padding == 'SAME'
-    else ((tall - k) // stride + 1)
-  )
-  return int(high * sides[1])
+
+  def both(x: Any) -> tuple[Any, ...]:
+    return (1, 1) if x is None else (x, x) if isinstance(x, int) else tuple(x)
+
+  window: Any = both(module.kernel_size)
+  padding: Any = module.padding
+  strides, spread = both(module.strides), both(module.kernel_dilation)
+  if padding in ('CIRCULAR', 'REFLECT'):
+    padding = 'SAME'
+  if not isinstance(padding, str):
+    padding = [p if isinstance(p, tuple) else (p, p) for p in both(padding)]
+  if window[1] > 1:
+    # The second factor has the window, stride and padding of this side.
+    strides = (strides[0], 1)
+    padding = padding if isinstance(padding, str) else [padding[0], (0, 0)]
+  shape = jax.eval_shape(
+    functools.partial(
+      jax.lax.conv_general_dilated,
+      window_strides=strides,
+      padding=padding,
+      rhs_dilation=spread,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    ),
+    jax.ShapeDtypeStruct((1, *sides, 1), jnp.float32),
+    jax.ShapeDtypeStruct((window[0], 1, 1, 1), jnp.float32),
+  ).shape
+  return int(shape[1] * shape[2])
 
 
 def _applied(params: Params, chosen: dict[Path, Choice]) -> Params:

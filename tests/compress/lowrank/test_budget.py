@@ -3,21 +3,25 @@
 import itertools
 from typing import Any
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import allocation, recipe, tree
+from compress import allocation, dataflow, recipe, tree
 from compress.lowrank import budget as budget_lib
 from compress.lowrank.budget import How
 from compress.lowrank.factors import LowRank
-from compress.method import Ctx
+from compress.method import Ctx, Probe
 from tests.nets import conv, net
 from tests.runs import calibrated, start
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.measure import cost
 from tsukiji.models import spec as sp
 
+HOW = How('operator', 'sum', ('channel',), 3)
+NOTHING: Any = None
 SPEC = net(
   'plain',
   conv('one', 6),
@@ -25,12 +29,22 @@ SPEC = net(
   conv('two', 8, strides=(2, 1), kernel=(3, 2), padding='VALID'),
   sp.Act(),
 )
+MLP = sp.Spec(
+  name='mlp',
+  input_shape=(4, 4, 1),
+  layers=(
+    sp.Flatten(),
+    sp.Dense(name='hidden', features=16),
+    sp.Act(),
+    sp.Dense(name='head', features=8),
+  ),
+)
 
 
-def lowered(text: str) -> tuple[sp.Spec, dict[str, Any]]:
+def lowered(text: str, spec: sp.Spec = SPEC) -> tuple[sp.Spec, dict[str, Any]]:
   """Return the deployed network after a recipe that does not train."""
-  params = recipe.parse(text).init(start(SPEC)['params'], calibrated(SPEC))
-  return lower(SPEC, {'params': params, 'batch_stats': {}})
+  params = recipe.parse(text).init(start(spec)['params'], calibrated(spec))
+  return lower(spec, {'params': params, 'batch_stats': {}})
 
 
 @pytest.mark.parametrize('fold', ['channel', 'spatial', 'best'])
@@ -38,6 +52,57 @@ def test_the_lowered_network_meets_its_budget(fold: str) -> None:
   text = f'lowrank.auto(macs=0.6, damage="energy", fold="{fold}")'
   small, _ = lowered(text)
   assert 0.3 * cost.macs(SPEC) < cost.macs(small) <= 0.6 * cost.macs(SPEC)
+
+
+def test_dense_layers_are_factored_for_multiplications_too() -> None:
+  """Rank r costs 32 r of 256 in the first layer, 24 r of 128 in the last."""
+  ctx, params = calibrated(MLP), start(MLP)['params']
+  found = budget_lib.gathered('x', params, ctx, 'macs', HOW)
+  assert {path: x.tolist() for path, x in found.cost.items()} == {
+    'hidden/kernel': [256, 7 * 32, 3 * 32, 32],
+    'head/kernel': [128, 5 * 24, 2 * 24, 24],
+  }
+  small, _ = lowered('lowrank.auto(macs=0.5, damage="energy")', MLP)
+  assert 56 <= cost.macs(small) <= (256 + 128) / 2
+
+
+@pytest.mark.parametrize(
+  ('shape', 'sizes', 'first', 'last'),
+  [
+    ((8, 8), {'padding': 1}, 8 * 8, 8 * 8),
+    ((8, 8), {'padding': 'VALID'}, 6 * 8, 6 * 6),
+    ((8, 8), {'padding': 'SAME', 'strides': 2}, 4 * 8, 4 * 4),
+    ((8, 8), {'padding': 'CIRCULAR', 'strides': (2, 1)}, 4 * 8, 4 * 8),
+    ((9, 7), {'padding': ((2, 1), (0, 0)), 'strides': (2, 1)}, 5 * 7, 5 * 5),
+    ((9, 7), {'padding': (1, 2), 'kernel_dilation': 2}, 7 * 7, 7 * 7),
+    ((7, 6), {'padding': 0, 'kernel_size': (3, 1), 'strides': 2}, 9, 9),
+  ],
+)
+def test_positions_of_both_factors_are_counted(
+  shape: tuple[int, int], sizes: dict[str, Any], first: int, last: int
+) -> None:
+  sizes = {'features': 4, 'kernel_size': (3, 3), 'use_bias': False} | sizes
+  layer, x = nn.Conv(**sizes), jnp.ones((1, *shape, 5))
+  variables = layer.init(jax.random.key(0), x)
+  y: Any = layer.apply(variables, x)
+  assert y.shape[1] * y.shape[2] == last
+
+  def inputs(params: Any, see: Any, count: int) -> Any:
+    del count
+    run = lambda: layer.apply({'params': params}, x)  # noqa: E731
+    found = dataflow.apply(run, params, see)[1]
+    return jax.tree.map(lambda n: n[None], found)
+
+  probe = Probe(*(NOTHING,) * 4, {'kernel': last}, inputs=inputs)
+  how = HOW._replace(folds=('spatial',))
+  found = budget_lib.gathered(
+    'x', variables['params'], Ctx(probe=probe), 'macs', how
+  )
+  assert found.choices['kernel'][-1].rank == 1
+  height, width = layer.kernel_size
+  whole, *_, least = found.cost['kernel'].tolist()
+  assert whole == height * width * 5 * 4 * last
+  assert least == height * 5 * first + width * 4 * last
 
 
 def test_a_budget_of_numbers_is_met_too() -> None:
