@@ -2,14 +2,18 @@
 
 `prune.weights(0.9, scope="global") >> quantize.int8()` is read as a Python
 expression over the table below. Only names of the table, calls, literals and
-`>>` are understood; nothing is executed.
+`>>` are understood, and `package.module:function` for methods from elsewhere;
+nothing else is executed.
 """
 
 import ast
 import difflib
+import importlib
 import inspect
 import re
 import types
+import typing
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +30,7 @@ from compress import (
   share,
   structured,
 )
+from compress.errors import shorten
 from compress.method import Method
 
 
@@ -52,7 +57,7 @@ TABLE: dict[str, Callable[..., Any]] = {
   ),
 }
 
-# Names of earlier versions, read with a warning.
+# Names of earlier versions, read with a warning that gives the new one.
 RENAMED = {
   'distill.correlation': 'distill.dist',
   'distill.decoupled': 'distill.dkd',
@@ -82,14 +87,29 @@ RENAMED = {
   'transfer.rotate': 'structured.rotate',
 }
 
+# Arguments of earlier versions: (new name of the method, old): new.
+RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {}
+# Their values: (method, new name of the argument): {old: new}.
+RENAMED_VALUES: dict[tuple[str, str], dict[Any, Any]] = {}
+
 NAME = re.compile(r'\{([A-Za-z_]\w*)\}')  # in a recipe, of a part
+
+# Python has no `a:b`, which stands for an attribute of this name in between.
+FROM = '_from_'
+OUTSIDE = re.compile(
+  r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
+  r'|([A-Za-z_][\w.]*):(?=[A-Za-z_])'
+)
 
 
 def parse(text: str) -> Method:
   """Return the method that a line of text describes.
 
   Args:
-    text: An expression over `TABLE`; `a >> b` chains; '' is the unit.
+    text: An expression over `TABLE`; `a >> b` chains; '' is the unit. A name
+      `package.module:function` is imported: where it is called it must be
+      annotated `-> Method`; where it is not, as in
+      `prune.weights(0.9, score=package.module:function)`, it is passed on.
 
   Returns:
     The method.
@@ -98,18 +118,26 @@ def parse(text: str) -> Method:
     ValueError: If the text is no such expression, a name is not in the table
       (the message gives the nearest), or a method refuses its arguments.
 
+  Warns:
+    FutureWarning: If a name is one of an earlier version.
+
   >>> parse('prune.weights(0.9) >> quantize.int8()')
   Method(init=..., update=..., loss=..., requires=frozenset())
   """
   if not text.strip():
     return method.chain()
+  code = OUTSIDE.sub(lambda m: m[1] or f'{m[2]}.{FROM}.', text.strip())
   try:
-    return _method(ast.parse(text.strip(), mode='eval').body, text)
+    return _method(ast.parse(code, mode='eval').body, text)
   except (SyntaxError, UnicodeError, RecursionError, MemoryError) as e:
     raise ValueError(
-      f'recipe: expected an expression as "prune.weights(0.9) >> '
-      f'quantize.int8()", got {text!r}. {getattr(e, "msg", e)}.'
+      f'{_where(text)}: expected an expression as "prune.weights(0.9) >> '
+      f'quantize.int8()". {shorten(str(getattr(e, "msg", e)), 100)}.'
     ) from None
+
+
+def _where(text: str) -> str:
+  return f'recipe {shorten(text, 80)!r}'
 
 
 def filled(text: str, parts: Mapping[str, Any]) -> str:
@@ -138,27 +166,29 @@ def filled(text: str, parts: Mapping[str, Any]) -> str:
 
   def value(found: re.Match[str]) -> str:
     if found[1] not in shown:
+      names = shorten(', '.join(shown), 80) or 'none'
       raise ValueError(
-        f'recipe {text!r}: expected names among {", ".join(shown) or "none"} '
-        f'in braces, got {found[1]!r}. Give it a value.'
+        f'{_where(text)}: expected names among {names} in braces, got '
+        f'{shorten(found[1], 40)!r}. Give it a value.'
       )
     return shown[found[1]]
 
-  whole = text
+  done = text
   for _ in range(len(shown) + 1):
-    whole = NAME.sub(value, whole)
-  if NAME.search(whole):
+    done = NAME.sub(value, done)
+  if NAME.search(done):
     raise ValueError(
-      f'recipe {text!r}: expected parts that end, got {whole!r}.'
+      f'{_where(text)}: expected parts that end, got {shorten(done, 80)!r}.'
     )
-  return ' >> '.join(part for x in whole.split('>>') if (part := x.strip()))
+  return ' >> '.join(part for x in done.split('>>') if (part := x.strip()))
 
 
 def _method(node: ast.AST, text: str) -> Method:
   made = _evaluate(node, text)
   if not isinstance(made, Method):
     raise ValueError(
-      f'recipe {text!r}: expected a method, got {ast.unparse(node)!r}.'
+      f'{_where(text)}: expected a method, got '
+      f'{shorten(ast.unparse(node), 80)!r}.'
     )
   return made
 
@@ -169,35 +199,99 @@ def _evaluate(node: ast.AST, text: str) -> Any:
       return method.chain(_method(node.left, text), _method(node.right, text))
     case ast.Call():
       args = [_evaluate(a, text) for a in node.args]
-      kwargs = {k.arg: _evaluate(k.value, text) for k in node.keywords}
-      return _call(ast.unparse(node.func), args, kwargs, text)
+      kwargs = {str(k.arg): _evaluate(k.value, text) for k in node.keywords}
+      return _call(_name(node.func), args, kwargs, text)
+    case ast.Attribute() if ':' in (name := _name(node)):
+      return _imported(name, text)
   try:
     return ast.literal_eval(node)
   except (TypeError, ValueError):
     raise ValueError(
-      f'recipe {text!r}: expected a call or a literal, got '
-      f'{ast.unparse(node)!r}. Methods are called, as in "quantize.int8()".'
+      f'{_where(text)}: expected a call or a literal, got '
+      f'{shorten(ast.unparse(node), 80)!r}. Methods are called, as in '
+      '"quantize.int8()".'
     ) from None
 
 
-def _call(name: str, args: list[Any], kwargs: Any, text: str) -> Any:
-  if name not in TABLE:
-    near = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.0)[0]
-    raise ValueError(
-      f'recipe {text!r}: expected one of {", ".join(TABLE)}, got {name!r}. '
-      f'Nearest: {near!r}.'
-    )
-  make = TABLE[name]
+def _name(node: ast.AST) -> str:
+  return ast.unparse(node).replace(f'.{FROM}.', ':')
+
+
+def _call(name: str, args: list[Any], kwargs: dict[str, Any], text: str) -> Any:
+  name = _current(name, RENAMED.get(name), 'name', text)
+  make = _made_by(name, text)
+  kwargs = {
+    _current(
+      key, RENAMED_ARGUMENTS.get((name, key)), f'{name} argument', text
+    ): x
+    for key, x in kwargs.items()
+  }
   signature = inspect.signature(make)
   try:
-    signature.bind(*args, **kwargs)
+    bound = signature.bind(*args, **kwargs)
   except TypeError as e:
+    names = shorten(', '.join(signature.parameters), 80)
     raise ValueError(
-      f'recipe {text!r}: expected {name}{signature}. {e}.'
+      f'{_where(text)}: expected {name}({names}). {shorten(str(e), 100)}.'
     ) from None
+  for key, x in bound.arguments.items():
+    known = RENAMED_VALUES.get((name, key), {})
+    new = known.get(x) if isinstance(x, str) else None
+    bound.arguments[key] = _current(x, new, f'{name} {key}', text)
   try:
-    return make(*args, **kwargs)
+    return make(*bound.args, **bound.kwargs)
   except (AttributeError, TypeError) as e:
     raise ValueError(
-      f'recipe {text!r}: {name} cannot take these arguments. {e}.'
+      f'{_where(text)}: {name} cannot take these arguments. '
+      f'{shorten(str(e), 100)}.'
     ) from None
+
+
+def _current(old: Any, new: Any, what: str, text: str) -> Any:
+  """Return the new form of what was renamed, with a warning, or the old."""
+  if new is None:
+    return old
+  warnings.warn(
+    f'{_where(text)}: the {what} {old!r} is now {new!r}. Write {new!r}.',
+    FutureWarning,
+    stacklevel=2,
+  )
+  return new
+
+
+def _made_by(name: str, text: str) -> Callable[..., Any]:
+  """Return the function of a name in the table or outside."""
+  if name in TABLE:
+    return TABLE[name]
+  if ':' in name:
+    make = _imported(name, text)
+    try:
+      given = typing.get_type_hints(make).get('return')
+    except (TypeError, NameError):
+      given = None
+    if given is not Method:
+      raise ValueError(
+        f'{_where(text)}: expected a function annotated "-> Method", got '
+        f'{shorten(name, 60)!r}. Annotate it with compress.Method.'
+      )
+    return typing.cast(Callable[..., Any], make)
+  short = shorten(name, 60)
+  near = difflib.get_close_matches(short, [*TABLE, *RENAMED], n=5, cutoff=0.0)
+  found = [*dict.fromkeys(RENAMED.get(x, x) for x in near)]
+  raise ValueError(
+    f'{_where(text)}: expected a name of the table, got {short!r}. Nearest: '
+    f'{", ".join(map(repr, found[:3]))}.'
+  )
+
+
+def _imported(name: str, text: str) -> Any:
+  """Return what `package.module:function` names."""
+  module, _, attribute = name.partition(':')
+  try:
+    return getattr(importlib.import_module(module), attribute)
+  except Exception as e:  # whatever a module may raise while it is imported
+    why = shorten(f'{type(e).__name__}: {e}', 80)
+    raise ValueError(
+      f'{_where(text)}: expected a function that can be imported, got '
+      f'{shorten(name, 60)!r}. {why}.'
+    ) from e

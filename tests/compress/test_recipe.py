@@ -1,6 +1,10 @@
 """Recipes: what the text may say, and what it can never do."""
 
+import functools
+import inspect
+import json
 import pathlib
+import warnings
 from typing import Any
 
 import jax
@@ -10,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import compress
 from compress import method, recipe, schedule, tree
 from compress.method import Ctx, Method
 from compress.prune import magnitude
@@ -213,6 +218,124 @@ def test_any_text_gives_a_method_or_a_value_error(text: str) -> None:
   except ValueError:
     return
   assert isinstance(made, Method)
+
+
+RESULTS = pathlib.Path(__file__).parents[2] / 'results'
+
+
+def committed() -> list[str]:
+  """Return every recipe of the committed results."""
+  found = [json.loads(path.read_text()) for path in RESULTS.glob('*.json')]
+  rows = [row for x in found if isinstance(x, dict) for row in x['rows']]
+  return sorted({row['method'] for row in rows if row.get('method')})
+
+
+@pytest.mark.parametrize('text', committed())
+def test_committed_recipes_still_parse(text: str) -> None:
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    assert isinstance(recipe.parse(text), Method)
+  old = {name for name in recipe.RENAMED if f'{name}(' in text}
+  said = [str(w.message) for w in caught]
+  assert all(w.category is FutureWarning for w in caught)
+  for name in old:
+    new = recipe.RENAMED[name]
+    assert any(f'{name!r} is now {new!r}' in message for message in said)
+  assert bool(old) == any(': the name ' in message for message in said)
+
+
+def test_renamed_names_make_the_same_method() -> None:
+  for old, new in recipe.RENAMED.items():
+    assert old not in recipe.TABLE
+    assert new in recipe.TABLE
+  with pytest.warns(FutureWarning, match=r"'quantize.grid' is now 'quantize.u"):
+    assert_same('quantize.grid(4)', uniform(4))
+
+
+def test_renamed_arguments_make_the_same_method(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  name = 'prune.weights'
+  monkeypatch.setitem(recipe.RENAMED_ARGUMENTS, (name, 'share'), 'sparsity')
+  monkeypatch.setitem(recipe.RENAMED_VALUES, (name, 'scope'), {'all': 'global'})
+  want = magnitude.weights(0.5, scope='global')
+  with (
+    pytest.warns(FutureWarning, match="'share' is now 'sparsity'"),
+    pytest.warns(FutureWarning, match="'all' is now 'global'"),
+  ):
+    assert_same('prune.weights(share=0.5, scope="all")', want)
+
+
+def test_tables_of_renamed_arguments_name_what_there_is() -> None:
+  new = [*recipe.RENAMED_ARGUMENTS.items()]
+  for (name, old), argument in new:
+    parameters = inspect.signature(recipe.TABLE[name]).parameters
+    assert argument in parameters
+    assert old not in parameters
+  for name, argument in recipe.RENAMED_VALUES:
+    assert argument in inspect.signature(recipe.TABLE[name]).parameters
+
+
+def test_every_name_with_a_dot_is_a_path_in_python() -> None:
+  for name, make in recipe.TABLE.items():
+    if '.' in name:
+      assert functools.reduce(getattr, name.split('.'), compress) is make, name
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'prune.weigths(0.9)',
+    'x' * 50_000 + '()',
+    ' >> '.join(['quantize.int8()'] * 3000) + ' >> quantize.int9()',
+    'prune.weights(0.9, ' + 'x' * 9999 + '=1)',
+    'prune.filters(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)',
+    'prune.weights(' + '[' * 90 + ']' * 90 + ')',
+    'quantize.int8(momentum="' + 'y' * 9999 + '")',
+    'a' * 4000 + ':b()',
+    'x' * 4000 + ' y',
+  ],
+)
+def test_messages_are_short(text: str) -> None:
+  with pytest.raises(ValueError, match='recipe') as caught:
+    recipe.parse(text)
+  assert len(str(caught.value)) <= 300
+  assert '\n' not in str(caught.value)
+
+
+def half_of_them() -> Method:
+  """Return a method from outside the table."""
+  return magnitude.weights(0.5)
+
+
+def untold():  # type: ignore[no-untyped-def]
+  """Return a method and do not say so."""
+  raise AssertionError
+
+
+def test_methods_from_outside_are_imported() -> None:
+  here = f'{__name__}:half_of_them'
+  want = method.chain(magnitude.weights(0.5), uniform(4))
+  assert_same(f'{here}() >> quantize.uniform(4)', want)
+  assert_same(f'only(".*", {here}()) >> quantize.uniform(4)', want)
+
+
+@pytest.mark.parametrize(
+  ('text', 'said'),
+  [
+    (f'{__name__}:untold()', 'annotated "-> Method"'),
+    (f'{__name__}:missing()', "no attribute 'missing'"),
+    (f'{__name__}:half_of_them(3)', 'too many positional'),
+    (f'{__name__}:half_of_them', 'expected a method'),
+    ('no_such_package.module:f()', 'No module named'),
+    ('os:system("exit 1")', 'annotated "-> Method"'),
+    ('os:system.__call__("exit 1")', 'annotated "-> Method"|be imported'),
+  ],
+)
+def test_what_cannot_be_imported_is_refused(text: str, said: str) -> None:
+  with pytest.raises(ValueError, match=said) as caught:
+    recipe.parse(text)
+  assert len(str(caught.value)) <= 300
 
 
 def test_every_row_of_the_table_is_a_documented_function() -> None:
