@@ -1,14 +1,15 @@
-"""Where the bytes of a packed network go: `python -m tsukiji.info FILE.tsk`."""
+"""Print where the bytes of a packed network go: `python -m tsukiji.info`."""
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from compress import tree
+from tsukiji.console import plain, printable
+from tsukiji.deploy import artefact
 from tsukiji.deploy.tsk import pack
 from tsukiji.deploy.tsk.pack import Section
 
@@ -19,13 +20,13 @@ class Line(NamedTuple):
   """An array of the network, in the file.
 
   Attributes:
-    name: As 'conv1/kernel', or 'header': the spec, the recipe, what is where.
-    shape: Of the array.
+    name: A path such as 'conv1/kernel', or 'header' for all but the arrays.
+    shape: Shape of the decoded array.
     method: The nodes that stand for it, the outermost first; '' for an array.
-    bits: Width of a number on its grid; None where it has none.
-    coding: Of its largest part (`code.describe`).
-    bytes: In the file.
-    share: Of the file, in [0, 1].
+    bits: Bits of a number on its grid; None for the header.
+    coding: Coding of its largest part (`coding.describe`).
+    bytes: Its bytes in the file.
+    share: Its share of the file, in [0, 1].
   """
 
   name: str
@@ -107,7 +108,7 @@ def table(blob: bytes) -> Table:
   out.add_column('coding')
   for line in lines(blob):
     out.add_row(
-      line.name,
+      plain(line.name),
       ' x '.join(map(str, line.shape)),
       line.method,
       '' if line.bits is None else str(line.bits),
@@ -128,14 +129,14 @@ def main(argv: Sequence[str]) -> int:
   console = Console(width=None if sys.stdout.isatty() else 120)
   try:
     for name in argv:
-      blob = Path(name).read_bytes()
+      blob = artefact.read(name)
       packed = pack.unpack(blob)
       recipe = packed.meta.get('recipe')
       title = f'{name}: {packed.spec.name}'
-      console.print(f'{title}, {recipe}' if recipe else title, highlight=False)
+      console.print(plain(f'{title}, {recipe}' if recipe else title))
       console.print(table(blob))
   except (ValueError, OSError) as e:
-    print('Error:', *str(e).split(), file=sys.stderr)
+    print('Error:', *printable(e).split(), file=sys.stderr)
     return 2
   return 0
 

@@ -1,11 +1,13 @@
 """Every byte of a file has a line."""
 
+import dataclasses
 import pathlib
 
+import numpy as np
 import pytest
 
 from tests.runs import TINY, one_shot
-from tests.tsukiji.deploy.tsk.test_pack import METHODS, packed
+from tests.tsukiji.deploy.tsk.test_pack import METHODS, SPEC, packed
 from tsukiji import info
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
@@ -35,6 +37,23 @@ def test_lines_say_what_was_done() -> None:
   binary = lower(TINY, one_shot(TINY, 'binary.xnor(ends=True)'))
   signs = line_of(pack.pack(*binary), 'fc/kernel')
   assert (signs.method, signs.bits) == ('Signed of Binarized', 1)
+
+
+def test_text_of_a_file_is_no_markup(
+  tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  spec = dataclasses.replace(SPEC, name='net\x1b]0;owned\x07')
+  params = {'[/x]': {'[bold]w\x1b[2J': np.zeros(2, np.float32)}}
+  blob = pack.pack(spec, {'params': params}, {'recipe': '[/]\u202e\nint8'})
+  path = tmp_path / '[red]net[bold].tsk'
+  path.write_bytes(blob)
+  assert info.main([str(path)]) == 0
+  out = capsys.readouterr().out
+  assert '[red]net[bold].tsk: net]0;owned, [/] int8' in out.replace('\n', ' ')
+  assert '[/x]/[bold]w[2J' in out
+  assert not {'\x1b', '\x07', '\u202e'} & {*out}
+  assert info.main(['none\x1b[31m']) == 2
+  assert '\x1b' not in capsys.readouterr().err
 
 
 def test_it_is_a_command(

@@ -1,4 +1,4 @@
-"""A packed network that runs: a file in, a function of images out."""
+"""Load a packed network as a function of images."""
 
 import dataclasses
 import os
@@ -24,14 +24,14 @@ Images: TypeAlias = np.ndarray | jax.Array  # [batch, height, width, channels]
 
 @dataclasses.dataclass(frozen=True)
 class Artefact:
-  """A network that knows its own shape, weights and input grids.
+  """A network ready to run.
 
   Attributes:
     spec: The network.
     variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
-    meta: What the writer kept beside it.
+    meta: The metadata in the file.
     bytes: Size of the file.
-    run: Float32 images to logits, compiled once a batch size.
+    run: Float32 images to logits; compiled once for each batch size.
   """
 
   spec: Spec
@@ -47,10 +47,10 @@ class Artefact:
       images: `[batch, *spec.input_shape]`, raw values, real or integer.
 
     Returns:
-      `[batch, *spec.output_shape]` float32, as logits.
+      Logits, `[batch, *spec.output_shape]` float32.
 
     Raises:
-      ValueError: If the shape or the dtype is another.
+      ValueError: If the images have another shape or dtype.
     """
     wanted = ('batch', *self.spec.input_shape)
     shape: tuple[Any, ...] = getattr(images, 'shape', ())
@@ -70,14 +70,14 @@ class Artefact:
 
 
 def save(path: str | os.PathLike[str], blob: bytes) -> None:
-  """Write a file whole or not at all.
+  """Write a file atomically.
 
   Args:
-    path: Where; directories are made.
-    blob: What `pack.pack` returned.
+    path: The file; missing folders are made.
+    blob: The packed network (`pack.pack`).
 
   Raises:
-    ValueError: If the place cannot be written.
+    ValueError: If the file cannot be written.
   """
   path = Path(path)
   try:
@@ -90,11 +90,37 @@ def save(path: str | os.PathLike[str], blob: bytes) -> None:
     ) from e
 
 
+def read(path: str | os.PathLike[str]) -> bytes:
+  """Return the bytes of a packed file.
+
+  Args:
+    path: The file.
+
+  Returns:
+    Its bytes, which `pack.unpack` checks.
+
+  Raises:
+    ValueError: If there is no such file, or it cannot be read.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise ValueError(
+      f'artefact: expected a file, got {str(path)!r}. Check the path.'
+    )
+  try:
+    return path.read_bytes()
+  except OSError as e:
+    raise ValueError(
+      f'artefact {path}: expected a readable file, got {e.strerror}. Check '
+      'its permissions.'
+    ) from e
+
+
 def load(path: str | os.PathLike[str]) -> Artefact:
   """Read a packed network and make it ready to run.
 
   Args:
-    path: A file that `save` wrote.
+    path: A file that `save` wrote. It need not be trusted.
 
   Returns:
     A function of images; nothing but the file is needed.
@@ -105,7 +131,7 @@ def load(path: str | os.PathLike[str]) -> Artefact:
   """
   path = Path(path)
   try:
-    blob = _read(path)
+    blob = read(path)
     packed = pack.unpack(blob)
     run = _ready(packed.spec, packed.variables)
   except ValueError as e:
@@ -114,14 +140,14 @@ def load(path: str | os.PathLike[str]) -> Artefact:
 
 
 def of(spec: Spec, variables: dict[str, Any]) -> Artefact:
-  """Return a lowered network as `load` would, without a file.
+  """Return a lowered network as `load` does, without a file.
 
   Args:
-    spec: What `lower` returned.
+    spec: The network (`lower`).
     variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
 
   Returns:
-    A function of images; its file would have to be packed, and counts 0 bytes.
+    A function of images, of 0 bytes.
   """
   return Artefact(spec, variables, {}, 0, forward(spec, variables))
 
@@ -137,14 +163,14 @@ def forward(
   Args:
     spec: The network.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
-    counted: Names of the binary layers that count bits (`binary.layers`); the
-      others are computed in float32.
+    counted: Names of the binary layers to compute by counting bits
+      (`binary_layers.layers`); all others are computed in float32.
 
   Returns:
     `[batch, *spec.input_shape]` images to float32 logits.
 
   Raises:
-    ValueError: If a layer that is to count bits has no signs.
+    ValueError: If a layer to be counted is not binary.
   """
   if counted:
     return binary_layers.forward(spec, variables, counted)
@@ -178,20 +204,6 @@ def _ready(
 
 def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
   return {path: x.shape for path, x in tree.paths(variables).items()}
-
-
-def _read(path: Path) -> bytes:
-  if not path.is_file():
-    raise ValueError(
-      f'artefact: expected a file, got {str(path)!r}. Check the path.'
-    )
-  try:
-    return path.read_bytes()
-  except OSError as e:
-    raise ValueError(
-      f'artefact: expected a readable file, got {e.strerror}. Check its '
-      'permissions.'
-    ) from e
 
 
 def _listed(shape: tuple[Any, ...]) -> str:

@@ -1,8 +1,8 @@
-"""What runs a packed network: XLA, ONNX Runtime, or OpenVINO where it is.
+"""Run a packed network in XLA, ONNX Runtime or OpenVINO.
 
-An engine takes a network, a batch size and a number of threads, and gives a
-function of images. Engines beside XLA are given the ONNX model that `onnx`
-writes, and are imported when they are asked for: they take a second.
+An engine takes a network, a batch size and a number of threads, and returns a
+function of images. All but XLA read the ONNX model that `onnx.model` writes,
+and are imported on first use, which takes a second.
 """
 
 import importlib
@@ -27,14 +27,14 @@ FLOATS, INTEGERS = 'float32', 'int8'
 
 
 class Engine(NamedTuple):
-  """What runs networks.
+  """An inference engine.
 
   Attributes:
-    package: What has to be installed.
-    least: Products in a sum from which it is faster with integers.
-    load: Network, form, batch, threads -> function of float32 images, which
-      returns what NumPy reads. The form is one of `forms`.
-    place: Brings images to where the engine reads them without a copy.
+    package: The package to install.
+    least: Length of a dot product from which its integer kernels are faster.
+    load: Network, form, batch, threads -> function of float32 images to an
+      array that NumPy reads. The form is one of `forms`.
+    place: Moves images to where the engine reads them without a copy.
   """
 
   package: str
@@ -44,7 +44,7 @@ class Engine(NamedTuple):
 
 
 def available(names: Iterable[str]) -> tuple[str, ...]:
-  """Return those engines whose package is installed, in order.
+  """Return the engines whose package is installed, in order.
 
   Raises:
     ValueError: If a name is none of `ENGINES`.
@@ -61,17 +61,17 @@ def available(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def forms(name: str, net: Artefact) -> tuple[str, ...]:
-  """Return what an engine can run a network as, the narrowest first.
+  """Return the number formats an engine can run a network in, narrowest first.
 
   Args:
-    name: Of the engine.
-    net: What was packed.
+    name: Name of the engine.
+    net: The network.
 
   Returns:
-    'int8' where it has kernels that the engine takes as integers, 'float32'.
+    'int8', if it has kernels that the engine runs as integers, and 'float32'.
   """
-  whole = model_lib.served(net.variables, ENGINES[name].least)
-  return (INTEGERS, FLOATS) if whole else (FLOATS,)
+  integers = model_lib.served(net.variables, ENGINES[name].least)
+  return (INTEGERS, FLOATS) if integers else (FLOATS,)
 
 
 def load(
@@ -82,35 +82,39 @@ def load(
   batch: int = 1,
   threads: int = 1,
 ) -> Call:
-  """Return a packed network as one engine runs it.
+  """Load a packed network into an engine.
 
   Args:
-    net: What `artefact.load` returned.
+    net: The network (`artefact.load`).
     name: 'jax', 'onnxruntime' or 'openvino'.
-    form: 'int8' or 'float32'; '' is the first of `forms`.
-    batch: Examples a call.
-    threads: Of a call. XLA takes the cores of the process instead.
+    form: 'int8' or 'float32'; '' for the first of `forms`.
+    batch: Number of examples in a call.
+    threads: Threads of a call. XLA uses all cores of the process instead.
 
   Returns:
-    A function of `[batch, *spec.input_shape]` images, float32 and raw, which
-    raises ValueError where it is given others.
+    A function of raw float32 images `[batch, *spec.input_shape]`, which raises
+    ValueError for any other shape or dtype.
 
   Raises:
-    ValueError: If there is no such engine, or form of the network in it.
+    ValueError: If the engine is unknown or not installed, or cannot run the
+      network in this form.
   """
   expect_name('engines', name, ENGINES)
   package = ENGINES[name].package
   fix = f'pip install {package}, or choose another engine.'
-  expect(f'engine {name}', bool(available([name])), 'it installed', 'no', fix)
+  here = bool(available([name]))
+  expect(f'engine {name}', here, 'an installed package', package, fix)
   known = forms(name, net)
-  expect(f'engine {name}', form in ('', *known), f'a form of {known}', form)
+  expect(
+    f'engine {name}', form in ('', *known), f'one of the forms {known}', form
+  )
   call = ENGINES[name].load(net, form or known[0], batch, threads)
   wanted = (batch, *net.spec.input_shape)
 
   def checked(images: Any) -> Any:
     try:
       return call(images)
-    except Exception as e:  # each engine has its own, and words for it
+    except Exception as e:  # each engine has its own
       shape, dtype = np.shape(images), getattr(images, 'dtype', type(images))
       if shape == wanted and dtype == np.float32:
         raise
@@ -190,9 +194,9 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
 
 
 def _imported_quietly(name: str) -> Any:
-  """Import a package that would fork to send statistics, which JAX forbids.
+  """Import a package without its telemetry, which forks; JAX forbids that.
 
-  It does not where a variable says that nobody asked for it.
+  The package sends nothing in continuous integration.
   """
   before = os.environ.get('CI')
   os.environ['CI'] = 'true'

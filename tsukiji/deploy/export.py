@@ -17,11 +17,11 @@ from tsukiji.errors import expect
 
 
 class Exported(NamedTuple):
-  """What came of an export.
+  """The result of an export.
 
   Attributes:
-    written: The file of each format.
-    missing: Why there is none, of each other format.
+    written: The file written in each format.
+    missing: The reason for each format that could not be written.
   """
 
   written: dict[str, Path]
@@ -39,13 +39,13 @@ def export(
 
   Args:
     path: `NAME.tsk`, which `artefact.save` wrote.
-    folder: Where to; by default beside it.
+    folder: Folder for the files; by default that of `path`.
 
   Returns:
-    What was written, and what could not be.
+    The files written, and the formats that cannot hold the network.
 
   Raises:
-    ValueError: If the artefact cannot be read or written in any format.
+    ValueError: If the artefact cannot be read, or written in any format.
   """
   path = Path(path)
   place = Path(folder) if folder else path.parent

@@ -80,7 +80,9 @@ def test_forms_are_what_the_engine_takes(net: Artefact) -> None:
 def test_mistakes_are_told(net: Artefact, monkeypatch: Any) -> None:
   with pytest.raises(ValueError, match="Nearest: 'onnxruntime'"):
     engines.load(net, 'onxruntime')
-  with pytest.raises(ValueError, match=r"a form of \('float32',\), got 'int4'"):
+  with pytest.raises(
+    ValueError, match=r"one of the forms \('float32',\), got 'int4'"
+  ):
     engines.load(net, 'onnxruntime', form='int4')
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert engines.available(engines.ENGINES) == ()

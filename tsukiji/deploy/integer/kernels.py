@@ -1,4 +1,4 @@
-"""Kernels that are whole numbers times a step: what integers can serve."""
+"""Kernels as integers times a step, for integer arithmetic."""
 
 from typing import Any, NamedTuple
 
@@ -8,11 +8,11 @@ from compress.quantize.nodes import Quantized, Shifted
 
 
 class Codes(NamedTuple):
-  """A kernel as whole numbers about 0.
+  """A kernel as integers times a scale.
 
   Attributes:
     codes: int32 `[..., channels]`.
-    scale: What 1 stands for, float64 `[channels]`, of at least 0.
+    scale: The value of code 1, float64 `[channels]`, at least 0.
   """
 
   codes: np.ndarray
@@ -20,14 +20,14 @@ class Codes(NamedTuple):
 
 
 class Misfit(NamedTuple):
-  """Why a kernel has no such form: what was expected, and what it is."""
+  """Why a kernel has no such form: what was expected and what it is."""
 
   expected: str
   got: Any
 
 
 def misfit(kernel: Any) -> Misfit | None:
-  """Return why integers cannot serve a kernel, or None if they can.
+  """Return why a kernel cannot be computed in integers, or None if it can.
 
   Args:
     kernel: An array or a frozen node.
@@ -47,7 +47,7 @@ def misfit(kernel: Any) -> Misfit | None:
 
 
 def codes(kernel: Quantized) -> Codes:
-  """Return a kernel that has no `misfit` as whole numbers about 0."""
+  """Return a kernel that has no `misfit` as integers times a scale."""
   found = np.asarray(kernel.codes, np.int32)
   scale = np.zeros(found.shape[-1]) + np.asarray(kernel.scale, np.float64)
   if isinstance(kernel, Shifted):

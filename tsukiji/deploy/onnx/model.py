@@ -1,7 +1,7 @@
-"""A network as an ONNX model, for engines that know nothing of JAX.
+"""Write a network as an ONNX model.
 
-Written with the helpers of `onnx` alone. Inputs are images as an artefact takes
-them, channels last and raw; inside, channels come first.
+Inputs are raw images with the channels last, as an artefact takes them; inside
+the model the channels come first.
 """
 
 import os
@@ -13,10 +13,10 @@ from onnx import TensorProto, helper
 
 from compress import tree
 from tsukiji import atomic
-from tsukiji.deploy.onnx import operators as layers
 from tsukiji.deploy.onnx import quantized as grids
 from tsukiji.deploy.onnx.builder import Graph
-from tsukiji.deploy.onnx.operators import Network, Value
+from tsukiji.deploy.onnx.operators import Network, sequence
+from tsukiji.deploy.onnx.tensors import Value, in_order
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 
@@ -35,9 +35,9 @@ def model(
   Args:
     spec: The network, lowered or not.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
-    least: Products in a sum from which kernels of at most 8 bits that are met
-      by inputs of at most 8 bits are written as int8 codes with their trained
-      scales, which engines compute with integers; `math.inf` makes all float32.
+    least: Length of a dot product from which a kernel is written as int8 codes
+      with its trained scales, if it and its input have at most 8 bits; engines
+      compute it with integers. `math.inf` makes everything float32.
 
   Returns:
     The model: 'images' `[batch, *spec.input_shape]` float32 to 'logits'.
@@ -52,7 +52,7 @@ def model(
   shapes = (step.after for step in steps)
   served = grids.served_of(params, least)
   net = Network(graph, params, stats, shapes, served)
-  last = layers.sequence(net, spec.layers, _entrance(graph, spec))
+  last = sequence(net, spec.layers, _entrance(graph, spec))
   graph.add('Identity', _exit(graph, last))
   graph.nodes[-1].output[0] = OUTPUT
   body = helper.make_graph(
@@ -78,7 +78,7 @@ def served(variables: dict[str, Any], least: float = LEAST) -> tuple[str, ...]:
 
 
 def save(path: str | os.PathLike[str], made: onnx.ModelProto) -> None:
-  """Write a model whole or not at all."""
+  """Write a model atomically."""
   with atomic.replacing(Path(path)) as file:
     file.write(made.SerializeToString())
 
@@ -98,7 +98,7 @@ def _exit(graph: Graph, x: Value) -> str:
   """Return the output as the network orders it."""
   if len(x.shape) == 3:
     return graph.add('Transpose', x.name, perm=[0, 2, 3, 1])
-  return layers.in_order(graph, x).name
+  return in_order(graph, x).name
 
 
 def _info(name: str, shape: sp.Shape) -> onnx.ValueInfoProto:

@@ -92,7 +92,7 @@ def decode(
 
 
 def describe(data: bytes | memoryview) -> str:
-  """Return the names of the codings used in what `encode` returned."""
+  """Return the names of the codings that an encoded array uses."""
   name, body = NAMES[data[0]], memoryview(data)[2:]
   if data[0] != SPARSE:
     return name
