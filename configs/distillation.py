@@ -20,7 +20,7 @@ from tsukiji.config import settings
 BIG = 'tsukijinet2021'
 TEACH = 'distill.kd(4.0)'
 # 0.3 of the labels and 0.7 of the teacher, as the textbooks have it.
-HEAVY = {'labels': 0.3}
+HEAVY = {'label_weight': 0.3}
 KD = 'distill.kd(4.0, 0.7)'
 MILD = 'distill.kd(2.0, 0.7)'  # chosen on validation, with seed 0
 DIST = 'distill.dist(1.0)'  # beside the whole of the labels
@@ -129,7 +129,7 @@ def _taught(method: str, *teachers: str, **more: object) -> ConfigDict:
 
 def _alone(method: str, family: str, **more: object) -> ConfigDict:
   """Return a recipe without any teacher."""
-  return settings.compression(method, family, helped=False, **more)
+  return settings.compression(method, family, use_helper=False, **more)
 
 
 def _losses() -> dict[str, ConfigDict]:
@@ -139,11 +139,13 @@ def _losses() -> dict[str, ConfigDict]:
     for name, x in LOSSES.items()
   }
   # The answers alone, from one teacher and from an ensemble.
-  found['kd_no_labels'] = _taught('distill.kd(2.0)', BIG, labels=0.0)
-  found['kd_ensemble'] = _taught('distill.kd(2.0)', BIG, 'vgg', labels=0.0)
+  found['kd_no_labels'] = _taught('distill.kd(2.0)', BIG, label_weight=0.0)
+  found['kd_ensemble'] = _taught(
+    'distill.kd(2.0)', BIG, 'vgg', label_weight=0.0
+  )
   # FitNets: hints alone first.
   hints = 'distill.fitnet("conv2")'
-  found['hints_first'] = _taught(hints, BIG, labels=0.0, epochs=3)
+  found['hints_first'] = _taught(hints, BIG, label_weight=0.0, epochs=3)
   found['fitnet'] = found['kd'].copy_and_resolve_references()
   found['fitnet'].update(start='hints_first', epochs=7)
   # Longer, and on images that change, with and without.
@@ -155,7 +157,7 @@ def _losses() -> dict[str, ConfigDict]:
   # that no teacher has chosen.
   for name, epochs in (('', 10), ('_30', 30)):
     found[f'kd_calm{name}'] = _taught(
-      'distill.kd(1.0)', CALM, labels=0.0, epochs=epochs
+      'distill.kd(1.0)', CALM, label_weight=0.0, epochs=epochs
     )
     smooth = {'label_smoothing': 0.1, 'epochs': epochs, **fresh}
     found[f'smoothed{name}'] = _alone('', 'distill', **smooth)
@@ -187,7 +189,7 @@ def _apprentice() -> dict[str, ConfigDict]:
     tuned = {'epochs': 3, 'start': 'dense', 'mode': 'qat', 'lr': 2e-3}
     found[f'{width}_alone'] = _alone(method, 'quantize', **fresh)
     found[f'{width}_tuned'] = _alone(method, 'quantize', **tuned)
-    found[f'{width}_A'] = _taught(text, NEXT, joint=True, **fresh)
+    found[f'{width}_A'] = _taught(text, NEXT, train_teacher=True, **fresh)
     found[f'{width}_B'] = _taught(text, NEXT, **fresh)
     found[f'{width}_C'] = _taught(text, NEXT, **tuned)
   return found
@@ -273,7 +275,7 @@ def _angle() -> ConfigDict:
     'hint': ('distill.fitnet("conv2", weight=0.1)', 1.0),
   }
   config.recipes = {
-    name: _taught(text, 'teacher', labels=labels)
+    name: _taught(text, 'teacher', label_weight=labels)
     for name, (text, labels) in texts.items()
   }
   return config
@@ -287,7 +289,7 @@ def _retrieval() -> ConfigDict:
   config.networks.student.outputs = 8  # relations ask for no equal size
   config.recipes = {
     'relations': _taught('distill.rkd()', 'teacher'),
-    'relations_alone': _taught('distill.rkd()', 'teacher', labels=0.0),
+    'relations_alone': _taught('distill.rkd()', 'teacher', label_weight=0.0),
     'distances': _taught('distill.rkd(angle=0.0)', 'teacher'),
     'angles': _taught('distill.rkd(distance=0.0)', 'teacher'),
   }

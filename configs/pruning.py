@@ -203,8 +203,8 @@ def _layers() -> dict[str, ConfigDict]:
   """Return Tsukijinet2021 without the layer that adds least."""
   fresh = {'role': 'control_scratch', 'start': 'fresh'}
   return {
-    'fewer1': _recipe(TEACH, 'layers', 8, fewer=1, **ONE),
-    'fresh_fewer1': _recipe('', 'layers', 16, fewer=1, **fresh, **ONE),
+    'fewer1': _recipe(TEACH, 'layers', 8, drop_layers=1, **ONE),
+    'fresh_fewer1': _recipe('', 'layers', 16, drop_layers=1, **fresh, **ONE),
   }
 
 
@@ -212,9 +212,11 @@ def _blocks() -> dict[str, ConfigDict]:
   """Return the ResNet without the blocks that add least."""
   fresh = {'role': 'control_scratch', 'start': 'fresh'}
   return {
-    'blocks_fewer2': _recipe(TEACH, 'layers', 3, fewer=2),
-    'blocks_fewer4': _recipe(TEACH, 'layers', 3, fewer=4),
-    'blocks_fresh_fewer4': _recipe('', 'layers', 8, fewer=4, **fresh, **ONE),
+    'blocks_fewer2': _recipe(TEACH, 'layers', 3, drop_layers=2),
+    'blocks_fewer4': _recipe(TEACH, 'layers', 3, drop_layers=4),
+    'blocks_fresh_fewer4': _recipe(
+      '', 'layers', 8, drop_layers=4, **fresh, **ONE
+    ),
   }
 
 

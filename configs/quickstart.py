@@ -8,7 +8,7 @@ pruned, the 8-bit, and the pruned 8-bit file, which is some 22 times smaller.
 
 from ml_collections import ConfigDict
 
-from tsukiji.config import settings
+from tsukiji import settings
 
 
 def get_config(arg: str = '') -> ConfigDict:

@@ -9,7 +9,7 @@ repetitions; then the best network is trained for 16 epochs.
 from ml_collections import ConfigDict
 
 import search
-from tsukiji.config import settings
+from tsukiji import settings
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -23,15 +23,17 @@ def get_config(arg: str = '') -> ConfigDict:
   config.train.epochs = 16
   config.train.augment = ('flip',)
   config.search = settings.searching(
-    beside=('random',), trials=40, seeds=(0, 1, 2), epochs=1
+    baselines=('random',), trials=40, seeds=(0, 1, 2), epochs=1
   )
   # The network of the notes takes 4.0 million; a trial stays below 30 s.
-  config.search.most.macs = 4_100_000
+  config.search.limits.macs = 4_100_000
   if arg == 'tiny':
     config.dataset.name, config.dataset.validation = 'digits', 0.1
     config.networks.tsukijinet2021.sizes.update(conv=(4, 8), hidden=16)
     config.train.epochs = 1
-    config.search.update(trials=2, epochs=1, seeds=(0,), beside=(), workers=1)
+    config.search.update(
+      trials=2, epochs=1, seeds=(0,), baselines=(), workers=1
+    )
     config.measure.repeats = 5
   return config
 
@@ -46,8 +48,8 @@ def vary(train: ConfigDict, network: ConfigDict, at: str = 'train') -> None:
   """
   train.lr = search.log(1e-4, 3e-1)
   train.batch_size = search.choice(32, 64, 128, 256)
-  train.optimiser = search.choice('adamw', 'sgd')
-  train.momentum = search.float(0.0, 0.99, when={f'{at}.optimiser': 'sgd'})
+  train.optimizer = search.choice('adamw', 'sgd')
+  train.momentum = search.float(0.0, 0.99, when={f'{at}.optimizer': 'sgd'})
   train.label_smoothing = search.float(0.0, 0.2)
   train.patience = search.choice(0, 2)  # early stopping: no or yes
   network.sizes.kernel = search.integer(2, 7)

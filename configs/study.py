@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import search
 from configs.search import vary
-from tsukiji.config import settings
+from tsukiji import settings
 
 TEACH = 'distill.kd(4.0)'  # the uncompressed winner teaches
 SPARSE = {'dropout': 0.0, 'label_smoothing': 0.0, 'lr': 4e-3}
@@ -85,13 +85,13 @@ def get_config(arg: str = '') -> ConfigDict:
   }
   config.recipes.mix = mix('recipes.mix')
   config.search = settings.searching(
-    network='searched', beside=('random',), trials=40, epochs=2
+    network='searched', baselines=('random',), trials=40, epochs=2
   )
   costs = ('bytes', 'latency_ms', 'energy_uj')
   config.recipe_search = settings.searching(
     objectives=('val_accuracy', *costs), trials=24, epochs=2
   )
-  config.search.most.macs = 4_100_000
+  config.search.limits.macs = 4_100_000
   if arg in ('small', 'tiny'):
     _digits(config)
   if arg == 'tiny':
@@ -130,7 +130,7 @@ def _digits(config: ConfigDict) -> None:
   config.train.epochs = 15
   config.networks.searched.train.batch_size = 64
   config.search.update(trials=16, epochs=6)
-  config.search.most.macs = 400_000
+  config.search.limits.macs = 400_000
   config.recipe_search.update(trials=12, epochs=4)
 
 

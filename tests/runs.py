@@ -122,7 +122,7 @@ class Trained(NamedTuple):
 
 def plan_of(method: Method) -> step_lib.Plan:
   """Return a short training run of the tiny network, with weight decay."""
-  chosen = settings.training(optimiser='sgd', lr=0.01, weight_decay=0.1)
+  chosen = settings.training(optimizer='sgd', lr=0.01, weight_decay=0.1)
   return step_lib.Plan(
     TINY,
     method,

@@ -77,7 +77,7 @@ def search(experiment: Experiment, console: Console) -> None:
     winner.write(folder / 'best.py', found.config, told)
     _make(found, console)
   first = experiment._replace(config=stages.of_networks(experiment.config))
-  if ranges.varies(first.config) and first.config.search.together == 1:
+  if ranges.varies(first.config) and first.config.search.batch_size == 1:
     findings.tested(first)
   show(experiment, console)
 

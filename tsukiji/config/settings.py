@@ -8,6 +8,14 @@ import ml_collections
 from ml_collections import ConfigDict
 
 from search.parameter import Leaf
+from tsukiji.config.fields import (
+  Experiment,
+  Network,
+  Part,
+  Recipe,
+  Search,
+  Training,
+)
 from tsukiji.errors import expect_name
 
 TASKS = (
@@ -38,11 +46,11 @@ OBJECTIVES = ('val_accuracy', *KNOWN, 'latency_ms', 'energy_uj')
 
 def training(**changes: Any) -> ConfigDict:
   """Return the settings of a training run."""
-  defaults = ConfigDict(
+  defaults = Training(
     {
       'epochs': 12,
       'batch_size': 128,  # examples, over all devices
-      'optimiser': 'adamw',  # or 'sgd' (Nesterov)
+      'optimizer': 'adamw',  # or 'sgd' (Nesterov)
       'lr': 2e-3,  # the largest learning rate
       'schedule': 'cosine',  # or 'constant'
       'warmup': 0.0,  # fraction of the run
@@ -51,7 +59,8 @@ def training(**changes: Any) -> ConfigDict:
       'clip': 0.0,  # largest norm of the gradient; 0 for any
       'loss': 'cross_entropy',  # or 'squared_hinge'
       'label_smoothing': 0.0,  # share of the label given to all classes
-      'settle': 1.0,  # part of the run from which statistics of norms are held
+      # Part of the run from which statistics of batch norms are kept fixed.
+      'freeze_bn_at': 1.0,
       'augment': (),  # any of 'flip', 'shift'
       'patience': 0,  # epochs without a better validation; 0 trains to the end
     }
@@ -61,7 +70,7 @@ def training(**changes: Any) -> ConfigDict:
 
 def network(kind: str, **changes: Any) -> ConfigDict:
   """Return the settings of one network of an experiment."""
-  defaults = ConfigDict(
+  defaults = Network(
     {
       'kind': kind,  # a name in tsukiji.models.zoo
       'sizes': {},  # arguments of the zoo's function
@@ -80,7 +89,7 @@ def network(kind: str, **changes: Any) -> ConfigDict:
 
 def compression(method: str, family: str, **changes: Any) -> ConfigDict:
   """Return the settings of one recipe of an experiment."""
-  defaults = ConfigDict(
+  defaults = Recipe(
     {
       'method': method,  # an expression over compress.recipe.TABLE
       'parts': {},  # of {names} in the method; see compress.recipe.filled
@@ -91,19 +100,19 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'lr': 0.0,  # of fine-tuning; 0 takes finetune.lr
       'label_smoothing': -1.0,  # of fine-tuning; -1 takes that of finetune
       'dropout': -1.0,  # rate of fine-tuning; -1 keeps the network's
-      'settle': -1.0,  # of fine-tuning; -1 takes finetune.settle
+      'freeze_bn_at': -1.0,  # -1 takes finetune.freeze_bn_at
       'train': {},  # other fields of its own in place of those of finetune
       'seeds': (),  # its own, where fewer than all are enough
       'start': 'dense',  # one of STARTS, or a recipe
-      'fewer': 0,  # units that go first, those that add least (`readings`)
-      'without': (),  # units that go first, by name (`shallow.units`)
+      'drop_layers': 0,  # units to remove, those that add least (`readings`)
+      'drop_named': (),  # units to remove, by name (`drop_layers.units`)
       'compact': '',  # small filters for large ones (`compact.KINDS`)
       # Networks, files *.tsk or 'package.module:function'; () for its own
       # dense network. Several are an ensemble.
       'teacher': (),
-      'joint': False,  # whether the teacher is trained beside, from scratch
-      'labels': 1.0,  # weight of the task's loss beside the method's
-      'helped': True,  # whether config.helper joins a method without teacher
+      'train_teacher': False,  # with the student, from scratch
+      'label_weight': 1.0,  # of the task's loss beside the method's
+      'use_helper': True,  # whether config.helper joins the method
     }
   )
   return _changed(defaults, changes)
@@ -111,24 +120,24 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
 
 def searching(**changes: Any) -> ConfigDict:
   """Return the settings of a search over what varies in a config."""
-  defaults = ConfigDict(
+  defaults = Search(
     {
       'designer': 'gp',  # one of DESIGNERS
-      'beside': (),  # others that search as well, to compare with
+      'baselines': (),  # other designers that search as well
       'seeds': (0,),  # a study each, of every designer
       'trials': 40,  # of a study
       'network': '',  # the one that a trial trains; '' is the first
       'epochs': 2,  # of a trial; the best gets those of the network. 0: as many
-      'least': 1,  # epochs of the shortest trials, of RUNGED designers
+      'min_epochs': 1,  # of the shortest trials of RUNGED designers
       'eta': 3,  # how many of theirs compete for this many times the epochs
       'per_second': False,  # whether `gp` and `bohb` like short trials better
       'objectives': ('val_accuracy',),  # some of OBJECTIVES
-      'most': dict.fromkeys(KNOWN, 0),  # what it may cost; 0 for any
+      'limits': dict.fromkeys(KNOWN, 0),  # of a network; 0 for none
       'storage': '',  # URL or file *.log; '' is study.db in the workdir
       'workers': 0,  # processes on this machine; 0 takes config.workers
       # Trials that a worker asks for at once: those whose networks have the
       # same shapes are one program, where that is faster (`population`).
-      'together': 1,
+      'batch_size': 1,
       'lease': 60.0,  # seconds after which a silent worker counts as dead
       'keep': 6,  # recipes that are trained in full, of the Pareto set found
     }
@@ -161,7 +170,7 @@ def default(task: str = 'compress') -> ConfigDict:
   Returns:
     The config.
   """
-  return ConfigDict(
+  return Experiment(
     {
       'task': task,
       'title': '',  # heads the report
@@ -212,9 +221,9 @@ def fashion_mnist(title: str, finetune: int) -> ConfigDict:
   return config
 
 
-def _changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+def _changed(config: Part, changes: Mapping[str, Any]) -> ConfigDict:
   for name, value in changes.items():
-    expect_name('settings', name, config)
+    expect_name('settings', name, (*config, *config.RENAMED))
     config[name] = value
   return config
 
@@ -268,7 +277,7 @@ def finetuning_of(config: ConfigDict, name: str) -> ConfigDict:
     epochs=item.epochs >= 0,
     lr=item.lr > 0,
     label_smoothing=item.label_smoothing >= 0,
-    settle=item.settle >= 0,
+    freeze_bn_at=item.freeze_bn_at >= 0,
   )
 
 

@@ -84,7 +84,7 @@ def _check_varied(config: ConfigDict) -> None:
   fixed = ['train.loss', f'networks.{network}.outputs']
   if mixed:
     parts.append(f'recipes.{mixed}.')
-    fixed += [f'recipes.{mixed}.{name}' for name in ('start', 'joint')]
+    fixed += [f'recipes.{mixed}.{name}' for name in ('start', 'train_teacher')]
     if running:
       _check_mixed(f'config.recipes.{mixed}', config.recipes[mixed], config)
   what = f'ranges in {" or ".join(f"config.{part[:-1]}" for part in parts)}'
@@ -104,23 +104,25 @@ def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
   alone = item.start in settings.STARTS
   what = f'one of {", ".join(settings.STARTS)}'
   expect(f'{where}.start', alone, what, item.start, fix)
-  outside = all(map(settings.is_outside, item.teacher)) and not item.joint
+  outside = (
+    all(map(settings.is_outside, item.teacher)) and not item.train_teacher
+  )
   what = 'no other network of the config'
   expect(f'{where}.teacher', outside, what, item.teacher, fix)
   chosen, where = config.recipe_search, 'config.recipe_search'
-  for name in (chosen.designer, *chosen.beside):
+  for name in (chosen.designer, *chosen.baselines):
     whole = name not in settings.RUNGED
     expect(f'{where}.designer', whole, 'one of whole trials', name)
-  expect(f'{where}.together', chosen.together == 1, '1', chosen.together)
+  expect(f'{where}.batch_size', chosen.batch_size == 1, '1', chosen.batch_size)
   fix = 'What a recipe leaves is an objective.'
-  free = not any(chosen.most.values())
-  expect(f'{where}.most', free, 'no limits', dict(chosen.most), fix)
+  free = not any(chosen.limits.values())
+  expect(f'{where}.limits', free, 'no limits', dict(chosen.limits), fix)
 
 
 def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
   if chosen.network:
     expect_name(f'{where}.network', chosen.network, config.networks)
-  for name in (chosen.designer, *chosen.beside):
+  for name in (chosen.designer, *chosen.baselines):
     expect_name(f'{where}.designer', name, settings.DESIGNERS)
   for name in chosen.objectives:
     expect_name(f'{where}.objectives', name, settings.OBJECTIVES)
@@ -133,19 +135,21 @@ def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
   seeds = chosen.seeds and all(seed >= 0 for seed in chosen.seeds)
   expect(f'{where}.seeds', seeds, 'whole numbers from 0', chosen.seeds)
   _least(f'{where}.trials', chosen.trials, 1)
-  least = {'epochs': 0, 'workers': 0, 'together': 1, 'least': 1}
+  least = {'epochs': 0, 'workers': 0, 'batch_size': 1, 'min_epochs': 1}
   least |= {'eta': 2, 'keep': 1}
   for name, value in least.items():
     _least(f'{where}.{name}', chosen[name], value)
-  for name in {chosen.designer, *chosen.beside} & {*settings.RUNGED}:
+  for name in {chosen.designer, *chosen.baselines} & {*settings.RUNGED}:
     fix = 'What is trained together does not rest and go on.'
-    one = chosen.together == 1
-    expect(f'{where}.together', one, f'1 for {name}', chosen.together, fix)
-    what = f'at least eta * least ({chosen.eta * chosen.least}) for {name}'
-    enough = chosen.epochs >= chosen.eta * chosen.least
+    one = chosen.batch_size == 1
+    expect(f'{where}.batch_size', one, f'1 for {name}', chosen.batch_size, fix)
+    what = (
+      f'at least eta * min_epochs ({chosen.eta * chosen.min_epochs}) for {name}'
+    )
+    enough = chosen.epochs >= chosen.eta * chosen.min_epochs
     expect(f'{where}.epochs', enough, what, chosen.epochs)
-  for name, value in chosen.most.items():
-    _least(f'{where}.most.{name}', value, 0)
+  for name, value in chosen.limits.items():
+    _least(f'{where}.limits.{name}', value, 0)
   lease = chosen.lease
   expect(f'{where}.lease', lease >= 1, 'at least 1 second', lease)
 
@@ -173,15 +177,20 @@ def _check_recipe(name: str, config: ConfigDict) -> None:
   expect_name(f'{where}.role', item.role, settings.RECIPE_ROLES)
   _least(f'{where}.epochs', item.epochs, -1)
   _least(f'{where}.lr', item.lr, 0)
-  _least(f'{where}.fewer', item.fewer, 0)
-  right = item.settle == -1 or 0 <= item.settle <= 1
-  expect(f'{where}.settle', right, 'a number in [0, 1], or -1', item.settle)
+  _least(f'{where}.drop_layers', item.drop_layers, 0)
+  right = item.freeze_bn_at == -1 or 0 <= item.freeze_bn_at <= 1
+  expect(
+    f'{where}.freeze_bn_at',
+    right,
+    'a number in [0, 1], or -1',
+    item.freeze_bn_at,
+  )
   expect_name(f'{where}.compact', item.compact, ('', *compact_filters.KINDS))
   _check_own(where, item.train, {'loss', 'patience'})
   _check_training(f'{where}.train', settings.finetuning_of(config, name), 0)
   _check_start(where, name, config)
   recipe.parse(recipe.filled(item.method, item.parts))
-  _least(f'{where}.labels', item.labels, 0)
+  _least(f'{where}.label_weight', item.label_weight, 0)
   _check_teachers(where, item, config)
 
 
@@ -244,7 +253,13 @@ def _check_teachers(where: str, item: ConfigDict, config: ConfigDict) -> None:
   alone = len(item.teacher) == 1 and not settings.is_outside(item.teacher[0])
   what = 'the name of one network as teacher'
   fix = 'It is trained beside.'
-  expect(f'{where}.joint', alone or not item.joint, what, item.teacher, fix)
+  expect(
+    f'{where}.train_teacher',
+    alone or not item.train_teacher,
+    what,
+    item.teacher,
+    fix,
+  )
 
 
 def _check_taught(config: ConfigDict, network: str, seed: int) -> None:
@@ -286,9 +301,11 @@ def _check_training(where: str, chosen: ConfigDict, epochs: int = 1) -> None:
   for name in ('warmup', 'momentum', 'label_smoothing'):
     value = chosen[name]
     expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
-  right = 0 <= chosen.settle <= 1
-  expect(f'{where}.settle', right, 'a number in [0, 1]', chosen.settle)
-  expect_name(f'{where}.optimiser', chosen.optimiser, ('adamw', 'sgd'))
+  right = 0 <= chosen.freeze_bn_at <= 1
+  expect(
+    f'{where}.freeze_bn_at', right, 'a number in [0, 1]', chosen.freeze_bn_at
+  )
+  expect_name(f'{where}.optimizer', chosen.optimizer, ('adamw', 'sgd'))
   expect_name(f'{where}.schedule', chosen.schedule, ('constant', 'cosine'))
   expect_name(f'{where}.loss', chosen.loss, losses.LOSSES)
   for kind in chosen.augment:
@@ -299,7 +316,7 @@ def _check_fields(where: str, config: Any, known: ConfigDict) -> None:
   fix = 'Build configs from tsukiji.config.settings.'
   expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
   nested = {'dataset', 'finetune', 'measure', 'train'}
-  nested |= {'most', 'recipe_search', 'search'}
+  nested |= {'limits', 'recipe_search', 'search'}
   for name, value in config.items():
     expect_name(where, name, known)
     if name in nested and known[name]:

@@ -215,14 +215,14 @@ def _going(
   data: Data, item: ConfigDict, spec: Spec, variables: Variables
 ) -> tuple[tuple[str, ...], tuple[Reading, ...]]:
   """Return the units that a recipe names, and those that add least."""
-  names = tuple(item.without)
-  if not item.fewer:
+  names = tuple(item.drop_named)
+  if not item.drop_layers:
     return names, ()
   found = linear_probe.readings(spec, variables, data.train, data.validation)
   names += drop_layers.choose(
     spec,
     linear_probe.gains(found),
-    count=item.fewer,
+    count=item.drop_layers,
     reshape=not drop_layers.removable(spec),
   )
   return names, found

@@ -84,10 +84,10 @@ def plan_of(
     return plan
   item, specs = experiment.config.recipes[name], experiment.specs
   made = recipe.parse(teacher.method_of(experiment.config, name))
-  plan = plan._replace(method=made, labels=item.labels)
+  plan = plan._replace(method=made, labels=item.label_weight)
   if not made.requires:
     return plan
-  if item.joint:
+  if item.train_teacher:
     other = step.plain(specs[item.teacher[0]], chosen, steps)
     return plan._replace(beside=other)
   own = own or (lambda name: teacher.silent(specs[name]))
@@ -119,7 +119,7 @@ def start_of(config: ConfigDict, name: str) -> str:
 def taught_by(config: ConfigDict, name: str) -> tuple[str, ...]:
   """Return the networks that have to be trained for a recipe to begin."""
   item = config.recipes[name]
-  if item.joint:
+  if item.train_teacher:
     return ()
   return tuple(x for x in item.teacher if not settings.is_outside(x))
 

@@ -175,7 +175,7 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
   item = config.recipes[name]
   if item.start in settings.STARTS:
     spec = compact_filters.rewritten(
-      drop_layers.cut(dense, item.without), item.compact
+      drop_layers.cut(dense, item.drop_named), item.compact
     )
     shapes = step_lib.shapes(spec)
     values: Callable[[], Variables] = functools.partial(
@@ -188,7 +188,7 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
     if item.compact:
       spec, small = compact_filters.compact(spec, small, item.compact, 0)
     shapes, values = jax.eval_shape(lambda: small), lambda: small
-  _expect_fewer(spec, item.fewer)
+  _expect_fewer(spec, item.drop_layers)
   if item.start == 'folded':
     spec, folded = lower(spec, values())
     shapes, values = jax.eval_shape(lambda: folded), lambda: folded
@@ -221,7 +221,7 @@ def _expect_fewer(spec: Spec, count: int) -> None:
     drop_layers.removable(spec) or drop_layers.removable(spec, reshape=True)
   )
   what = f'at most {len(able)} units to go ({", ".join(able)})'
-  expect('fewer', count <= len(able), what, count)
+  expect('drop_layers', count <= len(able), what, count)
 
 
 def _recipes_of_any_seed(config: ConfigDict, network: str) -> list[str]:

@@ -6,7 +6,7 @@ from search.designer import Values
 from search.space import Space
 from tsukiji import interrupt
 from tsukiji.config import ranges, settings, stages
-from tsukiji.experiments import cell, row, store, trial
+from tsukiji.experiments import cell, identity, row, trial
 from tsukiji.experiments import experiment as ex
 from tsukiji.experiments.experiment import Experiment
 from tsukiji.training import teacher
@@ -67,7 +67,7 @@ def shortened(
   short.helper, short.seeds = config.helper, (config.seeds[0],)
   short.networks = {network: config.networks[network]}
   short.recipes = {name: item}
-  title = f'{name}_{store.digest(short)}'
+  title = f'{name}_{identity.digest(short)}'
   short.recipes = {title: item}
   specs = {network: experiment.specs[network]}
   folder = experiment.folder / 'trials'

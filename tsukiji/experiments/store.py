@@ -1,6 +1,5 @@
 """The folder of an experiment: its identity, its rows, written atomically."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -15,60 +14,15 @@ from ml_collections import ConfigDict
 
 from tsukiji import atomic
 from tsukiji.config import settings
+from tsukiji.experiments import identity
 
 Row: TypeAlias = dict[str, Any]  # a row of results.json; keys in the README
-INCIDENTAL = ('task', 'workers', 'distributed', 'figures')  # not the results
-ALSO = ('workers', 'lease')  # of the settings of a search
 LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
-
-
-def identity(plain: dict[str, Any]) -> dict[str, Any]:
-  """Return what makes two configs the same experiment.
-
-  Args:
-    plain: A config as JSON types (`settings.plain`), of this release or an
-      older one that had fewer fields.
-
-  Returns:
-    What is not as it is by default, by field.
-  """
-  items = {
-    'networks': settings.network(''),
-    'recipes': settings.compression('', ''),
-  }
-  beyond = _beyond(plain, settings.plain(settings.default()))
-  for name, known in items.items():
-    beyond[name] = {
-      key: _beyond(item, settings.plain(known))
-      for key, item in plain.get(name, {}).items()
-    }
-  search = beyond.pop('search', {})
-  if search := {k: v for k, v in search.items() if k not in ALSO}:
-    beyond['search'] = search
-  return {k: v for k, v in beyond.items() if k not in INCIDENTAL}
-
-
-def _beyond(plain: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-  """Return what differs from known values, field by field."""
-  found = {}
-  for name, value in plain.items():
-    default = known.get(name)
-    if isinstance(value, dict) and isinstance(default, dict):
-      value, default = _beyond(value, default), {}
-    if value != default:
-      found[name] = value
-  return found
-
-
-def digest(config: ConfigDict) -> str:
-  """Return ten hex digits that name the experiment."""
-  text = json.dumps(identity(settings.plain(config)), sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def named(file: str, config: ConfigDict) -> str:
   """Return the folder of an experiment that was given none."""
-  return f'runs/{pathlib.Path(file).stem}-{digest(config)}'
+  return f'runs/{pathlib.Path(file).stem}-{identity.digest(config)}'
 
 
 def claim(folder: pathlib.Path, config: ConfigDict) -> None:
@@ -99,7 +53,7 @@ def claim(folder: pathlib.Path, config: ConfigDict) -> None:
 def _expect_same(
   folder: pathlib.Path, here: dict[str, Any], there: Any
 ) -> None:
-  here, there = identity(here), identity(_dictionary(there))
+  here, there = identity.of(here), identity.of(_dictionary(there))
   changed = sorted(
     k for k in here.keys() | there.keys() if here.get(k) != there.get(k)
   )

@@ -22,7 +22,7 @@ from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.tsk import pack
-from tsukiji.experiments import cell, pool, row, store
+from tsukiji.experiments import cell, identity, pool, row
 from tsukiji.experiments import experiment as ex
 from tsukiji.experiments.experiment import Experiment
 from tsukiji.experiments.row import Trained
@@ -38,14 +38,14 @@ def is_allowed(
   """Tell whether a config makes a network that costs no more than it may.
 
   Args:
-    experiment: Its `config.search.most` says what it may cost.
+    experiment: Its `config.search.limits` says what it may cost.
     space: Of the config.
     config: A suggestion.
 
   Returns:
     Whether it may be tried; nothing is trained for that.
   """
-  most = experiment.config.search.most
+  most = experiment.config.search.limits
   wanted = {name: value for name, value in most.items() if value}
   try:
     costs = known(experiment, ranges.whole(space, config), tuple(wanted))
@@ -116,7 +116,7 @@ def shortened(experiment: Experiment, config: ConfigDict) -> Experiment:
   short.dataset, short.train = config.dataset, config.train
   short.seeds = (experiment.config.seeds[0],)
   short.networks = {name: item}
-  title = f'trial_{store.digest(short)}'
+  title = f'trial_{identity.digest(short)}'
   short.networks = {title: item}
   specs = {title: spec_of(experiment, config)}
   return Experiment(short, experiment.folder / 'trials', experiment.data, specs)

@@ -66,11 +66,11 @@ class Best(NamedTuple):
 def plans(experiment: Experiment) -> list[Plan]:
   """Return the studies of an experiment: every designer with every seed."""
   search = experiment.config.search
-  names = dict.fromkeys((search.designer, *search.beside))
+  names = dict.fromkeys((search.designer, *search.baselines))
   made = {name: _designed(experiment, name) for name in names}
   mixed = stages.recipe_of(experiment.config)
   run = recipe_trial.run if mixed else trial.run
-  group = trial.run_group if search.together > 1 else None
+  group = trial.run_group if search.batch_size > 1 else None
   return [
     Plan(
       f'{_prefix(experiment)}{name}-{seed}',
@@ -81,7 +81,7 @@ def plans(experiment: Experiment) -> list[Plan]:
       len(search.objectives),
       seed,
       search.lease,
-      search.together,
+      search.batch_size,
       group and functools.partial(group, experiment, space),
     )
     for seed in search.seeds
@@ -112,11 +112,13 @@ def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
   begun = DESIGNERS[inner](space, allowed=allowed, **more)
   if outer is None:
     return space, begun
-  budget = hyperband.Budget(EPOCHS, search.least, search.epochs, search.eta)
+  budget = hyperband.Budget(
+    EPOCHS, search.min_epochs, search.epochs, search.eta
+  )
   wide = config.copy_and_resolve_references()
   with wide.search.ignore_type():
     wide.search.epochs = parameter.integer(
-      search.least, search.epochs, log=True
+      search.min_epochs, search.epochs, log=True
     )
   return spaces.of(wide), outer(space, begun, budget)
 

@@ -25,7 +25,7 @@ def optimiser(
   """
   lr = learning_rate(settings, steps)
   decay = functools.partial(jax.tree.map, tree.is_weight)
-  match settings.optimiser:
+  match settings.optimizer:
     case 'adamw':
       tx = optax.adamw(
         lr,
@@ -40,7 +40,7 @@ def optimiser(
       )
     case other:
       raise ValueError(
-        f'train.optimiser: expected adamw or sgd, got {other!r}.'
+        f'train.optimizer: expected adamw or sgd, got {other!r}.'
       )
   if settings.clip > 0:
     return optax.chain(optax.clip_by_global_norm(settings.clip), tx)

@@ -330,5 +330,5 @@ def plain(spec: Spec, settings: ml_collections.ConfigDict, steps: int) -> Plan:
     steps,
     settings.label_smoothing,
     loss=settings.loss,
-    settle=settings.settle,
+    settle=settings.freeze_bn_at,
   )

@@ -117,7 +117,7 @@ def method_of(config: ConfigDict, name: str) -> str:
   """Return the method of a recipe, with the helper of the config."""
   item, helper = config.recipes[name], config.helper
   text = recipe.filled(item.method, item.parts)
-  helped = item.helped and helper and not recipe.parse(text).requires
+  helped = item.use_helper and helper and not recipe.parse(text).requires
   return ' >> '.join(filter(None, (text, helper if helped else '')))
 
 

@@ -15,8 +15,8 @@ def varied() -> ConfigDict:
   """Return a config with conditions in each place where they may stand."""
   config = settings.default('search')
   config.networks = {'net': settings.network('tsukijinet2021')}
-  net, sgd = config.networks.net, {'train.optimiser': 'sgd'}
-  config.train.optimiser = search.choice('adamw', 'sgd')
+  net, sgd = config.networks.net, {'train.optimizer': 'sgd'}
+  config.train.optimizer = search.choice('adamw', 'sgd')
   config.train.momentum = search.float(0.5, 0.99, when=sgd)
   config.train.clip = search.log(0.1, 1.0, when={'train.momentum': 0.6})
   net.sizes.kernel = search.integer(2, 5, when=sgd)
@@ -41,7 +41,7 @@ def test_what_does_not_vary_is_its_own_example() -> None:
 
 def test_every_option_and_both_ends_occur_among_examples() -> None:
   found = ranges.examples(varied())
-  assert {c.train.optimiser for c in found} == {'adamw', 'sgd'}
+  assert {c.train.optimizer for c in found} == {'adamw', 'sgd'}
   assert {0.5, 0.99} <= {c.train.momentum for c in found}
   kernels = [c.networks.net.sizes.get('kernel') for c in found]
   assert {2, 5} <= {*kernels}
@@ -52,10 +52,10 @@ def test_what_is_not_active_has_its_default() -> None:
   config = varied()
   space = spaces.of(config)
   unit = np.full(len(space.names), 0.5)
-  unit[space.names.index('train.optimiser')] = 0.25
+  unit[space.names.index('train.optimizer')] = 0.25
   whole = ranges.whole(space, spaces.to_config(space, unit))
   net = whole.networks.net
-  assert whole.train.optimiser == 'adamw'
+  assert whole.train.optimizer == 'adamw'
   assert whole.train.momentum == settings.training().momentum
   assert (whole.train.clip, net.epochs) == (0.0, -1)
   assert 'kernel' not in net.sizes and 'warmup' not in net.train
@@ -76,7 +76,7 @@ def test_a_part_of_a_method_that_is_not_active_is_empty() -> None:
 @pytest.mark.parametrize(
   ('path', 'leaf', 'said'),
   [
-    ('train.optimiser', search.choice('adamw', 'sdg'), "'sdg'"),
+    ('train.optimizer', search.choice('adamw', 'sdg'), "'sdg'"),
     ('train.lr', search.float(-1.0, 1.0), 'config.train.lr: expected more tha'),
     (
       'train.loss',
@@ -94,13 +94,13 @@ def test_a_part_of_a_method_that_is_not_active_is_empty() -> None:
     ('search.trials', 0, 'search.trials: expected at least 1, got 0'),
     ('search.lease', 0.0, 'search.lease: expected at least 1 second'),
     ('search.designer', 'pg', "Nearest: 'gp'"),
-    ('search.beside', ('rendom',), "Nearest: 'random'"),
+    ('search.baselines', ('rendom',), "Nearest: 'random'"),
     ('search.network', 'nat', "Nearest: 'net'"),
     ('search.objectives', ('val_acuracy',), "Nearest: 'val_accuracy'"),
     ('search.objectives', ('bytes', 'val_accuracy'), 'val_accuracy first'),
     ('search.seeds', (), 'search.seeds: expected whole numbers'),
-    ('search.most.macs', -1, 'most.macs: expected at least 0'),
-    ('search.mots', 1, "Nearest: 'most'"),
+    ('search.limits.macs', -1, 'limits.macs: expected at least 0'),
+    ('search.limts', 1, "Nearest: 'limits'"),
     ('networks.net.train.lrr', 1.0, "Nearest: 'lr'"),
     ('networks.net.train.loss', 'squared_hinge', 'net.train: expected one of'),
     ('networks.net.train.lr', 'fast', 'train.lr: expected a value like 0.002'),

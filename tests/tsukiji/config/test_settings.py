@@ -61,7 +61,7 @@ def test_every_method_has_a_row_of_its_own() -> None:
 def test_what_uses_every_field_is_valid() -> None:
   config = valid()
   config.train.update(patience=3, clip=0.5, augment=('flip', 'shift'))
-  config.finetune.update(epochs=0, optimiser='sgd', schedule='constant')
+  config.finetune.update(epochs=0, optimizer='sgd', schedule='constant')
   validate.check(config)
 
 
@@ -85,8 +85,16 @@ def test_what_uses_every_field_is_valid() -> None:
     ('recipes.int8.role', 'reference', 'recipes.int8.role: expected one of co'),
     ('recipes.int8.epochs', -2, 'recipes.int8.epochs: expected at least -1'),
     ('recipes.int8.lr', -0.1, 'recipes.int8.lr: expected at least 0'),
-    ('recipes.int8.settle', 1.5, r'int8.settle: .* \[0, 1\], or -1, got 1.5'),
-    ('recipes.int8.settle', -0.5, r'int8.settle: .* \[0, 1\], or -1'),
+    (
+      'recipes.int8.freeze_bn_at',
+      1.5,
+      r'int8.freeze_bn_at: .* \[0, 1\], or -1, got 1.5',
+    ),
+    (
+      'recipes.int8.freeze_bn_at',
+      -0.5,
+      r'int8.freeze_bn_at: .* \[0, 1\], or -1',
+    ),
     ('recipes.int8.start', 'prone', "int8.start: .*Nearest: 'prune'"),
     ('recipes.int8.start', 'int8', r'int8.start: expected no circle'),
     ('recipes.int8.start', 'prune', 'big.recipes: .*prune, which int8 starts'),
@@ -104,13 +112,13 @@ def test_what_uses_every_field_is_valid() -> None:
     ('finetune.epochs', -1, 'config.finetune.epochs: expected at least 0'),
     ('train.warmup', 1.0, r'config.train.warmup: .* \[0, 1\), got 1.0'),
     ('train.momentum', -0.1, r'config.train.momentum: .* \[0, 1\)'),
-    ('finetune.settle', 2.0, r'settle: .* \[0, 1\]'),
+    ('finetune.freeze_bn_at', 2.0, r'freeze_bn_at: .* \[0, 1\]'),
     ('train.label_smoothing', 2.0, r'label_smoothing: .* \[0, 1\)'),
     ('train.weight_decay', -1.0, 'weight_decay: expected at least 0'),
     ('train.clip', -1.0, 'config.train.clip: expected at least 0'),
     ('train.patience', -1, 'config.train.patience: expected at least 0'),
     ('finetune.patience', 2, 'config.finetune.patience: expected 0, got 2'),
-    ('train.optimiser', 'adam', "optimiser: .* Nearest: 'adamw'"),
+    ('train.optimizer', 'adam', "optimizer: .* Nearest: 'adamw'"),
     ('train.loss', 'hinge', "train.loss: .* Nearest: 'squared_hinge'"),
     ('finetune.schedule', 'cosin', "schedule: .* Nearest: 'cosine'"),
     ('train.augment', ('flop',), "config.train.augment: .* Nearest: 'flip'"),

@@ -29,9 +29,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
     folding='quantize.fold_batch_norm(quantize.uniform(8, 8, per="tensor"))',
   )
   config.recipes.folded.start = 'folded'
-  config.recipes.folding.settle = 0.5
+  config.recipes.folding.freeze_bn_at = 0.5
   config.recipes.rigl.start = config.recipes.anew.start = 'fresh'
-  config.recipes.shallow.fewer = config.recipes.anew.fewer = 1
+  config.recipes.shallow.drop_layers = config.recipes.anew.drop_layers = 1
   experiment = prepare.prepare(config, folder)
   store.claim(folder, config)
   cell_lib.run_network(experiment, 'net', 0, loop.ignore)
@@ -106,10 +106,10 @@ def test_fresh_weights_owe_the_dense_network_nothing(
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'without': ('conv9',)}, 'units of conv1'),
-    ({'fewer': 9}, 'at most . units to go'),
+    ({'drop_named': ('conv9',)}, 'units of conv1'),
+    ({'drop_layers': 9}, 'at most . units to go'),
     ({'start': 'frehs'}, 'fresh'),
-    ({'fewer': -1}, 'fewer: expected at least 0'),
+    ({'drop_layers': -1}, 'drop_layers: expected at least 0'),
   ],
 )
 def test_mistakes_show_before_training(

@@ -162,11 +162,11 @@ def test_recipes_may_settle_norms_in_their_own_time(
   done: ex.Experiment,
 ) -> None:
   config = done.config.copy_and_resolve_references()
-  config.finetune.settle = 0.8
+  config.finetune.freeze_bn_at = 0.8
   changed = done._replace(config=config)
   found = []
   for settle in (-1.0, 0.0, 0.5, 1.0):
-    config.recipes.both.settle = settle
+    config.recipes.both.freeze_bn_at = settle
     chosen, steps = ex.steps_of(changed, 'net', 'both')
     spec = done.specs['net']
     plan = ex.plan_of(changed, 'net', 'both', spec, chosen, steps)

@@ -130,24 +130,6 @@ def test_a_config_cut_short_is_refused(
     store.claim(claimed, config())
 
 
-def test_digest_is_that_of_what_changes_results() -> None:
-  digest = store.digest(config())
-  assert len(digest) == 10 and int(digest, 16) >= 0
-  same = config(task='bench', workers=7, distributed=True)
-  assert store.digest(same) == digest
-  others = [
-    config(**{path: value})
-    for path, value in (
-      ('train.lr', 0.5),
-      ('seeds', (1,)),
-      ('title', 'x'),
-      ('dataset.seed', 1),
-    )
-  ]
-  digests = {digest, *map(store.digest, others)}
-  assert len(digests) == 5
-
-
 def test_files_are_whole_or_absent(tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'x.json'
   store.write_json(path, {'a': 1})

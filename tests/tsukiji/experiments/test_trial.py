@@ -27,7 +27,7 @@ def searched() -> ConfigDict:
   config.train.lr = search.log(1e-3, 1e30)
   config.networks.net.sizes.hidden = search.integer(4, 32)
   config.search.update(trials=2, epochs=1, objectives=('val_accuracy', 'bytes'))
-  config.search.most.macs = 12_000
+  config.search.limits.macs = 12_000
   return config
 
 
@@ -128,7 +128,7 @@ def test_a_group_finds_what_its_trials_would(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   config = searched()
-  config.train.optimiser = 'sgd'  # Adam blows the rounding of zeros up
+  config.train.optimizer = 'sgd'  # Adam blows the rounding of zeros up
   config.networks.net.sizes.dropout = search.float(0.0, 0.5)
   made = cli.prepare(config, tmp_path)
   space = spaces.of(made.config)
@@ -182,6 +182,6 @@ def test_a_search_in_which_nothing_is_allowed_does_not_start(
   tmp_path: pathlib.Path,
 ) -> None:
   config = searched()
-  config.search.most.macs = 10
+  config.search.limits.macs = 10
   with pytest.raises(ValueError, match='expected an allowed config'):
     cli.prepare(config, tmp_path)

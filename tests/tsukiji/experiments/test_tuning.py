@@ -33,7 +33,7 @@ def found(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
 def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
   monkeypatch.setattr(trial, 'run', found)
   config = searched()
-  config.search.update(designer='sobol', beside=('random',), seeds=(0, 1))
+  config.search.update(designer='sobol', baselines=('random',), seeds=(0, 1))
   config.search.update(trials=6, workers=1)
   return cli.prepare(config, tmp_path)
 
@@ -92,8 +92,8 @@ def test_rungs_need_epochs(made: Experiment) -> None:
 
 
 def test_rungs_are_not_trained_together(made: Experiment) -> None:
-  made.config.search.update(designer='hyperband', epochs=9, together=2)
-  with pytest.raises(ValueError, match='together: expected 1 for hyperband'):
+  made.config.search.update(designer='hyperband', epochs=9, batch_size=2)
+  with pytest.raises(ValueError, match='batch_size: expected 1 for hyperband'):
     validate.check(made.config)
 
 
@@ -110,7 +110,7 @@ def test_trials_are_trained_together(
     return [Values((error, 1.0)) for error in errors]
 
   monkeypatch.setattr(trial, 'run_group', group)
-  made.config.search.update(together=4, beside=(), seeds=(0,))
+  made.config.search.update(batch_size=4, baselines=(), seeds=(0,))
   best = tuning.run(made)
   assert sizes == [4, 2]
   ((_, every),) = tuning.trials(made)

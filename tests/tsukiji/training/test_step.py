@@ -61,7 +61,7 @@ def examples(count: int, seed: int = 0) -> Split:
 
 
 def sgd(**changes: Any) -> ConfigDict:
-  defaults = {'optimiser': 'sgd', 'lr': 0.05, 'schedule': 'constant'}
+  defaults = {'optimizer': 'sgd', 'lr': 0.05, 'schedule': 'constant'}
   return st_.training(**(defaults | changes))
 
 
@@ -96,7 +96,7 @@ def test_decay_reaches_weights_alone(name: str, gain: float) -> None:
     jax.tree.map(jnp.asarray, WEIGHTS), ctx
   )
   free, _ = tree.split(nodes)
-  tx = optimizer.optimiser(sgd(optimiser=name, lr=0.5, weight_decay=0.1), 1)
+  tx = optimizer.optimiser(sgd(optimizer=name, lr=0.5, weight_decay=0.1), 1)
   still = jax.tree.map(jnp.zeros_like, free)
   updates, _ = tx.update(still, tx.init(free), free)
   moved = {k: x for k, x in arrays(updates).items() if np.any(x)}
@@ -144,7 +144,7 @@ def test_learning_rate(schedule: str, warmup: float) -> None:
     assert float(rate(step)) == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize('field', ['optimiser', 'schedule'])
+@pytest.mark.parametrize('field', ['optimizer', 'schedule'])
 def test_unknown_choices_are_refused(field: str) -> None:
   with pytest.raises(ValueError, match=f"train.{field}: .* got 'addam'"):
     optimizer.optimiser(sgd(**{field: 'addam'}), 5)

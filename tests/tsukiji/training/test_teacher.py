@@ -89,11 +89,15 @@ def taught(**changes: Any) -> Any:
       ('bog',),
       "teacher: .* got 'bog'. Nearest: 'big'",
     ),
-    ('recipes.kd.labels', -0.5, 'kd.labels: expected at least 0, got -0.5'),
+    (
+      'recipes.kd.label_weight',
+      -0.5,
+      'kd.label_weight: expected at least 0, got -0.5',
+    ),
     ('networks.big.dense', False, 'kd.teacher: expected a network with a row'),
     ('networks.big.seeds', (0,), 'big.seeds: expected 1, since it teaches kd'),
     ('networks.big.outputs', -1, 'big.outputs: expected at least 0, got -1'),
-    ('helper', 'distil.logits()', "Nearest: 'distill.kd'"),
+    ('helper', 'distil.kd()', "Nearest: 'distill.kd'"),
     ('finetune.loss', 'triplet', "one for classes, got 'neighbours'"),
   ],
 )
@@ -108,10 +112,12 @@ def test_configs_that_cannot_teach(path: str, value: Any, said: str) -> None:
 
 @pytest.mark.parametrize('teacher', [(), ('big', 'net'), ('big.tsk',)])
 def test_one_network_is_trained_beside(teacher: tuple[str, ...]) -> None:
-  config = taught(joint=True)
+  config = taught(train_teacher=True)
   validate.check(config)
   config.recipes.kd.teacher = teacher
-  with pytest.raises(ValueError, match='kd.joint: expected the name of one'):
+  with pytest.raises(
+    ValueError, match='kd.train_teacher: expected the name of one'
+  ):
     validate.check(config)
 
 
@@ -133,7 +139,7 @@ def test_the_helper_joins_methods_that_have_no_teacher() -> None:
   both = 'prune.weights(0.5) >> distill.mse()'
   assert teacher_lib.method_of(config, 'prune') == both
   assert teacher_lib.method_of(config, 'kd') == 'distill.kd(4.0)'
-  config.recipes.prune.helped = False
+  config.recipes.prune.use_helper = False
   assert teacher_lib.method_of(config, 'prune') == 'prune.weights(0.5)'
 
 
@@ -143,7 +149,7 @@ def test_who_waits_for_whom() -> None:
   assert ex.taught_by(config, 'prune') == ()
   config.recipes.kd.teacher = ('big', 'a.tsk', NAME)
   assert ex.taught_by(config, 'kd') == ('big',)
-  assert ex.taught_by(taught(joint=True), 'kd') == ()
+  assert ex.taught_by(taught(train_teacher=True), 'kd') == ()
 
 
 def data() -> Split:

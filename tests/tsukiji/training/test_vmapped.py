@@ -36,7 +36,7 @@ def members(count: int = 3, optimiser: str = 'adamw') -> list[Member]:
     Member(
       settings.training(
         batch_size=8,
-        optimiser=optimiser,
+        optimizer=optimiser,
         lr=1e-3 * (1 + i),
         momentum=0.9 - 0.1 * i,
         weight_decay=0.1 * i,

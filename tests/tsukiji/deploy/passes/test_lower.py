@@ -57,7 +57,7 @@ def trained(spec: Spec, start: dict[str, Any], method: Method) -> Any:
   data = Split(
     np.asarray(runs.images(spec, 16)), np.arange(16, dtype=np.int32) % 3
   )
-  chosen = settings_.training(optimiser='sgd', lr=0.01)
+  chosen = settings_.training(optimizer='sgd', lr=0.01)
   plan = step_lib.Plan(spec, method, optimizer.optimiser(chosen, 3), 3)
   stats = evaluate.calibrate(spec, start, data)
   state = step_lib.init_state(plan, start, 0, stats)
