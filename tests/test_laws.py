@@ -20,7 +20,8 @@ from compress.channels import sliced
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.magnitude import Masked
-from compress.quantize.uniform import Quantized, Quantizing, Shifted
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.nodes import Quantized, Shifted
 from tests.runs import (
   NETWORKS,
   STEPS,

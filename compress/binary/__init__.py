@@ -2,7 +2,8 @@
 
 from compress.binary.inputs import inputs
 from compress.binary.loss_aware import loss_aware
-from compress.binary.weights import bnn, react, weights, xnor
+from compress.binary.presets import bnn, react, xnor
+from compress.binary.weights import weights
 
 __all__ = [
   'bnn',

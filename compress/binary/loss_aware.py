@@ -16,7 +16,7 @@ from compress.binary.weights import (
 )
 from compress.method import Ctx, Method
 from compress.prune.masked import expect_name
-from compress.quantize.uniform import straight_through
+from compress.quantize.affine import straight_through
 from compress.tree import Array, Key, Params, Path
 
 DAMPING = 1e-8  # of the curvature, as Adam's epsilon

@@ -15,6 +15,8 @@ from compress.tree import Array, Path
 
 Per: TypeAlias = str | int  # 'tensor', 'channel', or inputs in a group
 
+LEAST = 1e-9  # a learned step or clip that training makes smaller stays this
+
 
 class Coded(NamedTuple):
   """A weight on its grid.
@@ -210,6 +212,11 @@ def affine(x: Array, low: Array, high: Array, bits: int) -> Array:
   return straight_through(scale * (code - zero), inside)
 
 
+def positive(x: Array) -> Array:
+  """Return a learned step or clip as it is used, at least `LEAST`."""
+  return jnp.maximum(jnp.abs(x), LEAST)
+
+
 def expect_bits(where: str, what: str, bits: int, least: int = 2) -> None:
   """Check a width.
 
@@ -220,6 +227,17 @@ def expect_bits(where: str, what: str, bits: int, least: int = 2) -> None:
     raise ValueError(
       f'{where}: expected {what} from {least} to 16, got {bits!r}.'
     )
+
+
+def expect_widths(where: str, weight_bits: int, activation_bits: int) -> None:
+  """Check the widths of weights and of their inputs, 0 for float inputs.
+
+  Raises:
+    ValueError: If one is impossible.
+  """
+  expect_bits(where, 'weight_bits', weight_bits)
+  if activation_bits:
+    expect_bits(where, 'activation_bits', activation_bits)
 
 
 def expect_per(where: str, per: Per) -> None:

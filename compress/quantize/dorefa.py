@@ -7,11 +7,10 @@ from flax import struct
 
 from compress import tree
 from compress.method import Ctx, Method
-from compress.quantize import affine as grids
+from compress.quantize import affine
 from compress.quantize.affine import straight_through
-from compress.quantize.lsq import expect_widths
+from compress.quantize.fake_quant import input_ranges, refuse_grids
 from compress.quantize.nodes import Gridded, Inputs
-from compress.quantize.uniform import input_ranges, refuse_grids
 from compress.tree import Array, Key, Params, Path
 
 
@@ -40,18 +39,18 @@ class Squashing(Gridded):
     most = jnp.max(jnp.abs(x))
     return x / jnp.where(most > 0, most, 1.0)
 
-  def coded(self) -> grids.Coded:
+  def coded(self) -> affine.Coded:
     """Return the codes and the grid; 0 is between two codes."""
     top = 2**self.bits - 1
     codes = jnp.round(top * (self.squashed() / 2 + 0.5)) - 2 ** (self.bits - 1)
-    return grids.Coded(codes, self.step, jnp.float32(-0.5))
+    return affine.Coded(codes, self.step, jnp.float32(-0.5))
 
   def decode(self, key: Key | None) -> Array:
     """Return the weight on its grid, with a straight-through gradient."""
     del key
     most = self.step * (2**self.bits - 1) / 2
     return straight_through(
-      grids.decoded(*self.coded()), most * self.squashed()
+      affine.decoded(*self.coded()), most * self.squashed()
     )
 
 
@@ -81,7 +80,7 @@ def dorefa(
     ValueError: As `quantize.uniform`.
   """
   where = 'quantize.dorefa'
-  expect_widths(where, weight_bits, activation_bits)
+  affine.expect_widths(where, weight_bits, activation_bits)
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_grids(where, params)

@@ -9,7 +9,7 @@ from flax import struct
 from compress import tree
 from compress.method import Ctx, Method
 from compress.quantize.affine import straight_through
-from compress.quantize.uniform import refuse_grids
+from compress.quantize.fake_quant import refuse_grids
 from compress.tree import Array, Compressed, Key, Params
 
 

@@ -1,26 +1,19 @@
-"""Grids that are trained: their steps (LSQ) or where they end (PACT).
-
-What is learned is a leaf of the tree as the weights are; nothing is followed
-or calibrated after the start.
-"""
+"""Grids whose step is learned (LSQ)."""
 
 import math
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from compress import calibration, tree
 from compress.method import Ctx, Method
-from compress.quantize import affine as grids
+from compress.quantize import affine
 from compress.quantize.affine import Per, straight_through
+from compress.quantize.fake_quant import input_ranges, is_signed, refuse_grids
 from compress.quantize.nodes import Gridded, Inputs
-from compress.quantize.uniform import Quantizing, input_ranges, refuse_grids
 from compress.tree import Array, Key, Params, Path
-
-LEAST = 1e-9  # a step or a clip that training makes smaller stays this
 
 
 def stepped(x: Array, step: Array, low: int, high: int, gain: float) -> Array:
@@ -51,10 +44,6 @@ def stepped(x: Array, step: Array, low: int, high: int, gain: float) -> Array:
   return step * straight_through(jnp.round(inside), inside)
 
 
-def _positive(x: Array) -> Array:
-  return jnp.maximum(jnp.abs(x), LEAST)
-
-
 @struct.dataclass
 class Steps:
   """A grid of layer inputs whose step is learned.
@@ -76,7 +65,7 @@ class Steps:
 
   def plain(self) -> Inputs:
     """Return the grid as it is stored."""
-    low, high = (end * _positive(self.step) for end in self.ends())
+    low, high = (end * affine.positive(self.step) for end in self.ends())
     return Inputs(low, high, self.bits)
 
   def round(self, x: Array) -> Array:
@@ -85,7 +74,7 @@ class Steps:
     gain = 1 / math.sqrt(math.prod(x.shape[1:]) * high)
     return straight_through(
       self.plain().round(x),
-      stepped(x, _positive(self.step), low, high, gain),
+      stepped(x, affine.positive(self.step), low, high, gain),
     )
 
 
@@ -107,19 +96,19 @@ class Stepping(Gridded):
   inputs: Steps | None
   bits: int = struct.field(pytree_node=False)
 
-  def coded(self) -> grids.Coded:
+  def coded(self) -> affine.Coded:
     """Return the codes and the grid."""
-    step = _positive(self.step)
-    return grids.Coded(grids.encode(self.w, step, self.bits), step, None)
+    step = affine.positive(self.step)
+    return affine.Coded(affine.encode(self.w, step, self.bits), step, None)
 
   def decode(self, key: Key | None) -> Array:
     """Return the weight on its grid, with the gradients of `stepped`."""
     del key
     top = 2 ** (self.bits - 1) - 1
     gain = 1 / math.sqrt(self.w.size / self.step.size * top)
-    step = grids.stretched(_positive(self.step), self.w.shape)
+    step = affine.stretched(affine.positive(self.step), self.w.shape)
     return straight_through(
-      grids.decoded(*self.coded()),
+      affine.decoded(*self.coded()),
       stepped(self.w, step, -top, top, gain),
     )
 
@@ -153,8 +142,8 @@ def lsq(
       inputs are wanted without calibration data.
   """
   where = 'quantize.lsq'
-  expect_widths(where, weight_bits, activation_bits)
-  grids.expect_per(where, per)
+  affine.expect_widths(where, weight_bits, activation_bits)
+  affine.expect_per(where, per)
   top = 2 ** (weight_bits - 1) - 1
 
   def init(params: Params, ctx: Ctx) -> Params:
@@ -168,12 +157,12 @@ def lsq(
     def wrap(path: Path, w: Array) -> Stepping:
       inputs, grid = None, ranges(path)
       if grid is not None:
-        signed = _signed(ctx, met[path])
+        signed = is_signed(ctx, met[path])
         high = 2 ** (activation_bits - signed) - 1
         first = _first(values[met[path]], high)
         inputs = Steps(first, activation_bits, signed)
       # What fills up a shorter last group counts for nothing.
-      step = _first(grids.columns(w, per, jnp.nan), top)
+      step = _first(affine.columns(w, per, jnp.nan), top)
       return Stepping(w, step, inputs, weight_bits)
 
     return tree.map_arrays(wrap, params)
@@ -181,117 +170,7 @@ def lsq(
   return Method(init)
 
 
-def _signed(ctx: Ctx, path: Path) -> bool:
-  """Tell whether an input has negative values on the calibration data."""
-  return bool(np.asarray((ctx.stats or {})[path])[0] < 0)
-
-
 def _first(values: Array, high: int) -> Array:
   """Return the steps that training starts from, one a column."""
   step = 2 * jnp.nanmean(jnp.abs(values), axis=0) / math.sqrt(high)
-  return jnp.where(step > LEAST, step, 1.0)
-
-
-@struct.dataclass
-class Clipped:
-  """A grid of layer inputs whose end is learned.
-
-  Attributes:
-    top: The largest value, `()`.
-    bits: Width of the grid.
-    signed: Whether the inputs have both signs; the grid then starts at -top.
-  """
-
-  top: Array
-  bits: int = struct.field(pytree_node=False)
-  signed: bool = struct.field(pytree_node=False)
-
-  def plain(self) -> Inputs:
-    """Return the grid as it is stored."""
-    top = _positive(self.top)
-    return Inputs(-top if self.signed else 0 * top, top, self.bits)
-
-  def round(self, x: Array) -> Array:
-    """Return `x` on the grid."""
-    top = _positive(self.top)
-    low = -top if self.signed else jnp.zeros_like(top)
-    inside = jnp.where(x >= top, top, jnp.where(x <= low, low, x))
-    return straight_through(self.plain().round(x), inside)
-
-
-@struct.dataclass
-class Clipping(Quantizing):
-  """A `Quantizing` weight the end of whose input grid is trained."""
-
-  trainable: ClassVar[tuple[str, ...]] = ('w', 'inputs')
-
-
-def pact(
-  weight_bits: int = 4,
-  activation_bits: int = 4,
-  *,
-  per: Per = 'channel',
-  decay: float = 1e-3,
-) -> Method:
-  r"""Train where layer inputs are clipped (PACT).
-
-  $y = \frac12 (|x| - |x - \alpha| + \alpha)$ on a grid of $2^b$ levels over
-  $[0, \alpha]$, with $\partial y / \partial \alpha = 1$ for $x \ge \alpha$ and
-  0 below (Choi+ 2018, arXiv 1805.06085, equations 1 to 4) and a penalty
-  $\lambda \sum \alpha^2$. Each $\alpha$ starts at the largest calibrated input;
-  inputs of both signs are clipped at both ends. Weights are as in
-  `quantize.uniform`.
-
-  Args:
-    weight_bits: Width of the symmetric weight grid, 2 to 16.
-    activation_bits: Width of the grid of layer inputs, 2 to 16.
-    per: As `quantize.uniform`.
-    decay: Weight of the penalty.
-
-  Returns:
-    The method.
-
-  Raises:
-    ValueError: If an argument is impossible, a weight is quantized already, or
-      there are no calibration statistics.
-  """
-  where = 'quantize.pact'
-  expect_widths(where, weight_bits, activation_bits)
-  grids.expect_bits(where, 'activation_bits', activation_bits)
-  grids.expect_per(where, per)
-  if not 0 <= decay < math.inf:
-    raise ValueError(f'{where}: expected a decay from 0, got {decay!r}.')
-
-  def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids(where, params)
-    ranges = input_ranges(where, params, ctx, activation_bits)
-    met = tree.meeting(params)
-
-    def wrap(path: Path, w: Array) -> Quantizing:
-      seen_there = ranges(path)
-      if seen_there is None:  # a factor behind the one that meets the input
-        return Quantizing(w, None, weight_bits, per=per)
-      low, high = seen_there.low, seen_there.high
-      top = jnp.maximum(jnp.abs(low), jnp.abs(high))
-      inputs = Clipped(top, activation_bits, _signed(ctx, met[path]))
-      return Clipping(w, inputs, weight_bits, per=per)
-
-    return tree.map_arrays(wrap, params)
-
-  def loss(params: Params, ctx: Ctx) -> Array:
-    del ctx
-    nodes = tree.find(Clipping, params).values()
-    return decay * sum((x.inputs.top**2 for x in nodes), jnp.zeros(()))
-
-  return Method(init, loss=loss)
-
-
-def expect_widths(where: str, weight_bits: int, activation_bits: int) -> None:
-  """Check the widths of weights and of their inputs, 0 for float inputs.
-
-  Raises:
-    ValueError: If one is impossible.
-  """
-  grids.expect_bits(where, 'weight_bits', weight_bits)
-  if activation_bits:
-    grids.expect_bits(where, 'activation_bits', activation_bits)
+  return jnp.where(step > affine.LEAST, step, 1.0)

@@ -11,8 +11,9 @@ from compress import tree
 from compress.method import Ctx, Method, expect_clock, expect_probe
 from compress.quantize import affine
 from compress.quantize.affine import Per
+from compress.quantize.fake_quant import How
 from compress.quantize.observers import Clip
-from compress.quantize.uniform import FLOAT_BITS, How, by_widths
+from compress.quantize.uniform import FLOAT_BITS, by_widths
 from compress.tree import Array, Params, Path
 
 WIDEST = 8  # bits that an integer kernel takes

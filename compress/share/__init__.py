@@ -1,6 +1,8 @@
 """Weight sharing: few stored numbers that stand for many weights."""
 
-from compress.share.methods import hashed, kmeans, product
+from compress.share.hashed import hashed
+from compress.share.kmeans import kmeans
+from compress.share.product import product
 
 __all__ = [
   'hashed',

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from compress import allocation, hessian, tree
 from compress.method import Ctx
 from compress.prune.magnitude import Masked
-from compress.quantize.uniform import Quantizing
+from compress.quantize.fake_quant import Quantizing
 from tests.runs import TINY, calibrated, start
 
 WHOLE = st.integers(0, 40)

@@ -11,7 +11,8 @@ from compress import method, tree
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.magnitude import Masked
-from compress.quantize.uniform import Quantizing, uniform
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.uniform import uniform
 
 PARAMS = {
   'conv': {'bias': jnp.zeros(2), 'kernel': jnp.ones((3, 3, 1, 2))},

@@ -18,7 +18,8 @@ import compress
 from compress import method, recipe, schedule, tree
 from compress.method import Ctx, Method
 from compress.prune import magnitude
-from compress.quantize.uniform import Quantizing, int8, uniform
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.uniform import int8, uniform
 
 PARAMS = {
   'conv': {'kernel': jnp.linspace(-1.0, 2.0, 36).reshape(3, 3, 1, 4)},

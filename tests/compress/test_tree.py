@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from compress import tree
 from compress.prune.magnitude import Masked
-from compress.quantize.uniform import Inputs, Quantized, Quantizing
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.nodes import Inputs, Quantized
 from compress.tree import Compressed
 
 W = jnp.array([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])

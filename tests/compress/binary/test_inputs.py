@@ -9,13 +9,14 @@ import pytest
 
 from compress import dataflow, tree
 from compress.binary.inputs import Signed, inputs, outer
-from compress.binary.weights import bnn
+from compress.binary.presets import bnn
 from compress.channels.sliced import Sliced
 from compress.method import Ctx, Probe, chain, only
 from compress.prune import magnitude
-from compress.quantize.gradients import Delayed
-from compress.quantize.uniform import Inputs, Quantized, Quantizing
-from compress.quantize.uniform import uniform as quantize_grid
+from compress.quantize.delay import Delayed
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.nodes import Inputs, Quantized
+from compress.quantize.uniform import uniform
 from tsukiji.measure import cost
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
@@ -182,9 +183,7 @@ def test_parts_of_a_node_are_signed_once() -> None:
 
 
 def test_a_grid_of_inputs_inside_sees_nothing() -> None:
-  found = chain(inputs(), only('two/kernel', quantize_grid(4))).init(
-    PARAMS, CTX
-  )
+  found = chain(inputs(), only('two/kernel', uniform(4))).init(PARAMS, CTX)
   frozen = tree.freeze(found)['two']['kernel']
   assert isinstance(frozen.w, Quantized)
   grid = Inputs(jnp.float32(0), jnp.float32(1), 8)
@@ -258,7 +257,7 @@ def test_refusals() -> None:
   with pytest.raises(ValueError, match='at .*/kernel. Give each weight one'):
     chain(inputs(), inputs()).init(PARAMS, CTX)
   with pytest.raises(ValueError, match='Quantizing at .*/kernel. Put it first'):
-    chain(quantize_grid(4), inputs()).init(PARAMS, CTX)
+    chain(uniform(4), inputs()).init(PARAMS, CTX)
 
 
 def test_the_ends_are_those_of_the_probe() -> None:

@@ -17,7 +17,8 @@ from compress import tree
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.l0 import Gated, chance, l0, rest, sample
-from compress.quantize.uniform import Quantized, uniform
+from compress.quantize.nodes import Quantized
+from compress.quantize.uniform import uniform
 from compress.schedule import at_once, linear
 from tests import toy
 

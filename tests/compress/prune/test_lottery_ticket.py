@@ -14,8 +14,8 @@ from compress.method import Ctx, chain
 from compress.prune.lottery_ticket import lottery_ticket
 from compress.prune.lottery_ticket import shares as rewind_shares
 from compress.prune.masked import Masked
-from compress.quantize.uniform import Quantizing
-from compress.quantize.uniform import Quantizing as quantize_Quantizing
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import Quantizing as quantize_Quantizing
 from compress.quantize.uniform import uniform as quantize_grid
 from compress.random import draw
 

@@ -11,7 +11,8 @@ from compress import schedule, tree
 from compress.method import Ctx
 from compress.prune import importance, masked
 from compress.prune.masked import Masked
-from compress.quantize.uniform import Quantized, Quantizing
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.nodes import Quantized
 
 W = jnp.float32([[0.5, -3.0], [1.0, 2.0]])
 

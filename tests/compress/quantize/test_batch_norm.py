@@ -13,7 +13,7 @@ from compress.method import Ctx, Method, chain
 from compress.quantize import batch_norm
 from compress.quantize.batch_norm import Folded, Folding
 from compress.quantize.nodes import Quantized
-from compress.quantize.uniform import uniform as quantize_grid
+from compress.quantize.uniform import uniform
 from tests.runs import (
   NETWORKS,
   TINY,
@@ -47,7 +47,7 @@ def test_what_is_rounded_is_the_product() -> None:
   want = np.round(W * GAIN / step) * step / GAIN
   node = node_of(GRID)
   np.testing.assert_allclose(tree.decode(node), want, rtol=1e-6)
-  plain = quantize_grid(3, per='tensor').init({'w': jnp.asarray(W)}, Ctx())
+  plain = uniform(3, per='tensor').init({'w': jnp.asarray(W)}, Ctx())
   assert np.abs(tree.decode(plain)['w'] - want).max() > 0.1
 
 

@@ -43,3 +43,8 @@ def test_dorefa_passes_the_gradient_of_the_tangent() -> None:
   )
   zeros = node.replace(w=jnp.zeros_like(node.w))
   assert np.all(np.isfinite(zeros.decode(None)))
+
+
+def test_impossible_widths_are_refused() -> None:
+  with pytest.raises(ValueError, match='dorefa: expected weight_bits from 2'):
+    dorefa(0)

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import calibration, recipe, tree
+from compress import recipe, tree
 from compress.method import Ctx, only
 from compress.quantize import equalization
 from compress.quantize.uniform import uniform
 from tests.nets import PLAIN, groups
-from tests.runs import TINY, assert_same_bits, calibrated, run, start
+from tests.runs import TINY, calibrated, run, start
 from tsukiji.models import spec as sp
 
 PAIR = sp.Spec(
@@ -112,64 +112,21 @@ def test_dead_channels_are_left_alone() -> None:
   assert equalization.factors(dead, groups(PAIR)[0])[1] == 1.0
 
 
-def test_corrected_layers_have_the_mean_outputs_of_before() -> None:
-  ctx, params = calibrated(PAIR), start(PAIR)['params']
-  plain = uniform(2, 3).init(params, ctx)
-  nodes = equalization.bias_correction(uniform(2, 3), examples=32).init(
-    params, ctx
-  )
-
-  def means(params: Any) -> dict[str, np.ndarray]:
-    dense = tree.paths(tree.decode(params))
-    moments = calibration.moments('here', ctx, params, 32)
-    return {
-      path: found.total[0]
-      / found.number
-      @ dense[path].reshape(found.total.shape[1], -1)
-      + dense[path.replace('kernel', 'bias')]
-      for path, found in moments.items()
-    }
-
-  want, got, worse = means(params), means(nodes), means(plain)
-  for path in want:
-    np.testing.assert_allclose(got[path], want[path], atol=1e-4)
-  assert np.abs(worse['fc/kernel'] - want['fc/kernel']).max() > 0.01
-  for path, x in tree.paths(plain).items():
-    if path.endswith('kernel'):
-      assert_same_bits(x.decode(None), tree.paths(nodes)[path].decode(None))
-
-
-def test_correcting_changes_only_the_start() -> None:
-  inner = uniform(3, 4, momentum=0.5)
-  outer = equalization.bias_correction(inner)
-  assert outer.update is inner.update
-  assert outer.loss is inner.loss
-
-
-@pytest.mark.parametrize(
-  ('text', 'message'),
-  [
-    ('equalise(sweeps=0)', 'equalise: expected sweeps from 1, got 0'),
-    ('correct(4)', 'correct: expected a method and a number of examples'),
-    (
-      'correct(quantize.uniform(4), examples=0)',
-      'correct: expected examples from 1, got 0',
-    ),
-  ],
-)
-def test_impossible_arguments_are_refused(text: str, message: str) -> None:
-  with pytest.raises(ValueError, match=f'quantize.{message}'):
-    recipe.parse(f'quantize.{text}')
+def test_impossible_arguments_are_refused() -> None:
+  with pytest.raises(ValueError, match='expected sweeps from 1, got 0'):
+    recipe.parse('quantize.cross_layer_equalization(sweeps=0)')
 
 
 def test_what_does_not_fit_is_refused() -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
-  with pytest.raises(ValueError, match='equalise: expected calibration data'):
+  with pytest.raises(
+    ValueError, match='cross_layer_equalization: expected calibration data'
+  ):
     equalization.cross_layer_equalization().init(params, Ctx())
   nodes = uniform(4).init(params, ctx)
-  with pytest.raises(ValueError, match='equalise: expected plain arrays'):
+  with pytest.raises(
+    ValueError, match='cross_layer_equalization: expected plain arrays'
+  ):
     equalization.cross_layer_equalization().init(nodes, ctx)
   with pytest.raises(ValueError, match='expected layers with a ReLU or'):
     only('fc/.*', equalization.cross_layer_equalization()).init(params, ctx)
-  with pytest.raises(ValueError, match='expected layers with a bias, got none'):
-    only('conv/.*', equalization.bias_correction(uniform(4))).init(params, ctx)

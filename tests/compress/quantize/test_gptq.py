@@ -10,13 +10,11 @@ import pytest
 
 from compress import calibration, recipe, tree
 from compress.method import Ctx
-from compress.quantize import affine
-from compress.quantize.gptq import compensated
-from compress.quantize.gptq import gptq as rounding_gptq
-from compress.quantize.gptq import learned as rounding_learned
-from compress.quantize.gptq import rounded as rounding_rounded
+from compress.quantize import affine, rounding
+from compress.quantize.adaround import learned
+from compress.quantize.gptq import compensated, gptq
 from compress.quantize.nodes import Quantized, Shifted
-from compress.quantize.uniform import uniform as quantize_grid
+from compress.quantize.uniform import uniform
 from tests.runs import TINY, calibrated, start
 
 BITS = 3
@@ -75,11 +73,11 @@ def test_both_beat_rounding_to_nearest(seed: int) -> None:
   found = problem(24, 4, seed)
   w, step, _ = found
   nearest = harm(np.clip(np.round(w / step), -TOP, TOP), found)
-  gptq = rounded(compensated, found, damping=0.01)
-  learned = rounded(rounding_learned, found, steps=300, lr=0.02)
-  assert harm(gptq, found) < 0.7 * nearest
-  assert harm(learned, found) < 0.7 * nearest
-  assert np.all(np.abs(learned - w / step) < 1)  # up or down, no further
+  one = rounded(compensated, found, damping=0.01)
+  other = rounded(learned, found, steps=300, lr=0.02)
+  assert harm(one, found) < 0.7 * nearest
+  assert harm(other, found) < 0.7 * nearest
+  assert np.all(np.abs(other - w / step) < 1)  # up or down, no further
 
 
 def test_learned_rounding_is_near_the_best_of_all() -> None:
@@ -88,7 +86,7 @@ def test_learned_rounding_is_near_the_best_of_all() -> None:
   floor = np.floor(w / step)
   ups = (np.arange(64)[:, None] >> np.arange(6)) & 1
   best = min(harm(np.clip(floor + up[:, None], -TOP, TOP), found) for up in ups)
-  codes = rounded(rounding_learned, found, steps=500, lr=0.02)
+  codes = rounded(learned, found, steps=500, lr=0.02)
   assert harm(codes, found) <= 1.3 * best
 
 
@@ -96,16 +94,16 @@ def test_uncorrelated_inputs_are_rounded_to_nearest() -> None:
   w, step, _ = problem()
   found = (w, step, np.diag(np.arange(1.0, 10.0)))
   want = np.clip(np.round(w / step), -TOP, TOP)
-  gptq = rounded(compensated, found, damping=0.01)
-  learned = rounded(rounding_learned, found, steps=100, lr=0.02)
-  np.testing.assert_array_equal(gptq, want)
-  np.testing.assert_array_equal(learned, want)
+  one = rounded(compensated, found, damping=0.01)
+  other = rounded(learned, found, steps=100, lr=0.02)
+  np.testing.assert_array_equal(one, want)
+  np.testing.assert_array_equal(other, want)
 
 
-@pytest.mark.parametrize('how', ['gptq(3)', 'adaptive(3, steps=150)'])
+@pytest.mark.parametrize('how', ['gptq(3)', 'adaround(3, steps=150)'])
 def test_layers_have_smaller_errors_in_the_network(how: str) -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
-  nearest = quantize_grid(3, clip='mse').init(params, ctx)
+  nearest = uniform(3, clip='mse').init(params, ctx)
   done = recipe.parse(f'quantize.{how}').init(params, ctx)
   moments = calibration.moments('here', ctx, params, 32)
   total = [0.0, 0.0]
@@ -126,7 +124,7 @@ def test_layers_have_smaller_errors_in_the_network(how: str) -> None:
     assert tree.paths(done)[path] is tree.paths(params)[path]
 
 
-@pytest.mark.parametrize('how', ['gptq', 'adaptive'])
+@pytest.mark.parametrize('how', ['gptq', 'adaround'])
 def test_what_is_pruned_stays_zero(how: str) -> None:
   text = f'prune.weights(0.5) >> quantize.{how}(4, symmetric=False, per=4)'
   params = recipe.parse(text).init(start(TINY)['params'], calibrated(TINY))
@@ -146,7 +144,7 @@ def test_groups_of_a_convolution_are_rounded_on_their_own() -> None:
   scale = jnp.concatenate([step[0, 0], step[1, 0]])
   near = affine.Coded(kernel, scale, None)
   rounder = functools.partial(compensated, ends=(-TOP, TOP), damping=0.01)
-  codes = rounding_rounded(kernel, near, h, rounder).codes
+  codes = rounding.rounded(kernel, near, h, rounder).codes
   want = [by_elimination(*part, 0.01) for part in (one, other)]
   np.testing.assert_array_equal(codes, np.concatenate(want, axis=1))
 
@@ -157,7 +155,7 @@ def test_dead_inputs_and_dead_channels_are_no_trouble() -> None:
   w[:, 1] = 0
   for rounder, how in (
     (compensated, {'damping': 0.01}),
-    (rounding_learned, {'steps': 20, 'lr': 0.01}),
+    (learned, {'steps': 20, 'lr': 0.01}),
   ):
     for gram in (h, 0 * h):
       codes = rounded(rounder, (w, step, gram), **how)
@@ -169,13 +167,13 @@ def test_dead_inputs_and_dead_channels_are_no_trouble() -> None:
   ('text', 'message'),
   [
     ('gptq(0)', 'gptq: expected weight_bits from 2 to 16, got 0'),
-    ('adaptive(33)', 'adaptive: expected weight_bits from 2 to 16, got 33'),
+    ('adaround(33)', 'adaround: expected weight_bits from 2 to 16, got 33'),
     ('gptq(4, 1)', 'gptq: expected activation_bits from 2 to 16, got 1'),
     ('gptq(4, damping=0)', 'gptq: expected a positive damping, got 0'),
-    ('adaptive(4, steps=0)', 'adaptive: expected steps above 0, got 0'),
+    ('adaround(4, steps=0)', 'adaround: expected steps above 0, got 0'),
     ('gptq(4, examples=0)', 'gptq: expected examples from 1, got 0'),
     ('gptq(4, per="row")', "gptq: expected per='tensor'"),
-    ('adaptive(4, clip="best")', 'adaptive: expected a clip of'),
+    ('adaround(4, clip="best")', 'adaround: expected a clip of'),
   ],
 )
 def test_impossible_arguments_are_refused(text: str, message: str) -> None:
@@ -186,13 +184,13 @@ def test_impossible_arguments_are_refused(text: str, message: str) -> None:
 def test_without_data_there_is_no_rounding() -> None:
   params = start(TINY)['params']
   with pytest.raises(ValueError, match='gptq: expected calibration data'):
-    rounding_gptq(4).init(params, Ctx())
+    gptq(4).init(params, Ctx())
   with pytest.raises(ValueError, match='gptq at conv/kernel: .*statistics'):
     ctx = calibrated(TINY)._replace(stats=None)
-    rounding_gptq(4, 4).init(params, ctx)
+    gptq(4, 4).init(params, ctx)
   beside = {'loose': jnp.ones((3, 4)), **params}
   with pytest.raises(ValueError, match='at loose: expected a weight that'):
-    rounding_gptq(4).init(beside, calibrated(TINY))
+    gptq(4).init(beside, calibrated(TINY))
 
 
 def test_what_is_left_of_a_layer_is_refused() -> None:
@@ -205,8 +203,8 @@ def test_what_is_left_of_a_layer_is_refused() -> None:
 
 def test_ranges_of_inputs_are_those_of_the_grid() -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
-  done = rounding_gptq(4, 6).init(params, ctx)
-  plain = quantize_grid(4, 6).init(params, ctx)
+  done = gptq(4, 6).init(params, ctx)
+  plain = uniform(4, 6).init(params, ctx)
   for path, node in tree.find(Quantized, done).items():
     jax.tree.map(
       np.testing.assert_array_equal, node.inputs, tree.paths(plain)[path].inputs

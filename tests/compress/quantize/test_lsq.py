@@ -10,7 +10,7 @@ import pytest
 
 from compress import recipe, tree
 from compress.method import Ctx
-from compress.quantize.lsq import Clipped, Clipping, Stepping, Steps, lsq, pact
+from compress.quantize.lsq import Stepping, Steps, lsq
 from compress.quantize.nodes import Shifted
 from tests.runs import TINY, assert_same_bits, calibrated, images, start
 
@@ -126,36 +126,6 @@ def test_steps_that_vanish_or_turn_are_survived(step: float) -> None:
   assert np.all(np.isfinite(grid.round(jnp.asarray(X))))
 
 
-def test_clips_have_the_gradient_of_the_paper() -> None:
-  def loss(x: Any, top: Any) -> Any:
-    return jnp.sum(X * Clipped(top, 4, False).round(x))
-
-  slopes = jax.grad(loss, argnums=(0, 1))(jnp.asarray(X), jnp.float32(2.5))
-  np.testing.assert_array_equal(slopes[0], np.where((X > 0) & (X < 2.5), X, 0))
-  assert float(slopes[1]) == pytest.approx(X[X >= 2.5].sum(), rel=1e-5)
-  found = Clipped(jnp.float32(2.5), 4, False).round(jnp.asarray(X))
-  clipped = 0.5 * (np.abs(X) - np.abs(X - 2.5) + 2.5)  # equation 1
-  want = np.round(clipped * 15 / 2.5) * 2.5 / 15  # equation 2
-  error = np.abs(found - want)
-  assert np.mean(error < 1e-5) > 0.99
-  assert error.max() < 1.001 * 2.5 / 15
-
-
-def test_clips_start_at_the_range_and_are_penalised() -> None:
-  ctx, params = calibrated(TINY), start(TINY)['params']
-  method = pact(4, 4, decay=0.5)
-  nodes = method.init(params, ctx)
-  tops = {p: float(x.inputs.top) for p, x in tree.find(Clipping, nodes).items()}
-  for path, top in tops.items():
-    assert top == float(np.abs(ctx.stats[path]).max())
-  want = 0.5 * sum(top**2 for top in tops.values())
-  assert float(method.loss(nodes, ctx)) == pytest.approx(want, rel=1e-5)
-  assert nodes['conv']['kernel'].inputs.signed
-  free, held = tree.split(nodes)
-  assert len(jax.tree.leaves(free['fc'])) == 3  # weight, end, bias
-  assert jax.tree.leaves(held['fc']) == []
-
-
 @pytest.mark.parametrize(
   'text', ['lsq(4, 4)', 'pact(4, 4)', 'dorefa(4, 4)', 'lsq(9, 3)']
 )
@@ -194,9 +164,6 @@ def test_learned_grids_reach_lower_loss_than_held_ones() -> None:
     ('lsq(1)', 'lsq: expected weight_bits from 2 to 16, got 1'),
     ('lsq(4, 33)', 'lsq: expected activation_bits from 2 to 16, got 33'),
     ('lsq(4, per=0)', "lsq: expected per='tensor', 'channel' or .* got 0"),
-    ('pact(4, 0)', 'pact: expected activation_bits from 2 to 16, got 0'),
-    ('pact(4, 4, decay=-1)', 'pact: expected a decay from 0, got -1'),
-    ('dorefa(0)', 'dorefa: expected weight_bits from 2 to 16, got 0'),
   ],
 )
 def test_impossible_arguments_are_refused(text: str, message: str) -> None:

@@ -10,8 +10,9 @@ import pytest
 from compress import allocation, recipe, tree
 from compress.method import Ctx, only
 from compress.quantize import mixed_precision
+from compress.quantize.fake_quant import How, Quantizing
 from compress.quantize.mixed_precision import Budget
-from compress.quantize.uniform import How, Quantizing, uniform
+from compress.quantize.uniform import uniform
 from tests.runs import TINY, calibrated, start
 
 CHOICES = (2, 4, 8)

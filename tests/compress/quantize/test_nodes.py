@@ -12,7 +12,7 @@ from compress.method import Ctx
 from compress.quantize import affine, nodes
 from compress.quantize.half import half
 from compress.quantize.nodes import Quantized, Shifted
-from compress.quantize.uniform import uniform as quantize_grid
+from compress.quantize.uniform import uniform
 from tests.runs import TINY
 from tsukiji.deploy.tsk import pack
 
@@ -23,12 +23,12 @@ GAIN = jnp.array([1.0, 2.0, -4.0, 0.5, 0.0])  # exact in binary
 def frozen(text: str, w: np.ndarray = W) -> Any:
   """Return a weight as one of the kinds that are stored."""
   method = {
-    'tensor': quantize_grid(4, per='tensor'),
-    'channel': quantize_grid(4),
-    'groups': quantize_grid(4, per=5),
-    'shifted': quantize_grid(4, symmetric=False),
-    'shifted tensor': quantize_grid(9, per='tensor', symmetric=False),
-    'shifted groups': quantize_grid(4, per=5, symmetric=False),
+    'tensor': uniform(4, per='tensor'),
+    'channel': uniform(4),
+    'groups': uniform(4, per=5),
+    'shifted': uniform(4, symmetric=False),
+    'shifted tensor': uniform(9, per='tensor', symmetric=False),
+    'shifted groups': uniform(4, per=5, symmetric=False),
     'float16': half(),
     'bfloat16': half('bfloat16'),
   }[text]
@@ -94,7 +94,7 @@ def test_codes_take_their_bits_in_a_file_or_fewer(
   bits: int, symmetric: bool
 ) -> None:
   w = np.random.default_rng(1).uniform(-1, 1, size=(256, 64))
-  node = quantize_grid(bits, per='tensor', symmetric=symmetric).init(
+  node = uniform(bits, per='tensor', symmetric=symmetric).init(
     {'w': jnp.float32(w)}, Ctx()
   )
   rows = pack.sections(pack.pack(TINY, {'params': node}))

@@ -12,14 +12,10 @@ from hypothesis import strategies as st
 
 from compress import recipe, tree
 from compress.method import Ctx
-from compress.quantize.uniform import (
-  Quantized,
-  Quantizing,
-  int8,
-  straight_through,
-  ternary,
-)
-from compress.quantize.uniform import uniform as quantize_grid
+from compress.quantize.affine import straight_through
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.nodes import Quantized
+from compress.quantize.uniform import int8, ternary, uniform
 from tests.runs import TINY, calibrated, images, run, start
 
 BITS = st.integers(2, 16)
@@ -108,7 +104,7 @@ def test_codes_take_masks_and_gains() -> None:
 def test_ranges_follow_an_exponential_mean() -> None:
   ranges = np.random.default_rng(2).normal(size=(20, 2)).astype(np.float32)
   ranges.sort(axis=1)
-  compress = quantize_grid(8, 8, momentum=0.9)
+  compress = uniform(8, 8, momentum=0.9)
   params = compress.init(PARAMS, Ctx(stats={'fc/kernel': ranges[0]}))
   want = ranges[0].astype(float)
   for seen in ranges[1:]:
@@ -125,27 +121,27 @@ def test_ranges_follow_an_exponential_mean() -> None:
 def test_int8_is_a_grid_of_eight_bits() -> None:
   stats = {'fc/kernel': jnp.array([-1.0, 2.0])}
   one = int8().init(PARAMS, Ctx(stats=stats))
-  other = quantize_grid(8, 8).init(PARAMS, Ctx(stats=stats))
+  other = uniform(8, 8).init(PARAMS, Ctx(stats=stats))
   assert jax.tree.structure(one) == jax.tree.structure(other)
   assert one['fc']['kernel'].bits == one['fc']['kernel'].inputs.bits == 8
   assert one['fc']['bias'] is PARAMS['fc']['bias']
 
 
 def test_inputs_stay_float_unless_asked() -> None:
-  node = quantize_grid(4).init(PARAMS, Ctx())['fc']['kernel']
+  node = uniform(4).init(PARAMS, Ctx())['fc']['kernel']
   assert node.inputs is None
   assert node.transform_input(X) is X
-  after = quantize_grid(4).update({'fc': node}, Ctx(stats={'fc': jnp.ones(2)}))
+  after = uniform(4).update({'fc': node}, Ctx(stats={'fc': jnp.ones(2)}))
   assert after['fc'].inputs is None
 
 
 @pytest.mark.parametrize('bits', [0, 1, 17, 33, -8, 2.5, 8.0, '8', None, True])
 def test_impossible_widths_are_refused(bits: Any) -> None:
   with pytest.raises(ValueError, match='weight_bits from 2 to 16, got'):
-    quantize_grid(bits)
+    uniform(bits)
   if bits:  # 0 leaves the inputs alone
     with pytest.raises(ValueError, match='activation_bits from 2 to 16, got'):
-      quantize_grid(8, bits)
+      uniform(8, bits)
 
 
 @pytest.mark.parametrize('momentum', [-0.1, 1.1, math.nan])
@@ -164,11 +160,11 @@ def test_missing_statistics_are_named() -> None:
 
 @pytest.mark.parametrize('frozen', [False, True])
 def test_quantizing_twice_is_refused(frozen: bool) -> None:
-  once = quantize_grid(8).init(PARAMS, Ctx())
+  once = uniform(8).init(PARAMS, Ctx())
   once = tree.freeze(once) if frozen else once
   assert tree.find(Quantized if frozen else Quantizing, once)
   with pytest.raises(ValueError, match='a grid at fc/kernel'):
-    quantize_grid(4).init(once, Ctx())
+    uniform(4).init(once, Ctx())
 
 
 @pytest.mark.parametrize('axis', range(W.ndim))
@@ -184,7 +180,7 @@ def test_codes_are_spread_among_zeros(axis: int) -> None:
 
 
 def test_clips_make_the_grid_narrower_and_follow_the_weights() -> None:
-  compress = quantize_grid(3, clip='mse', per='tensor')
+  compress = uniform(3, clip='mse', per='tensor')
   params = compress.init({'fc': {'kernel': jnp.asarray(W)}}, Ctx())
   node = params['fc']['kernel']
   assert 0 < float(node.share) < 1
@@ -199,7 +195,7 @@ def test_clips_make_the_grid_narrower_and_follow_the_weights() -> None:
 def test_clipped_ranges_follow_their_share_of_what_is_seen() -> None:
   ctx = calibrated(TINY)
   stats = {path: jnp.array([-2.0, 6.0]) for path in ctx.stats or {}}
-  compress = quantize_grid(8, 4, activation_clip=0.9, momentum=0.5, settle=0.5)
+  compress = uniform(8, 4, activation_clip=0.9, momentum=0.5, settle=0.5)
   before = compress.init(start(TINY)['params'], ctx)
   node = before['conv']['kernel']
   x = np.abs(images(TINY, 32))
@@ -226,11 +222,13 @@ def test_dead_units_are_said_to_be_the_reason() -> None:
   message = 'fc/kernel: .* got 0 alone. All units before this layer are dead'
   with pytest.raises(ValueError, match=message):
     int8().init(params, Ctx(stats=stats))
-  rest = quantize_grid(8).init(params, Ctx(stats=stats))
+  rest = uniform(8).init(params, Ctx(stats=stats))
   assert np.all(np.isfinite(tree.decode(rest)['fc']['kernel']))
 
 
-@pytest.mark.parametrize('text', ['grid(4)', 'lsq(4)', 'dorefa(4)', 'grid(3)'])
+@pytest.mark.parametrize(
+  'text', ['uniform(4)', 'lsq(4)', 'dorefa(4)', 'uniform(3)']
+)
 def test_a_channel_of_zeros_trains_on(text: str) -> None:
   w = jnp.ones((6, 3)).at[:, 1].set(0.0)
   node = recipe.parse(f'quantize.{text}').init({'w': w}, Ctx())['w']
@@ -263,10 +261,10 @@ def test_ranges_that_are_none_are_refused(
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: quantize_grid(per='row'), "expected per='tensor', 'channel'"),
-    (lambda: quantize_grid(clip='best'), 'expected a clip of absmax'),
-    (lambda: quantize_grid(8, 8, activation_clip=2.0), 'expected a clip of'),
-    (lambda: quantize_grid(settle=2.0), r'a settle in \[0, 1\], got 2.0'),
+    (lambda: uniform(per='row'), "expected per='tensor', 'channel'"),
+    (lambda: uniform(clip='best'), 'expected a clip of absmax'),
+    (lambda: uniform(8, 8, activation_clip=2.0), 'expected a clip of'),
+    (lambda: uniform(settle=2.0), r'a settle in \[0, 1\], got 2.0'),
   ],
 )
 def test_other_choices_are_refused(make: Any, message: str) -> None:
@@ -279,7 +277,7 @@ def test_clips_of_inputs_need_data() -> None:
   with pytest.raises(
     ValueError, match='quantize.uniform: expected calibration'
   ):
-    quantize_grid(8, 8, activation_clip='mse').init(PARAMS, Ctx(stats=stats))
+    uniform(8, 8, activation_clip='mse').init(PARAMS, Ctx(stats=stats))
 
 
 def test_ternary_weights_have_three_values() -> None:

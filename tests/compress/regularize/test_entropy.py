@@ -8,8 +8,8 @@ import pytest
 
 from compress import recipe, tree
 from compress.method import Ctx, chain
+from compress.quantize.fake_quant import Quantizing
 from compress.quantize.nodes import Gridded
-from compress.quantize.uniform import Quantizing
 from compress.regularize import entropy, penalties
 from compress.schedule import linear
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.prune import magnitude
-from compress.quantize.uniform import Quantizing
+from compress.quantize.fake_quant import Quantizing
 from tsukiji.measure import cost
 from tsukiji.models import spec as sp
 from tsukiji.models import zoo

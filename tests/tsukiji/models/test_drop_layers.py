@@ -11,7 +11,8 @@ import pytest
 
 from compress import tree
 from compress.method import Ctx
-from compress.quantize.uniform import Quantizing, uniform
+from compress.quantize.fake_quant import Quantizing
+from compress.quantize.uniform import uniform
 from tests.runs import NETWORKS, assert_same_bits, run, start
 from tsukiji.measure import cost
 from tsukiji.models import drop_layers, zoo

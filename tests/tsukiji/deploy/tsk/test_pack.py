@@ -16,7 +16,8 @@ from compress import tree
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.magnitude import Masked
-from compress.quantize.uniform import Quantized, int8, uniform
+from compress.quantize.nodes import Quantized
+from compress.quantize.uniform import int8, uniform
 from tests.tsukiji.deploy.tsk.test_header import reseal
 from tsukiji.deploy.tsk import header, pack
 from tsukiji.models import zoo

@@ -1,0 +1,55 @@
+"""What the methods that share weights have in common."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+
+from compress import tree
+from compress.method import Ctx, Method
+from compress.prune.masked import Masked
+from compress.quantize.fake_quant import refuse_grids
+from compress.tree import Array, Params, Path
+
+# Path, weight, what of it is kept (None is all), context -> node.
+Share: TypeAlias = Callable[[Path, Array, Array | None, Ctx], Any]
+
+WIDE = 2**16  # as many codes as a 16-bit index has
+
+
+def sharing(where: str, share: Share) -> Method:
+  """Return the method that puts a node on each weight, given its mask.
+
+  Args:
+    where: Its name, for errors.
+    share: Makes the node.
+
+  Returns:
+    The method.
+  """
+
+  def init(params: Params, ctx: Ctx) -> Params:
+    refuse_grids(where, params)
+
+    def visit(path: Path, x: Any, mask: Array | None) -> Any:
+      if tree.is_node(x):
+        mask = x.mask if isinstance(x, Masked) else mask
+        return tree.descend(lambda p, y: visit(p, y, mask), path, x)
+      if not tree.is_weight(x):
+        return x
+      own = mask if mask is not None and mask.shape == x.shape else None
+      return share(path, x, own, ctx)
+
+    return tree.map_paths(lambda path, x: visit(path, x, None), params)
+
+  return Method(init)
+
+
+def expect_count(where: str, what: str, n: Any) -> None:
+  if type(n) is not int or n < 1:
+    raise ValueError(f'{where}: expected {what} from 1, got {n!r}.')
+
+
+def index_dtype(codes: int) -> Any:
+  """Return the integers that number the codes."""
+  return jnp.uint8 if codes <= 2**8 else jnp.uint16
