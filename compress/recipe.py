@@ -88,9 +88,22 @@ RENAMED = {
 }
 
 # Arguments of earlier versions: (new name of the method, old): new.
-RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {}
+RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {
+  ('distill.attention', 'of'): 'teacher_layer',
+  ('distill.dkd', 'others'): 'non_target',
+  ('distill.fitnet', 'of'): 'teacher_layer',
+  ('distill.kd', 'cool'): 'temperature_schedule',
+  ('distill.rkd', 'of'): 'teacher_layer',
+  ('prune.auto', 'damage'): 'sensitivity',
+  ('prune.l0', 'drop'): 'drop_rate',
+  ('prune.l0', 'settle'): 'freeze_at',
+  ('prune.lottery_ticket', 'at'): 'rewind_at',
+  ('prune.variational', 'settle'): 'freeze_at',
+}
 # Their values: (method, new name of the argument): {old: new}.
-RENAMED_VALUES: dict[tuple[str, str], dict[Any, Any]] = {}
+RENAMED_VALUES: dict[tuple[str, str], dict[Any, Any]] = {
+  ('prune.filters', 'score'): {'median': 'fpgm', 'norm': 'bn_scale'},
+}
 
 NAME = re.compile(r'\{([A-Za-z_]\w*)\}')  # in a recipe, of a part
 

@@ -255,7 +255,7 @@ def _deep(network: str) -> dict[str, ConfigDict]:
   left, pruning, sharing, ends = DEEP[network]
   zeros = round(1 - left, 4)
   first = f'deep_{network}_pruned'
-  pruned = f'prune.auto({zeros}, damage="signal", {RISE})'
+  pruned = f'prune.auto({zeros}, sensitivity="signal", {RISE})'
   shared = (
     f'only("({ends})/.*", share.kmeans(16)) >> '
     f'only("(?!{ends}).*", share.kmeans(8))'

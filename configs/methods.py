@@ -25,7 +25,7 @@ METHODS = {
     'prune.n_m(2, 4)',
     'prune.rigl(0.9)',
     'prune.threshold(1.0)',
-    'prune.lottery_ticket(0.9, at=0.1, rounds=2)',
+    'prune.lottery_ticket(0.9, rewind_at=0.1, rounds=2)',
     'prune.variational(1.0, sparsity=0.9)',
     'prune.weights(0.9, scope="global")',
     'regularize.l1(1e-4) >> prune.weights(0.9, scope="global")',

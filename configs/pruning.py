@@ -74,7 +74,7 @@ def _weights() -> dict[str, ConfigDict]:
   found = {}
   for amount in AMOUNTS:
     share = amount / 100
-    text = f'prune.auto({share}, damage="signal", {RISE}) >> {TEACH}'
+    text = f'prune.auto({share}, sensitivity="signal", {RISE}) >> {TEACH}'
     chance = f'prune.weights({share}, score="random") >> {TEACH}'
     for suffix, epochs in (('_2', 2), ('', 12))[: 1 + (amount in LONG)]:
       how = dict(SPARSE, lr=8e-3 if (amount, epochs) == (98, 2) else 4e-3)
@@ -177,7 +177,7 @@ def _methods() -> dict[str, ConfigDict]:
     'l2': 'macs=0.3',
     'greedy': 'macs=0.3, greedy=True',
     'taylor': 'macs=0.3, score="taylor"',
-    'median': 'macs=0.3, score="median"',
+    'median': 'macs=0.3, score="fpgm"',
     'size': f'size=0.3, {INFLUENCE}',
     'time': f'ms=0.05, {INFLUENCE}',
   }
@@ -224,7 +224,7 @@ def _kept() -> dict[str, ConfigDict]:
   """Return the LeNets with ever fewer weights."""
   found = {}
   for kept in KEPT:
-    text = f'prune.auto({1 - kept / 100:g}, damage="signal", {RISE})'
+    text = f'prune.auto({1 - kept / 100:g}, sensitivity="signal", {RISE})'
     found[f'kept{kept}'] = _recipe(f'{text} >> {TEACH}', 'prune', 4, **SPARSE)
   return found
 

@@ -1,1 +1,1 @@
-"""Removal of whole channels: smaller layers, with nothing left to skip."""
+"""Removal of channels with everything that depends on them."""

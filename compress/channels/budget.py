@@ -1,4 +1,4 @@
-"""Widths: how many channels each group keeps under one budget."""
+"""The width of each group of channels under one budget."""
 
 import math
 from collections.abc import Callable
@@ -11,20 +11,20 @@ from compress.channels.dependency import Group
 from compress.method import Probe, expect_clock
 from compress.tree import Params, Path
 
-Widths: TypeAlias = dict[str, int]  # channels left, by name of the group
+Widths: TypeAlias = dict[str, int]  # remaining channels, by name of group
 Remove: TypeAlias = Callable[[Widths], Params]
 BUDGETS = ('macs', 'size', 'ms')
 
 
 class Budget(NamedTuple):
-  """How much may be left, and what that means for some widths.
+  """A budget and the cost function that it limits.
 
   Attributes:
     of: 'macs', 'size' or 'ms'.
-    amount: As the user gave it: a share of the dense network, or milliseconds.
-    limit: The same in the unit of `cost`.
-    cost: What a network of some widths costs: multiplications of one example,
-      numbers in its weights, or milliseconds.
+    amount: The argument: a share of the dense network, or milliseconds.
+    limit: The same in units of `cost`.
+    cost: Cost of a network of given widths: multiplications per example,
+      entries of its weights, or milliseconds.
   """
 
   of: str
@@ -33,21 +33,21 @@ class Budget(NamedTuple):
   cost: Callable[[Widths], float]
 
 
-class Ladder(NamedTuple):
+class Choices(NamedTuple):
   """The widths that a group may have.
 
   Attributes:
-    dense: Its channels in the dense network, which shares refer to.
-    steps: What it may have, from what it has now.
+    dense: Its channels in the dense network, the reference of shares.
+    widths: Possible widths, in decreasing order from the current one.
   """
 
   dense: int
-  steps: list[int]
+  widths: list[int]
 
-  def under(self, part: float) -> int:
-    """Return the widest step of at most a part of the dense, or the last."""
-    fit = (n for n in self.steps if n <= part * self.dense + 1e-9)
-    return next(fit, self.steps[-1])
+  def at_most(self, share: float) -> int:
+    """Return the largest width of at most a share of the dense, or the last."""
+    fit = (n for n in self.widths if n <= share * self.dense + 1e-9)
+    return next(fit, self.widths[-1])
 
 
 def budget(
@@ -64,50 +64,55 @@ def budget(
     of: One of `BUDGETS`.
     amount: Share of the dense network in (0, 1], or milliseconds.
     found: The groups of channels.
-    remove: Cuts every group to its width.
+    remove: Reduces every group to its width.
     probe: Of the network.
-    params: The network as it is now.
+    params: The current network.
 
   Returns:
     The budget.
 
   Raises:
-    ValueError: If milliseconds are wanted and nobody can measure them.
+    ValueError: If the budget is in milliseconds and the probe cannot measure
+      time.
   """
   if of == 'ms':
     clock = expect_clock('prune.filters', probe, 'macs or size')
     return Budget(of, amount, amount, lambda widths: clock(remove(widths)))
 
   def cost(widths: Widths) -> float:
-    return _sum(of, numbers(found, widths, probe, params), probe.uses)
+    return _sum(of, entry_counts(found, widths, probe, params), probe.uses)
 
   dense = {path: x.size for path, x in _dense(probe, params).items()}
   uses = {path: x.uses for path, x in (probe.dense or {}).items()}
-  whole = _sum(of, dense, uses or probe.uses)
-  return Budget(of, amount, amount * whole, cost)
+  total = _sum(of, dense, uses or probe.uses)
+  return Budget(of, amount, amount * total, cost)
 
 
-def ladder(group: Group, multiple: int, probe: Probe, params: Params) -> Ladder:
-  """Return the widths of a group: multiples, down to the least."""
+def width_choices(
+  group: Group, multiple: int, probe: Probe, params: Params
+) -> Choices:
+  """Return the possible widths of a group: multiples, in decreasing order."""
   n = group.channels
-  whole = range(n // multiple * multiple, 0, -multiple)
+  multiples = range(n // multiple * multiple, 0, -multiple)
   dense = _dense(probe, params)
   before = (
     dense[part.path].shape[part.axis]
-    for part in group.of('makes')
+    for part in group.of('produces')
     if part.path in dense
   )
-  # What other groups share is as wide as all of them.
-  return Ladder(
-    max(n, min(before, default=n)), list(dict.fromkeys([n, *whole]))
+  # An axis shared with other groups is as wide as all of them.
+  return Choices(
+    max(n, min(before, default=n)), list(dict.fromkeys([n, *multiples]))
   )
 
 
-def numbers(
+def entry_counts(
   found: list[Group], widths: Widths, probe: Probe, params: Params
 ) -> dict[Path, int]:
-  """Return how many numbers each weight holds at some widths."""
-  shapes = {p: x.shape for p, x in tree.paths(whole(params, probe)).items()}
+  """Return the number of entries of each weight at given widths."""
+  shapes = {
+    p: x.shape for p, x in tree.paths(full_shapes(params, probe)).items()
+  }
   left = {path: list(shapes[path]) for path in probe.uses}
   for group in found:
     gone = group.channels - widths[group.name]
@@ -120,72 +125,72 @@ def numbers(
 def multiplications(
   found: list[Group], widths: Widths, probe: Probe, params: Params
 ) -> float:
-  """Return the multiplications of one example at some widths."""
-  return _sum('macs', numbers(found, widths, probe, params), probe.uses)
+  """Return the multiplications per example at given widths."""
+  return _sum('macs', entry_counts(found, widths, probe, params), probe.uses)
 
 
-def whole(params: Params, probe: Probe) -> Params:
-  """Return the shapes of a network of which `only` may hold back a part."""
+def full_shapes(params: Params, probe: Probe) -> Params:
+  """Return the shapes of the whole network, also under `only`."""
   leaves = jax.tree.leaves(params, is_leaf=lambda x: x is None)
   missing = any(x is None for x in leaves)
   return jax.eval_shape(probe.grad if missing else tree.decode, params)
 
 
-def uniform(budget: Budget, ladders: dict[str, Ladder]) -> Widths:
-  """Return the widest widths of one share that meet the budget."""
-  shares = {n / x.dense for x in ladders.values() for n in x.steps}
-  for part in sorted(shares, reverse=True):
-    chosen = {name: x.under(part) for name, x in ladders.items()}
+def uniform(budget: Budget, choices: dict[str, Choices]) -> Widths:
+  """Return the largest widths of one common share that meet the budget."""
+  shares = {n / x.dense for x in choices.values() for n in x.widths}
+  for share in sorted(shares, reverse=True):
+    chosen = {name: x.at_most(share) for name, x in choices.items()}
     if budget.cost(chosen) <= budget.limit:
       return chosen
-  raise _unmet(budget, ladders)
+  raise _unmet(budget, choices)
 
 
-def descend(
-  budget: Budget, ladders: dict[str, Ladder], remove: Remove, probe: Probe
+def greedy(
+  budget: Budget, choices: dict[str, Choices], remove: Remove, probe: Probe
 ) -> Widths:
-  """Take channels where the loss rises least for what it saves."""
-  chosen = {name: x.steps[0] for name, x in ladders.items()}
+  """Remove channels where the loss rises least per saved cost."""
+  chosen = {name: x.widths[0] for name, x in choices.items()}
   cost, loss = budget.cost(chosen), float(probe.loss(remove(chosen)))
   while cost > budget.limit:
     tries = []
-    for name, x in ladders.items():
-      left = [n for n in x.steps if n < chosen[name]]
+    for name, x in choices.items():
+      left = [n for n in x.widths if n < chosen[name]]
       if left:
         widths = {**chosen, name: left[0]}
         then = float(probe.loss(remove(widths)))
-        # A clock may see no gain where there is one.
+        # A measured time may not fall where the cost does.
         less = max(cost - budget.cost(widths), 1e-6 * cost)
         tries.append(((then - loss) / less, name, widths, then))
     if not tries:
-      raise _unmet(budget, ladders)
+      raise _unmet(budget, choices)
     _, _, chosen, loss = min(tries, key=lambda t: t[:2])
     cost = budget.cost(chosen)
-  return _exchanged(budget, ladders, remove, probe, chosen)
+  return _exchange(budget, choices, remove, probe, chosen)
 
 
-def _exchanged(
+def _exchange(
   budget: Budget,
-  ladders: dict[str, Ladder],
+  choices: dict[str, Choices],
   remove: Remove,
   probe: Probe,
   chosen: Widths,
 ) -> Widths:
-  """Narrow one group for what it gives to others, while the loss falls.
+  """Narrow one group and widen others while the loss falls.
 
-  Steps are large beside the budget of a small network, so that going down by
-  the steepest one may end far under the budget or on the wrong side of it.
+  Steps are large relative to the budget of a small network, so that greedy
+  descent may end far below the budget.
   """
-  found = _filled(budget, ladders, chosen)
+  found = _fill(budget, choices, chosen)
   loss = float(probe.loss(remove(found)))
   while True:
     tries = []
-    for name, x in ladders.items():
-      left = [n for n in x.steps if n < found[name]]
+    for name, x in choices.items():
+      left = [n for n in x.widths if n < found[name]]
       if left:
         others = {**found, name: left[0]}
-        others = _filled(budget, ladders, others, kept=name)
-        widths = _filled(budget, ladders, others)
+        others = _fill(budget, choices, others, kept=name)
+        widths = _fill(budget, choices, others)
         if any(widths[k] > found[k] for k in widths):
           tries.append((float(probe.loss(remove(widths))), name, widths))
     best, _, widths = min(tries, key=lambda t: t[:2], default=(loss, '', found))
@@ -194,14 +199,14 @@ def _exchanged(
     found, loss = widths, best
 
 
-def _filled(
-  budget: Budget, ladders: dict[str, Ladder], chosen: Widths, kept: str = ''
+def _fill(
+  budget: Budget, choices: dict[str, Choices], chosen: Widths, kept: str = ''
 ) -> Widths:
-  """Give groups what there is room for, the last layers first."""
-  for name, x in reversed(ladders.items()):
+  """Widen groups as far as the budget allows, the last layers first."""
+  for name, x in reversed(choices.items()):
     if name == kept:
       continue
-    wider = ({**chosen, name: n} for n in x.steps)
+    wider = ({**chosen, name: n} for n in x.widths)
     chosen = next(
       w for w in wider if w == chosen or budget.cost(w) <= budget.limit
     )
@@ -214,25 +219,25 @@ class _Size(NamedTuple):
 
 
 def _dense(probe: Probe, params: Params) -> dict[Path, _Size]:
-  """Return the weights of the dense network: by default as they are now."""
+  """Return the weights of the dense network, by default the current ones."""
   if probe.dense:
     shapes = {path: x.shape for path, x in probe.dense.items()}
   else:
-    now = tree.paths(whole(params, probe))
+    now = tree.paths(full_shapes(params, probe))
     shapes = {path: now[path].shape for path in probe.uses}
   return {path: _Size(s, math.prod(s)) for path, s in shapes.items()}
 
 
 def _sum(of: str, sizes: dict[Path, int], uses: dict[Path, int]) -> float:
-  """Sum multiplications, or numbers, over weights."""
+  """Return the sum of multiplications, or of entries, over weights."""
   return sum((uses[p] if of == 'macs' else 1) * n for p, n in sizes.items())
 
 
-def _unmet(budget: Budget, ladders: dict[str, Ladder]) -> ValueError:
-  last = budget.cost({name: x.steps[-1] for name, x in ladders.items()})
+def _unmet(budget: Budget, choices: dict[str, Choices]) -> ValueError:
+  last = budget.cost({name: x.widths[-1] for name, x in choices.items()})
   least = math.ceil(1000 * last * budget.amount / budget.limit) / 1000
   return ValueError(
     f'prune.filters: expected {budget.of} of at least {least}, got '
-    f'{budget.amount!r}. Fewer would empty a layer; lower `multiple`, or let '
-    'more layers shrink.'
+    f'{budget.amount!r}. Less would empty a layer; lower `multiple` or '
+    'include more layers.'
   )

@@ -1,9 +1,9 @@
-"""Which channels can only go together, found on any Flax network.
+"""Dependencies between channels, found on any Flax network.
 
-Weights are drawn at random, every layer that mixes channels is held at its
-output, and one output channel at a time is pushed. What the push reaches
-through norms, activations, pools, sums and concatenations, before the next
-layer mixes it, belongs to that channel.
+Weights are random, the output of every layer that mixes channels is replaced
+by noise, and one output channel at a time is perturbed. Every channel that the
+perturbation reaches through norms, activations, pools, sums and concatenations
+before the next layer mixes it depends on that channel.
 """
 
 import itertools
@@ -20,14 +20,14 @@ import numpy as np
 from compress import tree
 from compress.tree import Array, Params, Path
 
-PUSH = 1e3  # large beside any activation of a network drawn at random
-ROLES = ('makes', 'carries', 'takes')
+PERTURBATION = 1e3  # large for any activation of a random network
+ROLES = ('produces', 'carries', 'consumes')
 Members: TypeAlias = dict[
   tuple[str, str], list[int]
 ]  # (module, role) -> channels
-_INPUT = '<input>'  # of the network, beside the names of modules
-_AT_ONCE = 32  # pushes in one batch
-TOUCHED = 1e-3  # relative; a float error is smaller, an effect is larger
+_INPUT = '<input>'  # the network's, among the names of modules
+_BATCH = 32  # perturbations in one batch
+CHANGED = 1e-3  # relative; rounding errors are smaller, effects larger
 
 
 class Slice(NamedTuple):
@@ -35,10 +35,11 @@ class Slice(NamedTuple):
 
   Attributes:
     path: Of the array.
-    axis: Where its channels lie.
+    axis: Axis of its channels.
     entries: `[channels, n]`: the entries along the axis of each channel; a
       dense layer behind a flattened image has one for each pixel.
-    role: 'makes' the channel, 'carries' it on by itself, or 'takes' it in.
+    role: 'produces' the channel, 'carries' it on elementwise (a norm, a
+      depthwise convolution), or 'consumes' it.
   """
 
   path: Path
@@ -48,11 +49,11 @@ class Slice(NamedTuple):
 
 
 class Group(NamedTuple):
-  """Channels that go together, whichever of them goes.
+  """Channels that can only be removed together with their dependencies.
 
   Attributes:
-    name: The layers that make them, as 'conv1' or 'conv0+block1_conv2'.
-    slices: Everything that goes with a channel.
+    name: The layers that produce them, as 'conv1' or 'conv0+block1_conv2'.
+    slices: All entries that are removed with a channel.
   """
 
   name: str
@@ -60,7 +61,7 @@ class Group(NamedTuple):
 
   @property
   def channels(self) -> int:
-    """How many channels there are to choose from."""
+    """Number of channels."""
     return len(self.slices[0].entries)
 
   def of(self, role: str) -> list[Slice]:
@@ -78,56 +79,56 @@ class _Call(NamedTuple):
 
 
 class _Hit(NamedTuple):
-  """What pushing the channels of one module does to the inputs of a call.
+  """The effect of perturbing the channels of one module on a call.
 
   The outputs of the network are the module '' of kind 'output'.
   """
 
-  maker: str
+  producer: str
   module: str
   kind: str
-  changed: np.ndarray  # [channels of the maker, channels of the input]
+  changed: np.ndarray  # [channels of the producer, channels of the input]
 
 
 def groups(apply: Callable[[Params], Array], params: Params) -> list[Group]:
-  """Find the channels of a network that can be removed, and what with them.
+  """Find the removable channels of a network and their dependencies.
 
   Args:
     apply: Applies Flax modules to decoded parameters, in evaluation mode and
       not jitted, and returns the outputs `[examples, ...]`.
-    params: Its parameters, arrays or nodes; only shapes are looked at.
+    params: Its parameters, arrays or nodes; only shapes are used.
 
   Returns:
-    The groups, in the order of the network. Channels that reach the outputs,
-    that a layer of unknown form takes in or adds to, that the (floating point)
-    inputs of the network are added to, or that are mixed by something without
-    weights (as a layer norm does) are in none.
+    The groups, in the order of the network. Channels are in no group if they
+    reach the outputs, if a layer of unknown form consumes them or adds to
+    them, if the (floating point) inputs of the network are added to them, or
+    if they are mixed by an operation without weights (as in a layer norm).
   """
   shapes = {
     path: x.shape
     for path, x in tree.paths(jax.eval_shape(tree.decode, params)).items()
   }
   drawn = _drawn(jax.eval_shape(tree.decode, params))
-  return _families(_pushed(apply, drawn, shapes), shapes)
+  return _grouped(_perturbed(apply, drawn, shapes), shapes)
 
 
 def describe(found: Iterable[Group]) -> list[str]:
-  """Return a line for every slice: what goes with the channels, and why."""
+  """Return one line for every slice: the dependency and its reason."""
   why = {
-    'makes': 'makes the channels',
-    'carries': 'carries each on by itself',
-    'takes': 'takes them in',
+    'produces': 'produces the channels',
+    'carries': 'carries each on elementwise',
+    'consumes': 'consumes them',
   }
   return [
     f'{group.name} ({group.channels} channels): {s.path}, axis {s.axis}, '
-    f'{s.entries.shape[1]} a channel: {why[s.role]}'
+    f'{s.entries.shape[1]} per channel: {why[s.role]}'
     for group in found
     for s in group.slices
   ]
 
 
 def _drawn(shapes: Params) -> Params:
-  """Return parameters that leave no channel dead or alike."""
+  """Return random parameters, positive so that no channel is dead."""
   generator = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: jnp.asarray(generator.uniform(0.5, 1.5, x.shape), x.dtype),
@@ -144,11 +145,11 @@ def _kernel(module: str) -> Path:
 
 
 def _kind(module: str, shapes: dict[Path, Any], before: int, after: int) -> str:
-  """Tell what a module does with the channels of its input."""
+  """Return what a module does with the channels of its input."""
   leaves = _leaves(module, shapes)
   within = f'{module}/' if module else ''
   if any(p.startswith(within) and p not in leaves for p in shapes):
-    return 'opaque'  # parameters of its own, somewhere among its layers
+    return 'opaque'  # parameters of its own next to those of its layers
   weights = [p for p, s in leaves.items() if len(s) >= 2]
   if not weights:
     each = all(s in ((), (1,), (before,)) for s in leaves.values())
@@ -167,7 +168,7 @@ def _run(
   shapes: dict[Path, Any],
   visit: Callable[[_Call], Array | None],
 ) -> Array:
-  """Apply a network; `visit` may replace its inputs and what layers return."""
+  """Apply a network; `visit` may replace its inputs and layer outputs."""
   owners = {path.rpartition('/')[0] for path in shapes}
 
   def intercept(
@@ -187,7 +188,7 @@ def _run(
     if module not in owners or not _is_array(outputs):
       return outputs
     kind = _kind(module, shapes, x.shape[-1], outputs.shape[-1])
-    if kind == 'opaque':  # what its inner layers push may leave it
+    if kind == 'opaque':  # perturbations of its inner layers may leave it
       visit(_Call(module, kind, outputs, outputs.shape))
     replaced = visit(_Call(module, kind, x, outputs.shape))
     return outputs if replaced is None else replaced
@@ -200,13 +201,13 @@ def _is_array(x: Any) -> bool:
   return isinstance(x, jax.Array | np.ndarray) and x.ndim > 0
 
 
-def _pushed(
+def _perturbed(
   apply: Callable[[Params], Array], params: Params, shapes: dict[Path, Any]
 ) -> list[_Hit]:
-  """Push each output channel of each module; see what it reaches.
+  """Perturb each output channel of each module and record what changes.
 
-  All but those that carry are held at noise of unit size, plus the push, and
-  so are the inputs of the network.
+  The outputs of all modules but those that carry channels on, and the inputs
+  of the network, are replaced by noise of unit size plus the perturbation.
   """
   calls: list[_Call] = []
   wide = _widths(apply, params, shapes)
@@ -214,7 +215,7 @@ def _pushed(
     zip(wide, itertools.accumulate(wide.values(), initial=0), strict=False)
   )
 
-  def inputs(push: Array) -> list[Array]:
+  def inputs(shift: Array) -> list[Array]:
     calls.clear()
 
     def visit(call: _Call) -> Array | None:
@@ -225,32 +226,32 @@ def _pushed(
       if call.shape[-1] != wide[call.module]:
         return noise
       first = starts[call.module]
-      return noise + push[first : first + wide[call.module]]
+      return noise + shift[first : first + wide[call.module]]
 
     end = _run(apply, params, shapes, visit)
     return [*(call.inputs for call in calls), end]
 
   @jax.jit
-  def reached(pushes: Array) -> list[Array]:
-    base = inputs(jnp.zeros(pushes.shape[1]))
+  def reached(shifts: Array) -> list[Array]:
+    base = inputs(jnp.zeros(shifts.shape[1]))
     return jax.lax.map(
-      lambda push: list(map(_changed, inputs(push), base)),
-      pushes,
-      batch_size=_AT_ONCE,
+      lambda shift: list(map(_changed, inputs(shift), base)),
+      shifts,
+      batch_size=_BATCH,
     )
 
-  hot = PUSH * jnp.eye(sum(wide.values()))
-  up, down = (jax.device_get(reached(sign * hot)) for sign in (1, -1))
+  units = PERTURBATION * jnp.eye(sum(wide.values()))
+  up, down = (jax.device_get(reached(sign * units)) for sign in (1, -1))
   names = [*((call.module, call.kind) for call in calls), ('', 'output')]
   return [
-    _Hit(maker, module, kind, (a | b)[first : first + wide[maker]])
-    for maker, first in starts.items()
+    _Hit(producer, module, kind, (a | b)[first : first + wide[producer]])
+    for producer, first in starts.items()
     for (module, kind), a, b in zip(names, up, down, strict=True)
   ]
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> Array:
-  """Return numbers in [-1, 1] without pattern; cheap to compile."""
+  """Return irregular numbers in [-1, 1]; cheaper to compile than random."""
   size = math.prod(shape)
   return jnp.sin(
     (1 + jnp.arange(size, dtype=jnp.float32)) * (seed + 0.7)
@@ -260,7 +261,7 @@ def _noise(seed: int, shape: tuple[int, ...]) -> Array:
 def _widths(
   apply: Callable[[Params], Array], params: Params, shapes: dict[Path, Any]
 ) -> dict[str, int]:
-  """Return the outputs of the modules to push, in the order of their calls."""
+  """Return the widths of the modules to perturb, in the order of calls."""
   found: list[_Call] = []
   jax.eval_shape(lambda p: _run(apply, p, shapes, found.append), params)
   return {c.module: c.shape[-1] for c in found if c.kind != 'carries'}
@@ -268,32 +269,32 @@ def _widths(
 
 def _changed(x: Array, base: Array) -> Array:
   """Return which channels differ anywhere, `[channels]`."""
-  far = jnp.abs(x - base) > TOUCHED * (1 + jnp.abs(base))
+  far = jnp.abs(x - base) > CHANGED * (1 + jnp.abs(base))
   return jnp.any(far, axis=tuple(range(far.ndim - 1)))
 
 
-def _families(hits: list[_Hit], shapes: dict[Path, Any]) -> list[Group]:
-  """Join channels that share an input into groups of like components."""
-  order = list(dict.fromkeys(hit.maker for hit in hits))
+def _grouped(hits: list[_Hit], shapes: dict[Path, Any]) -> list[Group]:
+  """Join channels that share an input into groups of equal structure."""
+  order = list(dict.fromkeys(hit.producer for hit in hits))
   families: dict[tuple[str, ...], list[Members]] = {}
   for part in _components(hits):
     members: Members = defaultdict(list)
     for module, role, i in sorted(part):
       members[module, role].append(i)
-    makers = (m for m, role in members if role == 'makes')
-    name = tuple(sorted(makers, key=order.index))
+    producers = (m for m, role in members if role == 'produces')
+    name = tuple(sorted(producers, key=order.index))
     if not name:
-      continue  # nothing that could be removed
+      continue  # nothing can be removed
     families.setdefault(name, []).append(members)
   found = [
-    _group(makers, families[makers], shapes)
-    for makers in sorted(families, key=lambda names: order.index(names[0]))
+    _group(producers, families[producers], shapes)
+    for producers in sorted(families, key=lambda names: order.index(names[0]))
   ]
   return [group for group in found if group is not None]
 
 
 def _components(hits: list[_Hit]) -> list[set[tuple[str, str, int]]]:
-  """Return what is connected: (module, role, channel)."""
+  """Return connected components of (module, role, channel)."""
   parts: dict[Any, set[Any]] = {}
 
   def join(one: Any, other: Any) -> None:
@@ -303,39 +304,39 @@ def _components(hits: list[_Hit]) -> list[set[tuple[str, str, int]]]:
       parts.update(dict.fromkeys(b, a))
 
   opaque = {hit.module for hit in hits if hit.kind == 'opaque'}
-  for maker, module, kind, changed in hits:
-    source = 'opaque' if maker in opaque else 'makes'
-    role = 'takes' if kind == 'mixes' else kind
+  for producer, module, kind, changed in hits:
+    source = 'opaque' if producer in opaque else 'produces'
+    role = 'consumes' if kind == 'mixes' else kind
     for c, i in np.argwhere(changed).tolist():
-      join((maker, source, c), (module, role, i))
+      join((producer, source, c), (module, role, i))
   return list({id(part): part for part in parts.values()}.values())
 
 
 def _group(
-  makers: tuple[str, ...], members: list[Members], shapes: dict[Path, Any]
+  producers: tuple[str, ...], members: list[Members], shapes: dict[Path, Any]
 ) -> Group | None:
-  """Return the group of like components, None if they cannot be removed."""
-  members = sorted(members, key=lambda m: m[makers[0], 'makes'])
+  """Return the group of equal components; None if it cannot be removed."""
+  members = sorted(members, key=lambda m: m[producers[0], 'produces'])
   first, *rest = ({k: len(v) for k, v in m.items()} for m in members)
   roles = {role for _, role in first}
-  single = all(first[maker, 'makes'] == 1 for maker in makers)
+  single = all(first[producer, 'produces'] == 1 for producer in producers)
   if any(other != first for other in rest) or not single:
     return None
-  if 'takes' not in roles or roles & {'opaque', 'output'}:
+  if 'consumes' not in roles or roles & {'opaque', 'output'}:
     return None
   slices: list[Slice] = []
   for module, role in sorted(first, key=lambda key: ROLES.index(key[1])):
     index = np.array([m[module, role] for m in members])
     slices += _slices(module, role, index, shapes)
-  return Group('+'.join(makers), tuple(slices))
+  return Group('+'.join(producers), tuple(slices))
 
 
 def _slices(
   module: str, role: str, index: np.ndarray, shapes: dict[Path, Any]
 ) -> list[Slice]:
-  """Return the slices of one module: all its arrays, or what takes in."""
+  """Return the slices of one module: all its arrays, or its inputs."""
   kernel = _kernel(module)
-  if role == 'takes':
+  if role == 'consumes':
     return [Slice(kernel, len(shapes[kernel]) - 2, index, role)]
   return [
     Slice(path, len(shape) - 1, index, role)

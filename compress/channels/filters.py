@@ -1,4 +1,4 @@
-"""Pruning of whole filters and neurons: fewer channels, really smaller."""
+"""Structured pruning: removal of filters and neurons."""
 
 import functools
 import re
@@ -12,8 +12,8 @@ from compress.channels import budget as sizing
 from compress.channels import dependency
 from compress.channels.budget import Remove, Widths
 from compress.channels.dependency import Group
-from compress.channels.importance import RANKS
-from compress.channels.sliced import Sliced, cut, whittled
+from compress.channels.importance import SCORES
+from compress.channels.sliced import Sliced, cut, unsliced
 from compress.method import Ctx, Method, expect_probe
 from compress.tree import Params, Path
 
@@ -30,37 +30,37 @@ def filters(
   multiple: int = 16,
   greedy: bool = False,
 ) -> Method:
-  r"""Remove whole channels, with everything that is coupled to them.
+  r"""Remove channels together with everything that depends on them.
 
-  Which channels go together is found on the network itself (`coupling`). Of
-  each group the channels of least score go (Li+ 2017, arXiv 1608.08710). How
-  many is set by one number: `macs`, `size` and `share` are parts of the dense
-  network, also where the method starts from one that was pruned already
-  (prune, train, repeat); `ms` is what the lowered network may take. Widths are
-  multiples of the processor's vector width, since others run slower than the
-  dense network.
+  Groups of dependent channels are found by tracing the network
+  (`channels.dependency`). In each group the channels with the lowest scores
+  are removed (Li+ 2017, arXiv 1608.08710). Their number follows from one
+  budget: `macs`, `size` and `share` are relative to the dense network, also
+  where the method starts from a pruned one (prune, train, repeat); `ms` is the
+  latency of the deployed network. Widths are multiples of the vector width of
+  the processor: other widths may run slower than the dense network.
 
   Args:
-    macs: Share of the multiplications left at most, in (0, 1].
-    size: Share of the weights left at most, in (0, 1].
-    ms: Milliseconds at batch 1 at most, above 0; the probe measures them.
-    share: Share of the channels removed at least, in [0, 1).
-    score: 'l1' or 'l2' norm of the filters (Li+ 2017), 'taylor' the influence
+    macs: Largest remaining share of the multiplications, in (0, 1].
+    size: Largest remaining share of the weights, in (0, 1].
+    ms: Largest latency at batch 1 in milliseconds, measured by the probe.
+    share: Smallest share of removed channels, in [0, 1).
+    score: 'l1' or 'l2' norm of the filters (Li+ 2017), 'taylor' the effect
       on the loss over calibration data (Molchanov+ 2019, arXiv 1906.10771,
-      equation 8), 'norm' the scale of the batch norm (Liu+ 2017, arXiv
-      1708.06519), 'median' the distance from the other filters (He+ 2019,
+      equation 8), 'bn_scale' the scale of the batch norm (Liu+ 2017, arXiv
+      1708.06519), 'fpgm' the distance from the other filters (He+ 2019,
       arXiv 1811.00250), or 'random'.
-    scope: 'uniform' removes the same share of each group; 'auto' chooses the
-      widths: step by step it takes channels where the loss over calibration
-      data rises least for what it saves of the budget.
-    layers: Regular expression for the groups that may shrink, by name.
+    scope: 'uniform' removes the same share of each group; 'auto' searches the
+      widths: it removes channels where the loss over calibration data rises
+      least per saved cost.
+    layers: Regular expression for the names of the groups to prune.
     multiple: Widths are multiples of it, and at least it, unless a group has
       fewer channels.
-    greedy: Whether inputs that are gone no longer count in the scores of the
-      filters behind them (Li+ 2017, section 3.2).
+    greedy: Whether removed inputs are excluded from the scores of the next
+      layer (Li+ 2017, section 3.2).
 
   Returns:
-    The method. All is done in `init`; training then moves what is left.
+    The method. Channels are removed in `init`.
 
   Raises:
     ValueError: If an argument is impossible, nothing can be removed, the
@@ -68,40 +68,42 @@ def filters(
   """
   given = {'macs': macs, 'size': size, 'ms': ms, 'share': share}
   of, amount = _check(given, score, scope, multiple)
-  if greedy and score not in ('l1', 'l2', 'median'):
+  if greedy and score not in ('l1', 'l2', 'fpgm'):
     raise ValueError(
       f'prune.filters: expected a score of weights with greedy=True, got '
-      f'{score!r}. Use l1, l2 or median.'
+      f'{score!r}. Use l1, l2 or fpgm.'
     )
 
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.filters', ctx)
     refuse_nodes('prune.filters', params)
-    # Every group asks for the same gradients.
+    # All groups use the same gradients.
     asked = functools.cache(lambda count: probe.samples(params, count))
     ctx = ctx._replace(
       probe=probe._replace(samples=lambda _, count: asked(count))
     )
-    every = dependency.groups(probe.apply, sizing.whole(params, probe))
+    every = dependency.groups(probe.apply, sizing.full_shapes(params, probe))
     found = _chosen(every, layers, params)
-    ladders = {g.name: sizing.ladder(g, multiple, probe, params) for g in found}
-    remove = _remover(found, score, greedy, params, ctx)
+    choices = {
+      g.name: sizing.width_choices(g, multiple, probe, params) for g in found
+    }
+    remove = _make_remove(found, score, greedy, params, ctx)
     if of == 'share':
-      return remove({k: x.under(1 - amount) for k, x in ladders.items()})
+      return remove({k: x.at_most(1 - amount) for k, x in choices.items()})
     budget = sizing.budget(of, amount, found, remove, probe, params)
     if scope == 'auto':
-      return remove(sizing.descend(budget, ladders, remove, probe))
-    return remove(sizing.uniform(budget, ladders))
+      return remove(sizing.greedy(budget, choices, remove, probe))
+    return remove(sizing.uniform(budget, choices))
 
   return Method(init)
 
 
 def widths(params: Params) -> dict[Path, tuple[int, int]]:
-  """Return how many outputs each weight had and has: the table to print."""
+  """Return the number of outputs of each weight before and after."""
   found = {}
   for path, x in tree.paths(params).items():
     if isinstance(x, Sliced) and tree.holds_weight(x):
-      shapes = (jax.eval_shape(tree.decode, y).shape for y in (x, whittled(x)))
+      shapes = (jax.eval_shape(tree.decode, y).shape for y in (x, unsliced(x)))
       before, after = (shape[-1] for shape in shapes)
       if before != after:
         found[path] = (before, after)
@@ -109,7 +111,7 @@ def widths(params: Params) -> dict[Path, tuple[int, int]]:
 
 
 def _chosen(found: list[Group], layers: str, params: Params) -> list[Group]:
-  """Return the groups that the user lets shrink, and that can."""
+  """Return the groups to prune."""
   have = tree.paths(params)
   here = [g for g in found if all(s.path in have for s in g.slices)]
   chosen = [g for g in here if re.fullmatch(layers, g.name)]
@@ -117,25 +119,25 @@ def _chosen(found: list[Group], layers: str, params: Params) -> list[Group]:
     names = ', '.join(g.name for g in found) or 'none'
     raise ValueError(
       f'prune.filters: expected layers with channels to remove, got {layers!r} '
-      f'of {names}. Leave out `only`: a group goes as a whole, and '
-      '`layers=` chooses among them.'
+      f'of {names}. Leave out `only`: groups are removed as a whole; '
+      'select them with `layers=`.'
     )
   return chosen
 
 
-def _remover(
+def _make_remove(
   found: list[Group], score: str, greedy: bool, params: Params, ctx: Ctx
 ) -> Remove:
-  """Return the function that cuts every group to its width."""
-  rank = RANKS[score]
-  dense = {} if greedy else {g.name: rank(g, params, ctx) for g in found}
+  """Return the function that reduces every group to its width."""
+  score_fn = SCORES[score]
+  dense = {} if greedy else {g.name: score_fn(g, params, ctx) for g in found}
 
   def remove(widths: Widths) -> Params:
     small = params
     for group in found:
       scores = dense.get(group.name)
       if scores is None:
-        scores = rank(group, tree.decode(small), ctx)
+        scores = score_fn(group, tree.decode(small), ctx)
       order = np.argsort(-scores, kind='stable')
       keep = np.zeros(group.channels, bool)
       keep[order[: widths[group.name]]] = True
@@ -146,7 +148,7 @@ def _remover(
 
 
 def refuse_nodes(where: str, params: Params) -> None:
-  """Raise a ValueError if a method that cuts arrays is not the first."""
+  """Raise ValueError if a method that slices arrays is not the first."""
   for path, x in tree.paths(params).items():
     if tree.is_node(x):
       raise ValueError(
@@ -158,26 +160,26 @@ def refuse_nodes(where: str, params: Params) -> None:
 def _check(
   given: dict[str, float | None], score: str, scope: str, multiple: int
 ) -> tuple[str, float]:
-  """Return what the one budget is of, and how much it is."""
+  """Return the unit of the budget and its amount."""
 
   def refuse(expected: str, got: Any, fix: str) -> ValueError:
     return ValueError(f'prune.filters: expected {expected}, got {got!r}. {fix}')
 
   named = [(of, amount) for of, amount in given.items() if amount is not None]
   if len(named) != 1:
-    fix = 'Say prune.filters(macs=0.5) or prune.filters(share=0.3).'
+    fix = 'Use prune.filters(macs=0.5) or prune.filters(share=0.3).'
     raise refuse('one of macs, size, ms and share', given, fix)
   of, amount = named[0]
   if of in ('macs', 'size') and not 0 < amount <= 1:
-    fix = 'It is the part of the dense network that is left.'
+    fix = 'It is the share of the dense network that remains.'
     raise refuse(f'{of} in (0, 1]', amount, fix)
   if of == 'ms' and not 0 < amount < float('inf'):
     raise refuse('ms above 0', amount, 'It is a time in milliseconds.')
   if of == 'share' and not 0 <= amount < 1:
-    fix = 'It is the share of the channels that goes.'
+    fix = 'It is the share of the channels to remove.'
     raise refuse('a share in [0, 1)', amount, fix)
   for what, got, names in (
-    ('score', score, tuple(RANKS)),
+    ('score', score, tuple(SCORES)),
     ('scope', scope, ('uniform', 'auto')),
   ):
     if got not in names:

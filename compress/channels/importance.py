@@ -1,4 +1,4 @@
-"""What a channel is worth: a group -> a score a channel, high is kept."""
+"""Importance scores of channels: low scores are pruned first."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from compress.method import Ctx, expect_probe
 from compress.random import own
 from compress.tree import Params
 
-Rank = Callable[[Group, Params, Ctx], np.ndarray]
+Importance = Callable[[Group, Params, Ctx], np.ndarray]
 
 
 def l1(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
@@ -27,21 +27,22 @@ def l2(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
   return np.linalg.norm(_filters(group, params), axis=1)
 
 
-def median(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
-  """Score by the distances from the other filters, summed.
+def fpgm(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
+  """Score by the sum of the distances from the other filters (FPGM).
 
-  A filter close to all others, near their geometric median, is replaceable
-  (He+ 2019, arXiv 1811.00250, equation 4).
+  A filter near the geometric median of all is redundant (He+ 2019, arXiv
+  1811.00250, equation 4).
   """
   del ctx
-  rows = _filters(group, params).astype(float)  # differences of squares
+  # Double precision: distances are differences of squares.
+  rows = _filters(group, params).astype(float)
   square = np.sum(rows**2, 1)
   apart = square[:, None] + square - 2 * rows @ rows.T
   return np.sqrt(np.maximum(apart, 0)).sum(1)
 
 
-def norm(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
-  """Score by the scale of the norm behind (Liu+ 2017, arXiv 1708.06519)."""
+def bn_scale(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
+  """Score by the scale of the batch norm (Liu+ 2017, arXiv 1708.06519)."""
   del ctx
   found = tree.paths(params)
   scales = [
@@ -51,24 +52,25 @@ def norm(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
   ]
   if not scales:
     raise ValueError(
-      f"score='norm' at {group.name}: expected a norm behind the layer, got "
-      "none. Use score='l2', or choose other layers with `layers=`."
+      f"score='bn_scale' at {group.name}: expected a norm behind it, got "
+      "none. Use score='l2', or select other layers with `layers=`."
     )
   return np.sum(scales, 0)
 
 
 def taylor(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
-  r"""Score by the influence on the loss over calibration data.
+  r"""Score by the effect on the loss over calibration data.
 
-  $\mathbb{E}_x (\sum_{s} g_s(x) w_s)^2$ over the parameters $s$ that make and
-  carry a channel, to first order the square of what removing it does to the
-  loss of one example (Molchanov+ 2019, arXiv 1906.10771, equation 8).
+  $\mathbb{E}_x (\sum_{s} g_s(x) w_s)^2$ over the parameters $s$ of a channel
+  and of the norms behind it: to first order the squared change of the loss of
+  one example when it is removed (Molchanov+ 2019, arXiv 1906.10771, equation
+  8).
   """
   probe = expect_probe("score='taylor'", ctx)
   grads = tree.paths(probe.samples(params, SAMPLES))
   found = tree.paths(params)
   total: Any = 0.0
-  for part in group.of('makes') + group.of('carries'):
+  for part in group.of('produces') + group.of('carries'):
     product = np.asarray(grads[part.path]) * np.asarray(found[part.path])
     moved = np.moveaxis(product, part.axis + 1, 1)
     flat = moved.reshape(*moved.shape[:2], -1).sum(2)  # [samples, entries]
@@ -77,7 +79,7 @@ def taylor(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
 
 
 def random(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
-  """Score by chance: the control that every other score has to beat."""
+  """Score at random: the control for every other score."""
   del params
   if ctx.key is None:
     raise ValueError(
@@ -95,12 +97,12 @@ def rows(x: Any, part: Slice) -> np.ndarray:
 
 
 def _filters(group: Group, params: Params) -> np.ndarray:
-  """Return the weights that make each channel, `[channels, n]`."""
+  """Return the weights that produce each channel, `[channels, n]`."""
   found = tree.paths(params)
   return np.concatenate(
     [
       rows(found[part.path], part)
-      for part in group.of('makes')
+      for part in group.of('produces')
       if np.ndim(found[part.path]) >= 2
     ],
     axis=1,
@@ -108,11 +110,11 @@ def _filters(group: Group, params: Params) -> np.ndarray:
 
 
 SAMPLES = 256  # examples whose gradients are squared
-RANKS: dict[str, Rank] = {
+SCORES: dict[str, Importance] = {
+  'bn_scale': bn_scale,
+  'fpgm': fpgm,
   'l1': l1,
   'l2': l2,
-  'median': median,
-  'norm': norm,
   'random': random,
   'taylor': taylor,
 }

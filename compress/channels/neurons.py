@@ -1,4 +1,4 @@
-"""Data-free removal of neurons: one that resembles another goes into it."""
+"""Data-free pruning of neurons: similar neurons are merged."""
 
 import functools
 import math
@@ -17,28 +17,29 @@ from compress.tree import Params
 def neurons(
   share: float | None = None, *, layers: str = '.*', multiple: int = 1
 ) -> Method:
-  r"""Merge the neurons that are most alike, without data.
+  r"""Merge the most similar neurons, without data.
 
-  Where two neurons have the same weights $W_i = W_j$, one can go if its
-  outgoing weights are added to the other's, $a_i \leftarrow a_i + a_j$, and
-  nothing changes. Else the change is bounded by the saliency
+  If two neurons have equal weights $W_i = W_j$, one can be removed without a
+  change after its outgoing weights are added to those of the other,
+  $a_i \leftarrow a_i + a_j$. Otherwise the change is bounded by the saliency
   $s_{ij} = \langle a_j^2 \rangle \, \| W_i - W_j \|^2$ (bias included). The
-  pair of least saliency goes first (Srinivas & Babu 2015, arXiv 1507.06149,
-  section 3). The filters of a convolution are merged alike.
+  pair with the lowest saliency is merged first (Srinivas & Babu 2015, arXiv
+  1507.06149, section 3). The filters of a convolution are merged in the same
+  way.
 
   Args:
-    share: Part of the neurons of each layer that goes at least, in [0, 1);
-      None stops by itself, once the least saliency exceeds the most common
-      one of the trained layer.
-    layers: Regular expression for the layers that may shrink, by name.
-    multiple: What is left is a multiple of it, where a layer is that wide.
+    share: Smallest share of neurons to remove in each layer, in [0, 1); None
+      stops when the lowest saliency exceeds the mode of the saliencies of the
+      trained layer.
+    layers: Regular expression for the names of the layers to prune.
+    multiple: Widths are multiples of it, in layers that wide.
 
   Returns:
-    The method. The probe is asked for the wiring, never for data.
+    The method. It uses the structure of the network, not the data.
 
   Raises:
-    ValueError: If an argument is impossible or no layer can shrink: a norm
-      between two layers makes its neurons incomparable.
+    ValueError: If an argument is impossible or no layer can be pruned:
+      neurons with a norm behind them cannot be merged.
   """
   if not (isinstance(multiple, int) and multiple >= 1):
     raise ValueError(
@@ -48,13 +49,13 @@ def neurons(
   if share is not None and not 0 <= share < 1:
     raise ValueError(
       f'prune.neurons: expected a share in [0, 1), got {share!r}. It is the '
-      'part of the neurons that goes.'
+      'share of the neurons to remove.'
     )
 
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.neurons', ctx)
     filters.refuse_nodes('prune.neurons', params)
-    found = dependency.groups(probe.apply, budget.whole(params, probe))
+    found = dependency.groups(probe.apply, budget.full_shapes(params, probe))
     have = tree.paths(params)
     plain = [
       g
@@ -67,9 +68,9 @@ def neurons(
     if not chosen:
       names = ', '.join(g.name for g in plain) or 'none'
       raise ValueError(
-        f'prune.neurons: expected layers to shrink, got {layers!r} of {names}. '
-        'A layer needs no norm behind it, one source of its neurons, and goes '
-        'as a whole, so leave out `only`.'
+        f'prune.neurons: expected layers to prune, got {layers!r} of {names}. '
+        'A layer must have no norm behind it and its own neurons, and is '
+        'pruned as a whole: leave out `only`.'
       )
     keeps = []
     for group in chosen:
@@ -86,22 +87,22 @@ def merge(
   outgoing: np.ndarray,
   count: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Remove neurons one by one, each into the one it costs least to join.
+  """Remove neurons one by one, each merged at the lowest saliency.
 
   Args:
     incoming: Weights into each neuron, bias included, `[neurons, n]`.
     outgoing: Weights out of each neuron, `[neurons, m]`.
-    count: How many go; None stops at the most common saliency.
+    count: Number to remove; None stops at the mode of the saliencies.
 
   Returns:
-    Which stay, `[neurons]` bool, and the new outgoing weights.
+    Which neurons remain, `[neurons]` bool, and the new outgoing weights.
   """
-  incoming = np.asarray(incoming, float)  # differences of squares follow
+  incoming = np.asarray(incoming, float)  # for differences of squares
   square = np.sum(incoming**2, 1)
   apart = square[:, None] + square - 2 * incoming @ incoming.T
   apart = np.maximum(apart, 0)
   out = np.array(outgoing, float)
-  saliency = apart * np.mean(out**2, 1)  # [stays, goes]
+  saliency = apart * np.mean(out**2, 1)  # [remains, removed]
   np.fill_diagonal(saliency, np.inf)
   limit = math.inf
   if count is None:
@@ -124,13 +125,13 @@ def merge(
 def _merged(
   params: Params, group: Group, share: float | None, multiple: int
 ) -> tuple[Params, np.ndarray]:
-  """Merge the neurons of one layer: the arrays, and which neurons stay."""
+  """Return the arrays after merging one layer, and which neurons remain."""
   arrays = tree.paths(params)
-  takes = group.of('takes')
+  consumers = group.of('consumes')
   incoming = np.concatenate(
-    [importance.rows(arrays[s.path], s) for s in group.of('makes')], axis=1
+    [importance.rows(arrays[s.path], s) for s in group.of('produces')], axis=1
   )
-  outgoing = [importance.rows(arrays[s.path], s) for s in takes]
+  outgoing = [importance.rows(arrays[s.path], s) for s in consumers]
   joined = np.concatenate(outgoing, axis=1)
   if share is None:
     left = int(merge(incoming, joined)[0].sum())
@@ -144,7 +145,7 @@ def _merged(
   parts = np.split(merged * keep[:, None], ends, axis=1)
   new = {
     s.path: _written(arrays[s.path], s, rows)
-    for s, rows in zip(takes, parts, strict=True)
+    for s, rows in zip(consumers, parts, strict=True)
   }
   return tree.map_paths(lambda path, x: new.get(path, x), params), keep
 

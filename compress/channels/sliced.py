@@ -1,4 +1,4 @@
-"""Sliced weights: what is left of an array when whole channels go."""
+"""Sliced weights: the entries that remain after channels are removed."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -15,11 +15,11 @@ from compress.tree import Array, Compressed, Key, Mean, Params, Path
 
 @struct.dataclass
 class Sliced(Compressed):
-  """A weight of which only some entries along one axis are left.
+  """A weight with only some of its entries along one axis.
 
   Attributes:
-    w: What is left, `[..., kept, ...]`.
-    keep: Where it stood along the axis, `[kept]` int32, rising.
+    w: The kept entries, `[..., kept, ...]`.
+    keep: Their indices along the axis, `[kept]` int32, increasing.
     axis: The axis.
     size: Its length in the dense weight.
   """
@@ -38,27 +38,27 @@ class Sliced(Compressed):
     return tree.scattered(self.w, self.keep, self.axis, self.size)
 
   def scale_output(self, x: Array, mean: Mean) -> Array | None:
-    """Return what the weight says of the inputs that it still has."""
+    """Return the output scale of the content, given its remaining inputs."""
     inputs = jax.eval_shape(tree.decode, self).ndim - 2
     return super().scale_output(
       x[..., self.keep] if self.axis == inputs else x, mean
     )
 
   def freeze(self) -> Any:
-    """Return the weight with zeros: it needs no positions beside them."""
+    """Return the weight with zeros written into it, without positions."""
     if not tree.is_node(self.w):
       return tree.scattered(self.w, self.keep, self.axis, self.size)
-    spread = self.w.scatter(self.keep, self.axis, self.size)
-    return self if spread is None else spread
+    dense = self.w.scatter(self.keep, self.axis, self.size)
+    return self if dense is None else dense
 
 
 def cut(params: Params, group: Group, keep: np.ndarray) -> Params:
-  """Keep some channels of a group in every array that they touch.
+  """Remove channels of a group from every array that depends on them.
 
   Args:
     params: A tree of arrays, some of them `Sliced` by other groups.
     group: The channels.
-    keep: Which stay, `[channels]` bool.
+    keep: Which channels remain, `[channels]` bool.
 
   Returns:
     The tree with `Sliced` nodes.
@@ -97,9 +97,9 @@ def size_along(x: Any, axis: int) -> int:
 
 
 def taken(x: Any, left: np.ndarray, axis: int) -> Any:
-  """Return an array of which fewer entries are left, `left` of the dense."""
+  """Return an array with the entries at `left` `[dense length]` bool."""
   if isinstance(x, Sliced) and x.axis == axis:
-    # Two groups that are concatenated share the axis of what takes them in.
+    # Two concatenated groups share an axis of the layer that consumes them.
     still = left[np.asarray(x.keep)]
     return dataclasses.replace(
       x, w=taken(x.w, still, axis), keep=x.keep[np.flatnonzero(still)]
@@ -109,15 +109,15 @@ def taken(x: Any, left: np.ndarray, axis: int) -> Any:
   return jnp.compress(left, x, axis)
 
 
-def whittled(x: Any) -> Any:
-  """Return what is left of a weight, without the zeros around it."""
+def unsliced(x: Any) -> Any:
+  """Return the content of a weight, without its `Sliced` nodes."""
   while isinstance(x, Sliced):
     x = x.w
   return x
 
 
 def kept(x: Any, axis: int) -> np.ndarray | None:
-  """Return which entries along an axis are left; None if all are."""
+  """Return the indices of the kept entries along an axis; None if all."""
   while isinstance(x, Sliced):
     if x.axis == axis:
       return np.asarray(x.keep)

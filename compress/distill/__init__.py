@@ -1,4 +1,4 @@
-"""Knowledge distillation: losses that pull a network to its teacher."""
+"""Knowledge distillation: losses between a network and its teacher."""
 
 from compress.distill.features import attention, fitnet, probe
 from compress.distill.logits import dist, dkd, kd, mse

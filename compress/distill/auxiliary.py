@@ -1,8 +1,8 @@
-"""Trained arrays beside the network: they help it learn and are not stored.
+"""Auxiliary arrays that train with the network and are not stored.
 
-A regressor or probe is no part of the network, but the optimiser has to move
-it. So it hangs on a weight, as a field of a node that decodes and freezes to
-the weight alone.
+A regressor or probe is not a part of the network, but is trained with it. It
+is attached to a weight, as a field of a node that decodes and freezes to the
+weight only.
 """
 
 from typing import Any, ClassVar
@@ -14,13 +14,13 @@ from compress.tree import Array, Compressed, Key, Params
 
 
 @struct.dataclass
-class Beside(Compressed):
-  """A weight and an array that is trained with it.
+class WithAuxiliary(Compressed):
+  """A weight and an auxiliary array that trains with it.
 
   Attributes:
     w: The weight, or a node of it.
-    extra: The array.
-    name: What it is asked for by.
+    extra: The auxiliary array.
+    name: Its name.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'extra')
@@ -41,20 +41,20 @@ class Beside(Compressed):
 
 
 def attach(params: Params, name: str, extra: Array) -> Params:
-  """Hang an array on the first weight of a tree, unless it hangs there."""
+  """Attach an array to the first weight of a tree, unless it is attached."""
   if name in _named(params):
     return params
   first: list[str] = []
 
   def visit(path: str, w: Array) -> Any:
     first.append(path)
-    return Beside(w, extra, name) if len(first) == 1 else w
+    return WithAuxiliary(w, extra, name) if len(first) == 1 else w
 
   return tree.map_arrays(visit, params)
 
 
 def read(params: Params, name: str) -> Array:
-  """Return the array of a name that hangs in a tree."""
+  """Return the auxiliary array of a name."""
   return _named(params)[name]
 
 
@@ -65,5 +65,5 @@ def _named(params: Params) -> dict[str, Array]:
     found[node.name] = node.extra
     return node
 
-  tree.map_nodes(Beside, visit, params)
+  tree.map_nodes(WithAuxiliary, visit, params)
   return found

@@ -1,4 +1,4 @@
-"""What losses of distillation share: the teacher's side of a batch."""
+"""Building blocks of distillation losses."""
 
 import math
 from collections.abc import Callable
@@ -11,31 +11,31 @@ from compress.method import TEACHER, Batch, Ctx, Method
 from compress.schedule import Schedule
 from compress.tree import Array, Features, Params, Path
 
-Cost: TypeAlias = Callable[[Params, Batch, Array], Array]  # at a progress
+Cost: TypeAlias = Callable[[Params, Batch, Array], Array]  # with progress
 
 
-def taught(
+def make_distillation(
   where: str,
   cost: Cost,
   weight: float,
   schedule: Schedule | None = None,
-  asks: tuple[str, ...] = (TEACHER,),
+  requires: tuple[str, ...] = (TEACHER,),
 ) -> Method:
-  """Return the method whose loss is `weight * schedule * cost`.
+  """Return a method with the loss `weight * schedule * cost`.
 
   Args:
-    where: Who asks, for the errors.
+    where: Name of the caller, for error messages.
     cost: The parameters, the batch and the progress in [0, 1] -> `()`.
     weight: Above 0.
-    schedule: How the weight grows over the run; by default whole at once.
-    asks: What the cost reads of the batch. Answers of a shape that it refuses
-      end a run before it starts.
+    schedule: How the weight grows over the run; by default constant.
+    requires: What the cost reads of the batch. Wrong shapes raise before
+      training.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If the weight is not positive or the schedule is none.
+    ValueError: If the weight is not positive or the schedule not callable.
   """
   expect_positive(where, weight=weight)
   expect_schedules(where, schedule)
@@ -52,29 +52,29 @@ def taught(
     part = weight * (schedule(progress) if schedule else 1.0)
     return part * cost(params, ctx.batch, progress)
 
-  return Method(init, loss=loss, requires=frozenset(asks))
+  return Method(init, loss=loss, requires=frozenset(requires))
 
 
-def answers(where: str, batch: Batch) -> tuple[Array, Array]:
-  """Return the outputs of student and teacher, `[batch, classes]` both.
+def logit_pair(where: str, batch: Batch) -> tuple[Array, Array]:
+  """Return the outputs of student and teacher, each `[batch, classes]`.
 
   Raises:
-    ValueError: If there is no teacher or it has other classes.
+    ValueError: If there is no teacher or the shapes differ.
   """
-  told = _told(where, batch)
-  if told.shape != batch.outputs.shape:
+  teacher = _teacher_logits(where, batch)
+  if teacher.shape != batch.outputs.shape:
     raise ValueError(
       f'{where}: expected a teacher with outputs {batch.outputs.shape}, got '
-      f'{told.shape}. Teacher and student need the same classes.'
+      f'{teacher.shape}. Teacher and student need the same classes.'
     )
-  return batch.outputs, told
+  return batch.outputs, teacher
 
 
-def _told(where: str, batch: Batch) -> Array:
+def _teacher_logits(where: str, batch: Batch) -> Array:
   if batch.teacher is None:
     raise ValueError(
-      f'{where}: expected a teacher, got a batch without. Give the plan one, '
-      'or leave distillation out of the recipe.'
+      f'{where}: expected a teacher, got a batch without. Configure a '
+      'teacher, or remove distillation from the recipe.'
     )
   return jax.lax.stop_gradient(batch.teacher)
 
@@ -82,22 +82,22 @@ def _told(where: str, batch: Batch) -> Array:
 def feature(
   where: str, found: Features | None, layer: Path, whose: str
 ) -> Array:
-  """Return what a layer put out, `[batch, ..., channels]`.
+  """Return the output of a layer, `[batch, ..., channels]`.
 
   Args:
-    where: Who asks, for the error.
+    where: Name of the caller, for error messages.
     found: Features of a batch.
     layer: Path of a module, as 'conv1'.
     whose: 'student' or 'teacher', for the error.
 
   Raises:
-    ValueError: If there are none or no such layer; the message names those
-      that there are.
+    ValueError: If there are no features or no such layer; the message lists
+      the layers.
   """
   if found is None:
     raise ValueError(
-      f'{where}: expected features of the {whose}, got a batch without. Give '
-      'the plan a Flax module that is not jitted.'
+      f'{where}: expected features of the {whose}, got a batch without. '
+      'Use a Flax module that is not jitted.'
     )
   if layer not in found:
     raise ValueError(
@@ -107,22 +107,24 @@ def feature(
   return found[layer]
 
 
-def pair(
-  where: str, batch: Batch, layer: Path, of: Path
+def feature_pair(
+  where: str, batch: Batch, layer: Path, teacher_layer: Path
 ) -> tuple[Array, Array]:
-  """Return what a layer of the student and one of the teacher put out.
+  """Return the outputs of a layer of the student and one of the teacher.
 
   Args:
-    where: Who asks, for the errors.
+    where: Name of the caller, for error messages.
     batch: With features.
-    layer: Of the student; '' for its outputs.
-    of: Of the teacher; '' for the same as `layer`.
+    layer: Of the student; '' for its logits.
+    teacher_layer: Of the teacher; '' for the same as `layer`.
   """
-  if not layer and not of:
-    return batch.outputs, _told(where, batch)
-  mine = feature(where, batch.features, layer, 'student')
-  told = feature(where, batch.teacher_features, of or layer, 'teacher')
-  return mine, jax.lax.stop_gradient(told)
+  if not layer and not teacher_layer:
+    return batch.outputs, _teacher_logits(where, batch)
+  student = feature(where, batch.features, layer, 'student')
+  teacher = feature(
+    where, batch.teacher_features, teacher_layer or layer, 'teacher'
+  )
+  return student, jax.lax.stop_gradient(teacher)
 
 
 def expect_positive(where: str, **values: float) -> None:

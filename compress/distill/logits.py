@@ -1,7 +1,7 @@
-"""Distillation: losses that pull the network's outputs to its teacher's.
+"""Logit distillation: losses on the outputs of student and teacher.
 
-The task loss has the weight 1; only the ratio of the weights counts for an
-adaptive optimiser, so $(1 - \\alpha) L + \\alpha D$ is a weight of
+The task loss has the weight 1. For an adaptive optimizer only the ratio of the
+weights matters, so that $(1 - \\alpha) L + \\alpha D$ is a weight of
 $\\alpha / (1 - \\alpha)$ here.
 """
 
@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from compress.distill.base import (
-  answers,
   expect_positive,
   expect_schedules,
-  taught,
+  logit_pair,
+  make_distillation,
 )
 from compress.method import Batch, Method
 from compress.schedule import Schedule
@@ -24,47 +24,49 @@ def kd(
   weight: float = 1.0,
   *,
   schedule: Schedule | None = None,
-  cool: Schedule | None = None,
+  temperature_schedule: Schedule | None = None,
 ) -> Method:
   r"""Match the teacher's softened distribution.
 
   Adds $w T^2 \, \mathrm{KL}(\sigma(z_t / T) \| \sigma(z_s / T))$ to the task
-  loss (Hinton+ 2015, arXiv 1503.02531, section 2). The teacher's outputs come
-  with the batch: whoever trains decides who teaches.
+  loss (Hinton+ 2015, arXiv 1503.02531, section 2). The teacher's outputs are
+  part of the batch.
 
   Args:
-    temperature: T, above 0; higher shows more of the small probabilities.
+    temperature: T, above 0; higher values weigh small probabilities more.
     weight: w, above 0.
-    schedule: How the weight grows over the run; by default whole at once.
-    cool: How the temperature moves to 1 over the run, as `linear()`
-      (annealing, Jafari+ 2021, arXiv 2104.07163); by default not at all.
+    schedule: How the weight grows over the run; by default constant.
+    temperature_schedule: How the temperature moves to 1 over the run, as
+      `linear()` (annealing, Jafari+ 2021, arXiv 2104.07163); by default
+      constant.
 
   Returns:
     The method; it has only a loss and chains like any other.
 
   Raises:
-    ValueError: If an argument is not positive or no schedule; before training,
-      if there is no teacher or one with other classes.
+    ValueError: If an argument is not positive or a schedule not callable;
+      before training, if there is no teacher or its shape differs.
   """
   where = 'distill.kd'
   expect_positive(where, temperature=temperature)
-  expect_schedules(where, cool)
+  expect_schedules(where, temperature_schedule)
 
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del params
-    student, teacher = answers(where, batch)
-    return divergence(student, teacher, heat(temperature, cool, progress))
+    student, teacher = logit_pair(where, batch)
+    now = annealed(temperature, temperature_schedule, progress)
+    return divergence(student, teacher, now)
 
-  return taught(where, cost, weight, schedule)
+  return make_distillation(where, cost, weight, schedule)
 
 
-def heat(
-  temperature: float, cool: Schedule | None, progress: Array
+def annealed(
+  temperature: float, schedule: Schedule | None, progress: Array
 ) -> float | Array:
-  """Return the temperature on its way to 1."""
-  if cool is None:
+  """Return the temperature at some progress, annealed to 1."""
+  if schedule is None:
     return temperature
-  return temperature + (1 - temperature) * cool(progress)
+  return temperature + (1 - temperature) * schedule(progress)
 
 
 def divergence(
@@ -72,59 +74,60 @@ def divergence(
 ) -> Array:
   r"""Return $T^2 \, \mathrm{KL}$ of softened logits `[batch, classes]`."""
   target = jax.nn.log_softmax(teacher / temperature)
-  said = jax.nn.log_softmax(student / temperature)
-  each = jnp.sum(jnp.exp(target) * (target - said), axis=-1)
+  given = jax.nn.log_softmax(student / temperature)
+  each = jnp.sum(jnp.exp(target) * (target - given), axis=-1)
   return temperature**2 * jnp.mean(each)
 
 
 def mse(weight: float = 1.0, *, schedule: Schedule | None = None) -> Method:
-  r"""Match the teacher's outputs themselves, whatever they mean.
+  r"""Match the teacher's outputs in mean square.
 
-  Adds $w \, \mathrm{mean}((z_s - z_t)^2)$: the limit of hot `logits` (Hinton+
-  2015, section 2.1), but for the mean of the logits; better than those on
-  CIFAR-100 in Kim+ 2021 (arXiv 2105.08919, equation 5). It suits regression.
+  Adds $w \, \mathrm{mean}((z_s - z_t)^2)$: up to the mean of the logits, the
+  limit of `kd` at high temperatures (Hinton+ 2015, section 2.1); better on
+  CIFAR-100 in Kim+ 2021 (arXiv 2105.08919, equation 5). It also applies to
+  regression.
 
   Args:
     weight: w, above 0.
-    schedule: How the weight grows over the run; by default whole at once.
+    schedule: How the weight grows over the run; by default constant.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: As `logits`.
+    ValueError: As `kd`.
   """
   where = 'distill.mse'
 
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del params, progress
-    student, teacher = answers(where, batch)
+    student, teacher = logit_pair(where, batch)
     return jnp.mean((student - teacher) ** 2)
 
-  return taught(where, cost, weight, schedule)
+  return make_distillation(where, cost, weight, schedule)
 
 
 def dkd(
   temperature: float = 4.0,
   *,
   target: float = 1.0,
-  others: float = 8.0,
+  non_target: float = 8.0,
   weight: float = 1.0,
   schedule: Schedule | None = None,
 ) -> Method:
-  r"""Weigh what the teacher says of the label and of the other classes apart.
+  r"""Weigh the target class and the other classes separately (decoupled KD).
 
   $w T^2 (\alpha \, \mathrm{KL}(b_t \| b_s) + \beta \, \mathrm{KL}(\hat p_t \|
   \hat p_s))$, where $b = (p, 1 - p)$, $p$ is the softened
   probability of the label, and $\hat p$ the distribution among the others
-  (decoupled KD, Zhao+ 2022, arXiv 2203.08679, equation 7). `logits` is
-  $\alpha = 1$ and $\beta = 1 - p_t$: next to nothing where the teacher is
-  sure.
+  (decoupled KD, Zhao+ 2022, arXiv 2203.08679, equation 7). `kd` is
+  $\alpha = 1$ and $\beta = 1 - p_t$, which vanishes where the teacher is
+  confident.
 
   Args:
     temperature: T, above 0.
     target: $\alpha$, above 0.
-    others: $\beta$, above 0; 8 on CIFAR-100, 0.5 on ImageNet.
+    non_target: $\beta$, above 0; 8 on CIFAR-100, 0.5 on ImageNet.
     weight: w, above 0.
     schedule: How the weight grows; the paper warms up over 20 of 240 epochs,
       `linear(0.0, 0.08)`. By default whole at once.
@@ -133,23 +136,25 @@ def dkd(
     The method.
 
   Raises:
-    ValueError: As `logits`.
+    ValueError: As `kd`.
   """
   where = 'distill.dkd'
-  expect_positive(where, temperature=temperature, target=target, others=others)
+  expect_positive(
+    where, temperature=temperature, target=target, non_target=non_target
+  )
 
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del params, progress
-    student, teacher = answers(where, batch)
+    student, teacher = logit_pair(where, batch)
     hot = jax.nn.one_hot(batch.labels, student.shape[-1], dtype=bool)
     # Finite, so that 0 times the difference of two of them is 0.
     hidden = [jnp.where(hot, -1e9, z) for z in (student, teacher)]
     parts = [_binary(z / temperature, hot) for z in (student, teacher)]
     label = divergence(parts[0], parts[1], 1.0)
     rest = divergence(hidden[0] / temperature, hidden[1] / temperature, 1.0)
-    return temperature**2 * (target * label + others * rest)
+    return temperature**2 * (target * label + non_target * rest)
 
-  return taught(where, cost, weight, schedule)
+  return make_distillation(where, cost, weight, schedule)
 
 
 def _binary(z: Array, hot: Array) -> Array:
@@ -168,37 +173,38 @@ def dist(
   weight: float = 1.0,
   schedule: Schedule | None = None,
 ) -> Method:
-  r"""Ask for the teacher's preferences, not for its probabilities.
+  r"""Match correlations with the teacher instead of probabilities (DIST).
 
   $w T^2 (\beta (1 - \bar\rho_{\text{rows}}) + \gamma (1 -
   \bar\rho_{\text{columns}}))$ with Pearson's $\rho$ between the softened
   distributions of student and teacher: of each example over the classes and of
   each class over the batch (DIST, Huang+ 2022, arXiv 2205.10536, equations 8
-  to 11). A student too small to copy a strong teacher may still agree.
+  to 11). Small students match relations more easily than
+  probabilities of strong teachers.
 
   Args:
     temperature: T, above 0.
     inter: $\beta$, of the relations between classes, above 0.
     intra: $\gamma$, of those within a class, above 0.
     weight: w, above 0.
-    schedule: How the weight grows over the run; by default whole at once.
+    schedule: How the weight grows over the run; by default constant.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: As `logits`.
+    ValueError: As `kd`.
   """
   where = 'distill.dist'
   expect_positive(where, temperature=temperature, inter=inter, intra=intra)
 
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del params, progress
-    p, q = (jax.nn.softmax(z / temperature) for z in answers(where, batch))
+    p, q = (jax.nn.softmax(z / temperature) for z in logit_pair(where, batch))
     rows, columns = 1 - pearson(p, q), 1 - pearson(p.T, q.T)
     return temperature**2 * (inter * rows + intra * columns)
 
-  return taught(where, cost, weight, schedule)
+  return make_distillation(where, cost, weight, schedule)
 
 
 def pearson(x: Array, y: Array) -> Array:

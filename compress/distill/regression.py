@@ -1,8 +1,8 @@
-"""Distillation of regression: a teacher that may be wrong has no softmax."""
+"""Distillation for regression."""
 
 import jax.numpy as jnp
 
-from compress.distill.base import answers, expect_positive, taught
+from compress.distill.base import expect_positive, logit_pair, make_distillation
 from compress.method import Batch, Method
 from compress.schedule import Schedule
 from compress.tree import Array, Params
@@ -14,18 +14,18 @@ def bounded(
   *,
   schedule: Schedule | None = None,
 ) -> Method:
-  r"""Train on the labels further where the student is worse than its teacher.
+  r"""Add the label loss where the student is worse than its teacher.
 
   Adds $\nu \, \mathrm{mean}(L_b)$ with $L_b = \lVert R_s - y \rVert^2$ where
   $\lVert R_s - y \rVert^2 + m > \lVert R_t - y \rVert^2$ and 0 elsewhere
   (Chen+ 2017, NIPS, "Learning efficient object detection models with knowledge
-  distillation", equation 6). The teacher is an upper bound, never a target: it
-  may be far off and does no harm.
+  distillation", equation 6). The teacher is an upper bound and not a target,
+  so that an inaccurate teacher does not mislead the student.
 
   Args:
-    margin: m, 0 or more, in the square of the label's unit.
+    margin: m, 0 or more, in squared units of the label.
     weight: $\nu$, above 0.
-    schedule: How the weight grows over the run; by default whole at once.
+    schedule: How the weight grows over the run; by default constant.
 
   Returns:
     The method; labels are numbers of the shape of the outputs.
@@ -40,12 +40,15 @@ def bounded(
 
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del params, progress
-    student, teacher = answers(where, batch)
+    student, teacher = logit_pair(where, batch)
     y = _labels(where, batch)
-    mine, told = (jnp.sum((z - y) ** 2, -1) for z in (student, teacher))
-    return jnp.mean(jnp.where(mine + margin > told, mine, 0.0))
+    student_error, teacher_error = (
+      jnp.sum((z - y) ** 2, -1) for z in (student, teacher)
+    )
+    worse = student_error + margin > teacher_error
+    return jnp.mean(jnp.where(worse, student_error, 0.0))
 
-  return taught(where, cost, weight, schedule)
+  return make_distillation(where, cost, weight, schedule)
 
 
 def trusted(
@@ -54,18 +57,18 @@ def trusted(
   *,
   schedule: Schedule | None = None,
 ) -> Method:
-  r"""Believe a label only where the teacher finds it plausible.
+  r"""Replace outlier labels by the output of the teacher.
 
   Adds $w \, \mathrm{mean}(\lVert R_s - y^* \rVert^2)$ with $y^* = y$ where
-  $\lVert y - R_t \rVert \leq \epsilon$, else $y^* = R_t$: labels far from what
-  the teacher says are outliers, rejected and replaced by its answer (teacher
-  outlier rejection after Takamoto+ 2020, arXiv 2002.12597). Train with
-  `labels=0.0` in the recipe, so that the labels count here alone.
+  $\lVert y - R_t \rVert \leq \epsilon$, else $y^* = R_t$: labels far from the
+  output of the teacher are outliers and are replaced by it (teacher outlier
+  rejection after Takamoto+ 2020, arXiv 2002.12597). Train with the weight 0
+  for the task loss in the recipe, so that labels count only here.
 
   Args:
     limit: $\epsilon$, above 0, in the unit of the label.
     weight: w, above 0.
-    schedule: How the weight grows over the run; by default whole at once.
+    schedule: How the weight grows over the run; by default constant.
 
   Returns:
     The method; labels are numbers of the shape of the outputs.
@@ -78,17 +81,17 @@ def trusted(
 
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del params, progress
-    student, teacher = answers(where, batch)
+    student, teacher = logit_pair(where, batch)
     y = _labels(where, batch)
-    apart = jnp.sum((y - teacher) ** 2, -1, keepdims=True)
-    target = jnp.where(apart <= limit**2, y, teacher)
+    distance = jnp.sum((y - teacher) ** 2, -1, keepdims=True)
+    target = jnp.where(distance <= limit**2, y, teacher)
     return jnp.mean(jnp.sum((student - target) ** 2, -1))
 
-  return taught(where, cost, weight, schedule)
+  return make_distillation(where, cost, weight, schedule)
 
 
 def _labels(where: str, batch: Batch) -> Array:
-  """Return the labels as `[batch, numbers]`, or say that they are classes."""
+  """Return the labels as `[batch, outputs]`; raise if they are classes."""
   y, wanted = batch.labels, batch.outputs.shape
   if not jnp.issubdtype(y.dtype, jnp.floating) or y.size != batch.outputs.size:
     raise ValueError(

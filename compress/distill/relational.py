@@ -1,9 +1,9 @@
-"""Distillation of relations: how examples lie to each other."""
+"""Relational distillation: losses on distances and angles of examples."""
 
 import jax.numpy as jnp
 import optax
 
-from compress.distill.base import pair, taught
+from compress.distill.base import feature_pair, make_distillation
 from compress.method import FEATURES, TEACHER, Batch, Method
 from compress.schedule import Schedule
 from compress.tree import Array, Params, Path
@@ -11,29 +11,29 @@ from compress.tree import Array, Params, Path
 
 def rkd(
   layer: Path = '',
-  of: Path = '',
+  teacher_layer: Path = '',
   *,
   distance: float = 1.0,
   angle: float = 2.0,
   weight: float = 1.0,
   schedule: Schedule | None = None,
 ) -> Method:
-  r"""Keep the distances and angles between the examples of a batch.
+  r"""Match the distances and angles between the examples of a batch.
 
   $w (\lambda_D \, \mathrm{mean} \, \ell_\delta(d_{ij} / \bar d) + \lambda_A \,
   \mathrm{mean} \, \ell_\delta(\cos \angle_{ijk}))$, differences of student
   and teacher under Huber's $\ell_\delta$, $\delta = 1$ (relational KD, Park+
-  2019, arXiv 1904.05068, equations 4 to 8). There need not be classes, and the
-  teacher's outputs may have another size: this is for embeddings too.
+  2019, arXiv 1904.05068, equations 4 to 8). Outputs need not be classes and may
+  differ in size, as for embeddings.
 
   Args:
     layer: Path of a module of the student; '' for its outputs.
-    of: Of the teacher; '' for the same.
+    teacher_layer: Of the teacher; '' for the same.
     distance: $\lambda_D$, 0 or more; 25 on CIFAR, 1 for embeddings.
-    angle: $\lambda_A$, 0 or more; 50 on CIFAR, 2 for embeddings. It takes
-      memory as the cube of the batch size.
+    angle: $\lambda_A$, 0 or more; 50 on CIFAR, 2 for embeddings. Its
+      memory is cubic in the batch size.
     weight: w, above 0.
-    schedule: How the weight grows over the run; by default whole at once.
+    schedule: How the weight grows over the run; by default constant.
 
   Returns:
     The method; it has only a loss.
@@ -51,16 +51,17 @@ def rkd(
 
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del params, progress
-    mine, told = (x.reshape(len(x), -1) for x in pair(where, batch, layer, of))
+    pair = feature_pair(where, batch, layer, teacher_layer)
+    student, teacher = (x.reshape(len(x), -1) for x in pair)
     total = jnp.zeros(())
-    for part, of_points in ((distance, distances), (angle, angles)):
+    for part, relation in ((distance, distances), (angle, angles)):
       if part:
-        gap = optax.huber_loss(of_points(mine), of_points(told))
+        gap = optax.huber_loss(relation(student), relation(teacher))
         total += part * jnp.mean(gap)
     return total
 
-  asks = (TEACHER, FEATURES) if layer or of else (TEACHER,)
-  return taught(where, cost, weight, schedule, asks)
+  requires = (TEACHER, FEATURES) if layer or teacher_layer else (TEACHER,)
+  return make_distillation(where, cost, weight, schedule, requires)
 
 
 def distances(x: Array) -> Array:
@@ -69,9 +70,9 @@ def distances(x: Array) -> Array:
   >>> distances(jnp.array([[0.0], [2.0]])).tolist()
   [[0.0, 1.0], [1.0, 0.0]]
   """
-  apart = _norms(x[:, None] - x[None])
+  found = _norms(x[:, None] - x[None])
   count = len(x) * (len(x) - 1)
-  return apart / jnp.maximum(jnp.sum(apart) / max(count, 1), 1e-12)
+  return found / jnp.maximum(jnp.sum(found) / max(count, 1), 1e-12)
 
 
 def angles(x: Array) -> Array:
@@ -89,5 +90,5 @@ def angles(x: Array) -> Array:
 def _norms(x: Array) -> Array:
   """Return the norms of the last axis, with gradient 0 where they are 0."""
   squares = jnp.sum(x**2, axis=-1)
-  apart = squares > 0
-  return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0)
+  positive = squares > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)

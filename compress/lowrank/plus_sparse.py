@@ -111,7 +111,7 @@ def plus_sparse(
     zeros = round(sparsity * w.size)
     target, root = (matrix, None) if found is None else found
     low, rest = alternated(target, root, top, zeros, sweeps)
-    kept = masked.kept(jnp.abs(rest), zeros).reshape(w.shape)
+    kept = masked.keep_highest(jnp.abs(rest), zeros).reshape(w.shape)
     node = factors.unfolded(*low, w.shape, 'channel')
     return Summed(node, Masked(rest.reshape(w.shape), kept))
 
@@ -204,7 +204,7 @@ def _growing(rank: int) -> list[int]:
 
 def _largest(x: Array, zeros: int) -> Array:
   """Return an array with its least entries 0."""
-  return jnp.where(masked.kept(jnp.abs(x), zeros), x, 0)
+  return jnp.where(masked.keep_highest(jnp.abs(x), zeros), x, 0)
 
 
 def _balanced(u: Array, v: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Pruning: weights, blocks, channels and neurons that go."""
+"""Pruning of weights, blocks, channels and neurons."""
 
 from compress.channels.filters import filters
 from compress.channels.neurons import neurons

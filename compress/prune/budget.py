@@ -1,4 +1,4 @@
-"""Pruning by one number: the shares of the layers follow from the data."""
+"""Pruning to a budget, with the sparsity of each layer found from data."""
 
 from typing import Any, NamedTuple
 
@@ -14,24 +14,25 @@ from compress.prune.magnitude import Masked
 from compress.schedule import Schedule
 from compress.tree import Array, Params, Path
 
-FLOAT_BITS = 32  # of a weight that is kept, in the dense network too
+FLOAT_BITS = 32  # of a kept weight, as in the dense network
 
 
 class Budget(NamedTuple):
-  """How much may be left of the weights in scope, and how to find out where.
+  """A budget for the weights in scope, and how to divide it among layers.
 
   Attributes:
-    of: What is counted: 'sparsity', 'macs' or 'size'.
-    share: Of 'sparsity' what becomes 0; else what is left of the dense count.
-    damage: How a candidate is judged, one of `allocate.DAMAGES`.
-    score: Which weights of a layer go first, one of `SCORES`.
-    candidates: Amounts tried a layer.
+    of: 'sparsity', 'macs' or 'size'.
+    share: Share of zeros for 'sparsity'; else the share of the dense count
+      that remains.
+    sensitivity: Measure of a candidate, as `allocation.sensitivity`.
+    score: Order in which the weights of a layer are pruned, one of `SCORES`.
+    candidates: Densities measured for each layer.
     floor: Least share that a layer keeps.
   """
 
   of: str
   share: float
-  damage: str = 'loss'
+  sensitivity: str = 'loss'
   score: str = 'magnitude'
   candidates: int = 20
   floor: float = 0.002
@@ -42,7 +43,7 @@ def auto(
   *,
   macs: float | None = None,
   size: float | None = None,
-  damage: str = 'loss',
+  sensitivity: str = 'loss',
   score: str = 'magnitude',
   schedule: Schedule | None = None,
   candidates: int = 20,
@@ -50,57 +51,58 @@ def auto(
 ) -> Method:
   r"""Prune to one budget, with the share of each layer found from data.
 
-  Each layer is pruned alone to densities $f^{k / (C-1)}$, $k < C$, from whole
-  to the floor $f$, the damage is measured (`allocate.sensitivity`), and a
-  knapsack chooses the densities of least total damage that meet the budget.
-  What rounding leaves of the budget goes back to the layers whose last step
-  hurt most for its cost. Then each layer is pruned to its share as
-  `prune.weights` does. The damage is that of one layer before any retraining:
-  a guide to what hurts more, not a forecast.
+  Each layer is pruned on its own to densities $f^{k / (C-1)}$, $k < C$, down to
+  the floor $f$, its sensitivity is measured (`allocation.sensitivity`), and a
+  knapsack chooses the densities of least total sensitivity that meet the
+  budget. What rounding leaves of the budget is given to the layers with the
+  steepest last step. Then each layer is pruned to its share as by
+  `prune.weights`. Sensitivities are measured before any retraining: they rank
+  layers and do not predict the loss.
 
-  One of the first three is the budget. Under `only`, it is that of the
-  weights that match.
+  Exactly one of the first three is given. Under `only`, the budget is that of
+  the weights that match.
 
   Args:
     sparsity: Share of zeros among all weights, in [0, 1), met exactly.
     macs: Share of the multiplications by weights that are not 0, in (0, 1];
-      dense kernels do the others all the same.
+      a dense kernel also multiplies by zeros.
     size: Share of the bytes of the float32 weights, in (0, 1]; a layer of
       density p counts 32 p + H(p) bits a weight, H the binary entropy of the
       positions.
-    damage: 'loss', 'fisher', 'energy' or 'signal'; see
-      `allocate.sensitivity`.
-    score: Which weights of a layer go first; see `prune.weights`.
-    schedule: How all shares rise together; by default all at once.
-    candidates: Densities tried a layer, from 2; each costs one pass over the
-      calibration data and layer.
+    sensitivity: 'loss', 'fisher', 'trace', 'energy' or 'signal'; see
+      `allocation.sensitivity`.
+    score: Order in which the weights of a layer are pruned; see
+      `prune.weights`.
+    schedule: Growth of all shares over the run; by default one-shot.
+    candidates: Densities measured for each layer, at least 2; each takes one
+      pass over the calibration data.
     floor: Least share that a layer keeps, in (0, 1].
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If there is not one budget, it is out of range, less than the
-      floors leave, or a choice is unknown.
+    ValueError: If there is not exactly one budget, it is out of range or below
+      what the floors keep, or an option is unknown.
   """
   budget = _budget(sparsity=sparsity, macs=macs, size=size)._replace(
-    damage=damage, score=score, candidates=candidates, floor=floor
+    sensitivity=sensitivity, score=score, candidates=candidates, floor=floor
   )
   _check(budget)
   return magnitude.weights(
-    lambda params, ctx: goals(params, ctx, budget),
+    lambda params, ctx: zero_counts(params, ctx, budget),
     score=score,
     schedule=schedule,
   )
 
 
 def allocation(params: Params, ctx: Ctx, budget: Budget) -> dict[Path, float]:
-  """Return the share of zeros of each weight, to print or to set by hand.
+  """Return the share of zeros of each weight.
 
   Args:
     params: The trained weights: arrays and nodes.
     ctx: With a probe for what needs data.
-    budget: As the arguments of `auto` say it.
+    budget: As the arguments of `auto`.
 
   Returns:
     Shares in [0, 1) by path: `prune.weights(allocation(...))` prunes the same
@@ -113,41 +115,41 @@ def allocation(params: Params, ctx: Ctx, budget: Budget) -> dict[Path, float]:
   >>> allocation(
   ...   {'one': one.reshape(2, 4), 'other': other.reshape(2, 4)},
   ...   Ctx(),
-  ...   Budget('sparsity', 0.5, damage='energy', floor=0.125),
+  ...   Budget('sparsity', 0.5, sensitivity='energy', floor=0.125),
   ... )
   {'one': 0.75, 'other': 0.25}
   """
   _check(budget)
   sizes = _sizes(params)
-  found = goals(params, ctx, budget)
+  found = zero_counts(params, ctx, budget)
   return {path: int(n) / sizes[path] for path, n in found.items()}
 
 
-def goals(params: Params, ctx: Ctx, budget: Budget) -> dict[Path, Array]:
-  """Return how many zeros each weight gets, by path, each `()` int32."""
+def zero_counts(params: Params, ctx: Ctx, budget: Budget) -> dict[Path, Array]:
+  """Return the number of zeros of each weight, by path, `()` int32."""
   sizes = _sizes(params)
-  prices = _prices(budget, sizes, ctx)
+  unit_costs = _unit_costs(budget, sizes, ctx)
   kept = [_kept(n, budget) for n in sizes.values()]
   cost = [
-    price * _cost(budget, row, n)
-    for row, n, price in zip(kept, sizes.values(), prices, strict=True)
+    unit * _cost(budget, row, n)
+    for row, n, unit in zip(kept, sizes.values(), unit_costs, strict=True)
   ]
   limit = _limit(budget, [float(row[0]) for row in cost])
   _check_room(budget, limit, [float(row[-1]) for row in cost])
   ranks = _ranks(params, ctx, budget.score)
-  damage = allocation_lib.sensitivity(
+  measured = allocation_lib.sensitivity(
     ctx,
     params,
     dict(zip(sizes, kept, strict=True)),
     lambda path, w, count: Masked(w, ranks[path] >= w.size - count),
-    budget.damage,
+    budget.sensitivity,
   )
-  harm = list(damage.values())
-  chosen = allocation_lib.knapsack(harm, cost, limit)
+  rows = list(measured.values())
+  chosen = allocation_lib.knapsack(rows, cost, limit)
   left = _take(kept, chosen).astype(jnp.int32)
   if budget.of != 'size':
-    slopes = _take(list(map(_slopes, harm, cost)), chosen)
-    left = _give_back(left, list(sizes.values()), prices, limit, slopes)
+    slopes = _take(list(map(_slopes, rows, cost)), chosen)
+    left = _spend_rest(left, list(sizes.values()), unit_costs, limit, slopes)
   return {p: n - k for (p, n), k in zip(sizes.items(), left, strict=True)}
 
 
@@ -157,28 +159,28 @@ def _sizes(params: Params) -> dict[Path, int]:
   return sizes
 
 
-def _prices(budget: Budget, sizes: dict[Path, int], ctx: Ctx) -> list[int]:
-  """Return what one weight of each array counts."""
+def _unit_costs(budget: Budget, sizes: dict[Path, int], ctx: Ctx) -> list[int]:
+  """Return the cost of one weight of each array."""
   if budget.of != 'macs':
     return [1] * len(sizes)
   uses = expect_probe('prune.auto', ctx).uses
   for path in sizes:
     if path not in uses:
       raise ValueError(
-        f'prune.auto at {path}: expected a weight whose uses are known '
-        f'({", ".join(uses)}). Give a sparsity instead of macs.'
+        f'prune.auto at {path}: expected a weight with a known number '
+        f'of uses ({", ".join(uses)}). Give a sparsity instead of macs.'
       )
   return [uses[path] for path in sizes]
 
 
 def _kept(size: int, budget: Budget) -> np.ndarray:
-  """Return how many weights each candidate keeps, falling from all of them."""
+  """Return how many weights each candidate keeps, in decreasing order."""
   shares = np.geomspace(1.0, budget.floor, budget.candidates)
   return np.maximum(np.round(shares * size), 1).astype(np.int64)
 
 
 def _cost(budget: Budget, kept: np.ndarray, size: int) -> np.ndarray:
-  """Return what counts of kept weights cost: in weights, or in bits."""
+  """Return the cost of counts of kept weights: in weights, or in bits."""
   if budget.of != 'size':
     return kept
   p = kept / size
@@ -195,12 +197,12 @@ def _limit(budget: Budget, dense: list[float]) -> float:
 
 
 def _ranks(params: Params, ctx: Ctx, score: str) -> dict[Path, Array]:
-  """Return the place of each weight among those of its array, least first."""
+  """Return the rank of each weight within its array, lowest score first."""
   ranks: dict[Path, Array] = {}
-  worth = SCORES[score](params, ctx)
+  score_fn = SCORES[score](params, ctx)
 
   def rank(path: Path, w: Array) -> Array:
-    order = jnp.argsort(worth(path, w), axis=None, stable=True)
+    order = jnp.argsort(score_fn(path, w), axis=None, stable=True)
     ranks[path] = jnp.argsort(order).reshape(w.shape)
     return w
 
@@ -215,26 +217,30 @@ def _take(rows: list[Any], chosen: Array) -> Array:
   )
 
 
-def _slopes(harm: Array, cost: np.ndarray) -> Array:
-  """Return what the last step to each candidate hurt, for what it saved."""
+def _slopes(row: Array, cost: np.ndarray) -> Array:
+  """Return the sensitivity per saved cost of the step to each candidate."""
   saved = np.maximum(-np.diff(cost), 1.0)
-  return jnp.concatenate([jnp.zeros(1), jnp.diff(harm) / saved])
+  return jnp.concatenate([jnp.zeros(1), jnp.diff(row) / saved])
 
 
-def _give_back(
-  left: Array, sizes: list[int], prices: list[int], limit: float, slopes: Array
+def _spend_rest(
+  left: Array,
+  sizes: list[int],
+  unit_costs: list[int],
+  limit: float,
+  slopes: Array,
 ) -> Array:
-  """Keep as many weights more as the budget allows, where that helps most."""
-  most, price = jnp.array(sizes, jnp.int32), jnp.array(prices, jnp.int32)
-  room = jnp.int32(int(limit)) - jnp.sum(left * price)
+  """Keep as many more weights as the budget allows, steepest layers first."""
+  limits, unit = jnp.array(sizes, jnp.int32), jnp.array(unit_costs, jnp.int32)
+  room = jnp.int32(int(limit)) - jnp.sum(left * unit)
   for at in jnp.argsort(-slopes):
-    more = jnp.minimum(most[at] - left[at], room // price[at])
-    left, room = left.at[at].add(more), room - more * price[at]
+    more = jnp.minimum(limits[at] - left[at], room // unit[at])
+    left, room = left.at[at].add(more), room - more * unit[at]
   return left
 
 
 def _budget(**given: float | None) -> Budget:
-  """Return the one budget that was given."""
+  """Return the budget that was given."""
   named = {of: share for of, share in given.items() if share is not None}
   if len(named) != 1:
     raise ValueError(
@@ -245,11 +251,11 @@ def _budget(**given: float | None) -> Budget:
 
 
 def _check(budget: Budget) -> None:
-  """Refuse what no layers can meet."""
+  """Raise ValueError if a budget is impossible for any network."""
   of, share = budget.of, budget.share
   for what, got, names in (
     ('budget', of, ('sparsity', 'macs', 'size')),
-    ('damage', budget.damage, tuple(allocation_lib.DAMAGES)),
+    ('sensitivity', budget.sensitivity, tuple(allocation_lib.DAMAGES)),
     ('score', budget.score, tuple(SCORES)),
   ):
     if got not in names:
@@ -284,5 +290,5 @@ def _check_room(budget: Budget, limit: float, least: list[float]) -> None:
     raise ValueError(
       f'prune.auto: expected a floor that leaves at most {limit:g} of '
       f'{budget.of}, got {budget.floor!r}, which leaves {sum(least):g}. Lower '
-      'the floor, or ask for less.'
+      'the floor or raise the budget.'
     )

@@ -1,7 +1,7 @@
-"""Masks that follow training: weights may come back, or start again.
+"""Dynamic masks that depend on training: pruned weights may grow back.
 
-These are for runs from fresh weights: what they prune depends on how the
-network learns, and they are refused where there are no steps to learn in.
+They are for runs from randomly initialized weights, and raise a ValueError if
+the run has no steps.
 """
 
 import math
@@ -16,32 +16,32 @@ from compress.prune import importance
 from compress.prune.masked import (
   UPDATES,
   Masked,
+  add_masks,
   due,
   expect_name,
   expect_run,
   expect_schedule,
   expect_sparsity,
-  kept,
-  masked,
-  moved,
-  remasked,
-  share,
+  keep_highest,
+  map_latent,
+  replace_masks,
+  select_share,
 )
 from compress.schedule import Schedule, cubic
 from compress.tree import Array, Params, Path
 
 
 @struct.dataclass
-class Moving(Masked):
-  """A masked weight that counts how training moved it.
+class MovementMasked(Masked):
+  """A masked weight with its movement score.
 
   Attributes:
     w: As `Masked`.
     mask: As `Masked`.
-    moved: The sum of -w g over the steps, the shape of `w`.
+    score: The sum of -w g over the steps, the shape of `w`.
   """
 
-  moved: Array
+  score: Array
 
 
 def movement(
@@ -51,18 +51,18 @@ def movement(
   schedule: Schedule | None = None,
   floor: float = 0.01,
 ) -> Method:
-  r"""Keep the weights that training moves away from 0.
+  r"""Prune the weights that training moves towards 0.
 
   $S = -\sum_t w_t g_t$ with the gradient $g_t$ of the decoded weight, dense
-  also where it is pruned, so that a weight may come back (Sanh+ 2020, arXiv
+  also where it is pruned, so that a weight may grow back (Sanh+ 2020, arXiv
   2005.07683, section 4; hard form). The weight is that after the step. For
-  runs from weights that are still learning: fresh, or trained on another task.
+  randomly initialized weights, or weights trained on another task.
 
   Args:
     sparsity: Share of zeros among the weights at the end, in [0, 1); exact.
     scope: 'layer' or 'global', as `prune.weights`.
     schedule: How the share grows over the run; by default `cubic(0.1, 0.6)`.
-      Before the first step nothing has moved, so it begins at 0.
+      It has to begin at 0: scores are 0 before the first step.
     floor: As `prune.weights`.
 
   Returns:
@@ -70,35 +70,37 @@ def movement(
 
   Raises:
     ValueError: If the sparsity, scope or floor is impossible, the schedule is
-      none or begins above 0, or the run has no steps.
+      not callable or begins above 0, or the run has no steps.
   """
   where = 'prune.movement'
   amount = cubic(0.1, 0.6) if schedule is None else schedule
   expect_schedule(where, amount)
   if amount(jnp.float32(0.0)) > 0:
     raise ValueError(
-      f'{where}: expected a schedule that begins at 0, got {amount!r}. Before '
-      'the first step no weight has moved.'
+      f'{where}: expected a schedule that begins at 0, got {amount!r}. Scores '
+      'are 0 before the first step.'
     )
-  choose = share(where, sparsity, scope, floor)
+  select = select_share(where, sparsity, scope, floor)
 
   def init(params: Params, ctx: Ctx) -> Params:
     expect_run(where, ctx)
-    return masked(where, params, lambda w, m: Moving(w, m, jnp.zeros_like(w)))
+    return add_masks(
+      where, params, lambda w, m: MovementMasked(w, m, jnp.zeros_like(w))
+    )
 
   def mark(params: Params, ctx: Ctx) -> Params:
-    nodes = tree.find(Moving, params)
-    scores = {path: node.moved for path, node in nodes.items()}
-    return remasked(params, choose(scores, amount(ctx.progress)))
+    nodes = tree.find(MovementMasked, params)
+    scores = {path: node.score for path, node in nodes.items()}
+    return replace_masks(params, select(scores, amount(ctx.progress)))
 
   def update(params: Params, ctx: Ctx) -> Params:
     gradient = importance.gradients(where, params, ctx)
 
-    def follow(path: Path, node: Moving) -> Moving:
+    def follow(path: Path, node: MovementMasked) -> MovementMasked:
       w = tree.latent(node)
-      return node.replace(moved=node.moved - w * gradient(path, w))
+      return node.replace(score=node.score - w * gradient(path, w))
 
-    params = tree.map_nodes(Moving, follow, params)
+    params = tree.map_nodes(MovementMasked, follow, params)
     return jax.lax.cond(due(ctx), lambda p: mark(p, ctx), lambda p: p, params)
 
   return Method(init, update)
@@ -112,30 +114,30 @@ def rigl(
   until: float = 0.75,
   updates: int = UPDATES,
 ) -> Method:
-  r"""Train at one sparsity, dropping small weights for steep ones.
+  r"""Train at constant sparsity: drop small weights, grow large gradients.
 
   From a random mask, each update drops the share
-  $\frac{f}{2} (1 + \cos \frac{\pi p}{p_{end}})$ of the weights of each array
-  that are smallest, and grows as many where the gradient is largest; what
-  grows starts at 0 (Evci+ 2020, arXiv 1911.11134, algorithm 1). For runs from
-  fresh weights: a random mask ruins trained ones.
+  $\frac{f}{2} (1 + \cos \frac{\pi p}{p_{end}})$ of the smallest weights
+  of each array and grows as many where the gradient is largest; grown weights
+  start at 0 (Evci+ 2020, arXiv 1911.11134, algorithm 1). For runs from
+  randomly initialized weights: a random mask destroys a trained network.
 
   Args:
     sparsity: Share of zeros among the weights at every step, in [0, 1); exact
       over all arrays ('erk') or in each ('uniform').
     distribution: 'uniform' for the same share of each array, or 'erk' for
       densities in proportion to `sum(shape) / prod(shape)` (Erdos-Renyi-kernel,
-      section 3), which spares small arrays.
-    fraction: Share f of the kept weights that the first update exchanges.
-    until: Fraction of the run after which the mask stays.
-    updates: How often the mask is updated in a whole run.
+      section 3), which gives small arrays a higher density.
+    fraction: Share f of the kept weights that the first update replaces.
+    until: Fraction of the run after which the mask is constant.
+    updates: Number of mask updates in a run.
 
   Returns:
     The method.
 
   Raises:
     ValueError: If the sparsity, distribution, fraction, end or number of
-      updates is impossible, an array would be left empty, or the run has no
+      updates is impossible, an array would be emptied, or the run has no
       steps.
   """
   where = 'prune.rigl'
@@ -145,15 +147,17 @@ def rigl(
 
   def init(params: Params, ctx: Ctx) -> Params:
     expect_run(where, ctx)
-    params = masked(where, params)
+    params = add_masks(where, params)
     arrays = {p: x.mask.shape for p, x in tree.find(Masked, params).items()}
     left = densities(arrays, sparsity, distribution)
-    chance = importance.random(params, ctx)
+    score = importance.random(params, ctx)
     masks = {
-      path: kept(chance(path, jnp.zeros(shape)), math.prod(shape) - left[path])
+      path: keep_highest(
+        score(path, jnp.zeros(shape)), math.prod(shape) - left[path]
+      )
       for path, shape in arrays.items()
     }
-    return remasked(params, masks)
+    return replace_masks(params, masks)
 
   def exchange(params: Params, ctx: Ctx) -> Params:
     gradient = importance.gradients(where, params, ctx)
@@ -163,7 +167,7 @@ def rigl(
       w = tree.latent(node)
       mask = _exchanged(node.mask, w, gradient(path, w), part)
       grown = mask & ~node.mask
-      node = moved(where, path, node, lambda x: jnp.where(grown, 0, x))
+      node = map_latent(where, path, node, lambda x: jnp.where(grown, 0, x))
       return node.replace(mask=mask)
 
     return tree.map_nodes(Masked, visit, params)
@@ -176,18 +180,18 @@ def rigl(
 
 
 def _exchanged(mask: Array, w: Array, grad: Array, part: Array) -> Array:
-  """Drop a part of what is kept by size, grow as much by gradient."""
+  """Drop a share of the kept weights by size, grow as many by gradient."""
   count = jnp.sum(mask)
   gone = mask.size - count
   drop = jnp.floor(part * count).astype(count.dtype)
-  left = kept(jnp.where(mask, jnp.abs(w), -jnp.inf), gone + drop)
-  return kept(jnp.where(left, jnp.inf, jnp.abs(grad)), gone)
+  left = keep_highest(jnp.where(mask, jnp.abs(w), -jnp.inf), gone + drop)
+  return keep_highest(jnp.where(left, jnp.inf, jnp.abs(grad)), gone)
 
 
 def densities(
   arrays: dict[Path, tuple[int, ...]], sparsity: float, distribution: str
 ) -> dict[Path, int]:
-  """Return how many weights of each array are kept.
+  """Return the number of weights to keep in each array.
 
   Args:
     arrays: Shape of each array, by path.
@@ -198,7 +202,7 @@ def densities(
     Counts by path; those of 'erk' sum to `n - round(sparsity * n)`.
 
   Raises:
-    ValueError: If an array would be left empty.
+    ValueError: If an array would be emptied.
 
   >>> densities({'a': (2, 3), 'b': (40, 10)}, 0.8, 'erk')
   {'a': 6, 'b': 75}
@@ -213,7 +217,7 @@ def densities(
     if not count:
       raise ValueError(
         f'prune.rigl at {path}: expected a sparsity that leaves a weight, got '
-        f'{sparsity!r} for {sizes[path]}. Lower it, or leave this array out.'
+        f'{sparsity!r} for {sizes[path]}. Lower it, or exclude this array.'
       )
   return left
 
@@ -221,7 +225,7 @@ def densities(
 def _erk(
   arrays: dict[Path, tuple[int, ...]], sizes: dict[Path, int], budget: int
 ) -> dict[Path, int]:
-  """Share a budget by `sum(shape)`, no array beyond its size."""
+  """Divide a budget by `sum(shape)`; no array gets more than its size."""
   full: set[Path] = set()
   while True:
     rest = [path for path in arrays if path not in full]
@@ -245,15 +249,15 @@ def _check_exchange(
   if not 0 < fraction < 1:
     raise ValueError(
       f'{where}: expected a fraction in (0, 1), got {fraction!r}. It is the '
-      'share of the kept weights that the first update exchanges.'
+      'share of the kept weights that the first update replaces.'
     )
   if not 0 < until <= 1:
     raise ValueError(
       f'{where}: expected an end in (0, 1], got {until!r}. It is the fraction '
-      'of the run after which the mask stays.'
+      'of the run after which the mask is constant.'
     )
   if not isinstance(updates, int) or updates < 1:
     raise ValueError(
-      f'{where}: expected 1 update or more, got {updates!r}. It is how often '
-      'the mask changes in a whole run.'
+      f'{where}: expected 1 update or more, got {updates!r}. It is the number '
+      'of mask updates in a run.'
     )

@@ -1,10 +1,10 @@
-"""What a weight is worth: an array -> an array of scores, high is kept.
+"""Importance scores of weights: low scores are pruned first.
 
-A score first looks at the tree and the context, once, and then judges one
-array at a time: `taylor(params, ctx)('fc/kernel', w)`. What it may look at
-differs: before training there may be a probe with calibration data, at a step
-there is the gradient of that step (`ctx.grads`), dense also where weights are
-pruned. A score that finds neither says so.
+A score is a function of the tree and the context that returns a function of
+one array: `taylor(params, ctx)('fc/kernel', w)`. Before training, data comes
+from the probe (`ctx.probe`); in training, from the gradient of the step
+(`ctx.grads`), which is dense also where weights are pruned. A score that needs
+data and finds neither raises a ValueError.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,18 @@ from compress.tree import Array, Params, Path
 
 SAMPLES = 256  # single-example gradients that estimate a Fisher matrix
 
-Worth: TypeAlias = Callable[[Path, Array], Array]  # path, weight -> scores
-Score: TypeAlias = Callable[[Params, Ctx], Worth]
+ScoreFn: TypeAlias = Callable[[Path, Array], Array]  # path, weight -> scores
+Score: TypeAlias = Callable[[Params, Ctx], ScoreFn]
 
 
-def magnitude(params: Params, ctx: Ctx) -> Worth:
+def magnitude(params: Params, ctx: Ctx) -> ScoreFn:
   """Score by size, |w| (Han+ 2015, arXiv 1506.02626)."""
   del params, ctx
   return lambda path, w: jnp.abs(w)
 
 
-def random(params: Params, ctx: Ctx) -> Worth:
-  """Score by chance: the control that every other score has to beat."""
+def random(params: Params, ctx: Ctx) -> ScoreFn:
+  """Score at random: the control for every other score."""
   del params
 
   def worth(path: Path, w: Array) -> Array:
@@ -47,7 +47,7 @@ def random(params: Params, ctx: Ctx) -> Worth:
   return worth
 
 
-def taylor(params: Params, ctx: Ctx) -> Worth:
+def taylor(params: Params, ctx: Ctx) -> ScoreFn:
   r"""Score by the first-order change of the loss, $|w \, g|$.
 
   Molchanov+ 2017 (arXiv 1611.06440, section 2.2) for single weights. The
@@ -57,7 +57,7 @@ def taylor(params: Params, ctx: Ctx) -> Worth:
   return lambda path, w: jnp.abs(w * gradient(path, w))
 
 
-def fisher(params: Params, ctx: Ctx) -> Worth:
+def fisher(params: Params, ctx: Ctx) -> ScoreFn:
   r"""Score by the second-order change of the loss, $w^2 \, E[g^2] / 2$.
 
   The saliency of Optimal Brain Damage (LeCun+ 1989, section 2) with the
@@ -74,47 +74,48 @@ SCORES: dict[str, Score] = {
   'taylor': taylor,
   'fisher': fisher,
 }
-EARLY = ('fisher',)  # scores of calibration data alone, known before training
+NEEDS_CALIBRATION = ('fisher',)  # scores that exist before training only
 
 
-def named(where: str, score: str, schedule: Schedule | None) -> Score:
+def score_by_name(where: str, score: str, schedule: Schedule | None) -> Score:
   """Return a score by name.
 
   Args:
-    where: Who asks, for errors.
-    score: A name of `SCORES`.
-    schedule: When it is asked for; None is once, before training.
+    where: Name of the caller, for error messages.
+    score: A name in `SCORES`.
+    schedule: When it is computed; None is once, before training.
 
   Returns:
     The score.
 
   Raises:
-    ValueError: If there is none of that name, or it cannot follow a schedule.
+    ValueError: If there is no score of that name, or it cannot be computed in
+      training.
   """
   if score not in SCORES:
     raise ValueError(
       f'{where}: expected a score of {", ".join(SCORES)}, got {score!r}.'
     )
-  if score in EARLY and schedule is not None:
+  if score in NEEDS_CALIBRATION and schedule is not None:
     raise ValueError(
       f'{where}: expected no schedule with score={score!r}, got {schedule!r}. '
-      "It asks calibration data, which is gone once training begins; 'taylor' "
+      "It needs calibration data, which is used before training only; 'taylor' "
       'uses the gradient of each step.'
     )
   return SCORES[score]
 
 
-def gradients(where: str, params: Params, ctx: Ctx) -> Worth:
+def gradients(where: str, params: Params, ctx: Ctx) -> ScoreFn:
   """Return the gradient of the loss in each decoded weight.
 
   Args:
-    where: Who asks, for errors.
+    where: Name of the caller, for error messages.
     params: A tree of arrays and nodes.
     ctx: With the gradient of the step, or else a probe.
 
   Returns:
-    A function of a path and the weight there; it raises ValueError where that
-    is not an array of the network but, say, a factor of one.
+    A function of a path and the weight there; it raises a ValueError for an
+    array that is not a weight of the network, such as a factor of one.
 
   Raises:
     ValueError: If there is neither a gradient nor a probe.
@@ -126,11 +127,11 @@ def gradients(where: str, params: Params, ctx: Ctx) -> Worth:
   return lambda path, w: _pick(where, found, path, w.shape, 0)
 
 
-def samples(where: str, params: Params, ctx: Ctx, count: int) -> Worth:
+def samples(where: str, params: Params, ctx: Ctx, count: int) -> ScoreFn:
   """Return single-example gradients in each decoded weight.
 
   Args:
-    where: Who asks, for errors.
+    where: Name of the caller, for error messages.
     params: A tree of arrays and nodes.
     ctx: With a probe.
     count: How many examples to ask for; there may be fewer.

@@ -1,4 +1,4 @@
-"""Lottery tickets: prune what training made small, and start again."""
+"""Lottery tickets: iterative magnitude pruning with rewinding."""
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,19 @@ from compress.method import Ctx, Method
 from compress.prune import importance
 from compress.prune.masked import (
   Masked,
+  add_masks,
   expect_run,
-  masked,
-  moved,
-  ranked,
-  remasked,
-  share,
+  map_latent,
+  masked_scores,
+  replace_masks,
+  select_share,
 )
 from compress.tree import Array, Params, Path
 
 
 @struct.dataclass
 class Ticket(Masked):
-  """A masked weight that remembers where it was at the rewind point.
+  """A masked weight that stores its value at the rewind point.
 
   Attributes:
     w: As `Masked`.
@@ -35,27 +35,27 @@ class Ticket(Masked):
 def lottery_ticket(
   sparsity: float,
   *,
-  at: float = 0.05,
+  rewind_at: float = 0.05,
   rounds: int = 5,
   scope: str = 'layer',
   floor: float = 0.01,
 ) -> Method:
   r"""Find a lottery ticket by magnitude pruning with rewinding.
 
-  The weights at the rewind point are kept aside. What is left of the run is
-  cut into `rounds + 1` equal parts; after part k of them the smallest weights
-  go, until a share $(1 - s)^{k / n}$ is left, and the survivors return to the
-  rewind point; the last part trains the ticket (Frankle+ 2019, arXiv
-  1912.05671, section 4; Frankle & Carbin 2019, arXiv 1803.03635).
+  The weights at the rewind point are stored. The rest of the run is divided
+  into `rounds + 1` equal parts. After part k the smallest weights are pruned
+  until a share $(1 - s)^{k / n}$ is left, and the others are reset to their
+  values at the rewind point; the last part trains the ticket (Frankle+ 2019,
+  arXiv 1912.05671, section 4; Frankle & Carbin 2019, arXiv 1803.03635).
 
-  For runs from fresh weights. Only the masked weights return: biases, norms
-  and the optimiser go on, and so does the learning rate, which should be
-  constant for that reason.
+  For runs from randomly initialized weights. Only the masked weights are
+  reset: biases, norms, the optimizer state and the learning rate are not, so
+  the learning rate should be constant.
 
   Args:
     sparsity: Share of zeros among the weights at the end, in [0, 1); exact.
-    at: Fraction of the run at which the rewind point lies; 0 is the start.
-    rounds: How often is pruned, n.
+    rewind_at: Rewind point as a fraction of the run; 0 is the start.
+    rounds: Number of pruning rounds, n.
     scope: 'layer' or 'global', as `prune.weights`.
     floor: As `prune.weights`.
 
@@ -67,10 +67,10 @@ def lottery_ticket(
       impossible, or the run has no steps.
   """
   where = 'prune.lottery_ticket'
-  choose = share(where, sparsity, scope, floor)
-  if not 0 <= at < 1:
+  select = select_share(where, sparsity, scope, floor)
+  if not 0 <= rewind_at < 1:
     raise ValueError(
-      f'{where}: expected a rewind point in [0, 1), got {at!r}. It is a '
+      f'{where}: expected a rewind point in [0, 1), got {rewind_at!r}. It is a '
       'fraction of the run.'
     )
   if not isinstance(rounds, int) or rounds < 1:
@@ -81,42 +81,42 @@ def lottery_ticket(
 
   def init(params: Params, ctx: Ctx) -> Params:
     expect_run(where, ctx)
-    # A copy: a step that donates its state takes each buffer once.
-    return masked(where, params, lambda w, m: Ticket(w, m, jnp.copy(w)))
+    # A copy: a step that donates its state may donate a buffer only once.
+    return add_masks(where, params, lambda w, m: Ticket(w, m, jnp.copy(w)))
 
   def update(params: Params, ctx: Ctx) -> Params:
     before = ctx._replace(step=ctx.step - 1).progress
-    begun = (before < at) & (ctx.progress >= at)
-    params = jax.lax.cond(begun, keep_aside, lambda p: p, params)
-    done, did = (_rounds(p, at, rounds) for p in (ctx.progress, before))
-    part = jnp.float32(shares(sparsity, rounds))[done]
+    reached = (before < rewind_at) & (ctx.progress >= rewind_at)
+    params = jax.lax.cond(reached, store_origin, lambda p: p, params)
+    done, did = (_rounds(p, rewind_at, rounds) for p in (ctx.progress, before))
+    part = jnp.float32(cumulative_shares(sparsity, rounds))[done]
     return jax.lax.cond(
-      done > did, lambda p: rewound(p, ctx, part), lambda p: p, params
+      done > did, lambda p: prune_and_rewind(p, ctx, part), lambda p: p, params
     )
 
-  def keep_aside(params: Params) -> Params:
+  def store_origin(params: Params) -> Params:
     def visit(path: Path, node: Ticket) -> Ticket:
       return node.replace(origin=tree.latent(node))
 
     return tree.map_nodes(Ticket, visit, params)
 
-  def rewound(params: Params, ctx: Ctx, part: Array) -> Params:
+  def prune_and_rewind(params: Params, ctx: Ctx, part: Array) -> Params:
     def visit(path: Path, node: Ticket) -> Ticket:
-      return moved(where, path, node, lambda w: node.origin)
+      return map_latent(where, path, node, lambda w: node.origin)
 
-    masks = choose(ranked(params, importance.magnitude, ctx), part)
-    return tree.map_nodes(Ticket, visit, remasked(params, masks))
+    masks = select(masked_scores(params, importance.magnitude, ctx), part)
+    return tree.map_nodes(Ticket, visit, replace_masks(params, masks))
 
   return Method(init, update)
 
 
-def shares(sparsity: float, rounds: int) -> list[float]:
-  r"""Return the share of the whole amount that is pruned after each round.
+def cumulative_shares(sparsity: float, rounds: int) -> list[float]:
+  r"""Return the share of the target that is pruned after each round.
 
-  $(1 - (1 - s)^{k/n}) / s$ for k = 0 to n: each round takes the same share of
-  what the one before left.
+  $(1 - (1 - s)^{k/n}) / s$ for k = 0 to n: each round prunes the same share of
+  the remaining weights.
 
-  >>> [round(x * 0.75, 6) for x in shares(0.75, 2)]
+  >>> [round(x * 0.75, 6) for x in cumulative_shares(0.75, 2)]
   [0.0, 0.5, 0.75]
   """
   if not sparsity:
@@ -125,8 +125,8 @@ def shares(sparsity: float, rounds: int) -> list[float]:
   return [*((1 - (1 - sparsity) ** x) / sparsity for x in within), 1.0]
 
 
-def _rounds(progress: Array, at: float, rounds: int) -> Array:
-  """Return how many rounds are through."""
-  done = (rounds + 1) * (progress - at) / (1 - at)
+def _rounds(progress: Array, rewind_at: float, rounds: int) -> Array:
+  """Return how many rounds are done."""
+  done = (rounds + 1) * (progress - rewind_at) / (1 - rewind_at)
   # Half a thousandth, so that a step on the border counts despite rounding.
   return jnp.clip(jnp.floor(done + 0.0005), 0, rounds).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Masks: weights held at exactly 0, and the choice of which."""
+"""Masks that hold weights at exactly 0, and the selection of positions."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -14,11 +14,11 @@ from compress.prune.importance import Score
 from compress.schedule import Schedule, at_once
 from compress.tree import Array, Compressed, Key, Params, Path
 
-UPDATES = 100  # how often a mask may change in one run
+UPDATES = 100  # mask updates in one run, at most
 
 Scores: TypeAlias = dict[Path, Array]  # -inf where a weight is pruned already
-Choose: TypeAlias = Callable[[Scores, Array], dict[Path, Array]]
-"""(scores, share of the whole amount) -> what to keep of each weight."""
+Select: TypeAlias = Callable[[Scores, Array], dict[Path, Array]]
+"""(scores, fraction of the target) -> mask of each weight."""
 
 
 @struct.dataclass
@@ -26,7 +26,7 @@ class Masked(Compressed):
   """A weight with positions held at exactly 0.
 
   Attributes:
-    w: The weight, any shape; what is pruned keeps its last value here.
+    w: The weight, any shape; pruned positions keep their last value here.
     mask: True where the weight is kept, the shape of `w`.
   """
 
@@ -42,35 +42,35 @@ class Masked(Compressed):
     return jnp.where(self.mask, self.w, 0)
 
   def freeze(self) -> Any:
-    """Return the zeroed weight; its zeros need no mask beside them."""
+    """Return the weight with zeros written into it, without the mask."""
     if not tree.is_node(self.w):
       return jnp.where(self.mask, self.w, 0)
     zeroed = self.w.apply_mask(self.mask)
     return Masked(self.w, self.mask) if zeroed is None else zeroed
 
   def scale_channels(self, gain: Array) -> Any:
-    """Return the node times `gain`, if what it masks can be."""
+    """Return the node times `gain`; None if its content cannot be scaled."""
     w = tree.scaled(self.w, gain)
     return None if w is None else self.replace(w=w)
 
 
-def masked(
+def add_masks(
   where: str,
   params: Params,
   node: Callable[[Array, Array], Masked] = Masked,
 ) -> Params:
-  """Put a mask that keeps everything on each weight.
+  """Wrap every weight in a mask that keeps all positions.
 
   Args:
-    where: Who asks, for the error.
+    where: Name of the caller, for error messages.
     params: A tree of arrays and nodes.
-    node: What to make of a weight and its mask.
+    node: Constructor of the node, given a weight and its mask.
 
   Returns:
     The tree with a node around each innermost weight.
 
   Raises:
-    ValueError: If a weight has a mask already, or cannot be 0.
+    ValueError: If a weight is masked already, or cannot represent 0.
   """
   for path in tree.find(Masked, params):
     raise ValueError(
@@ -82,27 +82,27 @@ def masked(
     if not found.keeps_zero:
       raise ValueError(
         f'{where}: expected weights that can be 0, got {type(found).__name__} '
-        f'at {path}. Put it first: this method >> what gives them values.'
+        f'at {path}. Put {where} before that method in the chain.'
       )
   return tree.map_arrays(
     lambda path, w: node(w, jnp.ones(w.shape, bool)), params
   )
 
 
-def remasked(params: Params, masks: dict[Path, Array]) -> Params:
-  """Return the tree with other masks, by path."""
+def replace_masks(params: Params, masks: dict[Path, Array]) -> Params:
+  """Return the tree with new masks, given by path."""
   return tree.map_nodes(
     Masked, lambda path, node: node.replace(mask=masks[path]), params
   )
 
 
-def moved(
+def map_latent(
   where: str, path: Path, node: Masked, change: Callable[[Array], Array]
 ) -> Any:
-  """Change the trained array under a mask, whatever grids wrap it.
+  """Apply a function to the trained array under a mask and its quantizers.
 
   Args:
-    where: Who asks, for the error.
+    where: Name of the caller, for error messages.
     path: That of the node, for the error.
     node: The masked weight.
     change: Array -> array, of the shape of the mask.
@@ -111,7 +111,8 @@ def moved(
     The node around the changed array.
 
   Raises:
-    ValueError: If there is no one array of that shape, as under factors.
+    ValueError: If there is no single array of that shape, as in a
+      factorization.
   """
 
   def visit(path: Path, x: Any) -> Any:
@@ -129,15 +130,15 @@ def moved(
 
 
 def due(ctx: Ctx, times: int = UPDATES) -> Array:
-  """Tell whether this step is one of the `times` at which masks change."""
+  """Return whether masks change at this step, one of `times` in a run."""
   before = ctx._replace(step=ctx.step - 1).progress
   return jnp.floor(ctx.progress * times) != jnp.floor(before * times)
 
 
-def kept(scores: Array, drop: Array | int) -> Array:
-  """Return False at the `drop` lowest scores, ties by index.
+def keep_highest(scores: Array, drop: Array | int) -> Array:
+  """Return False at the `drop` lowest scores, ties broken by index.
 
-  >>> kept(jnp.array([3.0, 1.0, 1.0]), 1).tolist()
+  >>> keep_highest(jnp.array([3.0, 1.0, 1.0]), 1).tolist()
   [True, False, True]
   """
   order = jnp.argsort(scores, axis=None, stable=True)
@@ -149,8 +150,8 @@ def kept(scores: Array, drop: Array | int) -> Array:
   return (rank >= drop).reshape(scores.shape)
 
 
-def ranked(params: Params, score: Score, ctx: Ctx) -> Scores:
-  """Return the scores of every masked weight, -inf at what is pruned."""
+def masked_scores(params: Params, score: Score, ctx: Ctx) -> Scores:
+  """Return the scores of every masked weight, -inf where it is pruned."""
   worth = score(params, ctx)
   return {
     path: jnp.where(
@@ -162,53 +163,55 @@ def ranked(params: Params, score: Score, ctx: Ctx) -> Scores:
   }
 
 
-def shrinking(
-  where: str, score: Score, choose: Choose, schedule: Schedule | None
+def prune_by_score(
+  where: str, score: Score, select: Select, schedule: Schedule | None
 ) -> Method:
-  """Return the method that prunes by score and never brings back.
+  """Return a method that prunes by score and never regrows.
 
   Args:
-    where: Its name, for errors.
-    score: What a weight is worth.
-    choose: What to keep, given scores and a share of the whole amount.
-    schedule: How that share grows over the run; None is all at once.
+    where: Name of the method, for error messages.
+    score: Importance of each weight.
+    select: Positions to keep, given scores and a fraction of the target.
+    schedule: Growth of that fraction over the run; None is one-shot.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If the schedule is none.
+    ValueError: If the schedule is not callable.
   """
 
   def mark(params: Params, ctx: Ctx, part: Array) -> Params:
-    return remasked(params, choose(ranked(params, score, ctx), part))
+    return replace_masks(
+      params, select(masked_scores(params, score, ctx), part)
+    )
 
   def begin(params: Params, ctx: Ctx) -> Params:
     del ctx
-    return masked(where, params)
+    return add_masks(where, params)
 
-  return marking(where, begin, mark, schedule)
+  return prune_on_schedule(where, begin, mark, schedule)
 
 
-def marking(
+def prune_on_schedule(
   where: str,
   begin: Callable[[Params, Ctx], Params],
   mark: Callable[[Params, Ctx, Array], Params],
   schedule: Schedule | None,
 ) -> Method:
-  """Return the method that puts masks on and marks what goes as time comes.
+  """Return a method that adds masks and updates them on a schedule.
 
   Args:
-    where: Its name, for errors.
-    begin: Puts masks that keep everything on the weights.
-    mark: Sets the masks, given the share of the whole amount.
-    schedule: How that share grows over the run; None is all at once.
+    where: Name of the method, for error messages.
+    begin: Adds masks that keep all positions.
+    mark: Sets the masks, given a fraction of the target.
+    schedule: Growth of that fraction over the run; None is one-shot.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If the schedule is none.
+    ValueError: If the schedule is not callable.
   """
   amount = at_once() if schedule is None else schedule
   expect_schedule(where, amount)
@@ -226,23 +229,25 @@ def marking(
 
 
 def same_masks(params: Params, ctx: Ctx) -> Params:
-  """Keep the masks of one-shot pruning as they are."""
+  """Return the parameters: one-shot masks do not change in training."""
   del ctx
   return params
 
 
-def share(where: str, sparsity: float, scope: str, floor: float) -> Choose:
-  """Return the choice of an exact share of each array, or of all together.
+def select_share(
+  where: str, sparsity: float, scope: str, floor: float
+) -> Select:
+  """Return a selection with an exact sparsity, by array or over all arrays.
 
   Args:
-    where: Who asks, for errors.
-    sparsity: Share that goes, in [0, 1).
+    where: Name of the caller, for error messages.
+    sparsity: Share of zeros, in [0, 1).
     scope: 'layer' or 'global'.
-    floor: Share of each array, and at least one of it, that a global ranking
-      must leave.
+    floor: Least share of each array that a global ranking keeps; at least one
+      weight.
 
   Returns:
-    The choice.
+    The selection.
 
   Raises:
     ValueError: If the sparsity, scope or floor is impossible.
@@ -251,32 +256,34 @@ def share(where: str, sparsity: float, scope: str, floor: float) -> Choose:
   expect_name(where, 'scope', scope, ('layer', 'global'))
   if not 0 <= floor <= 1:
     raise ValueError(
-      f'{where}: expected a floor in [0, 1], got {floor!r}. Each array keeps '
-      'at least this share of its weights.'
+      f'{where}: expected a floor in [0, 1], got {floor!r}. It is the least '
+      'share of its weights that each array keeps.'
     )
 
   def keep(scores: Array, part: Array) -> Array:
-    # Counted from the end, so that the whole amount is met exactly.
-    whole = round(sparsity * scores.size)
-    left = jnp.round((1.0 - part) * whole).astype(jnp.int32)
-    return kept(scores, whole - left)
+    # Counted from the end, so that the target is met exactly.
+    target = round(sparsity * scores.size)
+    rest = jnp.round((1.0 - part) * target).astype(jnp.int32)
+    return keep_highest(scores, target - rest)
 
   def by_layer(scores: Scores, part: Array) -> dict[Path, Array]:
     return {path: keep(x, part) for path, x in scores.items()}
 
-  def together(scores: Scores, part: Array) -> dict[Path, Array]:
+  def globally(scores: Scores, part: Array) -> dict[Path, Array]:
     _check_room(where, [x.size for x in scores.values()], sparsity, floor)
-    return _together(lambda x: keep(x, part), scores, floor)
+    return _select_globally(lambda x: keep(x, part), scores, floor)
 
-  return by_layer if scope == 'layer' else together
+  return by_layer if scope == 'layer' else globally
 
 
-def _together(
+def _select_globally(
   keep: Callable[[Array], Array], scores: Scores, floor: float
 ) -> dict[Path, Array]:
-  """Rank all arrays as one, with the best of each out of reach."""
+  """Rank all arrays as one; the best weights of each are kept first."""
   guarded = [
-    jnp.where(kept(x, x.size - _least(x.size, floor)), jnp.inf, x).ravel()
+    jnp.where(
+      keep_highest(x, x.size - _least(x.size, floor)), jnp.inf, x
+    ).ravel()
     for x in scores.values()
   ]
   ends = list(itertools.accumulate(x.size for x in guarded))[:-1]
@@ -288,7 +295,7 @@ def _together(
 
 
 def _least(size: int, floor: float) -> int:
-  """Return how many weights of an array a global ranking must leave."""
+  """Return how many weights of an array a global ranking keeps at least."""
   return max(1, round(floor * size))
 
 

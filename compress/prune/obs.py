@@ -1,4 +1,4 @@
-"""Pruning without retraining: what is left makes up for what goes."""
+"""Optimal Brain Surgeon: pruning that updates the remaining weights."""
 
 import functools
 import math
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from compress import tree
 from compress.method import Ctx, Method
 from compress.prune import importance
-from compress.prune.lottery_ticket import shares
-from compress.prune.masked import Masked, masked, remasked, share
+from compress.prune.lottery_ticket import cumulative_shares
+from compress.prune.masked import Masked, add_masks, replace_masks, select_share
 from compress.tree import Array, Params, Path
 
-AT_ONCE = 32  # blocks solved together
-LEAST = 1e-6  # part of the damping that does not vanish with the gradients
+BATCH = 32  # blocks factored at a time
+MIN_DAMPING = 1e-6  # keeps F regular where all gradients are 0
 
 
 def obs(
@@ -27,69 +27,69 @@ def obs(
   rounds: int = 4,
   floor: float = 0.01,
 ) -> Method:
-  r"""Prune once by curvature and move the remaining weights to make up for it.
+  r"""Prune by curvature and update the remaining weights to compensate.
 
   Optimal Brain Surgeon on the empirical Fisher matrix $F$ of blocks of weights
   (WoodFisher: Singh & Alistarh 2020, arXiv 2004.14340, equations 5 to 9). The
-  score is $w_q^2 / (2 [F^{-1}]_{qq})$. The weights $P$ of a block that go
-  together move the rest by
+  score is $w_q^2 / (2 [F^{-1}]_{qq})$. Pruning the weights $P$ of a block
+  changes the others by
 
   $\delta = -F^{-1} E_P (E_P^T F^{-1} E_P)^{-1} w_P$,
 
-  which is $F_{KK}^{-1} F_{KP} w_P$ on the kept ones $K$: for one weight the
-  paper's move, and for several the exact one where the paper adds up single
-  moves. The inverse is that of the paper's rank-one recursion, found by
-  factoring F, which is cheaper for blocks smaller than N. A block holds
-  consecutive inputs of an output.
+  which is $F_{KK}^{-1} F_{KP} w_P$ on the kept ones $K$: the update of the
+  paper for one weight, and the exact one for several, where the paper adds
+  single updates. The inverse equals that of the paper's rank-one recursion, but
+  is computed from a Cholesky factor. A block holds consecutive inputs of an
+  output.
 
   Args:
     sparsity: Share of zeros among the weights, in [0, 1); exact.
     scope: 'layer' or 'global', as `prune.weights`.
-    block: Weights in a block, B. Time grows with B^2 a weight.
+    block: Weights in a block, B. Time is O(B^2) per weight.
     samples: Calibration examples whose gradients make F, N. All gradients are
       held at once: N times the size of the network.
-    damping: What is added to the diagonal of F, as a part of its mean.
-    rounds: In how many steps the share is reached, each with new gradients
-      and taking the same share of what the one before left.
+    damping: Added to the diagonal of F, as a fraction of its mean.
+    rounds: Number of pruning steps, each with new gradients and pruning the
+      same share of the remaining weights.
     floor: As `prune.weights`.
 
   Returns:
-    The method; it changes nothing after `init`, so training may follow.
+    The method; masks do not change after `init`.
 
   Raises:
     ValueError: If an argument is impossible or there is no calibration data.
   """
   where = 'prune.obs'
-  choose = share(where, sparsity, scope, floor)
+  select = select_share(where, sparsity, scope, floor)
   counts = {'block': block, 'samples': samples, 'rounds': rounds}
   for what, count in counts.items():
     _expect_count(where, what, count)
   if not 0 < damping < float('inf'):
     raise ValueError(
-      f'{where}: expected a positive damping, got {damping!r}. It is a part of '
-      'the mean of the diagonal, as 0.01.'
+      f'{where}: expected a positive damping, got {damping!r}. It is a '
+      'fraction of the mean of the diagonal, as 0.01.'
     )
 
   def init(params: Params, ctx: Ctx) -> Params:
-    params = masked(where, params)
-    for part in shares(sparsity, rounds)[1:]:
-      params = once(params, ctx, jnp.float32(part))
+    params = add_masks(where, params)
+    for part in cumulative_shares(sparsity, rounds)[1:]:
+      params = prune_once(params, ctx, jnp.float32(part))
     return params
 
-  def once(params: Params, ctx: Ctx, part: Array) -> Params:
+  def prune_once(params: Params, ctx: Ctx, part: Array) -> Params:
     nodes = tree.find(Masked, params)
     sample = importance.samples(where, params, ctx, samples)
     fishers = {
       path: fisher(sample(path, node.w), block, damping)
       for path, node in nodes.items()
     }
-    worth = {p: saliency(node, *fishers[p]) for p, node in nodes.items()}
-    masks = choose(worth, part)
+    scores = {p: saliency(node, *fishers[p]) for p, node in nodes.items()}
+    masks = select(scores, part)
 
-    def settle(path: Path, node: Masked) -> Masked:
-      return node.replace(w=settled(node, masks[path], fishers[path][0]))
+    def visit(path: Path, node: Masked) -> Masked:
+      return node.replace(w=compensated(node, masks[path], fishers[path][0]))
 
-    return remasked(tree.map_nodes(Masked, settle, params), masks)
+    return replace_masks(tree.map_nodes(Masked, visit, params), masks)
 
   return Method(init)
 
@@ -98,88 +98,88 @@ def obs(
 def fisher(grads: Array, block: int, damping: float) -> tuple[Array, Array]:
   r"""Return the damped empirical Fisher matrices of the blocks of a weight.
 
-  $F = \frac{1}{N} \sum_n g_n g_n^T + \lambda I$, with $\lambda$ a part of the
-  mean of the diagonal.
+  $F = \frac{1}{N} \sum_n g_n g_n^T + \lambda I$, with $\lambda$ a fraction of
+  the mean of the diagonal.
 
   Args:
     grads: Gradients of single examples, `[examples, *shape]`.
     block: Weights in a block, B.
-    damping: That part.
+    damping: That fraction.
 
   Returns:
     `(matrices, unit)`: `[blocks, B, B]` in units of the mean square gradient
-    of the array, which keeps the numbers near 1, and that unit, `()`.
+    of the array, so that entries are near 1, and that unit, `()`.
   """
   square = jnp.mean(grads**2)
   unit = jnp.where(square > 0, square, 1.0)
 
   def visit(g: Array) -> Array:
     matrix = g.T @ g / (len(g) * unit)
-    added = damping * (jnp.trace(matrix) / block + LEAST)
+    added = damping * (jnp.trace(matrix) / block + MIN_DAMPING)
     return matrix + added * jnp.eye(block)
 
-  return jax.lax.map(visit, _cut(grads, 1, block), batch_size=AT_ONCE), unit
+  return jax.lax.map(visit, _cut(grads, 1, block), batch_size=BATCH), unit
 
 
 @jax.jit
 def saliency(node: Masked, fishers: Array, unit: Array) -> Array:
-  r"""Return $w_q^2 / (2 [F^{-1}]_{qq})$ among what is kept.
+  r"""Return $w_q^2 / (2 [F^{-1}]_{qq})$ of the kept weights.
 
   Args:
-    node: The weight and what is pruned of it already.
+    node: The weight and its current mask.
     fishers: `[blocks, B, B]`, as `fisher`.
     unit: As `fisher`.
 
   Returns:
-    Scores of the shape of the weight, -inf at what is pruned.
+    Scores of the shape of the weight, -inf where it is pruned.
   """
 
   def visit(parts: tuple[Array, Array, Array]) -> Array:
     matrix, w, mask = parts
-    root = jnp.linalg.cholesky(_among(mask, matrix))
+    root = jnp.linalg.cholesky(_restrict(mask, matrix))
     half = jax.scipy.linalg.solve_triangular(root, jnp.eye(len(w)), lower=True)
     return w**2 * unit / (2 * jnp.sum(half**2, axis=0))
 
   size = fishers.shape[-1]
   cut = (_cut(x, 0, size) for x in (node.w, node.mask))
-  found = jax.lax.map(visit, (fishers, *cut), batch_size=AT_ONCE)
+  found = jax.lax.map(visit, (fishers, *cut), batch_size=BATCH)
   return jnp.where(node.mask, _join(found, node.mask.shape), -jnp.inf)
 
 
 @jax.jit
-def settled(node: Masked, mask: Array, fishers: Array) -> Array:
-  """Return the weight after what leaves the mask has moved the rest.
+def compensated(node: Masked, mask: Array, fishers: Array) -> Array:
+  """Return the weight, updated for the positions that leave the mask.
 
   Args:
-    node: The weight and what is pruned of it already.
-    mask: What is kept from now on, the shape of the weight.
+    node: The weight and its current mask.
+    mask: The new mask, the shape of the weight.
     fishers: `[blocks, B, B]`, in any unit.
 
   Returns:
-    The weight; what is pruned keeps its value.
+    The weight; pruned positions keep their value.
   """
 
   def visit(parts: tuple[Array, Array, Array, Array]) -> Array:
     matrix, w, before, after = parts
-    force = jnp.where(after, matrix @ jnp.where(before & ~after, w, 0), 0)
-    root = jnp.linalg.cholesky(_among(after, matrix))
-    move = jax.scipy.linalg.cho_solve((root, True), force)
-    return w + jnp.where(after, move, 0)
+    target = jnp.where(after, matrix @ jnp.where(before & ~after, w, 0), 0)
+    root = jnp.linalg.cholesky(_restrict(after, matrix))
+    delta = jax.scipy.linalg.cho_solve((root, True), target)
+    return w + jnp.where(after, delta, 0)
 
   size = fishers.shape[-1]
   cut = (_cut(x, 0, size) for x in (node.w, node.mask, mask))
-  found = jax.lax.map(visit, (fishers, *cut), batch_size=AT_ONCE)
+  found = jax.lax.map(visit, (fishers, *cut), batch_size=BATCH)
   return _join(found, mask.shape)
 
 
-def _among(mask: Array, matrix: Array) -> Array:
-  """Return the matrix of what is kept, that of the rest being the identity."""
+def _restrict(mask: Array, matrix: Array) -> Array:
+  """Return the matrix of the kept weights, the identity elsewhere."""
   both = mask[:, None] & mask[None, :]
   return jnp.where(both, matrix, jnp.eye(len(mask)))
 
 
 def _cut(x: Array, lead: int, block: int) -> Array:
-  """Return blocks `[blocks, *lead, B]` of a weight, by output, 0 at the end."""
+  """Return blocks `[blocks, *lead, B]` of a weight, by output, 0-padded."""
   rows = jnp.swapaxes(x.reshape(*x.shape[:lead], -1, x.shape[-1]), -1, -2)
   flat = rows.reshape(*x.shape[:lead], -1)
   short = [(0, 0)] * lead + [(0, -flat.shape[-1] % block)]
@@ -188,7 +188,7 @@ def _cut(x: Array, lead: int, block: int) -> Array:
 
 
 def _join(blocks: Array, shape: tuple[int, ...]) -> Array:
-  """Undo `_cut` of a weight."""
+  """Return a weight of a shape from the blocks of `_cut`."""
   return (
     blocks.ravel()[: math.prod(shape)].reshape(shape[-1], -1).T.reshape(shape)
   )

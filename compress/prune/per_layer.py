@@ -1,4 +1,4 @@
-"""Masks with an amount of their own: each array loses its own share."""
+"""Masks with a number of zeros for each array."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -14,74 +14,74 @@ from compress.prune.masked import Masked
 from compress.schedule import Schedule
 from compress.tree import Array, Params, Path
 
-# How many weights of each array become 0, asked once, in `init`.
-Goals: TypeAlias = Callable[[Params, Ctx], dict[Path, Any]]
+# Number of zeros of each array, called once, in `init`.
+ZeroCounts: TypeAlias = Callable[[Params, Ctx], dict[Path, Any]]
 
 
 @struct.dataclass
-class Allotted(Masked):
-  """A masked weight that has its own number of zeros.
+class PerLayerMasked(Masked):
+  """A masked weight with its own number of zeros.
 
   Attributes:
-    goal: How many positions are 0 once the schedule is through, `()` int32.
+    zeros: Number of zeros at the end of the schedule, `()` int32.
   """
 
-  goal: Array
+  zeros: Array
 
 
-def allotted(
-  where: str, score: Score, goals: Goals, schedule: Schedule | None
+def prune_per_layer(
+  where: str, score: Score, counts: ZeroCounts, schedule: Schedule | None
 ) -> Method:
-  """Return the method that prunes each array to its own number of zeros.
+  """Return a method that prunes each array to its own number of zeros.
 
   Args:
-    where: Its name, for errors.
-    score: What a weight is worth.
-    goals: Counts the zeros; arrays that it does not name stay whole.
-    schedule: How all counts grow over the run; None is all at once.
+    where: Name of the method, for error messages.
+    score: Importance of each weight.
+    counts: Number of zeros by path; other arrays are not pruned.
+    schedule: How all counts grow over the run; None is one-shot.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If the schedule is none.
+    ValueError: If the schedule is not callable.
   """
 
   def mark(params: Params, ctx: Ctx, part: Array) -> Params:
-    scores = masked.ranked(params, score, ctx)
+    scores = masked.masked_scores(params, score, ctx)
 
-    def keep(path: Path, goal: Array) -> Array:
-      # Counted from the end, so that the whole amount is met exactly.
-      left = jnp.round((1.0 - part) * goal).astype(jnp.int32)
-      return masked.kept(scores[path], goal - left)
+    def keep(path: Path, zeros: Array) -> Array:
+      # Counted from the end, so that the target is met exactly.
+      rest = jnp.round((1.0 - part) * zeros).astype(jnp.int32)
+      return masked.keep_highest(scores[path], zeros - rest)
 
-    nodes = tree.find(Allotted, params)
-    masks = {path: keep(path, node.goal) for path, node in nodes.items()}
-    return masked.remasked(params, masks)
+    nodes = tree.find(PerLayerMasked, params)
+    masks = {path: keep(path, node.zeros) for path, node in nodes.items()}
+    return masked.replace_masks(params, masks)
 
   def begin(params: Params, ctx: Ctx) -> Params:
-    masked.masked(where, params)  # refuses a second mask
-    found = goals(params, ctx)
+    masked.add_masks(where, params)  # raises on a second mask
+    found = counts(params, ctx)
 
     def wrap(path: Path, w: Array) -> Any:
       if path not in found:
         return w
-      return Allotted(w, jnp.ones(w.shape, bool), jnp.int32(found[path]))
+      return PerLayerMasked(w, jnp.ones(w.shape, bool), jnp.int32(found[path]))
 
     return tree.map_arrays(wrap, params)
 
-  return masked.marking(where, begin, mark, schedule)
+  return masked.prune_on_schedule(where, begin, mark, schedule)
 
 
-def shares(where: str, amounts: dict[Path, float]) -> Goals:
-  """Return the goals that shares of zeros by path make.
+def counts_from_shares(where: str, amounts: dict[Path, float]) -> ZeroCounts:
+  """Return the counts of zeros for shares of zeros by path.
 
   Args:
-    where: Who asks, for errors.
+    where: Name of the caller, for error messages.
     amounts: Shares in [0, 1) by path.
 
   Returns:
-    The goals; they raise a ValueError where a path is that of no weight.
+    The counts; calling them raises a ValueError if a path is unknown.
 
   Raises:
     ValueError: If a share is impossible.
@@ -89,7 +89,7 @@ def shares(where: str, amounts: dict[Path, float]) -> Goals:
   for amount in amounts.values():
     masked.expect_sparsity(where, amount)
 
-  def goals(params: Params, ctx: Ctx) -> dict[Path, int]:
+  def counts(params: Params, ctx: Ctx) -> dict[Path, int]:
     del ctx
     sizes: dict[Path, int] = {}
     tree.map_arrays(lambda path, w: sizes.setdefault(path, w.size), params)
@@ -101,4 +101,4 @@ def shares(where: str, amounts: dict[Path, float]) -> Goals:
         )
     return {path: round(s * sizes[path]) for path, s in amounts.items()}
 
-  return goals
+  return counts

@@ -1,4 +1,4 @@
-"""Pruning by noise: weights that carry none of the information (sparse VD)."""
+"""Sparse variational dropout: pruning of weights with a high noise ratio."""
 
 from typing import ClassVar
 
@@ -8,13 +8,13 @@ from flax import struct
 
 from compress import tree
 from compress.method import Ctx, Method
-from compress.prune.l0 import expect_settling, settled, settling
+from compress.prune.l0 import expect_freezing, freezes_now, frozen
 from compress.prune.masked import (
   Masked,
+  add_masks,
   expect_run,
   expect_schedule,
-  masked,
-  share,
+  select_share,
 )
 from compress.random import draw
 from compress.schedule import Schedule, linear
@@ -26,45 +26,45 @@ TINY = 1e-8  # under the square of a weight, so that its logarithm is finite
 
 @struct.dataclass
 class Noisy(Masked):
-  r"""A weight with Gaussian noise, pruned where the noise drowns it.
+  r"""A weight with Gaussian noise, pruned where the noise dominates.
 
   Attributes:
     log_var: $\log \sigma^2$ of each weight over `speed`, flat, so that weight
-      decay leaves it alone.
-    settled: True once noise is off, `()` bool: then `mask` is held and only
-      the kept weights are trained on.
-    speed: How much faster than weights the variances move.
+      decay does not apply.
+    frozen: Whether noise is off, `()` bool: then `mask` is constant and only
+      the kept weights train.
+    speed: Step size of the variances over that of the weights.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'log_var')
   inner: ClassVar[tuple[str, ...]] = ('w',)
 
   log_var: Array
-  settled: Array
+  frozen: Array
   speed: float = struct.field(pytree_node=False)
 
   def decode(self, key: Key | None) -> Array:
-    r"""Return the masked weight, or with a key $w + \sigma \epsilon$."""
-    rest = jnp.where(self.mask, self.w, 0)
+    r"""Return the masked weight; with a key, $w + \sigma \epsilon$."""
+    kept = jnp.where(self.mask, self.w, 0)
     if key is None:
-      return rest
-    spread = jnp.exp(self.speed / 2 * self.log_var).reshape(self.mask.shape)
-    noise = draw(jax.random.normal, key, spread.shape, spread.dtype)
-    return jnp.where(self.settled, rest, self.w + spread * noise)
+      return kept
+    sigma = jnp.exp(self.speed / 2 * self.log_var).reshape(self.mask.shape)
+    noise = draw(jax.random.normal, key, sigma.shape, sigma.dtype)
+    return jnp.where(self.frozen, kept, self.w + sigma * noise)
 
 
 def log_alpha(node: Noisy) -> Array:
-  r"""Return $\log \alpha = \log \sigma^2 - \log w^2$, noise over signal."""
+  r"""Return $\log \alpha = \log \sigma^2 - \log w^2$ of each weight."""
   log_var = (node.speed * node.log_var).reshape(node.mask.shape)
   return log_var - jnp.log(tree.latent(node) ** 2 + TINY)
 
 
 def divergence(log_alpha: Array) -> Array:
-  r"""Return the divergence from the log-uniform prior, 0 at much noise.
+  r"""Return the divergence from the log-uniform prior, 0 in the limit of noise.
 
   $k_1 - k_1 \sigma(k_2 + k_3 \log \alpha) + \frac12 \log(1 + \alpha^{-1})$
-  (Molchanov+ 2017, arXiv 1701.05369, equation 14, shifted to end at 0). It is
-  finite and falls everywhere, so that nothing is clipped.
+  (Molchanov+ 2017, arXiv 1701.05369, equation 14, shifted to tend to 0). It is
+  finite and strictly decreasing, so that nothing is clipped.
 
   Args:
     log_alpha: Any shape.
@@ -86,35 +86,35 @@ def variational(
   sparsity: float | None = None,
   threshold: float = 3.0,
   schedule: Schedule | None = None,
-  settle: float = 0.75,
+  freeze_at: float = 0.75,
   log_var: float = -10.0,
   speed: float = 10.0,
 ) -> Method:
-  r"""Learn a noise for each weight and prune those that it drowns.
+  r"""Learn the noise of each weight and prune where the noise dominates.
 
   Weights are normal, $N(w, \sigma^2)$, and the loss grows by
   $\frac{\lambda}{N} \sum_i \mathrm{KL}(\alpha_i)$ with
   $\alpha = \sigma^2 / w^2$: the variational bound for a mean loss (Molchanov+
-  2017, arXiv 1701.05369, equations 3, 4 and 14). The noise is drawn once a
-  batch and weight, not once an example, so its gradient varies more than with
-  the paper's local reparameterisation.
+  2017, arXiv 1701.05369, equations 3, 4 and 14). The noise is sampled once per
+  batch, not per example, so that gradients have a higher variance than with
+  the paper's local reparameterization.
 
   Args:
-    strength: $\lambda$; 1 is the bound, more prunes more.
+    strength: $\lambda$; 1 is the bound, higher values prune more.
     examples: N, the size of the training set.
     sparsity: Exact share of zeros over all arrays, in [0, 1): the divergence
-      counts until it is reached, and the weights of most noise go. None
-      prunes by the threshold alone.
+      is added until it is reached, and the noisiest weights are pruned. None
+      prunes by the threshold only.
     threshold: $\log \alpha$ above which a weight is pruned; 3 is 95 % noise.
-    schedule: How the strength grows over the run; by default evenly over its
+    schedule: Growth of the strength over the run; by default linear over its
       first half (warm-up).
-    settle: Fraction of the run at which noise ends, in (0, 1].
-    log_var: Where $\log \sigma^2$ starts; -10 hardly moves a trained network.
-    speed: How much faster than weights the variances move under an adaptive
-      optimiser: to the threshold it is some 7, thousands of its usual steps.
+    freeze_at: Fraction of the run at which noise ends, in (0, 1].
+    log_var: Initial $\log \sigma^2$; -10 hardly changes a trained network.
+    speed: Step size of the variances over that of the weights, for an adaptive
+      optimizer: to the threshold is some 7, thousands of its usual steps.
 
   Returns:
-    The method; it needs a run. Keep at least one weight of each array.
+    The method; it needs training. Each array keeps at least one weight.
 
   Raises:
     ValueError: If an argument is outside its range, the run has no steps, or
@@ -123,8 +123,8 @@ def variational(
   where = 'prune.variational'
   amount = linear(0.0, 0.5) if schedule is None else schedule
   expect_schedule(where, amount)
-  expect_settling(where, strength, settle, speed)
-  choose = share(where, sparsity or 0.0, 'global', 0.0)
+  expect_freezing(where, strength, freeze_at, speed)
+  select = select_share(where, sparsity or 0.0, 'global', 0.0)
   _check(where, examples, threshold, log_var)
 
   def wrap(w: Array, mask: Array) -> Noisy:
@@ -133,50 +133,55 @@ def variational(
 
   def init(params: Params, ctx: Ctx) -> Params:
     expect_run(where, ctx)
-    return masked(where, params, wrap)
+    return add_masks(where, params, wrap)
 
   def update(params: Params, ctx: Ctx) -> Params:
     def follow(path: Path, node: Noisy) -> Noisy:
       noise = log_alpha(node)
-      heard = (noise < threshold) | (noise == jnp.min(noise))
-      mask = jnp.where(node.settled, node.mask, heard)
+      kept = (noise < threshold) | (noise == jnp.min(noise))
+      mask = jnp.where(node.frozen, node.mask, kept)
       return node.replace(mask=mask)
 
     params = tree.map_nodes(Noisy, follow, params)
     return jax.lax.cond(
-      settling(Noisy, params, ctx, settle), silence, lambda p: p, params
+      freezes_now(Noisy, params, ctx, freeze_at),
+      remove_noise,
+      lambda p: p,
+      params,
     )
 
-  def silence(params: Params) -> Params:
+  def remove_noise(params: Params) -> Params:
     if sparsity is None:
-      return _silenced(params)
+      return _without_noise(params)
     nodes = tree.find(Noisy, params)
     scores = {path: -log_alpha(node) for path, node in nodes.items()}
-    return _silenced(params, choose(scores, jnp.ones(())))
+    return _without_noise(params, select(scores, jnp.ones(())))
 
   def loss(params: Params, ctx: Ctx) -> Array:
     nodes = tree.find(Noisy, params).values()
     total = sum(
       (jnp.sum(divergence(log_alpha(node))) for node in nodes), jnp.zeros(())
     )
-    over = settled(Noisy, params)
+    done = frozen(Noisy, params)
     if sparsity is not None:
       kept = sum((jnp.sum(node.mask) for node in nodes), jnp.zeros(()))
       size = sum(node.mask.size for node in nodes)
-      over |= kept <= (1 - sparsity) * size
+      done |= kept <= (1 - sparsity) * size
     return jnp.where(
-      over, 0, strength / examples * amount(ctx.progress) * total
+      done, 0, strength / examples * amount(ctx.progress) * total
     )
 
   return Method(init, update, loss)
 
 
-def _silenced(params: Params, keep: dict[Path, Array] | None = None) -> Params:
-  """End the noise of all nodes, with masks of their own or others."""
+def _without_noise(
+  params: Params, keep: dict[Path, Array] | None = None
+) -> Params:
+  """Freeze all nodes, with the masks in `keep` if given."""
   off = jnp.ones((), bool)
 
   def end(path: Path, node: Noisy) -> Noisy:
-    return node.replace(mask=keep[path] if keep else node.mask, settled=off)
+    return node.replace(mask=keep[path] if keep else node.mask, frozen=off)
 
   return tree.map_nodes(Noisy, end, params)
 

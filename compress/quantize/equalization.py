@@ -47,7 +47,7 @@ def cross_layer_equalization(*, sweeps: int = 10) -> Method:
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe(where, ctx)
     filters.refuse_nodes(where, params)
-    found = dependency.groups(probe.apply, budget.whole(params, probe))
+    found = dependency.groups(probe.apply, budget.full_shapes(params, probe))
     have = tree.paths(params)
     whole = [g for g in found if all(s.path in have for s in g.slices)]
     free = [g for g in whole if _harmless(probe, params, g)]
@@ -74,7 +74,9 @@ def factors(params: Params, group: Group) -> np.ndarray:
     made = np.sum(ranges, axis=0)
   else:
     made = np.max(ranges, axis=0)
-  taken = np.max([_sizes(arrays, part) for part in group.of('takes')], axis=0)
+  taken = np.max(
+    [_sizes(arrays, part) for part in group.of('consumes')], axis=0
+  )
   right = (made > 0) & (taken > 0)
   ratio = np.where(right, made, 1.0) / np.where(right, taken, 1.0)
   return np.sqrt(ratio)
@@ -83,7 +85,7 @@ def factors(params: Params, group: Group) -> np.ndarray:
 def scaled(params: Params, group: Group, by: np.ndarray) -> Params:
   """Return the network with each channel divided, then multiplied again."""
   parts = {s.path: (s, 1 / by) for s in _makers(group)}
-  parts |= {s.path: (s, by) for s in group.of('takes')}
+  parts |= {s.path: (s, by) for s in group.of('consumes')}
 
   def visit(path: Path, x: Any) -> Any:
     return _times(x, *parts[path]) if path in parts else x
@@ -93,7 +95,7 @@ def scaled(params: Params, group: Group, by: np.ndarray) -> Params:
 
 def _makers(group: Group) -> list[Slice]:
   """Return what sets the size of a channel last."""
-  return group.of('carries') or group.of('makes')
+  return group.of('carries') or group.of('produces')
 
 
 def _counts(arrays: dict[Path, Any], part: Slice) -> bool:
@@ -120,7 +122,7 @@ def _times(x: Array, part: Slice, by: np.ndarray) -> Array:
 def _harmless(probe: Probe, params: Params, group: Group) -> bool:
   """Tell whether the outputs stay when the channels of a group are scaled."""
   arrays = tree.paths(params)
-  makers, takes = _makers(group), group.of('takes')
+  makers, takes = _makers(group), group.of('consumes')
   # Another layer on the way, as a depthwise one, has sizes of its own.
   if any(s.role == 'carries' and arrays[s.path].ndim > 1 for s in makers):
     return False

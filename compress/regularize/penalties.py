@@ -1,11 +1,11 @@
-"""Regularisation: weights that the task does not hold up fall towards 0.
+"""Penalties on the weights, which make unimportant weights small.
 
-The penalties only rank: an optimiser's step overshoots 0 and never stays
-there, so zeros come from what follows in the chain, as in
-`regularize.l1(1e-5) >> prune.weights(0.9, schedule=cubic(0.3, 0.7))`, which
-ranks what the penalty has sorted. `shrink` is the proximal form of the lasso:
-it makes exact zeros by itself. All act on the trained arrays under the nodes
-of a tree, before masks and grids; biases and norms are left alone.
+A penalty does not make exact zeros, since gradient steps overshoot 0; they
+come from a pruning method after it in the chain, as in
+`regularize.l1(1e-5) >> prune.weights(0.9, schedule=cubic(0.3, 0.7))`. `shrink`
+is the proximal form of the lasso and makes exact zeros. Penalties apply to the
+trained arrays inside the nodes of a tree, before masks and quantizers, and not
+to biases and norms.
 """
 
 import math
@@ -22,19 +22,19 @@ from compress.tree import Array, Params
 def l1(strength: float, *, schedule: Schedule | None = None) -> Method:
   r"""Add the lasso, $\lambda \sum_i |w_i|$, to the loss.
 
-  Its pull is the same at every size, so that small weights reach 0 (Tibshirani
-  1996; on networks Han+ 2015, arXiv 1506.02626, section 3.1).
+  Its gradient does not depend on the magnitude, so that small weights reach 0
+  (Tibshirani 1996; for networks Han+ 2015, arXiv 1506.02626, section 3.1).
 
   Args:
     strength: $\lambda$, 0 or more: loss per unit of weight; 1e-6 to 1e-4.
-    schedule: How it grows over the run; by default it is whole at once.
+    schedule: How it grows over the run; by default constant.
 
   Returns:
     The method; it has only a loss.
 
   Raises:
     ValueError: If the strength is negative or not finite, or the schedule
-      none.
+      not callable.
 
   >>> float(l1(0.5).loss({'w': jnp.array([[3.0, -1.0]])}, Ctx()))
   2.0
@@ -45,21 +45,20 @@ def l1(strength: float, *, schedule: Schedule | None = None) -> Method:
 def l2(strength: float, *, schedule: Schedule | None = None) -> Method:
   r"""Add $\frac{\lambda}{2} \sum_i w_i^2$ to the loss.
 
-  The gradient is $\lambda w$, as that of weight decay, but here an adaptive
-  optimiser scales it with the rest (Loshchilov & Hutter 2019, arXiv
-  1711.05101, section 2). Large weights fall fastest: before pruning by size
-  this prevents large weights more than it makes small ones.
+  The gradient is $\lambda w$, as in weight decay, but an adaptive optimizer
+  rescales it (Loshchilov & Hutter 2019, arXiv 1711.05101, section 2). It
+  shrinks large weights most and helps magnitude pruning less than `l1`.
 
   Args:
     strength: $\lambda$, 0 or more.
-    schedule: How it grows over the run; by default it is whole at once.
+    schedule: How it grows over the run; by default constant.
 
   Returns:
     The method; it has only a loss.
 
   Raises:
     ValueError: If the strength is negative or not finite, or the schedule
-      none.
+      not callable.
 
   >>> float(l2(0.5).loss({'w': jnp.array([[3.0, -1.0]])}, Ctx()))
   2.5
@@ -72,27 +71,27 @@ def group_lasso(
 ) -> Method:
   r"""Add $\lambda \sum_g \sqrt{n_g} \, \lVert w_g \rVert_2$ to the loss.
 
-  The $n_g$ weights of a group fall to 0 together (Yuan & Lin 2006, equation
+  The $n_g$ weights of a group tend to 0 together (Yuan & Lin 2006, equation
   2.3; on filters and channels Wen+ 2016, arXiv 1608.03665, equation 4).
 
   Args:
     strength: $\lambda$, 0 or more; with groups of one weight this is `l1`.
-    axis: The axis that tells groups apart: -1 for the outputs of a layer
+    axis: The axis that indexes groups: -1 for the outputs of a layer
       (filters, neurons), -2 for its inputs.
-    schedule: How it grows over the run; by default it is whole at once.
+    schedule: How it grows over the run; by default constant.
 
   Returns:
     The method; it has only a loss. The gradient at a group of zeros is 0.
 
   Raises:
-    ValueError: If the strength is negative or not finite, the axis another,
-      or the schedule none.
+    ValueError: If the strength is negative or not finite, the axis is neither
+      -1 nor -2, or the schedule is not callable.
 
   >>> w = jnp.array([[3.0, 0.0], [4.0, 0.0]])
   >>> round(float(group_lasso(1.0).loss({'w': w}, Ctx())), 4)
   7.0711
   """
-  _check_axis('group_lasso', axis)
+  _expect_axis('group_lasso', axis)
 
   def cost(w: Array) -> Array:
     size = w.size // w.shape[axis]
@@ -107,65 +106,65 @@ def shrink(
   axis: int | None = None,
   schedule: Schedule | None = None,
 ) -> Method:
-  r"""Pull every weight to 0 by a fixed amount each step, and stop there.
+  r"""Soft-threshold every weight in each step (proximal gradient).
 
-  After the optimiser's step comes the proximal one of the lasso,
+  The optimizer's step is followed by the proximal step of the lasso,
   $w \leftarrow \mathrm{sign}(w) \max(|w| - \tau, 0)$, or of the group lasso,
   $w_g \leftarrow w_g \max(0, 1 - \tau \sqrt{n_g} / \lVert w_g \rVert_2)$
   (Parikh & Boyd 2014, sections 6.5.2 and 6.5.4). Zeros are exact, and a weight
-  leaves 0 again when its gradient is stronger. The pull does not pass through
-  the optimiser, which would scale it (as weight decay in arXiv 1711.05101).
-  An adaptive optimiser's steps are as long as its learning rate however small
-  the gradient: let the rate decay, so that what is 0 at the end stays there.
+  leaves 0 again if its gradient is large enough. The step is decoupled from the
+  optimizer (as weight decay in arXiv 1711.05101). The steps of an adaptive
+  optimizer do not shrink with the gradient: let the learning rate decay, so
+  that weights are 0 at the end of the run.
 
   Args:
-    strength: Sum of all $\tau$ of the run: how far a weight falls that
-      nothing holds up; for groups their root mean square. Without a run all
-      of it is taken at once.
-    axis: None for single weights, or that of `group_lasso`.
-    schedule: How the sum grows over the run; by default evenly.
+    strength: Sum of all $\tau$ of the run: the decrease of a weight without a
+      gradient; for groups, of their root mean square. Without training it is
+      applied once.
+    axis: None for single weights, or as `group_lasso`.
+    schedule: How the sum grows over the run; by default linearly.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If the strength is negative or not finite, the axis another,
-      or the schedule none.
+    ValueError: If the strength is negative or not finite, the axis is neither
+      -1 nor -2, or the schedule is not callable.
 
   >>> shrink(1.0).init({'w': jnp.array([[3.0, -0.5]])}, Ctx(steps=0))
   {'w': Array([[2., 0.]], dtype=float32)}
   """
   amount = linear() if schedule is None else schedule
-  expect('regularize.shrink', strength, amount)
+  expect_penalty('regularize.shrink', strength, amount)
   if axis is not None:
-    _check_axis('shrink', axis)
+    _expect_axis('shrink', axis)
 
-  def pull(params: Params, part: Array) -> Params:
+  def step(params: Params, part: Array) -> Params:
     return tree.map_arrays(
       lambda path, w: soft_threshold(w, strength * part, axis), params
     )
 
   def init(params: Params, ctx: Ctx) -> Params:
-    return pull(params, amount(ctx.progress))
+    return step(params, amount(ctx.progress))
 
   def update(params: Params, ctx: Ctx) -> Params:
     before = ctx._replace(step=ctx.step - 1).progress
-    return pull(params, amount(ctx.progress) - amount(before))
+    return step(params, amount(ctx.progress) - amount(before))
 
   return Method(init, update)
 
 
 def soft_threshold(w: Array, by: Array, axis: int | None = None) -> Array:
-  """Return `w` nearer to 0 by an amount: the proximal operator of the lasso.
+  """Return `w` moved towards 0: the proximal operator of the lasso.
 
   Args:
     w: Any shape.
     by: `()`, 0 or more.
-    axis: None for single numbers; else groups along an axis fall in root mean
-      square.
+    axis: None for single numbers; else the axis that indexes groups, whose
+      root mean square decreases.
 
   Returns:
-    The shape of `w`, exactly 0 where `w` was within reach.
+    The shape of `w`, exactly 0 where `w` is at most `by` from 0.
 
   >>> soft_threshold(jnp.array([3.0, -0.5]), 1.0).tolist()
   [2.0, 0.0]
@@ -180,7 +179,7 @@ def soft_threshold(w: Array, by: Array, axis: int | None = None) -> Array:
 
 
 def _norms(w: Array, axis: int) -> Array:
-  """Return the norm of each group, kept broadcastable; its slope at 0 is 0."""
+  """Return the norm of each group, broadcastable; the gradient at 0 is 0."""
   others = tuple(i for i in range(w.ndim) if i != axis % w.ndim)
   square = jnp.sum(w**2, axis=others, keepdims=True)
   return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
@@ -193,7 +192,7 @@ def _penalty(
   cost: Callable[[Array], Array],
 ) -> Method:
   amount = at_once() if schedule is None else schedule
-  expect(f'regularize.{name}', strength, amount)
+  expect_penalty(f'regularize.{name}', strength, amount)
 
   def loss(params: Params, ctx: Ctx) -> Array:
     costs: list[Array] = []
@@ -203,8 +202,8 @@ def _penalty(
   return Method(loss=loss)
 
 
-def expect(where: str, strength: float, schedule: Schedule) -> None:
-  """Raise a ValueError unless a penalty can be as strong."""
+def expect_penalty(where: str, strength: float, schedule: Schedule) -> None:
+  """Raise ValueError unless strength and schedule are valid."""
   if not 0 <= strength < math.inf:
     raise ValueError(
       f'{where}: expected a strength of 0 or more, got {strength!r}.'
@@ -216,7 +215,7 @@ def expect(where: str, strength: float, schedule: Schedule) -> None:
     )
 
 
-def _check_axis(name: str, axis: int) -> None:
+def _expect_axis(name: str, axis: int) -> None:
   if axis not in (-1, -2):
     raise ValueError(
       f'regularize.{name}: expected the axis -1 (outputs) or -2 (inputs), got '

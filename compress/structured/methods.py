@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import tree
-from compress.channels.sliced import whittled
+from compress.channels.sliced import unsliced
 from compress.method import Ctx, Method
 from compress.structured import tiles
 from compress.structured.butterfly import BUTTERFLY
@@ -235,9 +235,9 @@ def refuse_nodes(where: str, params: Params) -> None:
     ValueError: If one is made of something else already.
   """
   for path, x in tree.paths(params).items():
-    if tree.is_node(whittled(x)):
+    if tree.is_node(unsliced(x)):
       raise ValueError(
-        f'{where}: expected plain arrays, got {type(whittled(x)).__name__} at '
+        f'{where}: expected plain arrays, got {type(unsliced(x)).__name__} at '
         f'{path}. Put it first, and give each weight one such method; '
         "`only('path', ...)` tells them apart."
       )

@@ -101,7 +101,7 @@ def found(name: str) -> tuple[Group, ...]:
 
 
 @pytest.mark.parametrize('name', WANT)
-def test_the_groups_are_those_of_the_wiring(name: str) -> None:
+def test_groups_match_the_known_dependencies(name: str) -> None:
   assert [summary(group) for group in found(name)] == WANT[name]
 
 
@@ -118,12 +118,12 @@ def test_slices_lie_where_flax_puts_channels() -> None:
   assert wide['depth/kernel'] == wide['wide/kernel'] == 3
   assert wide['point/kernel'] == 2
   # A flattened image has the channels innermost.
-  takes = found('tsukijinet2021')[1].of('takes')[0]
+  takes = found('tsukijinet2021')[1].of('consumes')[0]
   np.testing.assert_array_equal(
     takes.entries, np.arange(4)[:, None] + 4 * np.arange(4)
   )
   # What is concatenated before it is flattened lies behind.
-  takes = found('own')[1].of('takes')[0]
+  takes = found('own')[1].of('consumes')[0]
   np.testing.assert_array_equal(
     takes.entries, 4 + np.arange(6)[:, None] + 10 * np.arange(25)
   )
@@ -134,9 +134,9 @@ def test_every_slice_is_described() -> None:
   assert len(lines) == sum(len(g.slices) for g in found('separable'))
   assert lines[0].startswith('wide (4 channels): wide/')
   assert {line.rpartition(': ')[2] for line in lines} == {
-    'makes the channels',
-    'carries each on by itself',
-    'takes them in',
+    'produces the channels',
+    'carries each on elementwise',
+    'consumes them',
   }
 
 
@@ -150,21 +150,21 @@ def without(params: Any, group: Group, role: tuple[str, ...], c: int) -> Any:
 
 
 @pytest.mark.parametrize('name', SPECS)
-def test_a_channel_that_is_zero_can_go(name: str) -> None:
+def test_a_zero_channel_can_be_removed(name: str) -> None:
   spec, asked = SPECS[name], calibrated(SPECS[name]).probe
   params = start(spec)['params']
   assert asked is not None
   for c, group in enumerate(found(name)):
     c %= group.channels
-    zero = without(params, group, ('makes', 'carries'), c)
+    zero = without(params, group, ('produces', 'carries'), c)
     slopes = tree.paths(asked.grad(zero))
-    for part in group.of('takes'):
+    for part in group.of('consumes'):
       slope = np.moveaxis(np.asarray(slopes[part.path]), part.axis, 0)
       rest = np.delete(slope, part.entries[c], 0)
       assert not slope[part.entries[c]].any()
       assert rest.any()
     np.testing.assert_array_equal(
-      asked.apply(without(zero, group, ('takes',), c)), asked.apply(zero)
+      asked.apply(without(zero, group, ('consumes',), c)), asked.apply(zero)
     )
   # Of the last group, what is left is a network that says the same.
   cut = sliced.cut(params, group, np.arange(group.channels) != c)
@@ -223,7 +223,7 @@ class Block(nn.Module):
     ('gain of a block', []),
   ],
 )
-def test_channels_that_cannot_go_are_in_no_group(
+def test_channels_that_cannot_be_removed_are_in_no_group(
   kind: str, names: list[str]
 ) -> None:
   variables, asked = module(Mixed(kind), 4)
@@ -232,7 +232,7 @@ def test_channels_that_cannot_go_are_in_no_group(
   assert not any('gain' in s.path for g in groups for s in g.slices)
 
 
-def test_a_grouped_layer_elsewhere_does_not_forbid_to_shrink() -> None:
+def test_a_grouped_layer_elsewhere_does_not_prevent_pruning() -> None:
   spec = net(
     'grouped', conv('one'), Act(), conv('two'), conv('three', groups=2)
   )
@@ -257,25 +257,25 @@ def test_a_shortcut_around_a_concatenation_ties_both_paths() -> None:
   cut = filters.filters(share=0.5, multiple=1).init(
     start(spec)['params'], calibrated(spec)
   )
-  assert sliced.whittled(cut['skip']['kernel']).shape == (3, 3, 1, 3)
+  assert sliced.unsliced(cut['skip']['kernel']).shape == (3, 3, 1, 3)
   small_spec, small = shrink(spec, {**start(spec), 'params': cut})
   want, _ = run(spec, {**start(spec), 'params': cut}, 4)
   np.testing.assert_allclose(run(small_spec, small, 4)[0], want, atol=1e-5)
   assert small['params']['norm']['scale'].shape == (3,)
 
 
-def test_a_module_of_ones_own_is_pruned_without_a_change() -> None:
+def test_a_custom_module_is_pruned_without_a_change() -> None:
   variables, asked = module(Own())
   params = variables['params']
   small = filters.filters(share=0.5, multiple=1).init(params, Ctx(probe=asked))
   zero, decoded = params, tree.decode(small)
   for group in found('own'):
-    part = group.of('makes')[0]
+    part = group.of('produces')[0]
     left = sliced.kept(tree.paths(small)[part.path], part.axis)
     gone = np.setdiff1d(np.arange(group.channels), left)
     assert 2 * len(gone) == group.channels
     for c in gone:
-      zero = without(zero, group, ('makes', 'carries'), c)
+      zero = without(zero, group, ('produces', 'carries'), c)
       for s in group.slices:
         x = np.moveaxis(tree.paths(decoded)[s.path], s.axis, 0)
         assert not x[s.entries[c]].any()

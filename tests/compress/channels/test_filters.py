@@ -31,8 +31,8 @@ def pruned(spec: Any, **how: Any) -> Any:
 def left(spec: Any, params: Any) -> dict[str, int]:
   """Return the widths of the groups in a tree."""
   found = tree.paths(params)
-  makers = {g.name: g.of('makes')[0] for g in groups(spec)}
-  shapes = {n: sliced.whittled(found[s.path]).shape for n, s in makers.items()}
+  makers = {g.name: g.of('produces')[0] for g in groups(spec)}
+  shapes = {n: sliced.unsliced(found[s.path]).shape for n, s in makers.items()}
   return {n: shape[-1] for n, shape in shapes.items()}
 
 
@@ -98,7 +98,7 @@ def test_auto_meets_the_budget_and_empties_nothing(
     (0.99, 3, (3, 3, 3)),
   ],
 )
-def test_at_least_the_share_goes_in_whole_multiples(
+def test_at_least_the_share_is_removed_in_multiples(
   share: float, multiple: int, want: tuple[int, ...]
 ) -> None:
   params = pruned(NET, share=share, multiple=multiple, score='l1')
@@ -114,7 +114,7 @@ def test_at_least_the_share_goes_in_whole_multiples(
 
 
 @pytest.mark.parametrize('score', ['l1', 'l2'])
-def test_greedy_scores_ignore_inputs_that_are_gone(score: str) -> None:
+def test_greedy_scores_ignore_removed_inputs(score: str) -> None:
   power = {'l1': 1, 'l2': 2}[score]
   arrays = {p: np.array(x) for p, x in tree.paths(start(NET)['params']).items()}
   # The second filter of conv2 is large only in what conv1 loses.
@@ -136,7 +136,7 @@ def test_greedy_scores_ignore_inputs_that_are_gone(score: str) -> None:
     assert want.tolist() == ([2, 3] if greedy else [0, 3])
 
 
-def test_layers_choose_among_the_groups() -> None:
+def test_layers_select_groups() -> None:
   params = pruned(NET, share=0.5, layers='conv.')
   assert left(NET, params) == {'conv1': 2, 'conv2': 2, 'dense1': 8}
   with pytest.raises(ValueError, match="got 'fc' of conv1, conv2, dense1"):
@@ -157,7 +157,7 @@ def test_a_budget_of_weights_is_met(scope: str) -> None:
 
 
 @pytest.mark.parametrize('scope', ['uniform', 'auto'])
-def test_a_budget_of_milliseconds_asks_the_clock(scope: str) -> None:
+def test_a_budget_of_milliseconds_uses_the_clock(scope: str) -> None:
   ctx = calibrated(NET)
   assert ctx.probe is not None
 
@@ -177,7 +177,7 @@ def test_a_budget_of_milliseconds_asks_the_clock(scope: str) -> None:
 
 
 @pytest.mark.parametrize('how', [{'macs': 0.4}, {'size': 0.4}, {'share': 0.5}])
-def test_a_second_stage_reaches_what_one_does(how: dict[str, float]) -> None:
+def test_two_stages_reach_the_budget_of_one(how: dict[str, float]) -> None:
   halfway = {k: (x + 1) / 2 if k != 'share' else x / 2 for k, x in how.items()}
   spec, small = shrink(NET, {**start(NET), 'params': pruned(NET, **halfway)})
   asked = probe.probe(
@@ -193,7 +193,7 @@ def test_a_second_stage_reaches_what_one_does(how: dict[str, float]) -> None:
   assert last == once
 
 
-def test_a_budget_out_of_reach_names_the_least() -> None:
+def test_an_unreachable_budget_names_the_minimum() -> None:
   for scope in ('uniform', 'auto'):
     with pytest.raises(ValueError, match='macs of at least .*, got 0.01') as e:
       pruned(TINY, macs=0.01, scope=scope, multiple=2)
@@ -233,7 +233,7 @@ def test_impossible_arguments_are_refused(how: Any, said: str) -> None:
     filters.filters(**how)
 
 
-def test_what_cannot_be_cut_is_refused() -> None:
+def test_nodes_and_single_layers_are_refused() -> None:
   params, ctx = start(NET)['params'], calibrated(NET)
   compress = filters.filters(share=0.5)
   with pytest.raises(ValueError, match='calibration data, got none'):
@@ -241,7 +241,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
   with pytest.raises(ValueError, match='got Quantizing at conv1.*Put it first'):
     compress.init(uniform(4).init(params, ctx), ctx)
   with pytest.raises(ValueError, match="'norm' at dense1: expected a norm"):
-    pruned(NET, share=0.5, score='norm')
+    pruned(NET, share=0.5, score='bn_scale')
 
 
 @pytest.mark.parametrize('shown', ['.*/kernel', 'conv1/.*', '(conv|dense).*'])
@@ -252,7 +252,7 @@ def test_a_part_of_a_group_is_refused(shown: str) -> None:
     compress.init(params, ctx)
 
 
-def test_only_may_show_a_whole_group() -> None:
+def test_only_may_select_a_whole_group() -> None:
   params, ctx = start(NET)['params'], calibrated(NET)
   compress = only('conv[12]/.*|norm1/.*', filters.filters(macs=0.9, multiple=1))
   small = compress.init(params, ctx)

@@ -21,7 +21,7 @@ def filters_of(spec, group: Group) -> np.ndarray:
   arrays = tree.paths(start(spec)['params'])
   kernels = [
     np.asarray(arrays[s.path])
-    for s in group.of('makes')
+    for s in group.of('produces')
     if s.path.endswith('kernel')
   ]
   return np.array(
@@ -33,7 +33,7 @@ def filters_of(spec, group: Group) -> np.ndarray:
 
 
 @pytest.mark.parametrize('spec', [RESNET, NETWORKS['tsukijinet2021']])
-def test_scores_of_filters_are_the_plain_ones(spec) -> None:
+def test_filter_scores_match_numpy(spec) -> None:
   params = start(spec)['params']
   for group in groups(spec):
     rows = filters_of(spec, group)
@@ -43,29 +43,29 @@ def test_scores_of_filters_are_the_plain_ones(spec) -> None:
     for score, want in (
       (importance.l1, [sum(map(abs, row)) for row in rows]),
       (importance.l2, [np.sqrt(sum(row * row)) for row in rows]),
-      (importance.median, apart),
+      (importance.fpgm, apart),
     ):
       got = score(group, params, Ctx())
       np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
-def test_norms_score_by_their_scales() -> None:
+def test_bn_scale_is_the_scale_of_the_norm() -> None:
   params = start(RESNET)['params']
   stage, inner = groups(RESNET)[:2]
   scales = {
     name: np.abs(x['scale']) for name, x in params.items() if 'scale' in x
   }
   np.testing.assert_allclose(
-    importance.norm(stage, params, Ctx()),
+    importance.bn_scale(stage, params, Ctx()),
     scales['conv0_norm'] + scales['block1_1_conv2_norm'],
   )
   np.testing.assert_allclose(
-    importance.norm(inner, params, Ctx()), scales['block1_1_conv1_norm']
+    importance.bn_scale(inner, params, Ctx()), scales['block1_1_conv1_norm']
   )
   dense = groups(NETWORKS['tsukijinet2021'])[2]
   params = start(NETWORKS['tsukijinet2021'])['params']
   with pytest.raises(ValueError, match="'norm' at dense1: expected a norm"):
-    importance.norm(dense, params, Ctx())
+    importance.bn_scale(dense, params, Ctx())
 
 
 def test_taylor_is_the_mean_square_over_examples() -> None:
@@ -89,7 +89,7 @@ def test_taylor_is_the_mean_square_over_examples() -> None:
     importance.taylor(group, params, Ctx())
 
 
-def test_chance_looks_at_the_key_and_the_name_alone() -> None:
+def test_random_scores_depend_on_key_and_name() -> None:
   one, other = groups(RESNET)[:2]
   first, second = (Ctx(key=jax.random.key(i)) for i in range(2))
   drawn = importance.random(one, {}, first)
@@ -101,7 +101,7 @@ def test_chance_looks_at_the_key_and_the_name_alone() -> None:
 
 
 def test_rows_follow_the_entries() -> None:
-  takes = groups(NETWORKS['tsukijinet2021'])[1].of('takes')[0]
+  takes = groups(NETWORKS['tsukijinet2021'])[1].of('consumes')[0]
   w = np.arange(16 * 8).reshape(16, 8)
   rows = importance.rows(w, takes)
   assert rows.shape == (4, 32)

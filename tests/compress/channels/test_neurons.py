@@ -44,7 +44,7 @@ def slowly(
 
 @pytest.mark.parametrize('seed', range(5))
 @pytest.mark.parametrize('count', [0, 1, 4, 8])
-def test_merging_is_the_slow_and_plain_one(seed: int, count: int) -> None:
+def test_merging_matches_the_reference(seed: int, count: int) -> None:
   into, out = drawn(seed=seed)
   keep, merged = neurons.merge(into, out, count)
   left, want = slowly(into, out, count)
@@ -52,7 +52,7 @@ def test_merging_is_the_slow_and_plain_one(seed: int, count: int) -> None:
   np.testing.assert_allclose(merged[keep], want[left])
 
 
-def test_neurons_that_nobody_hears_go_first() -> None:
+def test_neurons_without_outputs_are_merged_first() -> None:
   into, out = drawn()
   out[[2, 5, 7]] = 0
   keep, merged = neurons.merge(into, out, 3)
@@ -61,7 +61,7 @@ def test_neurons_that_nobody_hears_go_first() -> None:
   assert neurons.merge(into, 0 * out, 6)[0].sum() == 3
 
 
-def test_the_cut_off_stops_by_itself() -> None:
+def test_the_automatic_limit_is_the_mode() -> None:
   into, out = drawn(40)
   into[20:30] = into[:10] + 1e-6  # ten twins
   keep, _ = neurons.merge(into, out)
@@ -93,7 +93,7 @@ def merged(share: float | None = 0.5, multiple: int = 1) -> Any:
 def widths(params: Any) -> dict[str, int]:
   """Return how many outputs are left."""
   kernels = {name: params[name]['kernel'] for name in ('one', 'two')}
-  return {n: sliced.whittled(k).shape[-1] for n, k in kernels.items()}
+  return {n: sliced.unsliced(k).shape[-1] for n, k in kernels.items()}
 
 
 @pytest.mark.parametrize(
@@ -107,20 +107,20 @@ def widths(params: Any) -> dict[str, int]:
     (0.99, 5, (4, 5)),
   ],
 )
-def test_at_least_the_share_goes(
+def test_at_least_the_share_is_removed(
   share: float, multiple: int, want: tuple[int, int]
 ) -> None:
   found = widths(merged(share, multiple))
   assert tuple(found.values()) == want
 
 
-def test_a_share_is_no_victim_of_floats() -> None:
+def test_shares_are_robust_to_rounding() -> None:
   # (1 - 0.7) * 10 is a little above 3, (1 - 0.9) * 10 a little below 1.
   assert (1 - 0.7) * 10 > 3 and (1 - 0.9) * 10 < 1
   assert widths(merged(0.75))['one'] == 1
 
 
-def test_without_a_share_the_cut_off_decides() -> None:
+def test_without_a_share_the_mode_decides() -> None:
   found = widths(merged(None))
   params = start(PLAIN)['params']
   into = np.concatenate(
@@ -187,7 +187,7 @@ def test_impossible_multiples_are_refused(multiple: Any) -> None:
 
 def test_layers_that_cannot_shrink_are_refused() -> None:
   params, ctx = start(PLAIN)['params'], calibrated(PLAIN)
-  with pytest.raises(ValueError, match="got 'fc' of one, two. A layer needs"):
+  with pytest.raises(ValueError, match="got 'fc' of one, two. A layer must"):
     neurons.neurons(layers='fc').init(params, ctx)
   with pytest.raises(ValueError, match='calibration data, got none'):
     neurons.neurons().init(params, Ctx())
@@ -205,7 +205,7 @@ def test_layers_that_cannot_shrink_are_refused() -> None:
       )
 
 
-def test_only_may_show_whole_layers() -> None:
+def test_only_may_select_whole_layers() -> None:
   params, ctx = start(PLAIN)['params'], calibrated(PLAIN)
   small = only('(one|two)/.*', neurons.neurons(0.5)).init(params, ctx)
   assert widths(small) == {'one': 2, 'two': 6}

@@ -22,7 +22,7 @@ ENTRIES = {1: np.array([[0, 2], [1, 3]]), 2: np.arange(6)[:, None]}
 def group(*parts: tuple[int, np.ndarray]) -> Group:
   """Return a group that goes with one array along some axes."""
   return Group(
-    'g', tuple(Slice('w', a, np.array(e), 'takes') for a, e in parts)
+    'g', tuple(Slice('w', a, np.array(e), 'consumes') for a, e in parts)
   )
 
 
@@ -47,7 +47,7 @@ def test_what_was_removed_decodes_to_zero(
 
 @given(st.lists(st.booleans(), min_size=6, max_size=6), st.booleans())
 @settings(max_examples=6, deadline=None)
-def test_cuts_along_two_axes_come_in_any_order(
+def test_cuts_along_two_axes_commute(
   keep: list[bool], turned: bool
 ) -> None:
   cuts = [(1, np.array([True, False])), (2, np.array(keep))]
@@ -59,7 +59,7 @@ def test_cuts_along_two_axes_come_in_any_order(
   np.testing.assert_array_equal(tree.decode(params)['w'], want)
   assert params['other'].shape == (3,)
   x = params['w']
-  assert sliced_lib.whittled(x).shape == (3, 2, sum(keep))
+  assert sliced_lib.unsliced(x).shape == (3, 2, sum(keep))
   assert [sliced_lib.size_along(x, axis) for axis in range(3)] == [3, 4, 6]
   np.testing.assert_array_equal(sliced_lib.kept(x, 1), [0, 2])
   np.testing.assert_array_equal(sliced_lib.kept(x, 2), np.flatnonzero(keep))
@@ -83,7 +83,7 @@ def test_two_groups_share_an_axis(one: list[bool], other: list[bool]) -> None:
   want = W * left
   want[:, [0, 2]] = 0
   np.testing.assert_array_equal(tree.decode(params)['w'], want)
-  assert sliced_lib.whittled(params['w']).shape == (3, 2, left.sum())
+  assert sliced_lib.unsliced(params['w']).shape == (3, 2, left.sum())
   np.testing.assert_array_equal(
     sliced_lib.kept(params['w'], 2), np.flatnonzero(left)
   )
@@ -97,10 +97,10 @@ def test_a_group_may_hold_an_array_twice() -> None:
   np.testing.assert_array_equal(
     tree.decode(small)['w'], np.outer(keep, keep) * square['w']
   )
-  assert sliced_lib.whittled(small['w']).shape == (3, 3)
+  assert sliced_lib.unsliced(small['w']).shape == (3, 3)
 
 
-def test_only_what_is_left_is_trained() -> None:
+def test_only_kept_entries_are_trained() -> None:
   free, held = tree.split({'w': sliced((1, 4), 2)})
   assert [x.shape for x in jax.tree.leaves(free)] == [(3, 4, 2)]
   assert [x.tolist() for x in jax.tree.leaves(held)] == [[1, 4]]
@@ -123,7 +123,7 @@ def test_grids_and_masks_inside_freeze_to_the_same_bits(axis: int) -> None:
     )
 
 
-def test_a_node_that_cannot_be_spread_stays_inside() -> None:
+def test_a_node_that_cannot_scatter_stays_inside() -> None:
   inner = Masked(Masked(jnp.ones((3, 2)), jnp.eye(3, 2) > 0), jnp.ones((3, 2)))
   node = Sliced(inner, jnp.array([0, 2]), 1, 4)
   assert node.freeze() is node

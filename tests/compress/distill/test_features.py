@@ -66,7 +66,7 @@ def test_a_probe_is_a_linear_classifier_of_means() -> None:
   np.testing.assert_allclose(made.loss(params, ctx), want, rtol=1e-4)
 
 
-def test_attention_is_where_the_squares_are() -> None:
+def test_attention_maps_are_normalized_squares() -> None:
   mine, told = drawn(4, 2, 3, 3), drawn(4, 2, 3, 5, seed=1)
   made = features_lib.attention('a', 'b', 2.0)
   params, ctx = begun(made, batch(mine, told))
@@ -114,7 +114,7 @@ def test_attention_is_where_the_squares_are() -> None:
     ),
   ],
 )
-def test_layers_that_do_not_match_are_told_before_training(
+def test_mismatched_layers_are_refused_before_training(
   made: Any, mine: Any, told: Any, said: str
 ) -> None:
   with pytest.raises(ValueError, match=said):
@@ -129,7 +129,7 @@ def test_a_teacher_without_modules_has_no_features() -> None:
     features_lib.fitnet('a', 'b').init(PARAMS, Ctx())
 
 
-def test_features_are_what_the_modules_of_any_network_put_out() -> None:
+def test_features_are_outputs_of_modules() -> None:
   x = jnp.asarray(drawn(2, 5, 5, 1))
   network = Own()
   variables = network.init(jax.random.key(0), x)
@@ -138,7 +138,7 @@ def test_features_are_what_the_modules_of_any_network_put_out() -> None:
   np.testing.assert_array_equal(found['head'], out)
 
 
-def test_a_module_of_the_user_teaches_by_hints() -> None:
+def test_a_custom_module_can_be_the_teacher() -> None:
   """The map learns in a whole step, and no file holds it."""
   network = Own()
   x = jnp.asarray(drawn(4, *TINY.input_shape))
@@ -163,7 +163,7 @@ def test_a_module_of_the_user_teaches_by_hints() -> None:
   assert files[0] == files[1]
 
 
-def test_an_array_hangs_where_it_hung() -> None:
+def test_an_array_is_attached_once() -> None:
   once = auxiliary.attach(PARAMS, 'x', jnp.zeros(2))
   assert auxiliary.attach(once, 'x', jnp.ones(2)) is once
   twice = auxiliary.attach(once, 'y', jnp.ones(3))

@@ -40,7 +40,7 @@ def logits() -> tuple[Array, Array]:
 
 
 @pytest.mark.parametrize(('t', 'w'), [(1.0, 1.0), (4.0, 0.5), (20.0, 2.0)])
-def test_it_is_the_divergence_of_hinton(
+def test_kd_is_equation_of_hinton(
   logits: tuple[Array, Array], t: float, w: float
 ) -> None:
   student, teacher = (np.asarray(z, np.float64) for z in logits)
@@ -49,7 +49,7 @@ def test_it_is_the_divergence_of_hinton(
   np.testing.assert_allclose(loss(*logits, t, w), want, rtol=1e-4)
 
 
-def test_a_student_that_agrees_has_no_loss(
+def test_equal_distributions_have_no_loss(
   logits: tuple[Array, Array],
 ) -> None:
   student, _ = logits
@@ -59,13 +59,13 @@ def test_a_student_that_agrees_has_no_loss(
   np.testing.assert_allclose(grads, 0, atol=1e-5)
 
 
-def test_hot_limit_is_logit_matching(logits: tuple[Array, Array]) -> None:
-  """At large T the gradient is (z_s - z_t) / classes, both centred."""
+def test_the_high_temperature_limit_is_logit_matching(logits: tuple[Array, Array]) -> None:
+  """At large T the gradient is (z_s - z_t) / classes, both centered."""
   student, teacher = logits
   grads = jax.grad(loss)(student, teacher, 300.0)
   gap = student - teacher
-  centred = gap - gap.mean(-1, keepdims=True)
-  want = centred / gap.shape[-1] / len(gap)
+  centered = gap - gap.mean(-1, keepdims=True)
+  want = centered / gap.shape[-1] / len(gap)
   np.testing.assert_allclose(grads, want, atol=5e-3)
 
 
@@ -87,9 +87,9 @@ def test_a_teacher_is_needed_with_the_same_classes(
     loss(student, teacher[:, :3])
 
 
-def test_decoupled_is_its_two_divergences(logits: tuple[Array, Array]) -> None:
+def test_dkd_is_its_two_divergences(logits: tuple[Array, Array]) -> None:
   t, target, others = 3.0, 2.0, 8.0
-  made = logits_lib.dkd(t, target=target, others=others, weight=0.5)
+  made = logits_lib.dkd(t, target=target, non_target=others, weight=0.5)
   want = 0.0
   for i, (z_s, z_t) in enumerate(zip(*map(np.float64, logits), strict=True)):
     q, p = softmax(z_s / t), softmax(z_t / t)
@@ -103,18 +103,18 @@ def test_decoupled_is_its_two_divergences(logits: tuple[Array, Array]) -> None:
   assert np.isfinite(grads).all() and np.any(grads)
 
 
-def test_hinton_is_decoupled_weighed_by_the_sureness_of_the_teacher(
+def test_kd_is_dkd_weighed_by_the_confidence_of_the_teacher(
   logits: tuple[Array, Array],
 ) -> None:
   """Zhao+ 2022, equation 4: KD = TCKD + (1 - p_t) NCKD, here one example."""
   student, teacher = (z[:1] for z in logits)
   sure = softmax(np.float64(teacher))[0, 0]
-  made = logits_lib.dkd(1.0, others=float(1 - sure))
+  made = logits_lib.dkd(1.0, non_target=float(1 - sure))
   want = loss(student, teacher, 1.0)
   np.testing.assert_allclose(loss_of(made, student, teacher), want, rtol=1e-4)
 
 
-def test_correlation_is_pearson_of_rows_and_columns(
+def test_dist_is_the_correlation_of_rows_and_columns(
   logits: tuple[Array, Array],
 ) -> None:
   t = 2.0
@@ -128,7 +128,7 @@ def test_correlation_is_pearson_of_rows_and_columns(
   np.testing.assert_allclose(loss_of(made, *logits), want, rtol=1e-4)
 
 
-def test_correlation_asks_for_no_equal_probabilities(
+def test_dist_does_not_need_equal_probabilities(
   logits: tuple[Array, Array],
 ) -> None:
   p = jax.nn.softmax(logits[1])
@@ -138,7 +138,7 @@ def test_correlation_asks_for_no_equal_probabilities(
   assert float(loss(weaker, logits[1], 1.0)) > 0.1
 
 
-def test_squared_is_the_mean_square(logits: tuple[Array, Array]) -> None:
+def test_mse_is_the_mean_square(logits: tuple[Array, Array]) -> None:
   want = 0.5 * np.mean((logits[0] - logits[1]) ** 2)
   got = loss_of(logits_lib.mse(0.5), *logits)
   np.testing.assert_allclose(got, want, rtol=1e-6)
@@ -149,7 +149,7 @@ def test_weights_grow_and_temperatures_fall_with_the_run(
 ) -> None:
   half = {'step': 5, 'steps': 10}
   grown = logits_lib.kd(3.0, 2.0, schedule=linear(0.0, 1.0))
-  cooled = logits_lib.kd(3.0, 2.0, cool=linear(0.0, 1.0))
+  cooled = logits_lib.kd(3.0, 2.0, temperature_schedule=linear(0.0, 1.0))
   want = float(loss(*logits, 3.0, 2.0))
   assert float(loss_of(grown, *logits, step=0, steps=10)) == 0
   assert float(loss_of(grown, *logits, **half)) == pytest.approx(want / 2)
@@ -159,13 +159,13 @@ def test_weights_grow_and_temperatures_fall_with_the_run(
 
 
 def test_no_gradient_reaches_the_teacher(logits: tuple[Array, Array]) -> None:
-  for text in ('logits', 'squared', 'decoupled', 'correlation'):
+  for text in ('kd', 'mse', 'dkd', 'dist'):
     made = recipe.parse(f'distill.{text}()')
     grads = jax.grad(lambda t, m=made: loss_of(m, logits[0], t))(logits[1])
     assert not np.any(grads)
 
 
-def test_what_is_asked_for_is_known_of_chains() -> None:
+def test_chains_require_what_their_methods_require() -> None:
   made = logits_lib.kd()
   assert made.requires == {TEACHER}
   assert chain(recipe.parse('prune.weights(0.5)'), made).requires == {TEACHER}
@@ -178,13 +178,16 @@ def test_what_is_asked_for_is_known_of_chains() -> None:
 @pytest.mark.parametrize(
   ('text', 'said'),
   [
-    ('distill.dkd(0.0)', 'decoupled: expected a temperature above 0'),
-    ('distill.dist(-1.0)', 'correlation: expected a temperature'),
-    ('distill.mse(0)', 'squared: expected a weight above 0, got 0'),
-    ('distill.kd(4.0, cool=0.5)', 'expected a schedule .* got 0.5'),
+    ('distill.dkd(0.0)', 'dkd: expected a temperature above 0'),
+    ('distill.dist(-1.0)', 'dist: expected a temperature'),
+    ('distill.mse(0)', 'mse: expected a weight above 0, got 0'),
+    (
+      'distill.kd(4.0, temperature_schedule=0.5)',
+      'expected a schedule .* got 0.5',
+    ),
     ('distill.mse(schedule=1)', 'expected a schedule .* got 1'),
     ('distill.probe("a", 0.0)', 'probe: expected a temperature above 0'),
-    ('distill.fitnet("")', "hint: expected the path of a layer .* got ''"),
+    ('distill.fitnet("")', "fitnet: expected the path of a layer .* got ''"),
     ('distill.rkd(angle=-1.0)', 'weights of 0 or more.* angle=-1.0'),
     ('distill.rkd(distance=0.0, angle=0.0)', 'one of them above'),
     ('distill.bounded(-1.0)', 'bounded: expected a margin from 0, got -1.0'),
@@ -196,7 +199,7 @@ def test_impossible_arguments(text: str, said: str) -> None:
     recipe.parse(text)
 
 
-def test_answers_are_checked_before_training(
+def test_outputs_are_checked_before_training(
   logits: tuple[Array, Array],
 ) -> None:
   shapes = jax.eval_shape(

@@ -25,7 +25,7 @@ def loss(made: Method, student: Any = STUDENT, y: Any = Y) -> Any:
 @pytest.mark.parametrize(
   ('margin', 'counted'), [(0.0, [0, 2]), (0.97, [0, 2, 3]), (5.0, [0, 1, 2, 3])]
 )
-def test_who_is_better_than_the_teacher_is_left_alone(
+def test_examples_better_than_the_teacher_have_no_loss(
   margin: float, counted: list[int], y: Any
 ) -> None:
   gaps = (STUDENT - Y)[:, 0] ** 2
@@ -75,6 +75,6 @@ def test_outliers_move_a_student_less_than_the_labels_do() -> None:
 @pytest.mark.parametrize(
   'made', [regression.bounded(), regression.trusted(1.0)]
 )
-def test_classes_are_no_numbers(made: Method, y: Any) -> None:
+def test_classes_are_refused(made: Method, y: Any) -> None:
   with pytest.raises(ValueError, match='It is for regression; distill.kd'):
     loss(made, y=y)

@@ -24,7 +24,7 @@ def loss(mine: Any, told: Any, **weights: float) -> Any:
   return rkd(**weights).loss({}, Ctx(batch=batch))
 
 
-def test_they_are_those_of_the_paper() -> None:
+def test_distances_and_angles_match_the_paper() -> None:
   other = np.random.default_rng(1).normal(size=(5, 2))  # of another size
   each = []
   for x in (POINTS, other):
@@ -48,7 +48,7 @@ def test_they_are_those_of_the_paper() -> None:
   np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
-def test_they_know_no_place_turn_or_size() -> None:
+def test_rkd_is_invariant_to_similarity_transforms() -> None:
   turn, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))
   np.testing.assert_allclose(loss(POINTS, 3 * POINTS @ turn + 1), 0, atol=1e-9)
 
@@ -62,9 +62,9 @@ def test_gradients_are_finite_where_points_meet() -> None:
   assert np.isfinite(angles(jnp.ones((2, 2)))).all()
 
 
-def test_they_ask_for_features_only_of_layers() -> None:
+def test_features_are_required_only_for_layers() -> None:
   assert rkd().requires == {TEACHER}
   assert rkd('a').requires == {TEACHER, FEATURES}
   batch = Batch(jnp.ones(2), jnp.ones(2), jnp.ones((2, 2)))
-  with pytest.raises(ValueError, match='relations: expected a teacher'):
+  with pytest.raises(ValueError, match='rkd: expected a teacher'):
     rkd().init({}, Ctx(batch=batch))

@@ -45,7 +45,7 @@ class Stranger(tree.Compressed):
 @settings(max_examples=20, deadline=None)
 def test_the_sparsity_is_met_exactly(share: float, candidates: int) -> None:
   compress = budget_lib.auto(
-    share, damage='energy', candidates=candidates, floor=0.01
+    share, sensitivity='energy', candidates=candidates, floor=0.01
   )
   found = zeros(compress.init(PARAMS, Ctx()))
   assert sum(found.values()) == round(share * 500)
@@ -59,15 +59,17 @@ def lost(w: jax.Array, count: int) -> float:
   return energy[:count].sum() / energy.sum()
 
 
-def test_the_damage_is_nearly_the_least() -> None:
-  budget = Budget('sparsity', 0.8, damage='energy', candidates=40, floor=0.01)
+def test_the_total_sensitivity_is_nearly_minimal() -> None:
+  budget = Budget(
+    'sparsity', 0.8, sensitivity='energy', candidates=40, floor=0.01
+  )
   found = budget_lib.allocation(PARAMS, Ctx(), budget)
-  harm = lost(LARGE, round(400 * found['flat/kernel'])) + lost(
+  total = lost(LARGE, round(400 * found['flat/kernel'])) + lost(
     SPIKY, round(100 * found['spiky/kernel'])
   )
   best = min(lost(LARGE, 400 - n) + lost(SPIKY, n) for n in range(100))
-  assert best <= harm < 1.02 * best
-  assert harm < 0.9 * (lost(LARGE, 320) + lost(SPIKY, 80))
+  assert best <= total < 1.02 * best
+  assert total < 0.9 * (lost(LARGE, 320) + lost(SPIKY, 80))
   assert found['spiky/kernel'] > 0.8 > found['flat/kernel']
 
 
@@ -104,7 +106,7 @@ def bits(size: int, count: int) -> float:
 
 @pytest.mark.parametrize('share', [0.05, 0.2, 0.9])
 def test_sizes_hold_the_positions(share: float) -> None:
-  compress = budget_lib.auto(size=share, damage='energy', candidates=40)
+  compress = budget_lib.auto(size=share, sensitivity='energy', candidates=40)
   gone = zeros(compress.init(PARAMS, Ctx()))
   size = bits(400, gone['flat/kernel']) + bits(100, gone['spiky/kernel'])
   assert 0.8 * share < size / (32 * 500) <= share
@@ -112,7 +114,7 @@ def test_sizes_hold_the_positions(share: float) -> None:
 
 def test_all_layers_rise_together_to_their_share() -> None:
   late = budget_lib.auto(
-    0.8, damage='energy', schedule=schedule.cubic(0.2, 0.6), candidates=8
+    0.8, sensitivity='energy', schedule=schedule.cubic(0.2, 0.6), candidates=8
   )
   update = jax.jit(lambda params, step: late.update(params, Ctx(step, 10)))
   params = late.init(PARAMS, Ctx(0, 10))
@@ -121,7 +123,7 @@ def test_all_layers_rise_together_to_their_share() -> None:
     params = update(params, step)
     history.append(zeros(params))
   want = zeros(
-    budget_lib.auto(0.8, damage='energy', candidates=8).init(PARAMS, Ctx())
+    budget_lib.auto(0.8, sensitivity='energy', candidates=8).init(PARAMS, Ctx())
   )
   assert history[0] == history[2] == dict.fromkeys(want, 0)
   assert history[6] == history[10] == want
@@ -138,22 +140,24 @@ def test_budgets_are_those_of_the_weights_that_match() -> None:
   assert zeros(params) == {'fc/kernel': 54}
 
 
-def test_what_is_stored_has_no_goal() -> None:
-  params = budget_lib.auto(0.5, damage='energy').init(PARAMS, Ctx())
+def test_frozen_nodes_have_no_counts() -> None:
+  params = budget_lib.auto(0.5, sensitivity='energy').init(PARAMS, Ctx())
   frozen = tree.freeze(params)
   assert not tree.find(Masked, frozen)
-  inner = per_layer.Allotted(LARGE, LARGE > 0, jnp.int32(1))
-  outer = per_layer.Allotted(inner, LARGE < 1, jnp.int32(1))
+  inner = per_layer.PerLayerMasked(LARGE, LARGE > 0, jnp.int32(1))
+  outer = per_layer.PerLayerMasked(inner, LARGE < 1, jnp.int32(1))
   np.testing.assert_array_equal(
     tree.freeze(outer), jnp.where((LARGE > 0) & (LARGE < 1), LARGE, 0)
   )
-  late = per_layer.Allotted(Stranger(LARGE), LARGE > 0, jnp.int32(1)).freeze()
+  late = per_layer.PerLayerMasked(
+    Stranger(LARGE), LARGE > 0, jnp.int32(1)
+  ).freeze()
   assert type(late) is Masked
 
 
-def test_it_may_be_traced() -> None:
+def test_init_can_be_traced() -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
-  compress = budget_lib.auto(0.7, damage='fisher', candidates=4, floor=0.1)
+  compress = budget_lib.auto(0.7, sensitivity='fisher', candidates=4, floor=0.1)
   jax.tree.map(
     np.testing.assert_array_equal,
     jax.jit(lambda p: compress.init(p, ctx))(params),
@@ -170,8 +174,8 @@ def test_it_may_be_traced() -> None:
     ('macs=0.0', r'macs in \(0, 1\], got 0.0'),
     ('size=1.5', r'size in \(0, 1\], got 1.5'),
     (
-      '0.5, damage="taste"',
-      "a damage of energy, fisher, loss, signal, trace, got 'taste'",
+      '0.5, sensitivity="taste"',
+      "a sensitivity of energy, fisher, loss, signal, trace, got 'taste'",
     ),
     ('0.5, score="taste"', "a score of .*, got 'taste'"),
     ('0.5, candidates=1', 'at least 2 candidates, got 1'),
@@ -184,7 +188,7 @@ def test_impossible_arguments_are_refused(text: str, message: str) -> None:
 
 
 def test_floors_without_room_are_refused() -> None:
-  compress = budget_lib.auto(0.98, damage='energy', floor=0.1)
+  compress = budget_lib.auto(0.98, sensitivity='energy', floor=0.1)
   with pytest.raises(
     ValueError, match='at most 10 .* got 0.1, which leaves 50'
   ):

@@ -52,7 +52,7 @@ def shifted(params: Any, seed: int) -> Any:
 # Movement.
 
 
-def test_movement_keeps_what_training_moved_away_from_zero() -> None:
+def test_movement_keeps_weights_that_moved_away_from_zero() -> None:
   steps, half = 5, schedule.cubic(0.0, 0.5)
   compress = dynamic.movement(0.4, schedule=half)
   params = compress.init(PARAMS, Ctx(0, steps))
@@ -74,7 +74,7 @@ def test_movement_keeps_what_training_moved_away_from_zero() -> None:
       np.testing.assert_array_equal(kept.ravel(), want)
 
 
-def test_what_moves_again_comes_back() -> None:
+def test_pruned_weights_that_move_grow_back() -> None:
   compress = dynamic.movement(0.5, schedule=schedule.cubic(0.0, 0.1))
   params = compress.init({'w': jnp.ones((2, 2))}, Ctx(0, 10))
   early = {'w': jnp.float32([[1, 2], [-3, -4]])}
@@ -83,10 +83,10 @@ def test_what_moves_again_comes_back() -> None:
   late = {'w': jnp.float32([[-9, -9], [0, 0]])}
   params = compress.update(params, Ctx(2, 10, grads=late))
   assert params['w'].mask.tolist() == [[True, True], [False, False]]
-  assert params['w'].moved.tolist() == [[8, 7], [3, 4]]
+  assert params['w'].score.tolist() == [[8, 7], [3, 4]]
 
 
-def test_movement_is_for_runs() -> None:
+def test_movement_needs_training() -> None:
   with pytest.raises(ValueError, match='movement: expected a run of some step'):
     dynamic.movement(0.5).init(PARAMS, Ctx(0, 0))
   for begins in (schedule.at_once(), schedule.steps(2)):
@@ -153,7 +153,7 @@ def by_hand(
 
 
 @pytest.mark.parametrize('grid', [False, True])
-def test_small_weights_are_exchanged_for_steep_ones(grid: bool) -> None:
+def test_small_weights_are_replaced_by_large_gradients(grid: bool) -> None:
   compress = dynamic.rigl(0.5, distribution='uniform', fraction=0.57, until=0.5)
   if grid:  # the latent weight is what is ranked and set to 0
     compress = chain(compress, quantize_grid(4))
@@ -203,7 +203,7 @@ class Product(tree.Compressed):
     return self.u @ self.v
 
 
-def test_what_factors_a_weight_cannot_grow() -> None:
+def test_factors_cannot_grow() -> None:
   compress = dynamic.rigl(0.5)
   mask = jnp.ones((12, 5), bool)
   inside = Masked(Product(jnp.ones((12, 2)), jnp.ones((2, 5))), mask)
@@ -216,7 +216,7 @@ def test_what_factors_a_weight_cannot_grow() -> None:
     compress.update({'fc': {'kernel': outside}}, Ctx(1, 20, grads=PARAMS))
 
 
-def test_sparse_training_is_for_runs() -> None:
+def test_sparse_training_needs_steps() -> None:
   with pytest.raises(ValueError, match='prune.rigl: expected a run of some'):
     dynamic.rigl(0.5).init(PARAMS, Ctx(0, 0, KEY))
   with pytest.raises(ValueError, match='score.random at conv/kernel'):
@@ -247,8 +247,8 @@ def test_impossible_exchanges_are_refused(wrong: Any, message: str) -> None:
     dynamic.rigl(**{'sparsity': 0.5, **wrong})
 
 
-@pytest.mark.parametrize('one', ['movement(0.5)', 'rigl(0.5)', 'ticket(0.5)'])
-def test_a_masked_weight_takes_no_other_mask(one: str) -> None:
+@pytest.mark.parametrize('one', ['movement(0.5)', 'rigl(0.5)', 'lottery_ticket(0.5)'])
+def test_a_second_mask_is_refused(one: str) -> None:
   once = recipe.parse('prune.weights(0.5)').init(PARAMS, Ctx(0, 9, KEY))
   with pytest.raises(ValueError, match=r'prune.* a mask at conv/kernel'):
     recipe.parse(f'prune.{one}').init(once, Ctx(0, 9, KEY))

@@ -1,4 +1,4 @@
-"""Scores: what is kept, what data says of it, and what is chance."""
+"""Scores: what is kept, what data says of it, and what is open_probability."""
 
 from typing import Any
 
@@ -89,7 +89,7 @@ def test_random_needs_a_key() -> None:
     importance.random({}, Ctx())('fc/kernel', W)
 
 
-def test_taylor_asks_the_probe_before_training() -> None:
+def test_taylor_uses_the_probe_before_training() -> None:
   grads = [by_hand(x) for x in np.asarray(INPUTS)]
   worth = importance.taylor(PARAMS, Ctx(probe=asked(INPUTS)))
   for path, w in tree.paths(PARAMS).items():
@@ -99,7 +99,7 @@ def test_taylor_asks_the_probe_before_training() -> None:
     )
 
 
-def test_taylor_takes_the_gradient_of_the_step_while_training() -> None:
+def test_taylor_uses_the_gradient_of_the_step_in_training() -> None:
   grads = jax.tree.map(lambda w: w + 1, PARAMS)
   worth = importance.taylor(PARAMS, Ctx(3, 9, grads=grads, probe=asked(INPUTS)))
   w = PARAMS['a']['kernel']
@@ -115,12 +115,12 @@ def test_fisher_is_the_mean_square_of_single_gradients() -> None:
 
 
 @pytest.mark.parametrize('name', ['taylor', 'fisher'])
-def test_data_is_asked_for(name: str) -> None:
+def test_calibration_data_is_required(name: str) -> None:
   with pytest.raises(ValueError, match=f'score.{name}: expected calibration'):
     weights(0.5, score=name).init(PARAMS, Ctx())
 
 
-def test_scores_of_one_array_see_the_whole_network() -> None:
+def test_scores_of_one_array_use_the_whole_network() -> None:
   ctx = Ctx(probe=asked(INPUTS))
   for name in ('taylor', 'fisher'):
     alone = only('b/.*', weights(0.5, score=name)).init(PARAMS, ctx)
@@ -142,7 +142,7 @@ def test_gradual_taylor_follows_the_steps() -> None:
   np.testing.assert_array_equal(done['a']['kernel'].mask, wanted >= 6)
 
 
-def test_what_is_no_weight_of_the_network_has_no_gradient() -> None:
+def test_factors_have_no_gradient() -> None:
   factor = {'a': {'kernel': W}}
   ctx = Ctx(grads=PARAMS)
   with pytest.raises(
@@ -160,6 +160,8 @@ def test_fisher_cannot_follow_a_schedule() -> None:
 
 def test_scores_are_known_by_name() -> None:
   for name in ('magnitude', 'random', 'taylor', 'fisher'):
-    assert importance.named('x', name, None) is getattr(importance, name)
+    assert importance.score_by_name('x', name, None) is getattr(
+      importance, name
+    )
   with pytest.raises(ValueError, match="x: expected a score .*got 'size'"):
-    importance.named('x', 'size', None)
+    importance.score_by_name('x', 'size', None)

@@ -16,7 +16,7 @@ from scipy.special import expit
 from compress import tree
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
-from compress.prune.l0 import Gated, chance, l0, rest, sample
+from compress.prune.l0 import Gated, deterministic, l0, open_probability, sample
 from compress.quantize.nodes import Quantized
 from compress.quantize.uniform import uniform
 from compress.schedule import at_once, linear
@@ -56,7 +56,7 @@ def test_samples_have_the_distribution_of_the_paper(log_alpha: float) -> None:
   z = np.asarray(sample(jax.random.key(1), where))
   assert z.min() >= 0
   assert z.max() <= 1
-  share = float(chance(jnp.float32(log_alpha)))
+  share = float(open_probability(jnp.float32(log_alpha)))
   assert share == pytest.approx(
     expit(log_alpha - 2 / 3 * math.log(0.1 / 1.1)), abs=1e-6
   )
@@ -68,17 +68,17 @@ def test_samples_have_the_distribution_of_the_paper(log_alpha: float) -> None:
   np.testing.assert_allclose(np.sort(z), want, atol=0.05)
 
 
-def test_gates_at_rest_are_equation_13() -> None:
+def test_deterministic_gates_are_equation_13() -> None:
   x = np.linspace(-9, 9, 50)
   want = np.clip(expit(x) * 1.2 - 0.1, 0, 1)
-  np.testing.assert_allclose(rest(jnp.float32(x)), want, atol=1e-6)
+  np.testing.assert_allclose(deterministic(jnp.float32(x)), want, atol=1e-6)
 
 
 def test_extreme_gates_stay_finite() -> None:
   x = jnp.array([-1e4, -100.0, 0.0, 100.0, 1e4])
 
   def total(x: Any) -> Any:
-    return jnp.sum(sample(jax.random.key(0), x) + chance(x))
+    return jnp.sum(sample(jax.random.key(0), x) + open_probability(x))
 
   value, slope = jax.value_and_grad(total)(x)
   assert np.isfinite(value)
@@ -106,8 +106,8 @@ def test_only_a_key_makes_noise(per: str) -> None:
     np.testing.assert_allclose(ratio, ratio[:1].repeat(8, 0), rtol=1e-5)
 
 
-def test_gates_start_open_by_their_drop_rate() -> None:
-  params = l0(1.0, drop=0.2, speed=7.0).init(PARAMS, RUN)
+def test_the_drop_rate_sets_the_initial_gates() -> None:
+  params = l0(1.0, drop_rate=0.2, speed=7.0).init(PARAMS, RUN)
   for node in tree.find(Gated, params).values():
     np.testing.assert_allclose(expit(node.log_alpha), 0.8, atol=1e-6)
   first = l0(1.0).init(PARAMS, RUN)
@@ -116,7 +116,7 @@ def test_gates_start_open_by_their_drop_rate() -> None:
   )
 
 
-def test_the_price_is_the_expected_share_of_open_gates() -> None:
+def test_the_penalty_is_the_expected_share_of_open_gates() -> None:
   flat = l0(3.0, schedule=at_once())
   params = opened(flat.init(PARAMS, RUN), drawn)
   open_ = expit(
@@ -160,7 +160,7 @@ def test_a_target_is_exact_and_keeps_the_most_open(
     )
 
 
-def test_settled_gates_are_folded_and_rest() -> None:
+def test_frozen_gates_are_folded_and_constant() -> None:
   params = closed(l0(1.0))
   log_alpha = drawn('fc/kernel', 48).reshape(8, 6)
   z = np.clip(expit(log_alpha) * 1.2 - 0.1, 0, 1)
@@ -192,7 +192,7 @@ def test_no_array_is_emptied(sparsity: float | None) -> None:
   assert np.count_nonzero(kept.decode(None)) == 1
 
 
-def test_grids_stay_grids_under_settled_gates() -> None:
+def test_grids_remain_grids_under_frozen_gates() -> None:
   method = chain(l0(1.0, sparsity=0.5), uniform(4))
   params = opened(method.init(PARAMS, RUN), drawn)
   params = method.update(params, Ctx(1, 10))
@@ -235,7 +235,7 @@ def test_weight_decay_does_not_reach_the_gates() -> None:
   for node in tree.find(Gated, free).values():
     assert tree.is_weight(node.w)
     assert not tree.is_weight(node.logits)
-    assert node.mask is node.gate is node.settled is None
+    assert node.mask is node.gate is node.frozen is None
 
 
 @functools.cache
@@ -256,11 +256,11 @@ def test_gates_close_on_what_is_irrelevant(
   np.testing.assert_allclose(done.w, toy.TRUE, atol=0.1)
 
 
-def test_a_vanishing_price_leaves_all_open() -> None:
+def test_a_vanishing_penalty_leaves_all_gates_open() -> None:
   assert np.all(learned(1e-6).w)
 
 
-def test_a_target_cuts_beyond_what_the_price_does() -> None:
+def test_a_target_prunes_more_than_the_penalty() -> None:
   done = learned(1e-6, 0.8)
   assert np.sum(done.w == 0) == round(0.8 * 36)
   assert np.all(done.history[200] != 0)
@@ -277,12 +277,12 @@ def test_pruning_twice_is_refused(other: Any) -> None:
   assert isinstance(params['conv']['kernel'], Gated)
 
 
-def test_a_run_is_needed() -> None:
+def test_training_is_required() -> None:
   with pytest.raises(ValueError, match='prune.l0: expected a run'):
     l0(1.0).init(PARAMS, Ctx(0, 0))
 
 
-def test_trees_without_weights_pass() -> None:
+def test_trees_without_weights_are_unchanged() -> None:
   method, params = l0(1.0), {'bias': jnp.ones(3)}
   assert method.init(params, RUN) == params
   np.testing.assert_array_equal(method.update(params, RUN)['bias'], 1)
@@ -295,9 +295,9 @@ def test_trees_without_weights_pass() -> None:
     ({'strength': 0.0}, 'a strength above 0, got 0.0'),
     ({'strength': math.nan}, 'a strength above 0, got nan'),
     ({'speed': -1}, 'a speed above 0, got -1'),
-    ({'settle': 0.0}, r'settle in \(0, 1\], got 0.0'),
-    ({'settle': 1.5}, r'settle in \(0, 1\], got 1.5'),
-    ({'drop': 0.0}, r'a drop in \(0, 0.5\], got 0.0'),
+    ({'freeze_at': 0.0}, r'freeze_at in \(0, 1\], got 0.0'),
+    ({'freeze_at': 1.5}, r'freeze_at in \(0, 1\], got 1.5'),
+    ({'drop_rate': 0.0}, r'a drop_rate in \(0, 0.5\], got 0.0'),
     ({'per': 'layer'}, "a granularity of weight, channel, got 'layer'"),
     ({'sparsity': 1.0}, r'a sparsity in \[0, 1\), got 1.0'),
     ({'schedule': 0.5}, 'a schedule, got 0.5'),

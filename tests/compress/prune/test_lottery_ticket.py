@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from compress import tree
 from compress.method import Ctx, chain
-from compress.prune.lottery_ticket import lottery_ticket
-from compress.prune.lottery_ticket import shares as rewind_shares
+from compress.prune.lottery_ticket import cumulative_shares, lottery_ticket
 from compress.prune.masked import Masked
 from compress.quantize.fake_quant import Quantizing
 from compress.quantize.fake_quant import Quantizing as quantize_Quantizing
@@ -50,7 +49,7 @@ def latent(node: Any) -> np.ndarray:
 
 @pytest.mark.parametrize('grid', [False, True])
 def test_rounds_prune_by_size_and_rewind(grid: bool) -> None:
-  compress = lottery_ticket(0.75, at=0.1, rounds=2)
+  compress = lottery_ticket(0.75, rewind_at=0.1, rounds=2)
   if grid:
     compress = chain(compress, quantize_grid(4))
   history = run(compress)
@@ -81,8 +80,8 @@ def test_the_start_may_be_the_rewind_point() -> None:
 
 
 @given(sparsity=st.floats(0, 0.99), rounds=st.integers(1, 8))
-def test_each_round_takes_the_same_share(sparsity: float, rounds: int) -> None:
-  shares = rewind_shares(sparsity, rounds)
+def test_each_round_prunes_the_same_share(sparsity: float, rounds: int) -> None:
+  shares = cumulative_shares(sparsity, rounds)
   assert (len(shares), shares[0], shares[-1]) == (rounds + 1, 0.0, 1.0)
   left = 1 - sparsity * np.array(shares)
   np.testing.assert_allclose(
@@ -97,7 +96,7 @@ def test_tickets_are_frozen_as_masked_weights() -> None:
   assert type(stays.freeze()) is Masked
 
 
-def test_tickets_are_for_runs() -> None:
+def test_tickets_need_training() -> None:
   with pytest.raises(
     ValueError, match='prune.lottery_ticket: expected a run of some'
   ):

@@ -91,7 +91,7 @@ def test_ties_go_by_index() -> None:
   assert kept.ravel().tolist() == [False] * 3 + [True] * 5
 
 
-def test_biases_are_left_alone() -> None:
+def test_biases_are_not_pruned() -> None:
   params = magnitude.weights(0.9).init(PARAMS, Ctx())
   assert params['conv']['bias'] is PARAMS['conv']['bias']
 
@@ -116,7 +116,7 @@ def test_a_floor_without_room_is_refused() -> None:
   assert masks(magnitude.weights(0.995).init(PARAMS, Ctx()))
 
 
-def test_random_masks_do_not_look_at_the_weights() -> None:
+def test_random_masks_do_not_depend_on_the_weights() -> None:
   compress = magnitude.weights(0.5, score='random')
   ctx = Ctx(key=jax.random.key(0))
   found = masks(compress.init(PARAMS, ctx))
@@ -177,7 +177,7 @@ def test_what_is_pruned_stays_pruned(scope: str) -> None:
       assert not np.any(kept & ~before[path])
 
 
-def test_weights_are_ranked_before_their_grid() -> None:
+def test_weights_are_ranked_before_quantization() -> None:
   # Two bits leave three values: ranking those would go by index alone.
   late = magnitude.weights(0.4, schedule=schedule.cubic(0.0, 0.5))
   both = chain(late, uniform(2))

@@ -22,14 +22,14 @@ W = jnp.float32([[0.5, -3.0], [1.0, 2.0]])
   drop=st.integers(0, 6),
 )
 @settings(max_examples=30, deadline=None)
-def test_the_lowest_go_by_index(scores: list[float], drop: int) -> None:
-  found = masked.kept(jnp.float32(scores[:6]).reshape(2, 3), drop)
+def test_the_lowest_scores_are_dropped_by_index(scores: list[float], drop: int) -> None:
+  found = masked.keep_highest(jnp.float32(scores[:6]).reshape(2, 3), drop)
   order = sorted(range(6), key=lambda i: (scores[i], i))
   assert set(np.flatnonzero(~np.asarray(found))) == set(order[:drop])
 
 
 @pytest.mark.parametrize(('steps', 'times'), [(12, 4), (5, 100), (100, 3)])
-def test_masks_are_due_so_many_times(steps: int, times: int) -> None:
+def test_masks_change_so_many_times(steps: int, times: int) -> None:
   due = [bool(masked.due(Ctx(at, steps), times)) for at in range(1, steps + 1)]
   assert sum(due) == min(steps, times)
   assert due[-1]
@@ -37,7 +37,7 @@ def test_masks_are_due_so_many_times(steps: int, times: int) -> None:
   assert np.ptp(np.diff(at)) <= 1
 
 
-def test_scores_see_zeros_and_rank_them_last() -> None:
+def test_pruned_weights_score_lowest() -> None:
   kept = jnp.array([[True, False], [True, True]])
   params = {'w': Masked(Quantizing(W, None, 2), kept)}
   seen = []
@@ -46,37 +46,37 @@ def test_scores_see_zeros_and_rank_them_last() -> None:
     seen.append((path, w.tolist()))
     return -w
 
-  found = masked.ranked(params, lambda params, ctx: worth, Ctx())
+  found = masked.masked_scores(params, lambda params, ctx: worth, Ctx())
   assert seen == [('w', [[0.5, 0.0], [1.0, 2.0]])]
   assert found['w'].tolist() == [[-0.5, -np.inf], [-1.0, -2.0]]
 
 
-def test_what_shrinks_never_returns() -> None:
+def test_pruned_weights_never_grow_back() -> None:
   def choose(scores: masked.Scores, part: jax.Array) -> masked.Scores:
     return {path: x > 3 * part - 1 for path, x in scores.items()}
 
   half = schedule.steps(2)
-  method = masked.shrinking('here', importance.magnitude, choose, half)
+  method = masked.prune_by_score('here', importance.magnitude, choose, half)
   params = method.init({'w': W}, Ctx(0, 2))
   assert params['w'].mask.tolist() == [[False, True], [True, True]]
   grown = {'w': params['w'].replace(w=10 * W)}
   after = method.update(grown, Ctx(1, 2))['w'].mask
   assert after.tolist() == [[False, True], [True, True]]
   with pytest.raises(ValueError, match='here: expected a schedule, got 1'):
-    masked.shrinking('here', importance.magnitude, choose, 1)
+    masked.prune_by_score('here', importance.magnitude, choose, 1)
 
 
-def test_what_is_trained_may_be_changed_under_a_grid() -> None:
+def test_latent_arrays_can_be_mapped_under_a_grid() -> None:
   node = Masked(Quantizing(W, None, 4), jnp.ones((2, 2), bool))
-  after = masked.moved('here', 'w', node, lambda w: -w)
+  after = masked.map_latent('here', 'w', node, lambda w: -w)
   np.testing.assert_array_equal(tree.latent(after), -W)
   assert jax.tree.structure(after) == jax.tree.structure(node)
   small = Masked(W[:1], jnp.ones((2, 2), bool))
   with pytest.raises(ValueError, match=r'here at w: .* shape \(2, 2\) under'):
-    masked.moved('here', 'w', small, lambda w: w)
+    masked.map_latent('here', 'w', small, lambda w: w)
 
 
-def test_zeros_are_stored_without_a_mask_where_they_can_be() -> None:
+def test_zeros_are_stored_without_a_mask_if_possible() -> None:
   kept = jnp.array([[True, False], [True, True]])
   plain = Masked(W, kept).freeze()
   assert plain.tolist() == [[0.5, 0.0], [1.0, 2.0]]

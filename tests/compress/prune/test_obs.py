@@ -79,7 +79,7 @@ def compress(sparsity: float, **chosen: Any) -> Masked:
 
 
 @pytest.mark.parametrize('count', [0, 1, 7, 15])
-def test_scores_and_moves_are_those_of_the_formula(count: int) -> None:
+def test_scores_and_updates_match_the_formula(count: int) -> None:
   scores, _ = by_hand(set())
   gone = set(np.argsort(scores)[:count].tolist())
   node = compress(count / 22)
@@ -111,7 +111,7 @@ def test_the_scores_are_exact() -> None:
   np.testing.assert_allclose(scores.T.ravel(), by_hand(set())[0], rtol=1e-3)
 
 
-def test_later_rounds_see_only_what_is_left() -> None:
+def test_later_rounds_use_the_remaining_weights() -> None:
   mask = np.ones(W.shape, bool)
   mask[[0, 2, 5], [0, 0, 1]] = False
   node = Masked(jnp.float32(W), jnp.asarray(mask))
@@ -125,7 +125,7 @@ def test_later_rounds_see_only_what_is_left() -> None:
   assert np.all(scores[~mask.T.ravel()] == -np.inf)
 
 
-def test_dead_inputs_go_first_and_move_nothing() -> None:
+def test_dead_inputs_are_pruned_first_without_updates() -> None:
   grads = GRADS.copy()
   grads[:, :4] = 0.0
   params = {'w': jnp.float32(W)}
@@ -189,7 +189,7 @@ def trained() -> tuple[Any, Ctx, jax.Array, jax.Array]:
 @pytest.mark.parametrize(
   ('scope', 'sparsity'), [('layer', 0.25), ('global', 0.6)]
 )
-def test_surgery_loses_less_than_magnitude(scope: str, sparsity: float) -> None:
+def test_obs_increases_the_loss_less_than_magnitude(scope: str, sparsity: float) -> None:
   params, ctx, x, y = trained()
   losses = {}
   for name, made in (
@@ -213,12 +213,12 @@ def test_one_array_alone() -> None:
   assert np.any(np.asarray(alone['b'].decode(None)) != 0)
 
 
-def test_data_is_asked_for() -> None:
+def test_calibration_data_is_required() -> None:
   with pytest.raises(ValueError, match='prune.obs: expected calibration data'):
     obs(0.5).init({'w': jnp.float32(W)}, Ctx())
 
 
-def test_a_masked_weight_takes_no_surgery() -> None:
+def test_a_masked_weight_is_refused() -> None:
   params, ctx, _, _ = trained()
   once = magnitude.weights(0.5).init(params, ctx)
   with pytest.raises(ValueError, match='prune.obs: .*a mask at a'):
@@ -237,6 +237,6 @@ def test_a_masked_weight_takes_no_surgery() -> None:
     ({'scope': 'all'}, 'a scope of layer, global'),
   ],
 )
-def test_impossible_surgery_is_refused(wrong: Any, message: str) -> None:
+def test_impossible_arguments_are_refused(wrong: Any, message: str) -> None:
   with pytest.raises(ValueError, match=f'prune.obs: expected {message}'):
     obs(**{'sparsity': 0.5, **wrong})

@@ -107,7 +107,7 @@ def test_only_a_key_makes_noise() -> None:
   np.testing.assert_array_equal(tree.decode(params)['w'], 1)
 
 
-def test_what_noise_drowns_is_pruned_and_may_return() -> None:
+def test_noisy_weights_are_pruned_and_may_grow_back() -> None:
   method = variational_dropout.variational(threshold=2.0)
   params = loud(method.init(PARAMS, RUN))
   heard = method.update(params, Ctx(1, 10))['fc']['kernel']
@@ -123,7 +123,7 @@ def test_what_noise_drowns_is_pruned_and_may_return() -> None:
   assert np.all(back.mask)
 
 
-def test_the_start_is_the_trained_network_all_but_for_the_noise() -> None:
+def test_the_initial_network_is_the_trained_one_plus_noise() -> None:
   params = variational_dropout.variational().init(PARAMS, RUN)
   np.testing.assert_array_equal(
     tree.decode(params)['fc']['kernel'], PARAMS['fc']['kernel']
@@ -148,7 +148,7 @@ def test_the_loss_is_the_bound() -> None:
 
 
 @pytest.mark.parametrize('sparsity', [None, 0.3, 0.77])
-def test_noise_ends_with_the_masks_it_chose(sparsity: float | None) -> None:
+def test_masks_are_frozen_when_noise_ends(sparsity: float | None) -> None:
   method = variational_dropout.variational(sparsity=sparsity)
   params = method.update(loud(method.init(PARAMS, RUN)), Ctx(8, 10))
   nodes = tree.find(Noisy, params).values()
@@ -189,7 +189,7 @@ def test_no_array_is_emptied() -> None:
     assert np.sum(node.mask) == 1
 
 
-def test_latent_weights_and_not_their_grid_are_judged() -> None:
+def test_latent_weights_are_compared_with_the_noise() -> None:
   method = chain(variational_dropout.variational(), uniform(2))
   params = method.init(PARAMS, RUN)
   node = params['fc']['kernel']
@@ -202,26 +202,26 @@ def test_weight_decay_does_not_reach_the_variances() -> None:
   for node in tree.find(Noisy, free).values():
     assert tree.is_weight(node.w)
     assert not tree.is_weight(node.log_var)
-    assert node.mask is node.settled is None
+    assert node.mask is node.frozen is None
 
 
 @functools.cache
 def learned(strength: float, sparsity: float | None = None) -> toy.Run:
   """Return one run on the toy a strength."""
   method = variational_dropout.variational(
-    strength, examples=512, sparsity=sparsity, settle=0.9
+    strength, examples=512, sparsity=sparsity, freeze_at=0.9
   )
   return toy.fit(method, lr=0.01, steps=400)
 
 
-def test_noise_drowns_what_is_irrelevant() -> None:
+def test_irrelevant_weights_are_pruned() -> None:
   done = learned(10.0)
   assert np.all(done.w[toy.RELEVANT])
   assert np.sum(done.w[~toy.RELEVANT] == 0) >= 25
   np.testing.assert_allclose(done.w, toy.TRUE, atol=0.1)
 
 
-def test_the_noisiest_are_the_irrelevant() -> None:
+def test_irrelevant_weights_are_the_noisiest() -> None:
   done = learned(1.0, 1 - 5 / 36)
   np.testing.assert_array_equal(done.w != 0, toy.RELEVANT)
   np.testing.assert_allclose(done.w, toy.TRUE, atol=0.1)
@@ -240,7 +240,7 @@ def test_pruning_twice_is_refused(other: Any) -> None:
       both.init(PARAMS, RUN)
 
 
-def test_a_run_is_needed() -> None:
+def test_training_is_required() -> None:
   with pytest.raises(ValueError, match='prune.variational: expected a run'):
     variational_dropout.variational().init(PARAMS, Ctx(0, 0))
 
@@ -250,7 +250,7 @@ def test_a_run_is_needed() -> None:
   [
     ({'strength': -1.0}, 'a strength above 0, got -1.0'),
     ({'speed': math.inf}, 'a speed above 0, got inf'),
-    ({'settle': 0.0}, r'settle in \(0, 1\], got 0.0'),
+    ({'freeze_at': 0.0}, r'freeze_at in \(0, 1\], got 0.0'),
     ({'examples': 0}, 'a number of training examples, got 0'),
     ({'threshold': math.nan}, r'a threshold in \[-50, 50\], got nan'),
     ({'log_var': 99.0}, r'a log_var in \[-50, 50\], got 99.0'),

@@ -17,7 +17,7 @@ DRAWN = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize('theta', [0.01, 0.3, 0.5, 0.9])
-def test_it_is_the_entropy_of_a_geometric_law(theta: float) -> None:
+def test_geometric_entropy_matches_the_distribution(theta: float) -> None:
   k = np.arange(-2000, 2001)
   p = theta ** np.abs(k) * (1 - theta) / (1 + theta)
   assert p.sum() == pytest.approx(1)
@@ -30,7 +30,7 @@ def test_it_is_the_entropy_of_a_geometric_law(theta: float) -> None:
   assert float(slope) == pytest.approx(-np.log2(theta), rel=1e-4)
 
 
-def test_no_law_of_the_same_mean_size_has_more() -> None:
+def test_the_geometric_entropy_is_an_upper_bound() -> None:
   # So it is never less than what a coder takes by the true frequencies.
   codes = np.array([0] * 70 + [1] * 9 + [-1] * 11 + [5] * 10)
   _, counts = np.unique(codes, return_counts=True)
@@ -43,7 +43,7 @@ def test_no_law_of_the_same_mean_size_has_more() -> None:
 
 
 @pytest.mark.parametrize('text', ['quantize.uniform(4)', 'quantize.lsq(3)'])
-def test_all_layers_count_by_their_weights(text: str) -> None:
+def test_layers_are_weighted_by_size(text: str) -> None:
   params = {
     'a': {'kernel': jnp.float32(DRAWN.normal(size=(30, 20)))},
     'b': {'kernel': jnp.float32(DRAWN.laplace(size=(10, 5)))},
@@ -61,7 +61,7 @@ def test_all_layers_count_by_their_weights(text: str) -> None:
   assert float(found) == pytest.approx(0.15 * total / 650, rel=1e-4)
 
 
-def test_weights_and_learned_steps_come_to_fewer_bits() -> None:
+def test_training_reduces_the_bits() -> None:
   params = {'a': {'kernel': jnp.float32(DRAWN.normal(size=(40, 30)))}}
   method = chain(recipe.parse('quantize.lsq(4)'), entropy.entropy(1.0))
   nodes = method.init(params, Ctx())
@@ -81,7 +81,7 @@ def test_weights_and_learned_steps_come_to_fewer_bits() -> None:
   assert after < 0.5 * before
 
 
-def test_zeros_cost_nothing_and_have_slopes() -> None:
+def test_zeros_have_finite_gradients() -> None:
   node = Quantizing(jnp.zeros((20, 10)).at[0].set(1.0), None, 4)
   slope = jax.grad(lambda w: entropy.node_bits(node.replace(w=w)))(node.w)
   assert np.isfinite(slope).all()
@@ -103,7 +103,7 @@ def test_zeros_cost_nothing_and_have_slopes() -> None:
     (lambda: penalties.l1(-1.0), 'regularize.l1: expected a strength of 0'),
     (
       lambda: entropy.entropy(1.0).loss({'w': jnp.ones(3)}, Ctx()),
-      'got none. Put',
+      'got none. Quantize',
     ),
   ],
 )

@@ -62,7 +62,7 @@ def test_penalties_are_the_formulas(method: Any, want: float | None) -> None:
 
 
 @pytest.mark.parametrize('name', ['l1', 'l2', 'group_lasso'])
-def test_what_is_trained_is_penalised_under_any_node(name: str) -> None:
+def test_latent_arrays_are_penalized_under_any_node(name: str) -> None:
   penal = getattr(penalties, name)(0.3)
   nested = chain(magnitude.weights(0.5), uniform(2)).init(PARAMS, Ctx())
   np.testing.assert_array_equal(
@@ -94,7 +94,7 @@ def test_group_gradients_match_differences_and_are_0_at_0(axis: int) -> None:
   seed=st.integers(0, 99),
 )
 @settings(max_examples=40, deadline=None)
-def test_soft_thresholds_minimise_their_objective(
+def test_soft_thresholds_minimize_their_objective(
   by: float, axis: int | None, seed: int
 ) -> None:
   """The proximal operator is argmin |x - w|^2 / 2 + by * penalty(x)."""
@@ -130,7 +130,7 @@ def test_shrinking_sums_to_its_strength() -> None:
   np.testing.assert_array_equal(params['fc']['bias'], 9.0)
 
 
-def test_without_a_run_all_is_taken_at_once() -> None:
+def test_without_training_the_strength_is_applied_once() -> None:
   want = penalties.soft_threshold(PARAMS['fc']['kernel'], 0.5, -1)
   for method, ctx in (
     (penalties.shrink(0.5, axis=-1), Ctx(steps=0)),
@@ -168,14 +168,14 @@ def train(method: Any, steps: int = 200) -> Any:
   return np.asarray(tree.decode(params)['w']).ravel()
 
 
-def test_shrinking_zeroes_what_is_irrelevant_and_keeps_the_rest() -> None:
+def test_shrink_zeroes_irrelevant_weights() -> None:
   found = train(penalties.shrink(0.5))
   assert not found[2:].any()
-  # The pull outlasts the optimiser's last steps, which are shorter.
+  # The pull outlasts the optimizer's last steps, which are shorter.
   np.testing.assert_allclose(found[:2], [2.0, -1.5], atol=0.25)
 
 
-def test_a_penalty_alone_leaves_no_zeros_but_ranks_for_the_mask() -> None:
+def test_a_penalty_alone_makes_no_zeros() -> None:
   penalty = penalties.l1(0.05)
   assert np.all(train(penalty))
   found = train(

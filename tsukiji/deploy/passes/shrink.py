@@ -32,7 +32,7 @@ def shrink(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
     return spec, variables
   small = sp.map_layers(functools.partial(_narrow, params), spec)
   left = {
-    'params': tree.map_paths(lambda _, x: sliced.whittled(x), params),
+    'params': tree.map_paths(lambda _, x: sliced.unsliced(x), params),
     'batch_stats': _statistics(variables['batch_stats'], params),
   }
   return (small, left) if _fits(small, left) else (spec, variables)
@@ -42,7 +42,7 @@ def _narrow(params: Any, layer: Layer) -> Layer:
   """Return a layer with the features that are left."""
   if not isinstance(layer, Conv | Dense):
     return layer
-  weight = sliced.whittled(params[layer.name]['kernel'])
+  weight = sliced.unsliced(params[layer.name]['kernel'])
   features = jax.eval_shape(tree.decode, weight).shape[-1]
   if isinstance(layer, Conv) and layer.groups == layer.features:  # depthwise
     return dataclasses.replace(layer, features=features, groups=features)
