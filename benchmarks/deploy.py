@@ -77,9 +77,11 @@ def timed(nets: dict[str, Artefact], args: argparse.Namespace) -> list[Row]:
   }
   for batch in BATCHES:
     runs = {
-      (name, way.engine): way.run
+      (name, candidate.engine): candidate.run
       for name, net in {**nets, FLOOR: trivial()}.items()
-      for way in fastest.ways(net, batch, settings.ENGINES, args.threads)
+      for candidate in fastest.candidates(
+        net, batch, settings.ENGINES, args.threads
+      )
     }
     samples = sampling.sample(
       {' '.join(key): run for key, run in runs.items()},

@@ -28,6 +28,7 @@ def ours() -> Step:
   import jax
 
   from tsukiji.config import settings
+  from tsukiji.models import net as net_lib
   from tsukiji.models import zoo
   from tsukiji.training import step as step_lib
 
@@ -35,7 +36,7 @@ def ours() -> Step:
   chosen = settings.training(lr=RATE, weight_decay=DECAY, schedule='constant')
   plan = step_lib.plain(spec, chosen, 1000)
   step = step_lib.make_step(plan)
-  state = [step_lib.init_state(plan, step_lib.init_variables(spec, 0), 0)]
+  state = [step_lib.init_state(plan, net_lib.init_variables(spec, 0), 0)]
   x = jax.random.normal(jax.random.key(0), (BATCH, 28, 28, 1))
   labels = jax.numpy.arange(BATCH) % 10
 

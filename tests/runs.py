@@ -126,7 +126,7 @@ def plan_of(method: Method) -> step_lib.Plan:
   return step_lib.Plan(
     TINY,
     method,
-    optimizer.optimiser(chosen, STEPS),
+    optimizer.from_settings(chosen, STEPS),
     STEPS,
     teacher=evaluate.predictor(TINY, start(TINY)),
   )

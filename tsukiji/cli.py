@@ -160,11 +160,13 @@ def show(experiment: Experiment, console: Console) -> None:
   path = report.write(
     experiment.folder,
     [*rows, *summary],
-    loop.curves(experiment.folder),
-    title,
-    _notes(experiment.config.measure.engines),
-    experiment.config.figures,
-    searched,
+    report.Extras(
+      title,
+      loop.curves(experiment.folder),
+      _notes(experiment.config.measure.engines),
+      experiment.config.figures,
+      searched,
+    ),
   )
   console.print(report.table(summary))
   for line in report.sentences(summary):

@@ -228,11 +228,6 @@ def _changed(config: Part, changes: Mapping[str, Any]) -> ConfigDict:
   return config
 
 
-def is_outside(teacher: str) -> bool:
-  """Tell whether a teacher is a file or code, no network of the config."""
-  return ':' in teacher or teacher.endswith('.tsk')
-
-
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Return the config as JSON types, the same whatever the path to it."""
   return {name: _plain(value) for name, value in sorted(config.items())}

@@ -11,7 +11,7 @@ from tsukiji.config import ranges, settings, stages
 from tsukiji.data import batches
 from tsukiji.errors import expect, expect_name
 from tsukiji.models import compact_filters, zoo
-from tsukiji.training import losses
+from tsukiji.training import losses, teacher
 
 
 def check(config: ConfigDict) -> None:
@@ -105,7 +105,7 @@ def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
   what = f'one of {", ".join(settings.STARTS)}'
   expect(f'{where}.start', alone, what, item.start, fix)
   outside = (
-    all(map(settings.is_outside, item.teacher)) and not item.train_teacher
+    all(map(teacher.is_outside, item.teacher)) and not item.train_teacher
   )
   what = 'no other network of the config'
   expect(f'{where}.teacher', outside, what, item.teacher, fix)
@@ -245,12 +245,12 @@ def _check_order(config: ConfigDict, network: str, seed: int) -> None:
 
 def _check_teachers(where: str, item: ConfigDict, config: ConfigDict) -> None:
   for name in item.teacher:
-    if not settings.is_outside(name):
+    if not teacher.is_outside(name):
       expect_name(f'{where}.teacher', name, config.networks)
       fix = f'Set config.networks.{name}.dense = True.'
       dense = config.networks[name].dense
       expect(f'{where}.teacher', dense, 'a network with a row', name, fix)
-  alone = len(item.teacher) == 1 and not settings.is_outside(item.teacher[0])
+  alone = len(item.teacher) == 1 and not teacher.is_outside(item.teacher[0])
   what = 'the name of one network as teacher'
   fix = 'It is trained beside.'
   expect(

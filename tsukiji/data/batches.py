@@ -1,4 +1,4 @@
-"""Batches: which examples a step sees, as a pure function of its number."""
+"""Batches: the examples of a step, as a pure function of its number."""
 
 from collections.abc import Iterator
 
@@ -27,12 +27,12 @@ def training(
   seed: int,
   step: int,
   augment: tuple[str, ...] = (),
-  told: np.ndarray | None = None,
+  teacher_outputs: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Yield the batches of steps `step, step + 1, ...` without end.
 
   A batch depends on the seed and the step alone, so that a run resumed at any
-  step sees what an uninterrupted one would have seen.
+  step gets the batches of an uninterrupted one.
 
   Args:
     split: The training examples.
@@ -40,11 +40,11 @@ def training(
     seed: Seed of order and augmentation.
     step: The first step.
     augment: Any of 'flip' (left to right) and 'shift' (up to 2 pixels).
-    told: What a teacher says of each example, where images do not change.
+    teacher_outputs: Precomputed teacher outputs by example.
 
   Yields:
-    Images `[batch, height, width, channels]`, labels `[batch]`, and `told` of
-    them if it is given.
+    Images `[batch, height, width, channels]`, labels `[batch]`, and the
+    teacher outputs if given.
   """
   count = steps_per_epoch(len(split.y), batch_size)
   while True:
@@ -54,8 +54,8 @@ def training(
       chosen = indices[i * batch_size : (i + 1) * batch_size]
       # Not 0: numpy ignores it, and the stream would be that of the order.
       rng = np.random.default_rng((seed, epoch, i + 1))
-      answers = () if told is None else (told[chosen],)
-      yield augmented(split.x[chosen], rng, augment), split.y[chosen], *answers
+      outputs = () if teacher_outputs is None else (teacher_outputs[chosen],)
+      yield augmented(split.x[chosen], rng, augment), split.y[chosen], *outputs
       step += 1
 
 

@@ -36,10 +36,10 @@ class Data(NamedTuple):
   """A dataset, ready to train on.
 
   Attributes:
-    name: what it was asked for by.
-    train: what to learn from.
-    validation: what to choose by; taken out of train.
-    test: to be read once, after every choice is made.
+    name: as given to `load`.
+    train: the training examples.
+    validation: held out of train, for every choice.
+    test: evaluated once, after every choice is made.
     classes: names by label.
   """
 
@@ -144,7 +144,7 @@ def hold_out(
   fix = 'Give a fraction such as 0.1 or a count.'
   what = f'1 to {n - 1} of {n} train examples, or such a fraction'
   expect('validation', ok, what, validation, fix)
-  fix = 'Give a whole number that is not negative.'
+  fix = 'Give an integer from 0.'
   expect('seed', 0 <= seed < 2**32, 'it in [0, 2^32)', seed, fix)
   # RandomState is frozen by NumPy's policy (NEP 19), default_rng is not.
   order = np.random.RandomState(seed).permutation(n)
@@ -215,7 +215,7 @@ def _order(x: np.ndarray, y: np.ndarray) -> list[int]:
 
 
 def _save(path: Path, raw: Raw) -> None:
-  """Write arrays as an `.npz`, whole or not at all.
+  """Write arrays as an `.npz` atomically.
 
   Args:
     path: the file; its folder is made.

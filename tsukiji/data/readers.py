@@ -77,7 +77,7 @@ def digits() -> Raw:
 
 
 def digits_angle(largest: float = 45.0) -> Raw:
-  """Turn each digit of `digits` by an angle of its own, to be told by.
+  """Rotate each digit of `digits` by a random angle, the label.
 
   Args:
     largest: Angle in degrees, either way; drawn evenly, the same for ever.
@@ -154,7 +154,7 @@ def parse_idx(content: bytes, where: str = 'IDX') -> np.ndarray:
   """Parse an IDX file: 0 0 type ndim, big-endian sizes, then the numbers.
 
   Args:
-    content: the whole file, decompressed.
+    content: of the file, decompressed.
     where: its name, for errors.
 
   Returns:

@@ -16,6 +16,7 @@ from tsukiji.experiments import row, store
 from tsukiji.experiments.row import Trained
 from tsukiji.measure import clock
 from tsukiji.models import compact_filters, drop_layers
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 from tsukiji.training import evaluate, linear_probe, probe, step, teacher
@@ -125,7 +126,7 @@ def _fit(
   chosen, steps = ex.steps_of(experiment, network, name)
   stats, asked, own = None, None, None
   if dense is None:
-    begun = Begun(spec, step.init_variables(spec, seed))
+    begun = Begun(spec, net_lib.init_variables(spec, seed))
   else:
     item = experiment.config.recipes[name]
     own = functools.partial(_own, experiment, seed, {network: dense})
@@ -136,7 +137,7 @@ def _fit(
       begun.variables,
       split,
       dense=spec,
-      clock=clock.remembering(
+      clock=clock.cached(
         experiment.folder / 'times', experiment.config.measure.engines
       ),
       loss=chosen.loss,
@@ -147,7 +148,7 @@ def _fit(
   if not steps:  # post-training compression
     return Trained(plan.spec, start.variables, 0.0, begun.readings)
   title = ex.cell_name(network, seed, name)
-  told = teacher.known(plan, chosen, split)
+  told = teacher.precomputed(plan, chosen, split)
   run = Run(title, plan, start, experiment.data, chosen, seed, told, epochs)
   variables, seconds = fit(run, experiment.folder, tell)
   return Trained(plan.spec, variables, seconds, begun.readings)
@@ -197,15 +198,15 @@ def _begun(
   # Trained weights tell what adds least, even to a network drawn anew.
   names, found = _going(experiment.data, item, spec, variables)
   if item.start == 'fresh':
-    variables = step.init_variables(spec, seed)
+    variables = net_lib.init_variables(spec, seed)
   if names:
-    spec, variables, *_ = drop_layers.shallow(spec, variables, names, seed)
+    spec, variables, *_ = drop_layers.drop(spec, variables, names, seed)
   if item.compact:
     spec, variables = compact_filters.compact(
       spec, variables, item.compact, seed
     )
     if item.start == 'fresh':
-      variables = step.init_variables(spec, seed)
+      variables = net_lib.init_variables(spec, seed)
   if item.start == 'folded':
     spec, variables = lower(spec, variables)
   return Begun(spec, variables, found)

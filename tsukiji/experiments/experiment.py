@@ -84,13 +84,13 @@ def plan_of(
     return plan
   item, specs = experiment.config.recipes[name], experiment.specs
   made = recipe.parse(teacher.method_of(experiment.config, name))
-  plan = plan._replace(method=made, labels=item.label_weight)
+  plan = plan._replace(method=made, label_weight=item.label_weight)
   if not made.requires:
     return plan
   if item.train_teacher:
     other = step.plain(specs[item.teacher[0]], chosen, steps)
-    return plan._replace(beside=other)
-  own = own or (lambda name: teacher.silent(specs[name]))
+    return plan._replace(joint_teacher=other)
+  own = own or (lambda name: teacher.untrained(specs[name]))
   size = spec.input_shape
   return plan._replace(teacher=teacher.teacher_of(item, network, size, own))
 
@@ -121,7 +121,7 @@ def taught_by(config: ConfigDict, name: str) -> tuple[str, ...]:
   item = config.recipes[name]
   if item.train_teacher:
     return ()
-  return tuple(x for x in item.teacher if not settings.is_outside(x))
+  return tuple(x for x in item.teacher if not teacher.is_outside(x))
 
 
 def jobs(config: ConfigDict) -> list[Job]:

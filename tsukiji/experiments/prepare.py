@@ -27,6 +27,7 @@ from tsukiji.experiments.experiment import (
   specs_of,
 )
 from tsukiji.models import compact_filters, drop_layers
+from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Spec
 from tsukiji.training import evaluate, probe
 from tsukiji.training import step as step_lib
@@ -177,9 +178,9 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
     spec = compact_filters.rewritten(
       drop_layers.cut(dense, item.drop_named), item.compact
     )
-    shapes = step_lib.shapes(spec)
+    shapes = net_lib.variable_shapes(spec)
     values: Callable[[], Variables] = functools.partial(
-      step_lib.init_variables, spec, 0
+      net_lib.init_variables, spec, 0
     )
   else:
     before = _sketched(experiment, network, item.start)

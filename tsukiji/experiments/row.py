@@ -14,10 +14,10 @@ from tsukiji.experiments import experiment as ex
 from tsukiji.experiments.store import Row
 from tsukiji.measure import cost, energy
 from tsukiji.models import drop_layers
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 from tsukiji.training import evaluate, loop, metrics, teacher
-from tsukiji.training import step as step_lib
 from tsukiji.training.linear_probe import Reading
 
 
@@ -75,7 +75,7 @@ def finish(
     'seed': seed,
     **_labels(experiment.config, network, name),
     **_scores(experiment, shipped),
-    'params_trained': cost.params(step_lib.shapes(dense)['params']),
+    'params_trained': cost.params(net_lib.variable_shapes(dense)['params']),
     **cost.summary(shipped.spec, params),
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
     'layers': _layers(shipped.spec, params, _told(done.variables['params'])),

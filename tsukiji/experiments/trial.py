@@ -27,8 +27,9 @@ from tsukiji.experiments import experiment as ex
 from tsukiji.experiments.experiment import Experiment
 from tsukiji.experiments.row import Trained
 from tsukiji.measure import cost, energy, latency
+from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Dropout, Spec, Standardise, walk, with_dropout
-from tsukiji.training import evaluate, step, vmapped
+from tsukiji.training import evaluate, vmapped
 from tsukiji.training.vmapped import Member
 
 
@@ -85,7 +86,8 @@ def _size(spec: Spec, meta: str) -> dict[str, int]:
   """Pack weights that nobody trained: files of floats are equally long."""
   drawn = np.random.default_rng(0)
   variables = jax.tree.map(
-    lambda x: np.float32(drawn.uniform(0.5, 1.0, x.shape)), step.shapes(spec)
+    lambda x: np.float32(drawn.uniform(0.5, 1.0, x.shape)),
+    net_lib.variable_shapes(spec),
   )
   spec, small = lower(spec, variables)
   blob = pack.pack(spec, small, json.loads(meta), coded_floats=False)

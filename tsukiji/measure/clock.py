@@ -1,7 +1,7 @@
-"""Times of lowered networks that methods may ask for, each measured once.
+"""Latencies of lowered networks, for methods that choose by them.
 
-A method that chooses widths by the clock must choose the same ones when its
-run is continued, so that times are kept beside the run.
+A method that chooses widths by latency must choose the same ones when its run
+is resumed, so latencies are stored in the workdir of the run.
 """
 
 import hashlib
@@ -28,37 +28,37 @@ def milliseconds(
   Args:
     spec: A lowered network.
     variables: Its parameters (arrays or nodes) and batch statistics.
-    engines: What may run it; the fastest that is there does.
+    engines: Engines to choose from; the fastest one installed is timed.
 
   Returns:
     Milliseconds.
   """
-  way = fastest.fastest(artefact.of(spec, variables), 1, engines)
-  return sampling.compare({'it': way.run}, repeats=REPEATS)['it']['p50']
+  candidate = fastest.fastest(artefact.of(spec, variables), 1, engines)
+  return sampling.compare({'it': candidate.run}, repeats=REPEATS)['it']['p50']
 
 
-def remembering(
+def cached(
   folder: pathlib.Path,
   engines: Sequence[str] = ('jax',),
   measure: Callable[..., float] = milliseconds,
 ) -> Callable[[Spec, dict[str, Any]], float]:
-  """Return a clock that measures each network once, whoever asks.
+  """Return a clock that measures each network once per folder.
 
   Args:
-    folder: Where times are kept, a file a network; made when first needed.
+    folder: Where latencies are stored, one file per network.
     engines: As `milliseconds`.
-    measure: What measures.
+    measure: Measures one network, as `milliseconds`.
 
   Returns:
-    The clock. Networks are told apart by their spec, by the kinds and shapes of
-    their weights, and by the engines.
+    The clock. Its key is the spec, the kinds and shapes of the weights, and
+    the engines.
   """
 
   def clock(spec: Spec, variables: dict[str, Any]) -> float:
     kinds = jax.tree.structure(variables)
     shapes = [x.shape for x in jax.tree.leaves(variables)]
-    told = f'{sp.dumps(spec)} {kinds} {shapes} {[*engines]}'
-    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+    text = f'{sp.dumps(spec)} {kinds} {shapes} {[*engines]}'
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = folder / f'{digest}.txt'
     if not path.exists():
       folder.mkdir(parents=True, exist_ok=True)

@@ -228,7 +228,7 @@ def measure(
 ) -> float | None:
   """Measure the energy of a call, less what the idle machine takes.
 
-  The counters cover the whole machine: run nothing else meanwhile. Idle power
+  The counters cover the entire machine: run nothing else meanwhile. Idle power
   is taken before and after, half as long each, so that drift cancels.
 
   Args:
@@ -241,7 +241,7 @@ def measure(
 
   Returns:
     Microjoules per call, or None without a reader or when the calls cannot be
-    told from idle.
+    distinguished from idle.
   """
   if reader is None:
     return None

@@ -1,10 +1,9 @@
-"""How a packed network runs fastest here: which engine, floats or integers.
+"""The fastest way to run a packed network on this machine.
 
-Every engine that is asked for runs it, at the batch size and on the cores that
-the network will run with, and the clock says which is taken. In XLA a binary
-layer is computed by the dense float32 kernel or by counting bits in packed
-words, again whichever is faster: words are 32 signs, so that few channels are
-no gain.
+Every engine given is timed at the batch size and number of threads in question.
+In XLA a binary layer runs as a dense float32 kernel or on packed words of 32
+signs with popcounts, again whichever is faster: with few channels the words are
+mostly padding.
 """
 
 from collections.abc import Sequence
@@ -18,20 +17,20 @@ from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.integer import binary_layers
 from tsukiji.errors import expect
 from tsukiji.measure import sampling
-from tsukiji.measure.latency import COUNTING
 from tsukiji.measure.sampling import Run
 from tsukiji.models.spec import Spec
 
 REPEATS = 20  # rounds of a layer, or of an engine
 SECONDS = 2.0  # that they may take
+COUNTING = ' with popcounts'  # suffix of the name of an engine
 
 
-class Way(NamedTuple):
+class Candidate(NamedTuple):
   """A way to run a network.
 
   Attributes:
     engine: Its name, with what it computes in where that is not float32.
-    counted: The layers that count bits, None where no layer could.
+    counted: The layers that use popcounts; None where no layer could.
     run: A call on random images.
   """
 
@@ -45,39 +44,41 @@ def fastest(
   batch: int,
   names: Sequence[str] = ('jax',),
   threads: int = 1,
-) -> Way:
-  """Return a network as it runs fastest at a batch size.
+) -> Candidate:
+  """Return the fastest way to run a network at a batch size.
 
   Args:
-    net: What was packed.
+    net: The packed network.
     batch: Examples a call.
-    names: Of engines; those that are not installed are left out.
+    names: Names of engines; those not installed are skipped.
     threads: Of a call.
 
   Returns:
-    The way that takes the least time in the median.
+    The candidate of least median time.
 
   Raises:
-    ValueError: If no engine of these names is there.
+    ValueError: If none of these engines is installed.
   """
-  found = ways(net, batch, names, threads)
+  found = candidates(net, batch, names, threads)
   if len(found) == 1:
     return found[0]
-  runs = {way.engine: way.run for way in found}
+  runs = {candidate.engine: candidate.run for candidate in found}
   samples = sampling.sample(runs, repeats=REPEATS, seconds=SECONDS)
-  return min(found, key=lambda way: float(np.median(samples[way.engine])))
+  return min(
+    found, key=lambda candidate: float(np.median(samples[candidate.engine]))
+  )
 
 
-def ways(
+def candidates(
   net: Artefact, batch: int, names: Sequence[str], threads: int
-) -> list[Way]:
-  """Return a network as each engine runs it; see `fastest`."""
+) -> list[Candidate]:
+  """Return the ways in which the engines run a network; see `fastest`."""
   there = engines.available(names)
   expect('engines', bool(there), 'one that is installed', tuple(names))
   return [
-    way
+    candidate
     for name in there
-    for way in (
+    for candidate in (
       [_in_jax(net, batch)]
       if name == 'jax'
       else _elsewhere(name, net, batch, threads)
@@ -85,7 +86,7 @@ def ways(
   ]
 
 
-def _in_jax(net: Artefact, batch: int) -> Way:
+def _in_jax(net: Artefact, batch: int) -> Candidate:
   able = binary_layers.layers(net.spec, net.variables)
   counted = choose(net, batch) if able else None
   forward = artefact.forward(net.spec, net.variables, counted or ())
@@ -93,30 +94,32 @@ def _in_jax(net: Artefact, batch: int) -> Way:
   name = 'jax' if backend == 'cpu' else f'jax:{backend}'
   name += COUNTING if counted else ''
   run = sampling.runner(net.spec.input_shape, forward, batch)
-  return Way(name, counted, run)
+  return Candidate(name, counted, run)
 
 
-def _elsewhere(name: str, net: Artefact, batch: int, threads: int) -> list[Way]:
+def _elsewhere(
+  name: str, net: Artefact, batch: int, threads: int
+) -> list[Candidate]:
   images = sampling.images(net.spec.input_shape, batch)
 
-  def way(form: str) -> Way:
+  def candidate(form: str) -> Candidate:
     call = engines.load(net, name, form=form, batch=batch, threads=threads)
     label = name if form == engines.FLOATS else f'{name} {form}'
-    return Way(label, None, lambda: call(images))
+    return Candidate(label, None, lambda: call(images))
 
-  return [way(form) for form in engines.forms(name, net)]
+  return [candidate(form) for form in engines.forms(name, net)]
 
 
 def choose(
   net: Artefact, batch: int, *, repeats: int = REPEATS
 ) -> tuple[str, ...]:
-  """Return the binary layers that counting bits makes faster, in order.
+  """Return the binary layers that popcounts make faster, in order.
 
-  Each layer is timed alone, floats in and floats out, in both ways in turn.
-  That thresholds between two that count save a norm comes on top.
+  Each layer is timed by itself, from floats to floats, alternately in both
+  ways; that thresholds between two of them save a norm is not counted.
 
   Args:
-    net: What was packed.
+    net: The packed network.
     batch: Examples a call.
     repeats: Rounds a layer.
 
@@ -134,7 +137,7 @@ def choose(
 def gain(
   one: Spec, variables: dict[str, Any], batch: int, *, repeats: int = REPEATS
 ) -> float:
-  """Return how many times as fast as in floats a layer is that counts bits.
+  """Return the speed-up of a layer with popcounts over float32.
 
   Args:
     one: The layer, as `binary.layers` gives it.
@@ -149,10 +152,10 @@ def gain(
   alone = {'params': params, 'batch_stats': {}}
   ways: dict[str, tuple[str, ...]] = {'floats': (), 'bits': (one.name,)}
   runs = {
-    way: sampling.runner(
+    candidate: sampling.runner(
       one.input_shape, artefact.forward(one, alone, counted), batch
     )
-    for way, counted in ways.items()
+    for candidate, counted in ways.items()
   }
   samples = sampling.sample(runs, repeats=repeats, seconds=SECONDS)
   return sampling.ratios(samples, 'floats')['bits']

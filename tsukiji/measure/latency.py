@@ -1,8 +1,8 @@
-"""Wall-clock time of packed networks, measured so that ratios can be trusted.
+"""Wall-clock latencies of packed networks, measured alternately.
 
-Variants are timed in turn (`sampling`), each as it runs fastest here
-(`engine`). One thread means a process that was pinned to one core before JAX
-started; `run_pinned` starts one, which reads a job such as
+Networks are timed in turn (`sampling`), each in its fastest engine (`fastest`).
+One thread means a process that was pinned to one core before JAX started its
+threads; `run_pinned` starts one, which reads a job such as
 `{"artefacts": {"a": "a.tsk"}, "core": 0}` on stdin.
 """
 
@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tsukiji.measure import energy, sampling
-
-COUNTING = ' with popcounts'  # behind the name of an engine
+from tsukiji.deploy import artefact
+from tsukiji.measure import energy, fastest, sampling
 
 
 def pin(core: int | None) -> None:
@@ -86,10 +85,6 @@ def measure(
   """
   if reference is not None:
     sampling.check_reference(reference, artefacts)
-  # Late, so that a process can be pinned before anything of JAX starts.
-  from tsukiji.deploy import artefact
-  from tsukiji.measure import fastest
-
   nets = {name: artefact.load(path) for name, path in artefacts.items()}
   rows: dict[str, dict[str, Any]] = {name: {} for name in nets}
   speedups: dict[str, dict[str, float]] = {name: {} for name in nets}
@@ -100,10 +95,12 @@ def measure(
       name: fastest.fastest(net, batch, engines, threads())
       for name, net in nets.items()
     }
-    runs = {name: way.run for name, way in found.items()}
+    runs = {name: candidate.run for name, candidate in found.items()}
     samples = sampling.sample(runs, repeats=repeats, seconds=seconds)
-    for name, way in found.items():
-      _note(rows[name], key, way.engine, way.counted, len(engines) > 1)
+    for name, candidate in found.items():
+      _note(
+        rows[name], key, candidate.engine, candidate.counted, len(engines) > 1
+      )
       rows[name][key] = sampling.quartiles(samples[name])
     if batch == 1:
       ones = runs
@@ -128,7 +125,7 @@ def _note(
   choice: bool,
 ) -> None:
   """Write into a row what ran at a batch size."""
-  if engine == f'{row.get("engine", "")}{COUNTING}':
+  if engine == f'{row.get("engine", "")}{fastest.COUNTING}':
     row['engine'] = engine  # bits are counted at some batch size
   row.setdefault('engine', engine)
   row.setdefault('threads', threads())

@@ -1,8 +1,8 @@
-"""Samples of time that ratios can be trusted of.
+"""Timing of functions in turn, so that ratios of times are reliable.
 
-Variants run interleaved in one warm process, because machines drift between
-fast and slow states: the ratio of neighbours in time survives that, the ratio
-of two separate runs does not.
+Variants run alternately in one warm process, because machines drift between
+fast and slow states: ratios of times taken next to each other cancel the drift,
+ratios of separate runs do not.
 """
 
 import math
@@ -38,7 +38,7 @@ def sample(
   until it lasts about 200 us. Each call's result is waited for.
 
   Args:
-    runs: What to time, by name.
+    runs: Functions to time, by name.
     repeats: Rounds.
     warmup: Calls of each variant before the first round.
     seconds: Stop early, after 5 rounds at least, once this much is spent.
@@ -74,7 +74,7 @@ def compare(
   """Return the quartiles of variants that are timed in turn.
 
   Args:
-    runs: What to time, by name.
+    runs: Functions to time, by name.
     **options: Of `sample`.
 
   Returns:
@@ -169,7 +169,7 @@ def compile_ahead(
 
 
 def images(input_shape: Shape, batch: int) -> np.ndarray:
-  """Return random images in [0, 255], float32: their values are no matter."""
+  """Return random float32 images in [0, 255]; values do not affect the time."""
   drawn = np.random.default_rng(0).uniform(0, 255, (batch, *input_shape))
   return drawn.astype(np.float32)
 

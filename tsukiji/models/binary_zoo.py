@@ -1,4 +1,4 @@
-"""Networks in the form that signs of weights and inputs ask for."""
+"""Networks for binary weights and inputs."""
 
 import dataclasses
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from compress import tree
 from tsukiji.errors import expect
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Act, Branch, Conv, Layer, Spec
-from tsukiji.training import step as step_lib
 
 NARROW = 4  # what a bottleneck and a squeeze divide the outputs by
 
@@ -157,7 +157,7 @@ def compact(
     ValueError: As `rewritten`.
   """
   small = rewritten(spec, kind)
-  drawn = step_lib.init_variables(small, seed)
+  drawn = net_lib.init_variables(small, seed)
   params = {
     name: variables['params'].get(name, layer)
     for name, layer in drawn['params'].items()

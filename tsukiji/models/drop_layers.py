@@ -1,10 +1,10 @@
-"""Shallowing: which layers a network can do without, and the network without.
+"""Dropping layers: which units are redundant, and the network without them.
 
 A unit (a layer with its norm and activation, or a residual block) behind which
-a linear classifier reads no better than before it (`readings`) is redundant
+a linear classifier is no better than before it is redundant (`linear_probe`)
 (Chen & Zhao 2018, IEEE TPAMI, doi 10.1109/TPAMI.2018.2874634). The network
 without it starts from the weights that are left, and `distill.kd` trains
-it with the whole one as teacher.
+it with the original as teacher.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from tsukiji.errors import expect
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import (
   Act,
@@ -26,7 +27,6 @@ from tsukiji.models.spec import (
   PReLU,
   Spec,
 )
-from tsukiji.training import step
 
 
 class Unit(NamedTuple):
@@ -43,12 +43,12 @@ class Unit(NamedTuple):
   stop: int
 
 
-class Shallow(NamedTuple):
+class Dropped(NamedTuple):
   """A network with fewer units.
 
   Attributes:
     spec: The network.
-    variables: Its variables: those of the whole network where shapes agree.
+    variables: Its variables: those of the original where shapes agree.
     fresh: Layers whose shapes did not agree: they are drawn anew.
   """
 
@@ -149,7 +149,7 @@ def cut(spec: Spec, names: Collection[str]) -> Spec:
   for name in names:
     what = f'units of {", ".join(known[:-1])}'
     fix = 'The last layer gives the classes and stays.'
-    expect('shallow', name in known[:-1], what, name, fix)
+    expect('drop_layers', name in known[:-1], what, name, fix)
   layers: list[sp.Layer] = []
   going = {
     at: isinstance(spec.layers[unit.start], Branch)
@@ -167,7 +167,7 @@ def cut(spec: Spec, names: Collection[str]) -> Spec:
     sp.output_shape(left)
   except ValueError as e:
     raise ValueError(
-      f'shallow: expected units without which the rest fits together, got '
+      f'drop_layers: expected units without which the rest fits together, got '
       f'{sorted(names)}. {e}'
     ) from e
   return left
@@ -199,9 +199,9 @@ def _inputs(spec: Spec) -> dict[str, sp.Shape]:
   return found
 
 
-def shallow(
+def drop(
   spec: Spec, variables: dict[str, Any], names: Collection[str], seed: int
-) -> Shallow:
+) -> Dropped:
   """Return a trained network without some units.
 
   Args:
@@ -218,7 +218,11 @@ def shallow(
   """
   left = cut(spec, names)
   fresh = _fresh(spec, left)
-  drawn = step.init_variables(left, seed) if fresh else step.shapes(left)
+  drawn = (
+    net_lib.init_variables(left, seed)
+    if fresh
+    else net_lib.variable_shapes(left)
+  )
   kept = {
     part: {
       name: value if name in fresh else variables[part][name]
@@ -226,12 +230,12 @@ def shallow(
     }
     for part, layers in drawn.items()
   }
-  return Shallow(left, kept, fresh)
+  return Dropped(left, kept, fresh)
 
 
 def choose(
   spec: Spec,
-  gained: dict[str, float],
+  gains: dict[str, float],
   *,
   threshold: float | None = None,
   count: int | None = None,
@@ -239,37 +243,41 @@ def choose(
 ) -> tuple[str, ...]:
   """Choose the units that add least, of those that can go together.
 
-  All are chosen from one set of readings, as in the paper; what a unit adds
-  once others are gone only new readings would tell.
+  All are chosen from one set of readings, as in the paper; how much a unit adds
+  once others are gone is not measured.
 
   Args:
     spec: The network.
-    gained: What each unit adds, from `readings.gains`.
+    gains: The accuracy that each unit adds, from `linear_probe.gains`.
     threshold: Units that add less go, as shares of right answers.
     count: How many go, the one that adds least first.
     reshape: Whether units that change the shape may go; see `removable`.
 
   Returns:
-    Names for `shallow`, in the order of the network.
+    Names for `drop`, in the order of the network.
 
   Raises:
-    ValueError: If not one of `threshold` and `count` is given, `gained` is
+    ValueError: If not one of `threshold` and `count` is given, `gains` is
       not of this network, or fewer than `count` can go.
   """
   one = (threshold is None) != (count is None)
-  expect('shallow.choose', one, 'a threshold or a count', (threshold, count))
+  expect(
+    'drop_layers.choose', one, 'a threshold or a count', (threshold, count)
+  )
   able = list(removable(spec, reshape))
-  known = all(name in gained for name in able)
-  expect('shallow.choose', known, f'gains of {", ".join(able)}', list(gained))
+  known = all(name in gains for name in able)
+  expect(
+    'drop_layers.choose', known, f'gains of {", ".join(able)}', list(gains)
+  )
   going: list[str] = []
-  for name in sorted(able, key=lambda name: gained[name]):
+  for name in sorted(able, key=lambda name: gains[name]):
     enough = len(going) == count
-    if enough or (threshold is not None and gained[name] >= threshold):
+    if enough or (threshold is not None and gains[name] >= threshold):
       break
     if _fits(spec, [*going, name]):
       going.append(name)
   right = count is None or len(going) == count
-  expect('shallow.choose', right, f'at most {len(going)} units', count)
+  expect('drop_layers.choose', right, f'at most {len(going)} units', count)
   return tuple(name for name in able if name in going)
 
 

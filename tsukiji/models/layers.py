@@ -43,7 +43,7 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Norm:
-  """Normalise each channel by batch statistics."""
+  """Normalize each channel by batch statistics."""
 
   name: str
   momentum: float = 0.9
@@ -52,7 +52,7 @@ class Norm:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShiftNorm(Norm):
-  """Normalise each channel with powers of two for factors; see `norm.Norm`."""
+  """Normalize each channel with powers of two for factors; see `norm.Norm`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

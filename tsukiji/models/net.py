@@ -1,5 +1,6 @@
 """The one module that interprets a `Spec`."""
 
+import functools
 import math
 from typing import Any
 
@@ -50,22 +51,22 @@ class Net(nn.Module):
     self,
     x: jax.Array,
     train: bool = False,
-    settled: jax.Array | None = None,
+    frozen: jax.Array | None = None,
   ) -> jax.Array:
     """Return the outputs.
 
     Args:
       x: `[batch, *spec.input_shape]`, raw values of any real type.
       train: Whether batch statistics and dropout are live.
-      settled: `()` bool: whether norms use and hold their running statistics
-        in training too; None for never.
+      frozen: `()` bool: whether norms use their running statistics, without
+        updating them, in training; None for never.
 
     Returns:
       `[batch, *output_shape(spec)]` float32, as logits.
     """
     x = x.astype(jnp.float32)
     for layer in self.spec.layers:
-      x = apply_layer(layer, x, train, settled)
+      x = apply_layer(layer, x, train, frozen)
     return x
 
 
@@ -94,8 +95,32 @@ class PReLU(nn.Module):
     return jnp.where(x >= 0, x, slope * x) + after
 
 
+def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
+  """Return freshly drawn parameters and batch statistics of a network.
+
+  Args:
+    spec: The network.
+    seed: Seed of the parameters.
+
+  Returns:
+    `params` and `batch_stats`, as Flax takes them.
+  """
+  return _init(spec, jax.random.key(seed))
+
+
+def variable_shapes(spec: Spec) -> dict[str, Any]:
+  """Return the shapes of `init_variables`, without computing anything."""
+  return jax.eval_shape(functools.partial(_init, spec), jax.random.key(0))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(spec: Spec, key: jax.Array) -> dict[str, Any]:
+  variables = Net(spec).init(key, jnp.zeros((1, *spec.input_shape)))
+  return {'batch_stats': {}, **variables}
+
+
 def apply_layer(
-  layer: Layer, x: jax.Array, train: bool, settled: jax.Array | None = None
+  layer: Layer, x: jax.Array, train: bool, frozen: jax.Array | None = None
 ) -> jax.Array:
   """Apply one layer inside a compact module."""
   match layer:
@@ -120,8 +145,8 @@ def apply_layer(
         kernel_init=init,
         name=layer.name,
       )(x)
-    case sp.Norm() if settled is not None or isinstance(layer, sp.ShiftNorm):
-      return norm.Norm(layer, train, name=layer.name)(x, settled)
+    case sp.Norm() if frozen is not None or isinstance(layer, sp.ShiftNorm):
+      return norm.Norm(layer, train, name=layer.name)(x, frozen)
     case sp.Norm():
       return nn.BatchNorm(
         not train,
@@ -143,18 +168,18 @@ def apply_layer(
     case sp.Dropout():
       return nn.Dropout(layer.rate, deterministic=not train)(x)
     case sp.Branch():
-      return _branch(layer, x, train, settled)
+      return _branch(layer, x, train, frozen)
   raise TypeError(f'net: expected a layer, got {layer!r}.')
 
 
 def _branch(
-  layer: sp.Branch, x: jax.Array, train: bool, settled: jax.Array | None
+  layer: sp.Branch, x: jax.Array, train: bool, frozen: jax.Array | None
 ) -> jax.Array:
   outs = []
   for path in layer.paths:
     y = x
     for inner in path:
-      y = apply_layer(inner, y, train, settled)
+      y = apply_layer(inner, y, train, frozen)
     outs.append(y)
   if layer.merge == 'concat':
     return jnp.concatenate(outs, axis=-1)

@@ -1,4 +1,4 @@
-r"""Batch norms beside Flax's: with shifts for products, and held statistics."""
+r"""Batch norms in addition to Flax's: powers of two, frozen statistics."""
 
 import math
 
@@ -27,7 +27,7 @@ def power_of_two(x: Array) -> Array:
 
 
 def gain(layer: sp.Norm, scale: Array, var: Array) -> Array:
-  r"""Return what a norm multiplies by, $\gamma / \sqrt{v + \epsilon}$.
+  r"""Return the factor of a norm, $\gamma / \sqrt{v + \epsilon}$.
 
   Args:
     layer: The norm; both factors of a `ShiftNorm` are powers of two.
@@ -44,7 +44,7 @@ def gain(layer: sp.Norm, scale: Array, var: Array) -> Array:
 
 
 class Norm(nn.Module):
-  r"""Normalise each channel, as `nn.BatchNorm` does but for what `layer` says.
+  r"""Normalize each channel, as `nn.BatchNorm` does but for what `layer` says.
 
   $C(x) = x - \mu$ and $y = \gamma \, C(x) / \sqrt{v + \epsilon} + \beta$.
   A `ShiftNorm` takes $v = \langle C(x) \, \mathrm{AP2}(C(x)) \rangle$ and
@@ -60,13 +60,13 @@ class Norm(nn.Module):
   train: bool
 
   @nn.compact
-  def __call__(self, x: Array, settled: Array | None = None) -> Array:
-    """Return the normalised inputs.
+  def __call__(self, x: Array, frozen: Array | None = None) -> Array:
+    """Return the normalized inputs.
 
     Args:
       x: `[batch, ..., channels]`.
-      settled: `()` bool: whether the running statistics are used and held in
-        training too.
+      frozen: `()` bool: whether the running statistics are used, and not
+        updated, in training.
 
     Returns:
       The shape of `x`.
@@ -78,11 +78,11 @@ class Norm(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, size)
     used = (mean.value, var.value)
     if self.train:
-      used = self._seen(x)
-      if settled is not None:
+      used = self._batch_statistics(x)
+      if frozen is not None:
         used = (
-          jnp.where(settled, mean.value, used[0]),
-          jnp.where(settled, var.value, used[1]),
+          jnp.where(frozen, mean.value, used[0]),
+          jnp.where(frozen, var.value, used[1]),
         )
       if not self.is_initializing():
         for kept, new in zip((mean, var), used, strict=True):
@@ -90,7 +90,7 @@ class Norm(nn.Module):
           kept.value = kept.value + rest * (new - kept.value)
     return (x - used[0]) * gain(self.layer, scale, used[1]) + bias
 
-  def _seen(self, x: Array) -> tuple[Array, Array]:
+  def _batch_statistics(self, x: Array) -> tuple[Array, Array]:
     """Return the mean and the variance of a batch."""
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)

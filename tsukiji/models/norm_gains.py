@@ -1,4 +1,4 @@
-"""What norms multiply weights by: the link from networks to their grids."""
+"""Gains of the norms behind weights, for quantization grids."""
 
 import itertools
 from collections.abc import Iterator

@@ -121,13 +121,13 @@ def expand_layers(fn: Callable[[Layer], tuple[Layer, ...]], spec: Spec) -> Spec:
   """Replace every layer by those of `fn(layer)`; branches after their paths."""
 
   def visit(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    whole = (
+    visited = (
       dataclasses.replace(x, paths=tuple(map(visit, x.paths)))
       if isinstance(x, Branch)
       else x
       for x in layers
     )
-    return tuple(new for x in whole for new in fn(x))
+    return tuple(new for x in visited for new in fn(x))
 
   return dataclasses.replace(spec, layers=visit(spec.layers))
 
@@ -242,12 +242,12 @@ def _check_fields(x: Layer | Spec) -> None:
     value, known = getattr(x, name), CHOICES.get(name)
     right = value in known if known else _fits(value, hint)
     what = ', '.join(known or (inspect.formatannotation(hint),))
-    fix = 'Sizes are whole numbers from 1.'
+    fix = 'Sizes are integers from 1.'
     expect(_label(x), right, f'{name} to be {what}', value, fix)
 
 
 def _fits(x: Any, hint: Any) -> bool:
-  """Tell whether a value is of a type; whole numbers are sizes, from 1."""
+  """Return whether a value is of a type; integers are sizes, from 1."""
   if typing.get_origin(hint) is tuple:
     inner = typing.get_args(hint)
     if not isinstance(x, tuple):

@@ -47,7 +47,7 @@ def tsukijinet(
   max pool, and two dense layers; every hyper-parameter its notes name is an
   argument. Inputs too small for VALID windows (fewer than 4 pixels left before
   the dense layers) get SAME padding and kernels of at most 3 unless a padding
-  is asked for.
+  is given.
 
   Args:
     input_shape: `(height, width, channels)`.
@@ -60,7 +60,7 @@ def tsukijinet(
     hidden: Units of the dense layers before the last; a number is one layer.
     activation: One of `spec.ACTIVATIONS`.
     dropout: Probability of dropping a hidden unit in training.
-    norm: Batch normalisation after each convolution (Tsukijinet2021).
+    norm: Batch normalization after each convolution (Tsukijinet2021).
     name: Name of the network.
 
   Returns:
@@ -114,7 +114,7 @@ def _left(side: int, kernel: int, stride: int, pool: int, depth: int) -> int:
 
 @functools.wraps(tsukijinet, assigned=())  # the signature, for messages
 def tsukijinet2021(input_shape: Shape, classes: int, **sizes: Any) -> Spec:
-  """Return Tsukijinet with batch normalisation after each convolution."""
+  """Return Tsukijinet with batch normalization after each convolution."""
   named: dict[str, Any] = {'name': 'tsukijinet2021', 'norm': True}
   return tsukijinet(input_shape, classes, **(named | sizes))
 
@@ -174,7 +174,7 @@ def vgg(
     name: Name of the network.
 
   Returns:
-    The spec (Simonyan & Zisserman 2015, with batch normalisation).
+    The spec (Simonyan & Zisserman 2015, with batch normalization).
   """
   layers: list[Layer] = []
   side = -(-min(input_shape[:2]) // stride)

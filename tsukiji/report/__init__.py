@@ -4,21 +4,22 @@ rows, one per seed -> summary.lines, one per recipe -> words, tables, figures
 """
 
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
 from tsukiji import atomic
 from tsukiji.report import html as report_html
-from tsukiji.report import removed_layers, tables, trials
+from tsukiji.report import tables, trials
 from tsukiji.report.columns import Row, digits, meanings, number, points
-from tsukiji.report.figures import Picture, draw
+from tsukiji.report.contents import Contents, Extras
+from tsukiji.report.figures import draw
 from tsukiji.report.removed_layers import removed
 from tsukiji.report.scatter import pareto
 from tsukiji.report.summary import lines, summarise
-from tsukiji.report.trials import Searched
 
 __all__ = [
+  'Extras',
   'markdown',
   'pareto',
   'removed',
@@ -30,12 +31,12 @@ __all__ = [
 
 
 def table(rows: Sequence[Row]) -> Table:
-  """Lay out rows, summed up by recipe, for a terminal of 100 columns."""
+  """Return rows, summarized by recipe, as a table for 100 columns."""
   return tables.terminal([row for row, _ in lines(rows)])
 
 
 def markdown(rows: Sequence[Row], named: str = '') -> str:
-  """Lay out rows, summed up by recipe, as a Markdown table.
+  """Return rows, summarized by recipe, as a Markdown table.
 
   Args:
     rows: Rows of results.json.
@@ -49,7 +50,7 @@ def markdown(rows: Sequence[Row], named: str = '') -> str:
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
-  """Say in plain words what each recipe did to its reference.
+  """Describe each recipe relative to its reference.
 
   Args:
     rows: Rows of results.json.
@@ -65,42 +66,38 @@ def sentences(rows: Sequence[Row]) -> list[str]:
   means = [row for row, _ in lines(rows)]
   named = zip(tables.names(means), means, strict=True)
   made = ('compressed', 'searched')
-  told = ((n, _words(r)) for n, r in named if tables.role(r) in made)
-  return [f'{name}: {", ".join(words)}' for name, words in told if words]
+  found = ((n, _words(r)) for n, r in named if tables.role(r) in made)
+  return [f'{name}: {", ".join(words)}' for name, words in found if words]
 
 
 def write(
-  workdir: pathlib.Path,
-  rows: Sequence[Row],
-  curves: Mapping[str, Sequence[Row]],
-  title: str,
-  notes: Sequence[str] = (),
-  figures: Mapping[str, Row] | None = None,
-  searched: Sequence[Searched] = (),
+  workdir: pathlib.Path, rows: Sequence[Row], extras: Extras
 ) -> pathlib.Path:
   """Write report.md, report.html and figures/*.png, each atomically.
 
   Args:
-    workdir: Where to write; made if it is not there.
+    workdir: Where to write; created if it does not exist.
     rows: Rows of results.json.
-    curves: Objects of metrics.jsonl, by name of the run.
-    title: Heading of the report.
-    notes: Sentences to close it with.
-    figures: More figures by name: `title`, `x` and `lines` of `series.draw`.
-    searched: What searches have found.
+    extras: Title, curves, notes, figures and searches.
 
   Returns:
-    The path of report.html, one file that needs no other.
+    The path of report.html, which is self-contained.
   """
-  found, words = lines(rows), sentences(rows)
+  found = lines(rows)
   means = [row for row, _ in found]
-  pictures = draw(means, curves, figures or {}, searched)
-  for picture in pictures:
+  contents = Contents(
+    extras.title,
+    found,
+    sentences(rows),
+    removed(rows),
+    draw(means, extras.curves, extras.figures, extras.searched),
+    extras.notes,
+    extras.searched,
+  )
+  for picture in contents.pictures:
     _replace(workdir / picture.path, picture.light)
-  gone = removed_layers.removed(rows)
-  text = _markdown(means, words, gone, pictures, title, notes, searched)
-  _replace(workdir / 'report.md', text.encode())
-  page = report_html.page(found, words, gone, pictures, title, notes, searched)
+  _replace(workdir / 'report.md', _markdown(contents).encode())
+  page = report_html.page(contents)
   return _replace(workdir / 'report.html', page.encode())
 
 
@@ -124,29 +121,24 @@ def _times(rate: float | None, more: str, less: str) -> str:
   )
 
 
-def _markdown(
-  means: Sequence[Row],
-  words: Sequence[str],
-  gone: Sequence[str],
-  pictures: Iterable[Picture],
-  title: str,
-  notes: Sequence[str],
-  searched: Sequence[Searched],
-) -> str:
-  said = [f'**{term}**: {text}' for term, text in meanings(means)]
-  parts = [f'# {tables.escape(title)}', '## Results', tables.markdown(means)]
-  parts += [_bullets('In words', map(tables.escape, words))]
-  parts += [_bullets('What was removed', map(tables.escape, gone))]
-  parts += [_bullets('How to read', said)]
-  for one in searched:
-    told = map(tables.escape, trials.sentences(one))
-    parts += [_bullets(one.title, told)]
+def _markdown(contents: Contents) -> str:
+  means = contents.means
+  words = [f'**{term}**: {text}' for term, text in meanings(means)]
+  parts = [f'# {tables.escape(contents.title)}', '## Results']
+  parts += [tables.markdown(means)]
+  parts += [_bullets('In words', map(tables.escape, contents.sentences))]
+  parts += [_bullets('What was removed', map(tables.escape, contents.removed))]
+  parts += [_bullets('How to read', words)]
+  for one in contents.searched:
+    found = map(tables.escape, trials.sentences(one))
+    parts += [_bullets(one.title, found)]
     best = trials.table(one)
     parts += [f'### Best trials\n\n{tables.plain(best)}'] if best else []
   parts += [
-    f'## {p.title}\n\n![{tables.escape(p.alt)}]({p.path})' for p in pictures
+    f'## {p.title}\n\n![{tables.escape(p.alt)}]({p.path})'
+    for p in contents.pictures
   ]
-  parts += [_bullets('Notes', map(tables.escape, notes))]
+  parts += [_bullets('Notes', map(tables.escape, contents.notes))]
   return '\n\n'.join(part.strip() for part in parts if part) + '\n'
 
 
@@ -156,7 +148,7 @@ def _bullets(head: str, items: Iterable[str]) -> str:
 
 
 def _replace(path: pathlib.Path, content: bytes) -> pathlib.Path:
-  """Write a file as a whole or not at all."""
+  """Write a file atomically."""
   with atomic.replacing(path) as file:
     file.write(content)
   return path

@@ -66,14 +66,14 @@ def draw(
 
 
 def _search(searched: Searched) -> list[Picture]:
-  told = '; '.join(trials.sentences(searched))
+  summary = '; '.join(trials.sentences(searched))
   words = ', '.join(trials.short([*searched.ranges]).values())
   shares = ', '.join(
     f'{name} {100 * share:.0f} %'
     for name, share in searched.importances.items()
   )
   about = {
-    'course': ('Best so far', f'{told}.', search_figures.course),
+    'course': ('Best so far', f'{summary}.', search_figures.course),
     'front': (
       'What is traded for accuracy',
       f'Validation accuracy against {", ".join(searched.objectives[1:])}.',
@@ -115,14 +115,15 @@ def _lines(name: str, rows: Sequence[Row], item: Row) -> Picture | None:
   found = line_plots.series(rows, wanted, axis)
   if not found:
     return None
-  told = '; '.join(
+  summary = '; '.join(
     f'{label}: ' + ', '.join(f'{y:.2f} % at {digits(x)}' for x, y, _ in points)
     for label, points in found.items()
   )
+  measure = line_plots.WORDS[axis.measure].capitalize()
   return _picture(
     name,
     item['title'],
-    f'{line_plots.WORDS[axis.measure].capitalize()} by {axis.label}. {told}.',
+    f'{measure} by {axis.label}. {summary}.',
     lambda theme: line_plots.draw(rows, wanted, axis, item['title'], theme),
   )
 
@@ -145,7 +146,9 @@ def _scatter(
   panels = scatter.panels(rows, cost)
   if not panels:
     return None
-  fronts = '; '.join(_tell(dataset, points) for dataset, points in panels)
+  fronts = '; '.join(
+    _describe_front(dataset, points) for dataset, points in panels
+  )
   return _picture(
     name,
     cost.title,
@@ -154,12 +157,12 @@ def _scatter(
   )
 
 
-def _tell(dataset: str, points: Sequence[scatter.Point]) -> str:
+def _describe_front(dataset: str, points: Sequence[scatter.Point]) -> str:
   """Name the points on the Pareto front of a panel."""
   front = scatter.pareto([(p.cost[1], p.accuracy) for p in points])
   best = sorted((points[i] for i in front), key=lambda p: p.cost)
-  told = [f'{p.name}, {digits(p.cost[1])}, {p.accuracy:.2f} %' for p in best]
-  return ': '.join(filter(None, (dataset, '; '.join(told))))
+  words = [f'{p.name}, {digits(p.cost[1])}, {p.accuracy:.2f} %' for p in best]
+  return ': '.join(filter(None, (dataset, '; '.join(words))))
 
 
 def _training(runs: training_curves.Runs) -> Picture | None:

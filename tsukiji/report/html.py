@@ -19,10 +19,11 @@ from tsukiji.report.columns import (
   meanings,
   number,
 )
+from tsukiji.report.contents import Contents
 from tsukiji.report.figures import Picture
 from tsukiji.report.style import SCRIPT, STYLE
 from tsukiji.report.summary import Line
-from tsukiji.report.tables import CONTROLS, recipe, role, told_by
+from tsukiji.report.tables import CONTROLS, distinguishing_keys, recipe, role
 from tsukiji.report.trials import Searched
 
 PAGE = """<!DOCTYPE html>
@@ -48,35 +49,23 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def page(
-  lines: Sequence[Line],
-  sentences: Sequence[str],
-  gone: Sequence[str],
-  pictures: Sequence[Picture],
-  title: str,
-  notes: Sequence[str],
-  searched: Sequence[Searched] = (),
-) -> str:
-  """Write the report as one HTML page.
+def page(contents: Contents) -> str:
+  """Return the report as one HTML page, its figures embedded.
 
   Args:
-    lines: Summary rows, each with its seeds.
-    sentences: The same in plain words.
-    gone: What was removed, layer by layer.
-    pictures: Figures, embedded.
-    title: Heading.
-    notes: Sentences to close with.
-    searched: What searches have found.
+    contents: The report. All of its text is escaped.
 
   Returns:
-    The page. Everything that came from outside is escaped.
+    The page.
   """
-  means = [row for row, _ in lines]
-  body = [_read(means), _table(lines), _list('In words', sentences, 'short')]
-  body += [_list('What was removed', gone), *map(_search, searched)]
-  body += [_figures(pictures), _list('Notes', notes)]
+  means = contents.means
+  body = [_definitions(means), _table(contents.lines)]
+  body += [_list('In words', contents.sentences, 'short')]
+  body += [_list('What was removed', contents.removed)]
+  body += map(_search, contents.searched)
+  body += [_figures(contents.pictures), _list('Notes', contents.notes)]
   return PAGE.format(
-    title=escape(title),
+    title=escape(contents.title),
     style=STYLE,
     facts=escape(_facts(means)),
     body='\n'.join(filter(None, body)),
@@ -88,10 +77,10 @@ def _facts(means: Sequence[Row]) -> str:
   """Say what is compared: datasets, networks, how many recipes and seeds."""
   own = [row for row in means if role(row) not in CONTROLS]
   keys = ('dataset', 'network')
-  told = [distinct(str(row.get(key, '')) for row in own) for key in keys]
+  found = [distinct(str(row.get(key, '')) for row in own) for key in keys]
   seeds = {int(number(row, 'n_seeds') or 1) for row in means} or {0}
   count = ' to '.join(f'{n}' for n in sorted({min(seeds), max(seeds)}))
-  facts = [', '.join(names) for names in told]
+  facts = [', '.join(names) for names in found]
   facts += [_count(f'{len(means)}', 'recipe'), _count(count, 'seed') + ' each']
   return ' · '.join(filter(None, facts))
 
@@ -100,7 +89,7 @@ def _count(many: str, thing: str) -> str:
   return f'{many} {thing}' if many == '1' else f'{many} {thing}s'
 
 
-def _read(means: Sequence[Row]) -> str:
+def _definitions(means: Sequence[Row]) -> str:
   items = ''.join(
     f'<div><dt>{escape(term)}</dt> <dd>{escape(text)}</dd></div>'
     for term, text in meanings(means)
@@ -114,11 +103,11 @@ def _table(lines: Sequence[Line]) -> str:
   if not lines:
     return '<h2>Results</h2><p>There are no rows yet.</p>'
   means = [row for row, _ in lines]
-  shown, told = columns(means), told_by(means)
+  shown, keys = columns(means), distinguishing_keys(means)
   filled = [fill(column, means) for column in shown]
   heads = ''.join(map(_head, shown))
   bodies = '\n'.join(
-    _body(row, seeds, shown, [cells[i] for cells in filled], told)
+    _body(row, seeds, shown, [cells[i] for cells in filled], keys)
     for i, (row, seeds) in enumerate(lines)
   )
   return (
@@ -143,11 +132,11 @@ def _body(
   seeds: Sequence[Row],
   shown: Sequence[Column],
   cells: Sequence[Cell],
-  told: Sequence[str],
+  keys: Sequence[str],
 ) -> str:
   """Write a recipe as a table body: its summary, then its seeds, folded."""
   several = seeds if len(seeds) > 1 else []
-  out = [f'<tr>{_name(row, several, told)}{"".join(map(_cell, cells))}</tr>']
+  out = [f'<tr>{_name(row, several, keys)}{"".join(map(_cell, cells))}</tr>']
   for seed in several:
     name = escape(f'seed {seed.get("seed", "?")}')
     line = ''.join(
@@ -158,11 +147,11 @@ def _body(
   return f'<tbody>{"".join(out)}</tbody>'
 
 
-def _name(row: Row, seeds: Sequence[Row], told: Sequence[str]) -> str:
+def _name(row: Row, seeds: Sequence[Row], keys: Sequence[str]) -> str:
   """Write the name of a row, its badge, what it is, and how many seeds."""
   name = escape(recipe(row))
-  said = [str(row.get(key) or '') for key in (*told, 'family', 'mode')]
-  about = escape(' · '.join(filter(None, said)))
+  words = [str(row.get(key) or '') for key in (*keys, 'family', 'mode')]
+  about = escape(' · '.join(filter(None, words)))
   about = f'<small>{about}</small>' if about else ''
   return (
     f'<th scope="row" data-value="{name}"><span class="name">{name}</span>'

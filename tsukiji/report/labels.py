@@ -1,4 +1,4 @@
-"""Place labels beside points so that they cover neither points nor labels."""
+"""Place labels next to points without covering points or other labels."""
 
 from collections.abc import Sequence
 
@@ -63,7 +63,7 @@ def write(
   gap: float,
   theme: Theme,
 ) -> None:
-  """Write a name beside each anchor, with a thin line to it where it is far.
+  """Write a name near each anchor, joined by a thin line where it is far.
 
   Args:
     axes: Where to write; names stay inside.
@@ -71,7 +71,7 @@ def write(
     anchors: `[n, 2]`, the points, in pixels.
     obstacles: `[m, 4]`, boxes to stay clear of.
     gap: Distance between a point and the nearest edge of its name.
-    theme: Colours.
+    theme: Colors.
   """
   texts = [_text(axes, name, theme) for name in names]
   extents = [text.get_window_extent() for text in texts]
@@ -115,8 +115,8 @@ def _ring(anchor: np.ndarray, size: np.ndarray, gap: float) -> Boxes:
   """List places around an anchor, [places, 4], the nearest to the right."""
   way = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=-1)
   reach = gap * np.array(REACHES)[:, None, None]
-  centre = (anchor + way * (reach + size / 2)).reshape(-1, 2)
-  return np.concatenate([centre - size / 2, centre + size / 2], axis=-1)
+  center = (anchor + way * (reach + size / 2)).reshape(-1, 2)
+  return np.concatenate([center - size / 2, center + size / 2], axis=-1)
 
 
 def _cost(

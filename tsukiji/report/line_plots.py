@@ -124,23 +124,23 @@ def draw(
     wanted: See `series`.
     axis: See `series`.
     title: Of the figure.
-    theme: Colours.
+    theme: Colors.
 
   Returns:
     The figure.
   """
   out = theme_lib.blank(5.2, theme)
   axes = out.subplots()
-  theme_lib.dress(axes, theme, title, axis.label, WORDS[axis.measure])
-  (logarithmic if axis.log else theme_lib.whole)(axes)
+  theme_lib.style_axes(axes, theme, title, axis.label, WORDS[axis.measure])
+  (logarithmic if axis.log else theme_lib.integer_ticks)(axes)
   handles = []
   looks = zip(itertools.cycle(MARKS), itertools.cycle(theme_lib.STYLES))
   drawn = series(rows, wanted, axis)
-  for (label, points), (mark, (dashes, colour)) in zip(
+  for (label, points), (mark, (dashes, color)) in zip(
     drawn.items(), looks, strict=False
   ):
     x, y, std = zip(*points, strict=True)
-    bars = axes.errorbar(x, y, std, color=colour, marker=mark, capsize=2)
+    bars = axes.errorbar(x, y, std, color=color, marker=mark, capsize=2)
     bars.lines[0].set(linestyle=dashes, linewidth=1.4, markersize=5)
     bars.lines[0].set_label(theme_lib.drawable(label))
     handles.append(bars.lines[0])
@@ -158,7 +158,7 @@ def draw(
 def _levels(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
   """Return the references of what is drawn that are no points themselves.
 
-  What stands beside another network's reference is none of these.
+  References of other networks are left out.
   """
   drawn: list[Row] = []
   rest: list[Row] = []

@@ -21,10 +21,10 @@ def curves(rows: Sequence[Row]) -> dict[str, Curve]:
   """
   found: dict[str, Curve] = {}
   for row in rows:
-    told = row.get('readings')
-    if told:
+    readings = row.get('readings')
+    if readings:
       curve = [
-        (str(r['name']), 100 * (number(r, 'accuracy') or 0)) for r in told
+        (str(r['name']), 100 * (number(r, 'accuracy') or 0)) for r in readings
       ]
       found.setdefault(str(row.get('network')), curve)
   return found
@@ -35,7 +35,7 @@ def draw(found: Mapping[str, Curve], theme: Theme) -> Figure:
 
   Args:
     found: At least one curve, by network.
-    theme: Colours.
+    theme: Colors.
 
   Returns:
     The figure.
@@ -44,7 +44,7 @@ def draw(found: Mapping[str, Curve], theme: Theme) -> Figure:
   every = out.subplots(1, len(found), squeeze=False)[0]
   for axes, (network, curve) in zip(every, found.items(), strict=True):
     title = f'Linear classifier behind each unit, {network}'
-    theme_lib.dress(axes, theme, title, '', 'validation accuracy, %')
+    theme_lib.style_axes(axes, theme, title, '', 'validation accuracy, %')
     names, accuracies = zip(*curve, strict=True)
     axes.plot(accuracies, color=theme_lib.BLUE, marker='o', markersize=4)
     axes.set_xticks(range(len(names)), map(theme_lib.drawable, names))

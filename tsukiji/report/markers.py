@@ -10,7 +10,7 @@ from tsukiji.report.tables import CONTROLS, role
 from tsukiji.report.theme import Theme
 
 SIZE = 7.0  # points across
-FAMILIES = {  # shape, colour
+FAMILIES = {  # shape, color
   'prune': ('o', theme_lib.BLUE),
   'channels': ('>', theme_lib.SKY),
   'layers': ('h', theme_lib.PURPLE),
@@ -42,11 +42,11 @@ def kind(row: Row) -> str:
 
 def mark(row: Row, theme: Theme, x: float = 0, y: float = 0) -> Line2D:
   """Make the mark of a row: in ink for a reference, hollow for a control."""
-  shape, colour = FAMILIES.get(str(row.get('family')), OTHER)
+  shape, color = FAMILIES.get(str(row.get('family')), OTHER)
   if role(row) == 'reference':
-    shape, colour = 's', theme.ink
+    shape, color = 's', theme.ink
   elif role(row) == 'searched':
-    shape, colour = 's', theme_lib.GREEN
+    shape, color = 's', theme_lib.GREEN
   hollow = role(row) in HOLLOW
   return Line2D(
     [x],
@@ -54,7 +54,7 @@ def mark(row: Row, theme: Theme, x: float = 0, y: float = 0) -> Line2D:
     linestyle='',
     marker=HOLLOW.get(role(row), shape),
     markersize=SIZE * (1.6 if shape == '*' and not hollow else 1),
-    markerfacecolor=theme.paper if hollow else colour,
+    markerfacecolor=theme.paper if hollow else color,
     markeredgecolor=theme.quiet if hollow else theme.paper,
     markeredgewidth=1.4 if hollow else 0.7,
     zorder=3,

@@ -73,14 +73,14 @@ def draw(searched: Searched, theme: Theme) -> Figure:
 
   Args:
     searched: At least one trial is feasible.
-    theme: Colours.
+    theme: Colors.
 
   Returns:
     The figure.
   """
   out = theme_lib.blank(4.4, theme)
   axes = out.subplots()
-  theme_lib.dress(axes, theme, 'What the trials tried', '', '')
+  theme_lib.style_axes(axes, theme, 'What the trials tried', '', '')
   axes.grid(visible=False)
   done = sorted((t for t in searched.trials if t.values), key=accuracy)
   names = short([*searched.ranges])

@@ -9,13 +9,13 @@ GRIDS = ('quantize', 'binary', 'share')  # families that keep every weight
 
 
 def removed(rows: Sequence[Row]) -> list[str]:
-  """Say for each compressed recipe what its layers had and have.
+  """Describe the layers of each compressed recipe, before and after.
 
   Args:
-    rows: Rows of results.json, one per seed; the first of each recipe is told.
+    rows: Rows of results.json, one per seed; the first of each recipe counts.
 
   Returns:
-    A line for each recipe that removed or remade something.
+    A line for each recipe that removed or replaced something.
 
   >>> conv = {'name': 'conv1', 'outputs': 32, 'weights': 800, 'nonzero': 800}
   >>> dense = {'recipe': 'dense', 'role': 'reference', 'layers': [conv]}
@@ -31,7 +31,7 @@ def removed(rows: Sequence[Row]) -> list[str]:
     name: row for (name, _), row in first.items() if role(row) == 'reference'
   }
   several = len(dense) > 1
-  told = []
+  out = []
   for (network, name), row in first.items():
     if role(row) != 'compressed' or network not in dense:
       continue
@@ -40,8 +40,8 @@ def removed(rows: Sequence[Row]) -> list[str]:
     words = _words(dense[network]['layers'], row['layers'])
     if words:
       label = f'{name} ({network})' if several else name
-      told.append(f'{label}: {"; ".join(words)}')
-  return told
+      out.append(f'{label}: {"; ".join(words)}')
+  return out
 
 
 def _words(before: Sequence[Row], after: Sequence[Row]) -> list[str]:

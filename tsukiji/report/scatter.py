@@ -20,7 +20,7 @@ Range: TypeAlias = tuple[float, float, float]  # low, middle, high
 
 NOWHERE = (1.0, 1.0, 1.0)
 CROWD = 24  # points that can all be named
-GAP = 7.0  # points from the centre of a mark to its name
+GAP = 7.0  # points from the center of a mark to its name
 
 
 class Cost(NamedTuple):
@@ -99,7 +99,7 @@ def scatter(rows: Sequence[Row], cost: Cost, theme: Theme) -> Figure:
   Args:
     rows: Summarised rows, at least one of which has an accuracy and a cost.
     cost: What to plot accuracy against.
-    theme: Colours.
+    theme: Colors.
 
   Returns:
     The figure.
@@ -111,7 +111,7 @@ def scatter(rows: Sequence[Row], cost: Cost, theme: Theme) -> Figure:
     settings = distinct(cost.where(point.row) for point in points)
     where = 'each in its own engine' if settings[1:] else ''.join(settings)
     title = ', '.join(distinct([cost.title, dataset, where]))
-    theme_lib.dress(axes, theme, title, cost.label, 'test accuracy, %')
+    theme_lib.style_axes(axes, theme, title, cost.label, 'test accuracy, %')
     _scale(axes, points)
     _draw(axes, points, theme)
   shown = [point.row for _, points in drawn for point in points]
@@ -151,10 +151,12 @@ def _ascending(point: tuple[float, float]) -> tuple[float, float]:
 
 def _points(rows: Sequence[Row], cost: Cost) -> list[Point]:
   """Make points of the rows that tell both accuracy and cost."""
-  told = [r for r in rows if number(r, 'accuracy') is not None and cost.read(r)]
-  floor = _floor([100 * (number(row, 'accuracy') or 0) for row in told])
+  found = [
+    r for r in rows if number(r, 'accuracy') is not None and cost.read(r)
+  ]
+  floor = _floor([100 * (number(row, 'accuracy') or 0) for row in found])
   out = []
-  for name, row in zip(names(told), told, strict=True):
+  for name, row in zip(names(found), found, strict=True):
     accuracy = 100 * (number(row, 'accuracy') or 0)
     std = 100 * (number(row, 'accuracy_std') or 0)
     point = Point(cost.read(row) or NOWHERE, accuracy, std, accuracy, name, row)
@@ -208,7 +210,7 @@ def _draw(axes: Axes, points: Sequence[Point], theme: Theme) -> None:
     axes.add_line(markers.mark(row, theme, cost[1], height))
 
 
-def told(points: Sequence[Point]) -> Sequence[Point]:
+def labeled(points: Sequence[Point]) -> Sequence[Point]:
   """Return the points to name: where there are many, those of the front."""
   if len(points) <= CROWD:
     return points
@@ -222,7 +224,7 @@ def told(points: Sequence[Point]) -> Sequence[Point]:
 
 def _write(axes: Axes, points: Sequence[Point], theme: Theme) -> None:
   """Write the name of each point where it covers the least."""
-  points = told(points)
+  points = labeled(points)
   at = axes.transData.transform([(p.cost[1], p.height) for p in points])
   names = [theme_lib.drawable(point.name) for point in points]
   obstacles = np.concatenate([_boxes(axes, line) for line in axes.lines])

@@ -32,17 +32,17 @@ ACROSS = 4  # panels in a row
 DASHES = (0, (4, 2))
 
 
-def colours(searched: Searched) -> dict[str, str]:
-  """Return a colour for each designer."""
+def colors(searched: Searched) -> dict[str, str]:
+  """Return a color for each designer."""
   names = dict.fromkeys(t.designer for t in searched.trials)
-  return dict(zip(names, itertools.cycle(theme_lib.COLOURS), strict=False))
+  return dict(zip(names, itertools.cycle(theme_lib.COLORS), strict=False))
 
 
 def course(searched: Searched, theme: Theme) -> Figure:
   """Draw the best accuracy so far: the median of the seeds and their extent."""
   out = theme_lib.blank(4.2, theme)
   axes = out.subplots()
-  theme_lib.dress(
+  theme_lib.style_axes(
     axes,
     theme,
     'Best so far',
@@ -51,24 +51,24 @@ def course(searched: Searched, theme: Theme) -> Figure:
   )
   handles, lowest = [], []
   found, times = courses(searched), spent(searched)
-  for name, colour in colours(searched).items():
+  for name, color in colors(searched).items():
     x, by_time = _together(times[name], found[name])
     low, mid, high = (
       [100 * f(values) for values in by_time]
       for f in (min, statistics.median, max)
     )
-    axes.fill_between(x, low, high, step='post', color=colour, alpha=0.18, lw=0)
+    axes.fill_between(x, low, high, step='post', color=color, alpha=0.18, lw=0)
     dot = '.' if len(x) == 1 else ''
-    handles += axes.step(x, mid, dot, where='post', color=colour, lw=1.6)
+    handles += axes.step(x, mid, dot, where='post', color=color, lw=1.6)
     handles[-1].set_label(theme_lib.drawable(name))
     lowest.append(mid[len(mid) // 8])
   if more := [100 * value for value in twice(searched)]:
-    x, colour = [*range(1, len(more) + 1)], colours(searched)['random']
-    handles += axes.plot(x, more, color=colour, linestyle=DASHES, lw=1.2)
+    x, color = [*range(1, len(more) + 1)], colors(searched)['random']
+    handles += axes.plot(x, more, color=color, linestyle=DASHES, lw=1.2)
     handles[-1].set_label('random, twice as many (expected)')
   top = max(100 * accuracy(t) for t in searched.trials)
   _limit(axes, min(lowest), top)
-  theme_lib.whole(axes)
+  theme_lib.integer_ticks(axes)
   theme_lib.legend(out, handles, theme)
   return out
 
@@ -109,7 +109,7 @@ def slices(searched: Searched, theme: Theme) -> Figure:
     zip(panels, names.items(), strict=False)
   ):
     label = 'validation accuracy, %' if i % ACROSS == 0 else ''
-    theme_lib.dress(axes, theme, name, '', label)
+    theme_lib.style_axes(axes, theme, name, '', label)
     _slice(axes, path, searched, floor)
     _limit(axes, floor, top)
   theme_lib.legend(out, _dots(searched), theme)
@@ -118,7 +118,7 @@ def slices(searched: Searched, theme: Theme) -> Figure:
 
 def _slice(axes: Axes, path: str, searched: Searched, floor: float) -> None:
   """Draw a panel; what is worse than the floor lies on it, faint."""
-  span, looks = searched.ranges[path], colours(searched)
+  span, looks = searched.ranges[path], colors(searched)
   own = [t for t in searched.trials if t.values and path in t.params]
   for trial in own:
     y = 100 * accuracy(trial)
@@ -137,8 +137,8 @@ def _slice(axes: Axes, path: str, searched: Searched, floor: float) -> None:
   elif span.log:
     _logarithmic(axes)
   else:
-    whole = all(isinstance(t.params[path], int) for t in own)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
+    integral = all(isinstance(t.params[path], int) for t in own)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=integral))
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -165,7 +165,7 @@ def importances(searched: Searched, theme: Theme) -> Figure:
   out = theme_lib.blank(1.0 + 0.26 * len(found), theme)
   axes = out.subplots()
   title = 'What the accuracy depends on'
-  theme_lib.dress(axes, theme, title, 'share of its variance, %', '')
+  theme_lib.style_axes(axes, theme, title, 'share of its variance, %', '')
   labels = [theme_lib.drawable(names[name]) for name, _ in found]
   shares = [100 * share for _, share in found]
   axes.barh(labels, shares, color=theme_lib.BLUE, height=0.66)
@@ -183,11 +183,13 @@ def front(searched: Searched, theme: Theme) -> Figure:
   for axes, name in zip(panels, others, strict=True):
     words, unit, scale = OBJECTIVES[name]
     label = 'validation accuracy, %' if axes is panels[0] else ''
-    theme_lib.dress(axes, theme, words.capitalize(), f'{words}, {unit}', label)
+    theme_lib.style_axes(
+      axes, theme, words.capitalize(), f'{words}, {unit}', label
+    )
     logarithmic(axes)
     points = [(scale * t.values[name], 100 * accuracy(t)) for t in done]
     for trial, (x, y) in zip(done, points, strict=True):
-      axes.plot([x], [y], '.', color=colours(searched)[trial.designer])
+      axes.plot([x], [y], '.', color=colors(searched)[trial.designer])
     best = sorted(points[i] for i in pareto(points))
     axes.step(
       [x for x, _ in best],
@@ -205,7 +207,7 @@ def front(searched: Searched, theme: Theme) -> Figure:
 def _dots(searched: Searched) -> Sequence[Line2D]:
   return [
     Line2D([], [], linestyle='', marker='.', color=c, label=name)
-    for name, c in colours(searched).items()
+    for name, c in colors(searched).items()
   ]
 
 

@@ -31,7 +31,7 @@ QUARTILES = ('p25', 'p50', 'p75')
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
-  """Sum up the seeds of each recipe in one row.
+  """Summarize the seeds of each recipe in one row.
 
   Rows are alike if network, recipe, dataset and role are; the role is kept as
   `of`. A number is the mean over the rows that have it, `accuracy_std` the
@@ -118,12 +118,12 @@ def _means(seeds: Sequence[Row]) -> Row:
 
 def _course(seeds: Sequence[Row]) -> Row:
   """Average the validation accuracies epoch by epoch."""
-  told = [row['val_course'] for row in seeds if row.get('val_course')]
-  by_epoch = list(zip(*told, strict=False))
+  found = [row['val_course'] for row in seeds if row.get('val_course')]
+  by_epoch = list(zip(*found, strict=False))
   out: Row = {}
-  if told:
+  if found:
     out['val_course'] = [statistics.fmean(values) for values in by_epoch]
-  if len(told) > 1:
+  if len(found) > 1:
     out['val_course_std'] = [statistics.stdev(values) for values in by_epoch]
   return out
 
@@ -134,11 +134,11 @@ def _numbers(rows: Iterable[Row], key: str) -> list[float]:
 
 
 def _mean(rows: Iterable[Row], key: str) -> float:
-  """Average; bytes are rounded, and a whole mean of whole numbers is one."""
-  told = [row[key] for row in rows if number(row, key) is not None]
-  mean = statistics.fmean(told)
-  whole = all(isinstance(value, numbers.Integral) for value in told)
-  return round(mean) if key == 'bytes' or whole and mean % 1 == 0 else mean
+  """Return the mean; that of bytes, and of integers if integral, as an int."""
+  found = [row[key] for row in rows if number(row, key) is not None]
+  mean = statistics.fmean(found)
+  integral = all(isinstance(value, numbers.Integral) for value in found)
+  return round(mean) if key == 'bytes' or integral and mean % 1 == 0 else mean
 
 
 def _agree(rows: Sequence[Row], key: str) -> bool:
@@ -147,9 +147,9 @@ def _agree(rows: Sequence[Row], key: str) -> bool:
 
 def _latency(seeds: Iterable[Row]) -> Row:
   """Average the quartiles of the seeds timed under the first one's settings."""
-  told = [row['latency_ms'] for row in seeds if row.get('latency_ms')]
-  fixed = {k: told[0][k] for k in SETTINGS if k in told[0]} if told else {}
-  same = [t for t in told if all(t.get(k) == fixed.get(k) for k in SETTINGS)]
+  found = [row['latency_ms'] for row in seeds if row.get('latency_ms')]
+  fixed = {k: found[0][k] for k in SETTINGS if k in found[0]} if found else {}
+  same = [t for t in found if all(t.get(k) == fixed.get(k) for k in SETTINGS)]
   out = dict(fixed)
   for batch in dict.fromkeys(key for one in same for key in one):
     if batch.startswith('batch_'):
@@ -167,8 +167,8 @@ def _reference(row: Row, means: Iterable[Row]) -> Row:
   dataset = row.get('dataset')
   found = [m for m in means if role(m) == 'reference']
   found = [m for m in found if m.get('dataset') == dataset]
-  beside = row.get('reference') or row.get('network')
-  own = [m for m in found if m.get('network') == beside]
+  wanted = row.get('reference') or row.get('network')
+  own = [m for m in found if m.get('network') == wanted]
   return (own or (found if len(found) == 1 else []) or [{}])[0]
 
 

@@ -38,7 +38,7 @@ def recipe(row: Row) -> str:
   return ' '.join(str(row.get('recipe') or row.get('name') or '?').split())
 
 
-def told_by(rows: Sequence[Row]) -> list[str]:
+def distinguishing_keys(rows: Sequence[Row]) -> list[str]:
   """List which of network and dataset it takes to tell the rows apart."""
   own = [row for row in rows if role(row) not in CONTROLS]
   keys = ('network', 'dataset')
@@ -52,7 +52,7 @@ def names(rows: Sequence[Row]) -> list[str]:
   ['dense (reference)', 'int8']
   """
   words = {'reference': 'reference', 'searched': 'searched', **CONTROLS}
-  keys = told_by(rows)
+  keys = distinguishing_keys(rows)
 
   def name(row: Row) -> str:
     extra = [str(row[key]) for key in keys if key in row]
@@ -83,13 +83,13 @@ def terminal(rows: Sequence[Row]) -> Table:
 
 def markdown(rows: Sequence[Row], named: str = '') -> str:
   """Lay out summarised rows as a table of GitHub Markdown."""
-  told = names(rows)
-  at = [i for i, name in enumerate(told) if re.search(named, name)]
-  rows, told = [rows[i] for i in at], [told[i] for i in at]
+  labels = names(rows)
+  at = [i for i, name in enumerate(labels) if re.search(named, name)]
+  rows, labels = [rows[i] for i in at], [labels[i] for i in at]
   shown = columns(rows)
   heads = [', '.join(filter(None, (c.head, c.unit))) for c in shown]
   cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
-  texts = [[*map(str, line)] for line in zip(told, *cells, strict=True)]
+  texts = [[*map(str, line)] for line in zip(labels, *cells, strict=True)]
   return plain([['recipe', *heads], *texts])
 
 

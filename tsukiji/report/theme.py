@@ -1,7 +1,7 @@
 """The look of the figures: paper, ink, axes, and PNG bytes.
 
 Figures are made without pyplot, so nothing here touches global state. The
-colours are those of Okabe and Ito (2008), told apart by colour-blind eyes.
+colors are those of Okabe and Ito (2008), which color-blind readers distinguish.
 """
 
 import functools
@@ -24,12 +24,12 @@ WIDTH = 9.6  # inches
 SMALL, NORMAL, LARGE = 8.0, 9.0, 11.0  # points
 BLUE, SKY, GREEN = '#0072b2', '#56b4e9', '#009e73'
 ORANGE, VERMILION, PURPLE = '#e69f00', '#d55e00', '#cc79a7'
-COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
-STYLES = tuple(itertools.product(('-', '--', ':'), COLOURS))  # of lines
+COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+STYLES = tuple(itertools.product(('-', '--', ':'), COLORS))  # of lines
 
 
 class Theme(NamedTuple):
-  """Colours of the paper and of what is drawn on it."""
+  """Colors of the paper and of what is drawn on it."""
 
   paper: str
   ink: str
@@ -50,12 +50,12 @@ def blank(height: float, theme: Theme) -> Figure:
   return out
 
 
-def whole(axes: Axes) -> None:
-  """Put the ticks of a count, as of epochs, at whole numbers."""
+def integer_ticks(axes: Axes) -> None:
+  """Put ticks at integers only, for counts such as epochs."""
   axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def dress(
+def style_axes(
   axes: Axes, theme: Theme, title: str, xlabel: str, ylabel: str
 ) -> None:
   """Give axes a title, labels with units, and a grid that stays behind."""

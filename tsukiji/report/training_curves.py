@@ -1,4 +1,4 @@
-"""Training curves: loss and validation accuracy by epoch, a colour per run."""
+"""Training curves: loss and validation accuracy by epoch, a color per run."""
 
 import itertools
 import statistics
@@ -61,7 +61,7 @@ def training(runs: Runs, theme: Theme) -> Figure:
 
   Args:
     runs: At least one that is `drawable`.
-    theme: Colours.
+    theme: Colors.
 
   Returns:
     The figure.
@@ -69,8 +69,8 @@ def training(runs: Runs, theme: Theme) -> Figure:
   out = theme_lib.blank(3.6 + 0.2 * (len(runs) // 5), theme)
   loss, accuracy = out.subplots(1, 2)
   title = 'Loss (faint: training, full: validation)'
-  theme_lib.dress(loss, theme, title, 'epoch', 'loss')
-  theme_lib.dress(
+  theme_lib.style_axes(loss, theme, title, 'epoch', 'loss')
+  theme_lib.style_axes(
     accuracy, theme, 'Accuracy', 'epoch', 'validation accuracy, %'
   )
   handles = []
@@ -87,7 +87,7 @@ def training(runs: Runs, theme: Theme) -> Figure:
   for name, line in zip(runs, handles, strict=True):
     line.set_label(theme_lib.drawable(name))
   for axes in (loss, accuracy):
-    theme_lib.whole(axes)
+    theme_lib.integer_ticks(axes)
   theme_lib.legend(out, handles, theme)
   return out
 
@@ -101,7 +101,7 @@ def _plot(
   """Draw a curve, a lone point as a dot."""
   x, y = zip(*curve, strict=True) if curve else ((), ())
   marker = '.' if len(curve) == 1 else ''
-  dashes, colour = style
-  [line] = axes.plot(x, y, dashes, color=colour, marker=marker, alpha=alpha)
+  dashes, color = style
+  [line] = axes.plot(x, y, dashes, color=color, marker=marker, alpha=alpha)
   line.set_linewidth(1.6 if alpha == 1 else 1.0)
   return line

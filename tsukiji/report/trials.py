@@ -77,7 +77,7 @@ class Searched(NamedTuple):
 
   @property
   def title(self) -> str:
-    """Return the heading of what is told of it."""
+    """Return the heading of its section."""
     return f'The search for {self.recipe}' if self.recipe else 'The search'
 
   @property
@@ -182,24 +182,24 @@ def table(searched: Searched) -> list[list[str]]:
 
 def sentences(searched: Searched) -> list[str]:
   """Say how each designer did."""
-  told = []
+  out = []
   for designer, seeds in courses(searched).items():
     last = [100 * course[-1] for course in seeds]
     own = [t for t in searched.trials if t.designer == designer]
     failed = sum(not t.values for t in own)
     spread = f' (from {min(last):.2f} to {max(last):.2f})' * (len(last) > 1)
-    told.append(
+    out.append(
       f'{designer}: {statistics.median(last):.2f} % on the validation set is '
       f'the best of {len(own) // len(seeds)} trials{spread}; {failed} of '
       f'{len(own)} were infeasible'
     )
-    told[-1] += _on_test(searched.tested.get(designer, ()))
+    out[-1] += _on_test(searched.tested.get(designer, ()))
   if more := twice(searched):
-    told.append(f'random with twice as many trials: {100 * more[-1]:.2f} %')
+    out.append(f'random with twice as many trials: {100 * more[-1]:.2f} %')
     # Two seeds together are one search of twice the length.
     pairs = itertools.combinations(searched.tested.get('random', ()), 2)
-    told[-1] += _on_test([max(pair) for pair in pairs])
-  return told
+    out[-1] += _on_test([max(pair) for pair in pairs])
+  return out
 
 
 def _on_test(found: Sequence[Tested]) -> str:

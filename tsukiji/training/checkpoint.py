@@ -19,7 +19,7 @@ def named(state: Any) -> dict[str, np.ndarray]:
 
 
 def save(folder: pathlib.Path, step: int, state: Any) -> None:
-  """Write a checkpoint; the one before it is removed after it is whole.
+  """Write a checkpoint, then remove the previous one.
 
   Args:
     folder: Where the checkpoints of one run live.
@@ -57,7 +57,7 @@ def restore(folder: pathlib.Path, like: T) -> T | None:
       found = manager.restore(step, args=args)
     except Exception as e:  # Orbax raises many kinds for a damaged folder
       raise ValueError(
-        f'checkpoint {folder}: expected a whole checkpoint, got '
+        f'checkpoint {folder}: expected an intact checkpoint, got '
         f'{type(e).__name__}. Remove the folder to start this run again.'
       ) from e
   _check(folder, wanted, found)

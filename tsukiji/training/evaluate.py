@@ -24,7 +24,7 @@ from tsukiji.training.metrics import goal_of
 def predictor(
   spec: Spec, variables: dict[str, Any]
 ) -> Callable[[Array], Array]:
-  """Return a network as a function from images to logits, to teach with.
+  """Return a network as a function from images to logits.
 
   Args:
     spec: The network.
@@ -79,7 +79,7 @@ def recalibrate(
   batch_size: int = 512,
   examples: int = 4096,
 ) -> dict[str, Any]:
-  """Return the variables with running statistics taken anew.
+  """Return the variables with recomputed running statistics.
 
   Args:
     spec: The network.
@@ -105,7 +105,7 @@ def recalibrate(
   )
 
   @jax.jit
-  def seen(x: Array) -> Any:
+  def statistics(x: Array) -> Any:
     state = {'params': dense, 'batch_stats': variables['batch_stats']}
     key = jax.random.key(0)  # of dropout, which comes behind every norm
     run: Callable[..., Any] = Net(fresh).apply
@@ -119,7 +119,7 @@ def recalibrate(
 
   size = min(batch_size, len(split.y))
   count = max(1, min(examples, len(split.y)) // size)
-  found = [seen(split.x[i * size : (i + 1) * size]) for i in range(count)]
+  found = [statistics(split.x[i * size : (i + 1) * size]) for i in range(count)]
   mean = jax.tree.map(lambda *xs: sum(xs) / len(xs), *found)
   return {**variables, 'batch_stats': mean}
 
@@ -127,18 +127,18 @@ def recalibrate(
 def outputs(
   answer: Callable[[Array], Array], split: Split, batch_size: int = 512
 ) -> np.ndarray:
-  """Return what a function of images says of a whole split."""
+  """Return the outputs of a function of images for a split."""
   run, size = jax.jit(answer), min(batch_size, len(split.y))
   parts = (run(x) for x, _, _ in batches.padded(split, size))
   return np.concatenate([np.asarray(part) for part in parts])[: len(split.y)]
 
 
 class Score(NamedTuple):
-  """How a network does on a set: mean loss and the score of its goal.
+  """The mean loss and the score of a network on a set.
 
   Attributes:
     loss: Mean over the examples.
-    accuracy: Share of correct answers, or what `goals` has in its place.
+    accuracy: Fraction correct, or the score of `metrics.GOALS` in its place.
   """
 
   loss: float
@@ -152,16 +152,15 @@ def evaluate(
   batch_size: int = 512,
   loss: str = 'cross_entropy',
 ) -> Score:
-  """Evaluate by masked sums, so that no example is dropped or counted twice.
+  """Evaluate a network on every example of a set exactly once.
 
   Args:
     spec: The network.
     variables: Its parameters (arrays or nodes) and batch statistics.
     split: The examples.
     batch_size: Examples at a time.
-    loss: What it was trained by, which says what it is for; of the labels as
-      they are, not smoothed. Scores that are no mean over examples are
-      computed over the whole set at once.
+    loss: Name of the loss; computed on labels without smoothing. Scores that
+      are not means over examples are computed over the set at once.
 
   Returns:
     The mean loss and the score.
@@ -170,11 +169,10 @@ def evaluate(
     return _at_once(spec, variables, split, batch_size, loss)
   params = variables['params']
   dense = jax.jit(tree.decode)(params)  # once, outside the loop
+  network = {'params': dense, 'batch_stats': variables['batch_stats']}
   sums = np.zeros(2)
   for x, y, mask in batches.padded(split, min(batch_size, len(split.y))):
-    sums += np.asarray(
-      _sums(spec, loss, params, dense, variables['batch_stats'], x, y, mask)
-    )
+    sums += np.asarray(_sums(spec, loss, params, network, (x, y, mask)))
   return Score(*(sums / len(split.y)).tolist())
 
 
@@ -196,14 +194,11 @@ def _sums(
   spec: Spec,
   loss: str,
   params: Params,
-  dense: Params,
-  batch_stats: Any,
-  x: Array,
-  y: Array,
-  mask: Array,
+  network: dict[str, Any],
+  batch: tuple[Array, Array, Array],
 ) -> Array:
-  variables = {'params': dense, 'batch_stats': batch_stats}
-  logits, _ = _apply_eval(spec, params, variables, x)
+  x, y, mask = batch
+  logits, _ = _apply_eval(spec, params, network, x)
   losses = LOSSES[loss].value(logits, y, 0.0)
   correct = jnp.argmax(logits, -1) == y
   return jnp.stack([jnp.sum(losses * mask), jnp.sum(correct * mask)])

@@ -1,8 +1,8 @@
-"""What a linear classifier can read behind each unit of a network.
+"""Accuracy of a linear classifier on the features of each unit of a network.
 
-The curve of those accuracies over depth shows where a network works and where
-it only passes on (Chen & Zhao 2018, IEEE TPAMI, doi
-10.1109/TPAMI.2018.2874634); `shallow` removes units by it.
+The curve of those accuracies over depth shows which units contribute (Chen &
+Zhao 2018, IEEE TPAMI, doi 10.1109/TPAMI.2018.2874634); `models.drop_layers`
+removes the others.
 """
 
 import functools
@@ -24,15 +24,16 @@ from tsukiji.models.net import apply_layer
 from tsukiji.models.spec import Spec
 
 INPUT = 'input'  # the name of what is read before any layer
+BATCH_SIZE = 256  # examples evaluated at a time
 RIDGE = 1e-3  # of the mean variance of the features
 
 
 class Reading(NamedTuple):
-  """How well a linear classifier does on the features behind a unit.
+  """The accuracy of a linear classifier on the features behind a unit.
 
   Attributes:
     name: Of the unit; 'input' for the pixels.
-    accuracy: Share of correct answers on examples it was not fitted to.
+    accuracy: Fraction correct on held-out examples.
   """
 
   name: str
@@ -80,7 +81,6 @@ def readings(
   *,
   examples: int = 4096,
   grid: int = 2,
-  batch_size: int = 256,
 ) -> tuple[Reading, ...]:
   r"""Fit a linear classifier to the features behind every unit.
 
@@ -95,7 +95,6 @@ def readings(
     validation: Where they are scored.
     examples: How many of each split at most, from the start.
     grid: Each feature map is pooled to `grid x grid` means.
-    batch_size: Examples at a time.
 
   Returns:
     One reading a unit, in order, after that of the input.
@@ -109,13 +108,13 @@ def readings(
   names = [INPUT, *(unit.name for unit in units(spec))]
   right = len(set(names)) == len(names)
   expect('readings', right, 'units of different names', names)
-  features = functools.partial(_features, spec, variables, grid, batch_size)
-  seen, new = (
+  features = functools.partial(_features, spec, variables, grid)
+  first, second = (
     Split(*(part[:examples] for part in split)) for split in (train, validation)
   )
-  fit, score = features(seen), features(new)
+  fit, score = features(first), features(second)
   return tuple(
-    Reading(name, _accuracy(fit[name], seen.y, score[name], new.y))
+    Reading(name, _accuracy(fit[name], first.y, score[name], second.y))
     for name in names
   )
 
@@ -124,13 +123,12 @@ def _features(
   spec: Spec,
   variables: dict[str, Any],
   grid: int,
-  batch_size: int,
   split: Split,
 ) -> dict[str, np.ndarray]:
   """Return the pooled features of a split, by unit."""
   params = variables['params']
   network = {**variables, 'params': tree.decode(params)}
-  size = min(batch_size, len(split.y))
+  size = min(BATCH_SIZE, len(split.y))
   found: dict[str, list[np.ndarray]] = {}
   for x, _, mask in batches.padded(split, size):
     for name, part in _tapped(spec, grid, params, network, x).items():
@@ -162,7 +160,7 @@ def _accuracy(
 
 
 def gains(found: tuple[Reading, ...]) -> dict[str, float]:
-  """Return what each unit adds to the accuracy of the one before it.
+  """Return the accuracy that each unit adds to the one before it.
 
   >>> gains((Reading('input', 0.5), Reading('a', 0.75), Reading('b', 0.75)))
   {'a': 0.25, 'b': 0.0}

@@ -54,8 +54,8 @@ class Run(NamedTuple):
     data: Training and validation examples.
     settings: `batch_size`, `augment`, `patience` of the config.
     seed: Seed of order and augmentation.
-    told: The teacher's answers to the training examples, where they are known.
-    epochs: After which it rests, as if it were done; 0 for never.
+    teacher_outputs: Precomputed teacher outputs for the training examples.
+    epochs: Number of epochs after which to pause, as if done; 0 for all.
   """
 
   name: str
@@ -64,12 +64,12 @@ class Run(NamedTuple):
   data: Data
   settings: ml_collections.ConfigDict
   seed: int
-  told: np.ndarray | None = None
+  teacher_outputs: np.ndarray | None = None
   epochs: int = 0
 
 
 def ignore(name: str, batches: int) -> None:
-  """Tell nobody."""
+  """Ignore progress."""
   del name, batches
 
 
@@ -78,7 +78,7 @@ def fit(
   workdir: pathlib.Path,
   tell: Tell = ignore,
 ) -> tuple[dict[str, Any], float]:
-  """Train to the end, from the newest checkpoint if there is one.
+  """Train to the end, resuming from the newest checkpoint if there is one.
 
   Args:
     run: What to train.
@@ -94,7 +94,7 @@ def fit(
     FloatingPointError: If a loss is not finite, in training or on the
       validation set; the last good checkpoint stays and the message names the
       step.
-    stop.Stopped: If a signal asked; a checkpoint is written first.
+    interrupt.Stopped: On SIGINT or SIGTERM, after a checkpoint is written.
   """
   folder = workdir / 'checkpoints' / run.name
   fresh = _begin(run)
@@ -104,16 +104,16 @@ def fit(
   )
   tell(run.name, int(progress.state.step))
   step = step_lib.make_step(run.plan)
-  most = min(run.plan.steps, run.epochs * count or run.plan.steps)
-  while not _done(run, progress, most):
+  last = min(run.plan.steps, run.epochs * count or run.plan.steps)
+  while not _done(run, progress, last):
     begun = time.perf_counter()
     state = _epoch(run, step, progress.state, count, tell)
     seconds = progress.seconds + np.float32(time.perf_counter() - begun)
-    whole = int(state.step) % count == 0 or int(state.step) == run.plan.steps
+    complete = int(state.step) % count == 0 or int(state.step) == run.plan.steps
     if int(state.bad_step) != step_lib.NEVER:
       raise _diverged(run, int(state.bad_step))
     progress = dataclasses.replace(progress, state=state, seconds=seconds)
-    if whole:
+    if complete:
       progress = _close_epoch(run, progress, count, workdir)
     checkpoint.save(folder, int(state.step), progress)
     interrupt.obey()
@@ -127,9 +127,9 @@ def _begin(run: Run) -> Progress:
   return Progress(run.start, best, zero, np.int32(0), zero)
 
 
-def _done(run: Run, progress: Progress, most: int) -> bool:
-  tired = 0 < run.settings.patience <= int(progress.waited)
-  return tired or int(progress.state.step) >= most
+def _done(run: Run, progress: Progress, last: int) -> bool:
+  exhausted = 0 < run.settings.patience <= int(progress.waited)
+  return exhausted or int(progress.state.step) >= last
 
 
 def _epoch(
@@ -139,7 +139,7 @@ def _epoch(
   count: int,
   tell: Tell,
 ) -> State:
-  """Step to the end of the epoch, or until somebody wishes to stop."""
+  """Step to the end of the epoch, or until a signal to stop."""
   sharding = batches.over_devices()
   state = jax.device_put(_copied(state), step_lib.replicated())
   first = int(state.step)
@@ -150,7 +150,7 @@ def _epoch(
     run.seed,
     first,
     tuple(run.settings.augment),
-    run.told,
+    run.teacher_outputs,
   )
   for _, batch in zip(range(left), feed, strict=False):
     state = step(state, *(batches.place(x, sharding) for x in batch))
@@ -176,7 +176,7 @@ def _diverged(run: Run, step: int) -> FloatingPointError:
 def _close_epoch(
   run: Run, progress: Progress, count: int, workdir: pathlib.Path
 ) -> Progress:
-  """Evaluate, write metrics, and keep the best epoch if that is asked for."""
+  """Evaluate, write metrics, and keep the best epoch under early stopping."""
   state = progress.state
   steps = (int(state.step) - 1) % count + 1
   loss, accuracy = (np.asarray(state.sums) / steps).tolist()

@@ -1,6 +1,6 @@
-"""What training minimises: a loss of each example, by name.
+"""Losses by name, each a function of every example.
 
-Each belongs to a goal (`goals`): classes, numbers or neighbours.
+Each belongs to one of `metrics.GOALS`: classes, numbers or neighbours.
 """
 
 from collections.abc import Callable
@@ -70,11 +70,11 @@ def triplet(
 
 
 class Loss(NamedTuple):
-  """A loss and what it is for.
+  """A loss and its goal.
 
   Attributes:
     value: Outputs `[batch, ...]`, labels, label smoothing -> `[batch]`.
-    goal: One of `goals.GOALS`.
+    goal: One of `metrics.GOALS`.
   """
 
   value: Callable[[Array, Array, float], Array]

@@ -1,4 +1,4 @@
-"""What a network is for, and how well it does: a score by goal."""
+"""Goals of training and the score of each."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def recall_at_1(outputs: Array, labels: Array) -> Array:
 
 
 class Goal(NamedTuple):
-  """What outputs are for.
+  """A goal of training.
 
   Attributes:
     key: Of the score in a row.
@@ -59,7 +59,7 @@ GOALS: dict[str, Goal] = {
 
 
 def goal_of(loss: str) -> Goal:
-  """Return what a loss is for."""
+  """Return the goal of a loss."""
   return GOALS[LOSSES[loss].goal]
 
 

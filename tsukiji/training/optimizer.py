@@ -1,4 +1,4 @@
-"""Optimisers and learning rates, as the settings of a run describe them."""
+"""Optimizers and learning rates from the settings of a run."""
 
 import functools
 
@@ -9,10 +9,10 @@ import optax
 from compress import tree
 
 
-def optimiser(
+def from_settings(
   settings: ml_collections.ConfigDict, steps: int
 ) -> optax.GradientTransformation:
-  """Return the optimiser that the settings describe.
+  """Return the optimizer of the settings.
 
   Args:
     settings: `optimiser`, `lr`, `schedule`, `warmup` (fraction of the run),
@@ -20,8 +20,8 @@ def optimiser(
     steps: Length of the run.
 
   Returns:
-    An optax transformation. Weight decay reaches weights alone: no biases,
-    no norms, no scales; what a node holds never gets here.
+    An optax transformation. Weight decay applies to weights only, not to
+    biases, norms or scales.
   """
   lr = learning_rate(settings, steps)
   decay = functools.partial(jax.tree.map, tree.is_weight)

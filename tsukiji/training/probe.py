@@ -1,4 +1,4 @@
-"""The probe: what a method may ask of a trained network before training."""
+"""The probe of a network: functions that methods call before training."""
 
 import functools
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from compress.method import Probe, Weight
 from compress.tree import Array, Params, Path, Stats
 from tsukiji.data.datasets import Split
 from tsukiji.deploy.passes.lower import lower
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
 from tsukiji.models.spec import Spec
 from tsukiji.training import evaluate
-from tsukiji.training import step as step_lib
 from tsukiji.training.losses import LOSSES
 
 Clock: TypeAlias = Callable[[Spec, dict[str, Any]], float]  # milliseconds
@@ -43,11 +43,11 @@ def probe(
     split: Where the first `examples` are taken from; never the test set.
     examples: How many.
     dense: The network that budgets are shares of; by default this one.
-    clock: Measures a lowered network in milliseconds; by default nobody.
+    clock: Measures the milliseconds of a lowered network; optional.
     loss: One of `losses.LOSSES`.
 
   Returns:
-    The probe. Nothing is computed before it is asked.
+    The probe. Its functions compute on demand.
   """
   stats = variables['batch_stats']
   start = tree.decode(variables['params'])
@@ -94,23 +94,24 @@ def probe(
     uses(spec),
     dense=weights(dense or spec),
     milliseconds=milliseconds if clock else None,
-    inputs=functools.partial(_inputs, spec, start, stats, x),
+    inputs=functools.partial(
+      _inputs, spec, {'params': start, 'batch_stats': stats}, x
+    ),
     ranges=ranges,
   )
 
 
 def _inputs(
   spec: Spec,
-  start: Params,
-  stats: Any,
+  variables: dict[str, Any],
   x: Any,
   params: Params,
   see: dataflow.See,
   count: int,
 ) -> dict[Path, Any]:
-  """Return what is noted of layer inputs; see `compress.method.Probe`."""
-  filled = _filled(params, start)
-  network = {'params': tree.decode(filled), 'batch_stats': stats}
+  """Return the observations of layer inputs; see `compress.method.Probe`."""
+  filled = _filled(params, variables['params'])
+  network = {**variables, 'params': tree.decode(filled)}
   size = max(1, min(PART, count, len(x)))
   parts = max(1, min(count, len(x)) // size)
   shown = jnp.asarray(x[: parts * size]).reshape(parts, size, *x.shape[1:])
@@ -134,7 +135,7 @@ def _filled(params: Params, start: Params) -> Params:
 
 def weights(spec: Spec) -> dict[Path, Weight]:
   """Return the shape of each weight of a network, and how often it is used."""
-  shapes = tree.paths(step_lib.shapes(spec)['params'])
+  shapes = tree.paths(net_lib.variable_shapes(spec)['params'])
   return {
     path: Weight(shapes[path].shape, count)
     for path, count in uses(spec).items()

@@ -1,8 +1,8 @@
 """Training: one jitted step for every network and every method.
 
-The seam of the whole design is `make_step`: the network sees decoded weights,
-the optimiser sees the trainable leaves inside the nodes, and the gradient of
-the decoded weights reaches the method for free.
+`make_step` joins the parts: the network receives decoded weights, the optimizer
+updates the trainable leaves inside the nodes, and the method receives the
+gradient with respect to the decoded weights.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from compress.method import FEATURES, TEACHER, Batch, Ctx, Method, Probe, chain
 from compress.tree import Array, Features, Params, Stats
 from tsukiji.data import batches
 from tsukiji.data.datasets import Split
+from tsukiji.models import net as net_lib
 from tsukiji.models import ops
 from tsukiji.models.net import Net
 from tsukiji.models.norm_gains import gains
@@ -37,17 +38,17 @@ NEVER = np.iinfo(np.int32).max
 
 @struct.dataclass
 class State:
-  """All that a run carries from one step to the next.
+  """The state of training between steps.
 
   Attributes:
     step: Steps taken, `()` int32.
     key: Raw data of the key that every step folds its number into.
     params: Arrays and compressed nodes.
     batch_stats: Running statistics of the norms.
-    opt: State of the optimiser over the trainable leaves.
+    opt: State of the optimizer over the trainable leaves.
     sums: Sums over the steps of this epoch: loss and score of the batch.
     bad_step: The first step whose loss was not finite.
-    teacher: State of the teacher, where it is trained beside.
+    teacher: State of the teacher, where it is trained jointly.
   """
 
   step: Array
@@ -66,23 +67,23 @@ class State:
 
 
 class Plan(NamedTuple):
-  """What one run does: the values that its compiled step depends on.
+  """A training run: the values that its compiled step depends on.
 
   Attributes:
     spec: The network.
-    method: What compresses it; the unit for plain training.
-    tx: The optimiser.
-    steps: Length of the whole run.
+    method: The compression method; `chain()` for plain training.
+    tx: The optimizer.
+    steps: Number of steps of the run.
     label_smoothing: Share of the label's probability given to all classes.
-    teacher: Images to outputs, for methods that ask for it; unjitted Flax, if
-      they ask for its features.
-    beside: Run of a teacher that is trained in the same steps, from scratch;
-      it takes the place of `teacher`.
+    teacher: Function of images, for methods that require it; unjitted Flax
+      where its features are required.
+    joint_teacher: Plan of a teacher that is trained from scratch in the same
+      steps, in place of `teacher`.
     loss: One of `losses.LOSSES`.
-    labels: Weight of that loss beside the method's.
-    settle: Fraction of the run from which norms use and hold their running
-      statistics, as they will in use (Jacob+ 2018, arXiv 1712.05877, section
-      3.2); 1 for never.
+    label_weight: Weight of that loss; the method's has weight 1.
+    freeze_bn_at: Fraction of the run from which norms use their running
+      statistics and no longer update them, as in inference (Jacob+ 2018,
+      arXiv 1712.05877, section 3.2); 1 for never.
   """
 
   spec: Spec
@@ -92,25 +93,9 @@ class Plan(NamedTuple):
   label_smoothing: float = 0.0
   teacher: Callable[[Array], Array] | None = None
   loss: str = 'cross_entropy'
-  labels: float = 1.0
-  beside: 'Plan | None' = None
-  settle: float = 1.0
-
-
-def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
-  """Return fresh parameters and batch statistics of a network."""
-  return _init(spec, jax.random.key(seed))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(spec: Spec, key: Array) -> dict[str, Any]:
-  variables = Net(spec).init(key, jnp.zeros((1, *spec.input_shape)))
-  return {'batch_stats': {}, **variables}
-
-
-def shapes(spec: Spec) -> dict[str, Any]:
-  """Return the shapes of `init_variables`, without computing anything."""
-  return jax.eval_shape(functools.partial(_init, spec), jax.random.key(0))
+  label_weight: float = 1.0
+  joint_teacher: 'Plan | None' = None
+  freeze_bn_at: float = 1.0
 
 
 def init_state(
@@ -132,9 +117,11 @@ def init_state(
   Returns:
     The state.
   """
-  other = plan.beside
-  teacher = other and init_state(other, init_variables(other.spec, seed), seed)
-  plan = _beside(plan, teacher)
+  other = plan.joint_teacher
+  teacher = other and init_state(
+    other, net_lib.init_variables(other.spec, seed), seed
+  )
+  plan = _with_joint_teacher(plan, teacher)
   key = jax.random.key(seed)
   drawn = jax.random.fold_in(key, NEVER)
   batch = _batch_shapes(plan, variables) if plan.method.requires else None
@@ -162,11 +149,11 @@ def init_state(
 
 
 def make_step(plan: Plan) -> Callable[..., State]:
-  """Return the jitted step `(state, images, labels, told) -> state`.
+  """Return the jitted step `(state, images, labels, teacher) -> state`.
 
-  `told`, which may be left out, are the teacher's answers to the images, where
-  they were computed before. The state is donated. Batches may be sharded over
-  devices: batch statistics and gradients are then those of the whole batch.
+  `teacher` (optional) holds precomputed teacher outputs for the images. The
+  state is donated. Batches may be sharded over devices: batch statistics and
+  gradients are then those of the global batch.
   """
   return jax.jit(
     functools.partial(take_step, plan),
@@ -176,15 +163,19 @@ def make_step(plan: Plan) -> Callable[..., State]:
 
 
 def take_step(
-  plan: Plan, state: State, x: Array, y: Array, told: Array | None = None
+  plan: Plan,
+  state: State,
+  x: Array,
+  y: Array,
+  teacher_outputs: Array | None = None,
 ) -> State:
   """Return the state after one step; see `make_step`, which compiles it."""
-  other = plan.beside
-  plan, teacher = _beside(plan, state.teacher), state.teacher
+  other = plan.joint_teacher
+  plan, teacher = _with_joint_teacher(plan, state.teacher), state.teacher
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
   at_decode, at_apply, at_method = jax.random.split(key, 3)
   ctx = Ctx(state.step, plan.steps, at_method)
-  settled = None if plan.settle >= 1 else ctx.progress >= plan.settle
+  frozen = None if plan.freeze_bn_at >= 1 else ctx.progress >= plan.freeze_bn_at
   free, held = tree.split(state.params)
   dense, pull = jax.vjp(
     lambda f: tree.decode(tree.merge(f, held), at_decode), free
@@ -195,13 +186,18 @@ def take_step(
     (logits, batch_stats, stats), features = with_features(
       plan.method,
       lambda: _apply_train(
-        plan, dense, params, state.batch_stats, x, at_apply, settled
+        plan.spec,
+        {'params': dense, 'batch_stats': state.batch_stats},
+        params,
+        x,
+        at_apply,
+        frozen,
       ),
     )
-    batch = taught(plan, Batch(x, y, logits, told, features))
-    seen = ctx._replace(stats=stats, batch=batch)
+    batch = with_teacher(plan, Batch(x, y, logits, teacher_outputs, features))
+    now = ctx._replace(stats=stats, batch=batch)
     losses = LOSSES[plan.loss].value(logits, y, plan.label_smoothing)
-    loss = plan.labels * jnp.mean(losses) + plan.method.loss(params, seen)
+    loss = plan.label_weight * jnp.mean(losses) + plan.method.loss(params, now)
     return loss, (logits, batch_stats, stats)
 
   (loss, aux), (grads, direct) = jax.value_and_grad(
@@ -230,77 +226,75 @@ def take_step(
 def with_features(
   method: Method, run: Callable[[], Out]
 ) -> tuple[Out, Features | None]:
-  """Run a network, and note what its layers put out if a method asks."""
+  """Run a network, recording layer outputs if the method requires them."""
   return (
     dataflow.features(run) if FEATURES in method.requires else (run(), None)
   )
 
 
-def taught(plan: Plan, batch: Batch) -> Batch:
-  """Add what the teacher says of a batch, as far as the method asks."""
+def with_teacher(plan: Plan, batch: Batch) -> Batch:
+  """Add the teacher outputs and features that the method requires."""
   teach, known = plan.teacher, {TEACHER} if batch.teacher is not None else set()
   if teach is None or plan.method.requires <= known:
     return batch
-  answer, seen = with_features(plan.method, lambda: teach(batch.inputs))
-  return batch._replace(teacher=answer, teacher_features=seen)
+  outputs, features = with_features(plan.method, lambda: teach(batch.inputs))
+  return batch._replace(teacher=outputs, teacher_features=features)
 
 
-def _beside(plan: Plan, teacher: State | None) -> Plan:
-  """Return the plan with the teacher as it is now, where one is trained."""
-  if plan.beside is None or teacher is None:
+def _with_joint_teacher(plan: Plan, teacher: State | None) -> Plan:
+  """Return the plan with the current state of a jointly trained teacher."""
+  if plan.joint_teacher is None or teacher is None:
     return plan
-  answer = evaluate.predictor(plan.beside.spec, teacher.variables)
-  return plan._replace(teacher=answer, beside=None)
+  outputs = evaluate.predictor(plan.joint_teacher.spec, teacher.variables)
+  return plan._replace(teacher=outputs, joint_teacher=None)
 
 
 def _batch_shapes(plan: Plan, variables: dict[str, Any]) -> Batch:
-  """Return the shapes of what a method's loss will see."""
+  """Return the shapes of the batch that a method's loss receives."""
 
-  def seen(dense: dict[str, Any], x: Array) -> Batch:
+  def shapes(dense: dict[str, Any], x: Array) -> Batch:
     run: Callable[..., Any] = Net(plan.spec).apply
     logits, features = with_features(plan.method, lambda: run(dense, x))
     y = no_labels(plan.loss, logits)
-    return taught(plan, Batch(x, y, logits, features=features))
+    return with_teacher(plan, Batch(x, y, logits, features=features))
 
   x = jax.ShapeDtypeStruct((2, *plan.spec.input_shape), jnp.float32)
   dense = jax.eval_shape(tree.decode, variables)
-  return jax.eval_shape(seen, dense, x)
+  return jax.eval_shape(shapes, dense, x)
 
 
 def _apply_train(
-  plan: Plan,
-  dense: Params,
+  spec: Spec,
+  variables: dict[str, Any],
   params: Params,
-  batch_stats: Any,
   x: Array,
   key: Array,
-  settled: Array | None,
+  frozen: Array | None,
 ) -> tuple[Array, Any, Stats]:
   """Apply the network in training mode: logits, batch and input statistics."""
-  variables = {'params': dense, 'batch_stats': batch_stats}
   (logits, mutated), stats = dataflow.apply(
-    lambda: Net(plan.spec).apply(
+    lambda: Net(spec).apply(
       variables,
       x,
       train=True,
-      settled=settled,
+      frozen=frozen,
       mutable=['batch_stats'],
       rngs={'dropout': key},
     ),
     params,
   )
-  return logits, mutated.get('batch_stats', batch_stats), stats
+  return logits, mutated.get('batch_stats', variables['batch_stats']), stats
 
 
 def replicated() -> NamedSharding:
-  """Return the sharding that gives every device the whole array."""
+  """Return the sharding that replicates an array on every device."""
   return NamedSharding(batches.over_devices().mesh, PartitionSpec())
 
 
 def run_steps(
   plan: Plan, state: State, split: Split, count: int, **order: Any
 ) -> State:
-  """Take `count` steps: the loop for prototypes, without files or bars.
+  """Take `count` steps, without files or progress bars.
 
   Args:
     plan: The run.
@@ -322,7 +316,7 @@ def run_steps(
 
 def plain(spec: Spec, settings: ml_collections.ConfigDict, steps: int) -> Plan:
   """Return the plan of plain training."""
-  tx = optimizer.optimiser(settings, steps)
+  tx = optimizer.from_settings(settings, steps)
   return Plan(
     spec,
     chain(),
@@ -330,5 +324,5 @@ def plain(spec: Spec, settings: ml_collections.ConfigDict, steps: int) -> Plan:
     steps,
     settings.label_smoothing,
     loss=settings.loss,
-    settle=settings.freeze_bn_at,
+    freeze_bn_at=settings.freeze_bn_at,
   )

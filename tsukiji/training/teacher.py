@@ -1,4 +1,4 @@
-"""Teachers: networks of the experiment, files and code, as one function."""
+"""Teachers: networks of the experiment, files or code, as functions."""
 
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -13,20 +13,20 @@ from ml_collections import ConfigDict
 from compress import recipe
 from compress.method import TEACHER
 from compress.tree import Array
-from tsukiji.config import settings
 from tsukiji.data.datasets import Split
 from tsukiji.deploy import artefact
 from tsukiji.deploy.passes.lower import Variables
 from tsukiji.errors import expect
+from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Shape, Spec
-from tsukiji.training import evaluate, step
+from tsukiji.training import evaluate
 from tsukiji.training.step import Plan
 
 Teacher: TypeAlias = Callable[[Array], Array]  # images -> outputs
 
 
 def ensemble(teachers: Sequence[Teacher]) -> Teacher:
-  """Return the mean of what several teachers say.
+  """Return the mean of the outputs of several teachers.
 
   Of logits it is the geometric mean of the distributions (Hinton+ 2015, arXiv
   1503.02531, section 1). Features are those of the first that has the layer.
@@ -51,7 +51,7 @@ def module(network: nn.Module, variables: Any, **kwargs: Any) -> Teacher:
     **kwargs: Of its call, as `train=False`.
 
   Returns:
-    The teacher; its layers can be asked for by their paths.
+    The teacher; features are available by the paths of its layers.
   """
   apply: Callable[..., Any] = network.apply
   return lambda x: apply(variables, jnp.asarray(x, jnp.float32), **kwargs)
@@ -86,18 +86,23 @@ def named(name: str, inputs: Shape) -> Teacher:
   return evaluate.predictor(shipped.spec, shipped.variables)
 
 
-def silent(spec: Spec) -> Teacher:
-  """Return an untrained network, for the shapes of what it says."""
+def untrained(spec: Spec) -> Teacher:
+  """Return an untrained network as a teacher, for shapes only."""
   zeros: Variables = jax.tree.map(
-    lambda s: jnp.zeros(s.shape, s.dtype), step.shapes(spec)
+    lambda s: jnp.zeros(s.shape, s.dtype), net_lib.variable_shapes(spec)
   )
   return evaluate.predictor(spec, zeros)
+
+
+def is_outside(name: str) -> bool:
+  """Tell whether a teacher is a file or code, not a network of the config."""
+  return ':' in name or name.endswith('.tsk')
 
 
 def teacher_of(
   item: ConfigDict, network: str, inputs: Shape, own: Callable[[str], Teacher]
 ) -> Teacher:
-  """Return who teaches by a recipe.
+  """Return the teacher of a recipe.
 
   Args:
     item: The recipe.
@@ -107,7 +112,7 @@ def teacher_of(
   """
   return ensemble(
     [
-      named(name, inputs) if settings.is_outside(name) else own(name)
+      named(name, inputs) if is_outside(name) else own(name)
       for name in item.teacher or (network,)
     ]
   )
@@ -121,13 +126,15 @@ def method_of(config: ConfigDict, name: str) -> str:
   return ' >> '.join(filter(None, (text, helper if helped else '')))
 
 
-def known(plan: Plan, chosen: ConfigDict, split: Split) -> np.ndarray | None:
-  """Return all that the teacher will say, if it says the same every epoch.
+def precomputed(
+  plan: Plan, chosen: ConfigDict, split: Split
+) -> np.ndarray | None:
+  """Return the teacher outputs for a split, if they do not change by epoch.
 
-  A whole run of teaching costs one epoch of it then. None where images change,
-  where the teacher is trained too, or where its features are asked for.
+  Computed once, they serve every epoch. None with augmentation, with a jointly
+  trained teacher, or where its features are required.
   """
-  fixed = not (plan.beside or chosen.augment)
+  fixed = not (plan.joint_teacher or chosen.augment)
   if (
     plan.teacher is None
     or not fixed

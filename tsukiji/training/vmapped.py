@@ -24,6 +24,7 @@ from compress.tree import Array
 from tsukiji import interrupt
 from tsukiji.data import batches
 from tsukiji.data.datasets import Split
+from tsukiji.models import net as net_lib
 from tsukiji.models import ops
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
@@ -56,14 +57,14 @@ def fit(
     spec: The network of all.
     members: The runs.
     split: Training examples.
-    steps: Of each run; early stopping is not looked at.
+    steps: Of each run; early stopping is ignored.
 
   Returns:
     The variables of each member, as if it had been trained alone, up to the
     rounding of floats.
 
   Raises:
-    stop.Stopped: If a signal asked; nothing is kept of what is trained.
+    interrupt.Stopped: On SIGINT or SIGTERM; no progress is kept.
   """
   found: dict[int, dict[str, Any]] = {}
   for places in groups(members).values():
@@ -84,7 +85,7 @@ def groups(members: Sequence[Member]) -> dict[str, list[int]]:
 
 
 def is_mapped(spec: Spec) -> bool:
-  """Tell whether mapping a network over members is the faster way here."""
+  """Return whether vmapping a network is the faster way on this backend."""
   wide = any(isinstance(step.layer, sp.Conv) for step in sp.walk(spec))
   return jax.default_backend() != 'cpu' or not wide
 
@@ -97,7 +98,7 @@ def one_by_one(
   for settings, seed, dropout in members:
     own = spec if dropout is None else sp.with_dropout(spec, dropout)
     plan = step_lib.plain(own, settings, steps)
-    state = step_lib.init_state(plan, step_lib.init_variables(own, seed), seed)
+    state = step_lib.init_state(plan, net_lib.init_variables(own, seed), seed)
     order = {'batch_size': settings.batch_size, 'augment': settings.augment}
     state = step_lib.run_steps(plan, state, split, steps, seed=seed, **order)
     found.append(state.variables)
@@ -130,8 +131,8 @@ def together(
   def step(
     state: State, values: dict[str, Array], rate: Array, x: Array, y: Array
   ) -> State:
-    plan = planned(spec, shared, values, steps)
-    with dropping(rate) if own else contextlib.nullcontext():
+    plan = plan_with(spec, shared, values, steps)
+    with traced_dropout(rate) if own else contextlib.nullcontext():
       return step_lib.take_step(plan, state, x, y)
 
   state = jax.device_put(_begun(spec, members, steps), spread)
@@ -152,7 +153,7 @@ def together(
   ]
 
 
-def planned(
+def plan_with(
   spec: Spec, settings: ConfigDict, values: dict[str, Array], steps: int
 ) -> Plan:
   """Return the plan of plain training in which some settings are traced."""
@@ -164,7 +165,7 @@ def _begun(spec: Spec, members: Sequence[Member], steps: int) -> State:
   states = [
     step_lib.init_state(
       step_lib.plain(spec, settings, steps),
-      step_lib.init_variables(spec, seed),
+      net_lib.init_variables(spec, seed),
       seed,
     )
     for settings, seed, _ in members
@@ -173,7 +174,7 @@ def _begun(spec: Spec, members: Sequence[Member], steps: int) -> State:
 
 
 @contextlib.contextmanager
-def dropping(rate: Array) -> Iterator[None]:
+def traced_dropout(rate: Array) -> Iterator[None]:
   """Let every dropout in training have a rate that may be traced."""
 
   def drop(call: Any, args: Any, kwargs: Any, context: Any) -> Any:

@@ -140,7 +140,7 @@ def test_gains_follow_the_norms_in_training(settle: float) -> None:
     return params
 
   method = recipe.parse(f'quantize.fold_batch_norm({text})')
-  done = fit(chain(method, Method(update=look)), settle=settle)
+  done = fit(chain(method, Method(update=look)), freeze_bn_at=settle)
   jax.effects_barrier()
   assert done.traces == 1
   state = done.state

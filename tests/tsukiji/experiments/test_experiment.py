@@ -13,7 +13,8 @@ from tsukiji.deploy import artefact
 from tsukiji.experiments import cell as cell_lib
 from tsukiji.experiments import experiment as ex
 from tsukiji.experiments import prepare, store
-from tsukiji.training import loop, step
+from tsukiji.models import net as net_lib
+from tsukiji.training import loop
 
 KEYS = {
   'name',
@@ -170,7 +171,7 @@ def test_recipes_may_settle_norms_in_their_own_time(
     chosen, steps = ex.steps_of(changed, 'net', 'both')
     spec = done.specs['net']
     plan = ex.plan_of(changed, 'net', 'both', spec, chosen, steps)
-    found.append(plan.settle)
+    found.append(plan.freeze_bn_at)
   assert found == [0.8, 0.0, 0.5, 1.0]
 
 
@@ -220,5 +221,5 @@ def test_the_input_is_standardised_inside_the_network(
   first = done.specs['net'].layers[0]
   mean = dataclasses.asdict(first)['mean'][0]
   assert mean == pytest.approx(done.data.train.x.mean(), rel=1e-5)
-  variables = step.init_variables(done.specs['net'], 0)
+  variables = net_lib.init_variables(done.specs['net'], 0)
   assert set(variables) == {'params', 'batch_stats'}

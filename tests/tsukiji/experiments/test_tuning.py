@@ -17,8 +17,8 @@ from tsukiji import cli
 from tsukiji.config import ranges, settings, validate
 from tsukiji.experiments import findings, row, trial, tuning, winner
 from tsukiji.experiments.experiment import Experiment
+from tsukiji.models import net as net_lib
 from tsukiji.report import trials as report
-from tsukiji.training import step
 
 
 def found(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
@@ -149,7 +149,7 @@ def test_the_best_of_each_study_is_tested_once(
   def trained(one: Experiment, config: ConfigDict) -> tuple[Experiment, Any]:
     asked.append(found(one, spaces.of(one.config), config).objectives[0])
     spec = one.specs['net']
-    return one, row.Trained(spec, step.init_variables(spec, 0), 0.0)
+    return one, row.Trained(spec, net_lib.init_variables(spec, 0), 0.0)
 
   monkeypatch.setattr(trial, 'trained', trained)
   every = findings.tested(made)

@@ -29,7 +29,7 @@ def test_kinds_of_weights_and_engines_are_told_apart(
   others = lower(spec, {**variables, 'params': coded})[1]
   names = iter('abcd')
   asks = [
-    clock.remembering(tmp_path, engines, lambda *_: float(ord(next(names))))
+    clock.cached(tmp_path, engines, lambda *_: float(ord(next(names))))
     for engines in (('jax',), ('jax', 'onnxruntime'))
   ]
   found = [ask(spec, x) for ask in asks for x in (variables, others)]
@@ -47,7 +47,7 @@ def test_each_network_is_measured_once(tmp_path: pathlib.Path) -> None:
     return len(asked) / 3
 
   for _ in range(2):  # as in a run that is continued
-    ask = clock.remembering(tmp_path / 'times', ('jax',), measure)
+    ask = clock.cached(tmp_path / 'times', ('jax',), measure)
     found = [ask(spec, {}) for spec in NETWORKS.values()]
     assert found == [(i + 1) / 3 for i in range(len(NETWORKS))]
   assert len(asked) == len(NETWORKS)

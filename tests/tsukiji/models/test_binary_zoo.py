@@ -12,6 +12,7 @@ from compress import dataflow, recipe, tree
 from tests.runs import calibrated, start
 from tsukiji.config import settings
 from tsukiji.models import drop_layers, zoo
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.binary_zoo import binary_vgg, pool_norm
 from tsukiji.models.net import Net
@@ -145,8 +146,8 @@ def test_a_binary_network_learns() -> None:
   x, y = blobs()
   method = recipe.parse('binary.bnn()')
   chosen = settings.training(lr=0.02, weight_decay=0.0)
-  plan = step_lib.Plan(TINY, method, optimizer.optimiser(chosen, 30), 30)
-  variables = step_lib.init_variables(TINY, 0)
+  plan = step_lib.Plan(TINY, method, optimizer.from_settings(chosen, 30), 30)
+  variables = net_lib.init_variables(TINY, 0)
   state = step_lib.init_state(plan, variables, 0, probe=calibrated(TINY).probe)
   step = step_lib.make_step(plan)
   for _ in range(30):

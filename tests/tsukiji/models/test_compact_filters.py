@@ -8,9 +8,9 @@ from compress import tree
 from tests.runs import images, run, start
 from tsukiji.measure import cost
 from tsukiji.models import compact_filters
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
-from tsukiji.training import step
 
 
 def net(padding: str = 'SAME', features: int = 8) -> sp.Spec:
@@ -38,7 +38,9 @@ def test_rewritten_networks_run_and_cost_less(kind: str) -> None:
   assert np.all(np.isfinite(logits))
   kept = variables['params']
   assert kept['norm'] is start(spec)['params']['norm']
-  want, have = (tree.paths(x) for x in (step.shapes(small)['params'], kept))
+  want, have = (
+    tree.paths(x) for x in (net_lib.variable_shapes(small)['params'], kept)
+  )
   assert {k: v.shape for k, v in want.items()} == {
     k: v.shape for k, v in have.items()
   }

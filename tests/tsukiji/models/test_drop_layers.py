@@ -16,9 +16,9 @@ from compress.quantize.uniform import uniform
 from tests.runs import NETWORKS, assert_same_bits, run, start
 from tsukiji.measure import cost
 from tsukiji.models import drop_layers, zoo
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
-from tsukiji.training import step
 
 DEEP = zoo.resnet((8, 8, 1), 3, blocks=2, widths=(4, 4, 6))
 NARROW = zoo.resnet((4, 4, 1), 3, blocks=2, widths=(2,))
@@ -34,8 +34,8 @@ def logits(spec: Spec, network: dict[str, Any]) -> Any:
   return run(spec, network, 4)[0]
 
 
-def without(spec: Spec, *gone: str) -> drop_layers.Shallow:
-  return drop_layers.shallow(spec, start(spec), gone, seed=3)
+def without(spec: Spec, *gone: str) -> drop_layers.Dropped:
+  return drop_layers.drop(spec, start(spec), gone, seed=3)
 
 
 def test_units_are_layers_and_blocks() -> None:
@@ -89,7 +89,7 @@ def test_a_block_that_adds_nothing_can_go() -> None:
   params = start(NARROW)['params']
   zeros = jax.tree.map(jnp.zeros_like, params[norm])
   network = {**start(NARROW), 'params': {**params, norm: zeros}}
-  small = drop_layers.shallow(NARROW, network, ['block1_2'], 0)
+  small = drop_layers.drop(NARROW, network, ['block1_2'], 0)
   assert small.fresh == ()
   got = logits(*small[:2])
   assert_same_bits(got, logits(NARROW, network))
@@ -126,7 +126,7 @@ def test_what_stays_keeps_its_weights(spec: Spec, gone: Any) -> None:
   small = without(spec, *gone)
   assert sp.output_shape(small.spec) == sp.output_shape(spec)
   assert cost.macs(small.spec) != cost.macs(spec)
-  shapes = step.shapes(small.spec)
+  shapes = net_lib.variable_shapes(small.spec)
   for part, layers in small.variables.items():
     assert layers.keys() == shapes[part].keys()
     for name, value in layers.items():
@@ -164,7 +164,7 @@ def test_nodes_are_kept() -> None:
   spec = NETWORKS['resnet']
   nodes = uniform(4).init(start(spec)['params'], Ctx())
   network = {**start(spec), 'params': nodes}
-  small = drop_layers.shallow(spec, network, ['block1_1'], 0)
+  small = drop_layers.drop(spec, network, ['block1_1'], 0)
   found = tree.find(Quantizing, small.variables['params'])
   assert len(found) == len(tree.find(Quantizing, nodes)) - 2
 
@@ -192,8 +192,8 @@ def test_removing_nothing_changes_nothing() -> None:
 def test_impossible_removals_are_refused(
   spec: Spec, gone: list[str], message: str
 ) -> None:
-  with pytest.raises(ValueError, match=f'shallow: expected .*{message}'):
-    drop_layers.shallow(spec, start(spec), gone, 0)
+  with pytest.raises(ValueError, match=f'drop_layers: expected .*{message}'):
+    drop_layers.drop(spec, start(spec), gone, 0)
 
 
 GAINED = {

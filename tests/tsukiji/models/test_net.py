@@ -11,11 +11,11 @@ from hypothesis import given, settings
 
 from tests.runs import assert_same_bits
 from tests.tsukiji.models.test_spec import PATIENT, network, specs
+from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models import zoo
 from tsukiji.models.net import Net, init
 from tsukiji.models.spec import Layer, Spec
-from tsukiji.training import step as step_lib
 
 ACTIVATIONS = {
   'relu': lambda x: np.maximum(x, 0),
@@ -229,7 +229,7 @@ def test_fresh_weights_keep_the_variance_and_follow_the_seed() -> None:
     sp.Dense(name='d1', features=64),
   )
   first, again, other = (
-    step_lib.init_variables(spec, seed)['params'] for seed in (0, 0, 1)
+    net_lib.init_variables(spec, seed)['params'] for seed in (0, 0, 1)
   )
   for name, inputs in (('c1', 50), ('d1', 256)):
     kernel = first[name]['kernel']

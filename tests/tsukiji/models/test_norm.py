@@ -41,9 +41,9 @@ def ap2(x: np.ndarray) -> np.ndarray:
     return np.sign(x) * 2.0 ** np.round(np.log2(np.abs(x)))
 
 
-def trained(layer: sp.Norm, settled: bool | None = None) -> tuple[Any, Any]:
+def trained(layer: sp.Norm, frozen: bool | None = None) -> tuple[Any, Any]:
   """Return the outputs and the running statistics of a step."""
-  held = None if settled is None else jnp.asarray(settled)
+  held = None if frozen is None else jnp.asarray(frozen)
   run = jax.jit(
     lambda x: norm.Norm(layer, True).apply(
       FOUND, x, held, mutable=['batch_stats']
@@ -92,12 +92,12 @@ def test_other_norms_are_those_of_flax(train: bool) -> None:
 
 @pytest.mark.parametrize('layer', [PLAIN, SHIFT])
 def test_settled_norms_are_those_in_use(layer: sp.Norm) -> None:
-  y, after = trained(layer, settled=True)
+  y, after = trained(layer, frozen=True)
   want = norm.Norm(layer, False).apply(FOUND, X)
   np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-6)
   for name, value in FOUND['batch_stats'].items():
     np.testing.assert_array_equal(after[name], value)
-  live, moved = trained(layer, settled=False)
+  live, moved = trained(layer, frozen=False)
   plain, same = trained(layer)
   np.testing.assert_array_equal(live, plain)
   np.testing.assert_array_equal(moved['var'], same['var'])
@@ -134,7 +134,7 @@ def test_statistics_of_norms_settle() -> None:
   split = examples(48)
   halves = []
   for settle in (1.0, 0.5):
-    one, seen = plan._replace(settle=settle), []
+    one, seen = plan._replace(freeze_bn_at=settle), []
     here = jax.tree.map(jnp.array, state)  # the step donates its argument
     for _ in range(2):
       here = step_lib.run_steps(one, here, split, 3, batch_size=8, seed=0)

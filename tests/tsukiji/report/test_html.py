@@ -7,13 +7,20 @@ import pytest
 from tests.tsukiji.report.test_report import Page, study_rows
 from tsukiji.report import html as report_html
 from tsukiji.report.columns import Row
+from tsukiji.report.contents import Contents
 from tsukiji.report.summary import lines
 
 
 def page_of(rows: list[Row]) -> tuple[str, Page]:
   """Write a page without figures."""
   text = report_html.page(
-    lines(rows), ['a: smaller'], ['b: <conv1> gone'], [], 'Title', ['A note']
+    Contents(
+      'Title',
+      lines(rows),
+      ['a: smaller'],
+      ['b: <conv1> gone'],
+      notes=['A note'],
+    )
   )
   return text, Page(text)
 

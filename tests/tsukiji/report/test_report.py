@@ -132,7 +132,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   rows[3:6] = [row | {'recipe': NASTY} for row in rows[3:6]]
   workdir = tmp_path_factory.mktemp('study') / 'new'
   notes = ['Repeat it: make study', NASTY]
-  path = report.write(workdir, rows, study_curves(), f'Title {NASTY}', notes)
+  path = report.write(
+    workdir, rows, report.Extras(f'Title {NASTY}', study_curves(), notes)
+  )
   assert path == workdir / 'report.html'
   return workdir
 
@@ -186,7 +188,7 @@ def test_markdown_has_the_table_the_figures_and_the_notes(
 
 def test_writing_again_replaces(tmp_path: pathlib.Path) -> None:
   for title in ('first', 'second'):
-    report.write(tmp_path, [], {}, title)
+    report.write(tmp_path, [], report.Extras(title))
   assert 'second' in (tmp_path / 'report.html').read_text()
   assert sorted(path.name for path in tmp_path.iterdir()) == [
     'report.html',
@@ -197,14 +199,14 @@ def test_writing_again_replaces(tmp_path: pathlib.Path) -> None:
 def test_a_failed_write_keeps_the_old_file(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  report.write(tmp_path, [], {}, 'first')
+  report.write(tmp_path, [], report.Extras('first'))
 
   def fail(*_: object) -> None:
     raise OSError('disk full')
 
   monkeypatch.setattr('os.replace', fail)
   with pytest.raises(OSError, match='disk full'):
-    report.write(tmp_path, [], {}, 'second')
+    report.write(tmp_path, [], report.Extras('second'))
   assert 'first' in (tmp_path / 'report.md').read_text()
   assert len(list(tmp_path.iterdir())) == 2
 
@@ -224,7 +226,9 @@ def test_little_data_is_no_failure(
   tmp_path: pathlib.Path, rows: list[Row]
 ) -> None:
   curves = {'dense': [{'step': 1, 'split': 'train', 'loss': float('nan')}]}
-  text = report.write(tmp_path, rows, curves, 'Little').read_text()
+  text = report.write(
+    tmp_path, rows, report.Extras('Little', curves)
+  ).read_text()
   assert Page(text).open == []
   assert 'nan' not in Page(text).text.lower().split()
   assert not (tmp_path / 'figures').exists()

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from tsukiji import report
 from tsukiji.report import figures, html, parallel_coordinates, tables, trials
 from tsukiji.report import search_figures as pictures
+from tsukiji.report.contents import Contents
 from tsukiji.report.theme import DARK, LIGHT, png
 from tsukiji.report.trials import Range, Searched, Trial
 
@@ -192,9 +193,8 @@ def test_short_trials_take_less_along_the_course() -> None:
 
 def test_a_report_has_the_search_in_both_forms(tmp_path) -> None:
   row, whole = {'recipe': 'dense', 'role': 'searched'}, searched()
-  path = report.write(
-    tmp_path, [row], {}, 'T', searched=[whole, whole._replace(recipe='mix')]
-  )
+  both = [whole, whole._replace(recipe='mix')]
+  path = report.write(tmp_path, [row], report.Extras('T', searched=both))
   text = (tmp_path / 'report.md').read_text()
   assert '### Best trials' in text and '## The search' in text
   assert '## The search for mix' in text
@@ -213,5 +213,5 @@ def test_plain_tables_escape_what_they_are_given() -> None:
   params = one.trials[0].params | {'train.optimiser': '<x>'}
   first = one.trials[0]._replace(params=params, values={'val_accuracy': 1.0})
   told = one._replace(trials=[first])
-  page = html.page([], [], [], [], 't', [], [told])
+  page = html.page(Contents('t', [], searched=[told]))
   assert '&lt;x&gt;' in page and '<x>' not in page

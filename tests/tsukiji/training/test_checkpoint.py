@@ -126,7 +126,7 @@ def test_a_damaged_file_is_refused_or_not_needed(
     try:
       assert_same_bits(checkpoint.restore(copy, STATE), STATE)
     except ValueError as e:
-      assert 'expected a whole checkpoint' in str(e)
+      assert 'expected an intact checkpoint' in str(e)
       refused.append(path)
   values = max(files, key=lambda path: path.stat().st_size)
   assert {values, saved / '3' / 'default' / '_METADATA'} <= set(refused)

@@ -55,9 +55,7 @@ def signs(count: int, seed: int) -> Split:
 
 
 def test_readings_rise_where_the_task_becomes_linear() -> None:
-  found = linear_probe.readings(
-    XOR, solved(), signs(300, 0), signs(200, 1), batch_size=64
-  )
+  found = linear_probe.readings(XOR, solved(), signs(300, 0), signs(200, 1))
   assert [r.name for r in found] == ['input', 'turn', 'bend', 'stay', 'out']
   by_name = dict(found)
   assert max(by_name['input'], by_name['turn']) < 0.7

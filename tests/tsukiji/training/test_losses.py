@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from tests.tsukiji.models.test_spec import PATIENT
 from tsukiji.config import settings as settings_
+from tsukiji.models import net as net_lib
 from tsukiji.models import zoo
 from tsukiji.training import losses, step
 
@@ -55,7 +56,7 @@ def test_a_plan_says_which_loss() -> None:
   chosen = settings_.training(loss='squared_hinge')
   plan = step.plain(spec, chosen, 1)
   assert plan.loss == 'squared_hinge'
-  state = step.init_state(plan, step.init_variables(spec, 0), 0)
+  state = step.init_state(plan, net_lib.init_variables(spec, 0), 0)
   x = jax.ShapeDtypeStruct((4, *spec.input_shape), jnp.float32)
   y = jax.ShapeDtypeStruct((4,), jnp.int32)
   program = str(step.make_step(plan).trace(state, x, y).jaxpr)

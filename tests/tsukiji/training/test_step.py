@@ -71,7 +71,7 @@ def begin(
 ) -> tuple[Plan, State]:
   """Return a plan and its first state, from drawn weights."""
   found, split = variables(spec), examples(40)
-  tx = optimizer.optimiser(chosen, steps)
+  tx = optimizer.from_settings(chosen, steps)
   made = recipe.parse(method)
   plan = Plan(spec, made, tx, steps, chosen.label_smoothing)
   stats = evaluate.calibrate(spec, found, split) if method else None
@@ -97,7 +97,7 @@ def test_decay_reaches_weights_alone(name: str, gain: float) -> None:
     jax.tree.map(jnp.asarray, WEIGHTS), ctx
   )
   free, _ = tree.split(nodes)
-  tx = optimizer.optimiser(sgd(optimizer=name, lr=0.5, weight_decay=0.1), 1)
+  tx = optimizer.from_settings(sgd(optimizer=name, lr=0.5, weight_decay=0.1), 1)
   still = jax.tree.map(jnp.zeros_like, free)
   updates, _ = tx.update(still, tx.init(free), free)
   moved = {k: x for k, x in arrays(updates).items() if np.any(x)}
@@ -111,7 +111,7 @@ def test_adamw_is_its_formula() -> None:
   chosen = st_.training(
     lr=0.1, schedule='constant', momentum=0.8, weight_decay=0.3, clip=2.0
   )
-  tx, rng = optimizer.optimiser(chosen, 9), np.random.default_rng(0)
+  tx, rng = optimizer.from_settings(chosen, 9), np.random.default_rng(0)
   w = rng.normal(size=(3, 4))
   m, v = np.zeros_like(w), np.zeros_like(w)
   params = {'w': jnp.float32(w)}
@@ -148,7 +148,7 @@ def test_learning_rate(schedule: str, warmup: float) -> None:
 @pytest.mark.parametrize('field', ['optimizer', 'schedule'])
 def test_unknown_choices_are_refused(field: str) -> None:
   with pytest.raises(ValueError, match=f"train.{field}: .* got 'addam'"):
-    optimizer.optimiser(sgd(**{field: 'addam'}), 5)
+    optimizer.from_settings(sgd(**{field: 'addam'}), 5)
 
 
 STILL = dataclasses.replace(

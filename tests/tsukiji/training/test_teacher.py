@@ -19,6 +19,7 @@ from tsukiji.deploy import artefact
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import experiment as ex
 from tsukiji.experiments import prepare
+from tsukiji.models import net as net_lib
 from tsukiji.training import evaluate
 from tsukiji.training import step as step_lib
 from tsukiji.training import teacher as teacher_lib
@@ -161,7 +162,7 @@ def test_what_is_known_is_what_the_teacher_says() -> None:
   """The same run, with a teacher that answers once and for all."""
   plan, split = plan_of(recipe.parse('distill.kd(2.0)')), data()
   chosen = settings.training(epochs=2, batch_size=8)
-  told = teacher_lib.known(plan, chosen, split)
+  told = teacher_lib.precomputed(plan, chosen, split)
   assert told is not None and plan.teacher is not None
   np.testing.assert_allclose(told, plan.teacher(split.x), rtol=1e-5, atol=1e-5)
   ends = []
@@ -181,19 +182,21 @@ def test_what_changes_is_not_known() -> None:
   chosen = settings.training(epochs=2, batch_size=8)
   plan, split = plan_of(recipe.parse('distill.kd(2.0)')), data()
   flipped = settings.training(epochs=2, augment=('flip',))
-  assert teacher_lib.known(plan, flipped, split) is None
-  assert teacher_lib.known(plan_of(recipe.parse('')), chosen, split) is None
+  assert teacher_lib.precomputed(plan, flipped, split) is None
+  assert (
+    teacher_lib.precomputed(plan_of(recipe.parse('')), chosen, split) is None
+  )
   hinted = plan_of(recipe.parse('distill.fitnet("fc")'))
-  assert teacher_lib.known(hinted, chosen, split) is None
-  beside = plan._replace(beside=plan_of(recipe.parse('')))
-  assert teacher_lib.known(beside, chosen, split) is None
+  assert teacher_lib.precomputed(hinted, chosen, split) is None
+  beside = plan._replace(joint_teacher=plan_of(recipe.parse('')))
+  assert teacher_lib.precomputed(beside, chosen, split) is None
 
 
 def test_a_teacher_beside_learns_as_if_it_were_alone() -> None:
   alone, split = plan_of(recipe.parse('')), data()
   plan = plan_of(recipe.parse('quantize.int8() >> distill.kd(1.0)'))
-  plan = plan._replace(teacher=None, beside=alone)
-  fresh = step_lib.init_variables(TINY, 3)
+  plan = plan._replace(teacher=None, joint_teacher=alone)
+  fresh = net_lib.init_variables(TINY, 3)
   states = [
     jax.tree.map(
       jnp.array,

@@ -58,7 +58,7 @@ def trained(spec: Spec, start: dict[str, Any], method: Method) -> Any:
     np.asarray(runs.images(spec, 16)), np.arange(16, dtype=np.int32) % 3
   )
   chosen = settings_.training(optimizer='sgd', lr=0.01)
-  plan = step_lib.Plan(spec, method, optimizer.optimiser(chosen, 3), 3)
+  plan = step_lib.Plan(spec, method, optimizer.from_settings(chosen, 3), 3)
   stats = evaluate.calibrate(spec, start, data)
   state = step_lib.init_state(plan, start, 0, stats)
   state = jax.tree.map(jnp.array, state)  # the step donates its argument

@@ -1,0 +1,56 @@
+"""The contents of a report, for every format that it is written in."""
+
+import types
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tsukiji.report.columns import Row
+from tsukiji.report.figures import Picture
+from tsukiji.report.summary import Line
+from tsukiji.report.trials import Searched
+
+
+class Extras(NamedTuple):
+  """What a report shows besides its rows.
+
+  Attributes:
+    title: Heading of the report.
+    curves: Objects of metrics.jsonl, by name of the run.
+    notes: Sentences that close the report.
+    figures: More figures by name: `title`, `x` and `lines` of
+      `line_plots.draw`.
+    searched: The results of searches.
+  """
+
+  title: str
+  curves: Mapping[str, Sequence[Row]] = types.MappingProxyType({})
+  notes: Sequence[str] = ()
+  figures: Mapping[str, Row] = types.MappingProxyType({})
+  searched: Sequence[Searched] = ()
+
+
+class Contents(NamedTuple):
+  """A report before it is laid out.
+
+  Attributes:
+    title: Heading.
+    lines: Summary rows, each with its seeds.
+    sentences: The same in words.
+    removed: What was removed from each network, layer by layer.
+    pictures: Figures.
+    notes: Sentences that close the report.
+    searched: The results of searches.
+  """
+
+  title: str
+  lines: Sequence[Line]
+  sentences: Sequence[str] = ()
+  removed: Sequence[str] = ()
+  pictures: Sequence[Picture] = ()
+  notes: Sequence[str] = ()
+  searched: Sequence[Searched] = ()
+
+  @property
+  def means(self) -> list[Row]:
+    """Return the summary rows."""
+    return [row for row, _ in self.lines]
