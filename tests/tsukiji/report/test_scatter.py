@@ -58,10 +58,10 @@ def test_of_many_points_those_of_the_front_are_named() -> None:
     for i in range(scatter.CROWD)
   ]
   [(_, points)] = scatter.panels(rows, scatter.SIZE)
-  assert scatter.told(points) == points
+  assert scatter.labeled(points) == points
   dense: Row = {**rows[0], 'role': 'reference', 'bytes': 9000}
   [(_, points)] = scatter.panels([*rows, dense], scatter.SIZE)
-  names = [point.name for point in scatter.told(points)]
+  names = [point.name for point in scatter.labeled(points)]
   assert names == ['r0', 'r7', 'r0 (reference)']
 
 
