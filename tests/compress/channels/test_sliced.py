@@ -47,9 +47,7 @@ def test_what_was_removed_decodes_to_zero(
 
 @given(st.lists(st.booleans(), min_size=6, max_size=6), st.booleans())
 @settings(max_examples=6, deadline=None)
-def test_cuts_along_two_axes_commute(
-  keep: list[bool], turned: bool
-) -> None:
+def test_cuts_along_two_axes_commute(keep: list[bool], turned: bool) -> None:
   cuts = [(1, np.array([True, False])), (2, np.array(keep))]
   params, want = {'w': jnp.array(W), 'other': jnp.ones(3)}, W.copy()
   for axis, kept in cuts[:: -1 if turned else 1]:

@@ -59,7 +59,9 @@ def test_equal_distributions_have_no_loss(
   np.testing.assert_allclose(grads, 0, atol=1e-5)
 
 
-def test_the_high_temperature_limit_is_logit_matching(logits: tuple[Array, Array]) -> None:
+def test_the_high_temperature_limit_is_logit_matching(
+  logits: tuple[Array, Array],
+) -> None:
   """At large T the gradient is (z_s - z_t) / classes, both centered."""
   student, teacher = logits
   grads = jax.grad(loss)(student, teacher, 300.0)

@@ -247,7 +247,9 @@ def test_impossible_exchanges_are_refused(wrong: Any, message: str) -> None:
     dynamic.rigl(**{'sparsity': 0.5, **wrong})
 
 
-@pytest.mark.parametrize('one', ['movement(0.5)', 'rigl(0.5)', 'lottery_ticket(0.5)'])
+@pytest.mark.parametrize(
+  'one', ['movement(0.5)', 'rigl(0.5)', 'lottery_ticket(0.5)']
+)
 def test_a_second_mask_is_refused(one: str) -> None:
   once = recipe.parse('prune.weights(0.5)').init(PARAMS, Ctx(0, 9, KEY))
   with pytest.raises(ValueError, match=r'prune.* a mask at conv/kernel'):

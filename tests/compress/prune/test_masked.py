@@ -22,7 +22,9 @@ W = jnp.float32([[0.5, -3.0], [1.0, 2.0]])
   drop=st.integers(0, 6),
 )
 @settings(max_examples=30, deadline=None)
-def test_the_lowest_scores_are_dropped_by_index(scores: list[float], drop: int) -> None:
+def test_the_lowest_scores_are_dropped_by_index(
+  scores: list[float], drop: int
+) -> None:
   found = masked.keep_highest(jnp.float32(scores[:6]).reshape(2, 3), drop)
   order = sorted(range(6), key=lambda i: (scores[i], i))
   assert set(np.flatnonzero(~np.asarray(found))) == set(order[:drop])

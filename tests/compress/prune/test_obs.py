@@ -189,7 +189,9 @@ def trained() -> tuple[Any, Ctx, jax.Array, jax.Array]:
 @pytest.mark.parametrize(
   ('scope', 'sparsity'), [('layer', 0.25), ('global', 0.6)]
 )
-def test_obs_increases_the_loss_less_than_magnitude(scope: str, sparsity: float) -> None:
+def test_obs_increases_the_loss_less_than_magnitude(
+  scope: str, sparsity: float
+) -> None:
   params, ctx, x, y = trained()
   losses = {}
   for name, made in (
