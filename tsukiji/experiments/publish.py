@@ -1,10 +1,10 @@
-"""Publishing: a finished experiment becomes what the README quotes."""
+"""Publishing: a finished experiment becomes what the pages quote."""
 
 import pathlib
 import re
 import shutil
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tsukiji import report
 from tsukiji.experiments import store
@@ -13,6 +13,11 @@ from tsukiji.report import trials
 from tsukiji.report.trials import Searched
 
 ROOT = pathlib.Path(__file__).parents[2]
+MARKER = re.compile(
+  r'(?P<head><!-- table: (?P<source>\S+)(?: columns=(?P<columns>\S+))?'
+  r'(?: (?P<named>[^\n]+?))? -->\n)(?P<text>.*?)<!-- end -->',
+  re.DOTALL,
+)
 
 
 def publish(
@@ -21,7 +26,7 @@ def publish(
   root: pathlib.Path = ROOT,
   searched: Sequence[Searched] = (),
 ) -> pathlib.Path:
-  """Write results/NAME.json and figures, and the README's tables.
+  """Write results/NAME.json and figures, and the tables of all pages.
 
   Args:
     folder: A finished workdir; NAME is its last part.
@@ -50,8 +55,8 @@ def publish(
   store.write_json(path, content)
   for picture in (folder / 'figures').glob('*.png'):
     shutil.copy(picture, root / 'results/figures' / f'{name}_{picture.name}')
-  readme = root / 'README.md'
-  readme.write_text(quoted(readme.read_text(), f'results/{name}.json', rows))
+  for page in pages(root):
+    page.write_text(quoted(page.read_text(), f'results/{name}.json', rows))
   return path
 
 
@@ -72,24 +77,68 @@ def _search(searched: Searched) -> dict[str, Any]:
   }
 
 
-def quoted(text: str, source: str, rows: list[Row]) -> str:
-  """Return a README with the tables of one results file brought up to date.
+def pages(root: pathlib.Path) -> list[pathlib.Path]:
+  """Return the pages that may quote tables: the README and what is in docs."""
+  return [root / 'README.md', *sorted((root / 'docs').rglob('*.md'))]
 
-  A table is what stands between `<!-- table: FILE -->` and `<!-- end -->`; a
-  regular expression behind FILE shows the rows whose names it finds.
+
+class Table(NamedTuple):
+  """A table that a page quotes.
+
+  Attributes:
+    source: The results file, relative to the checkout.
+    heads: Beginnings of the headings of the columns shown; () for all.
+    named: Regular expression for the names of the rows shown; '' for all.
+    text: The table as it stands on the page.
+  """
+
+  source: str
+  heads: tuple[str, ...]
+  named: str
+  text: str
+
+
+def tables(text: str) -> list[Table]:
+  """Return the tables that a page quotes.
+
+  >>> page = '<!-- table: a.json columns=size ^int8 -->\\nold\\n<!-- end -->'
+  >>> tables(page)
+  [Table(source='a.json', heads=('size',), named='^int8', text='old\\n')]
+  """
+  return [_table(found) for found in MARKER.finditer(text)]
+
+
+def quoted(text: str, source: str, rows: list[Row]) -> str:
+  """Return a page with the tables of one results file brought up to date.
+
+  A table is what stands between `<!-- table: FILE -->` and `<!-- end -->`.
+  Behind FILE, `columns=accuracy,size` chooses and orders the columns, and a
+  regular expression the rows, by name.
+
+  Args:
+    text: The page.
+    source: The results file whose tables are written anew.
+    rows: Its rows.
+
+  Returns:
+    The page; tables of other files stay.
 
   >>> rows = [{'recipe': 'dense', 'role': 'reference', 'bytes': 1000}]
   >>> page = '<!-- table: a.json -->\\nold\\n<!-- end -->'
   >>> 'old' in quoted(page, 'a.json', rows)
   False
   """
-  pattern = re.compile(
-    rf'(<!-- table: {re.escape(source)}(?: ([^\n]+?))? -->\n).*?<!-- end -->',
-    re.DOTALL,
-  )
-  return pattern.sub(
-    lambda found: (
-      f'{found[1]}{report.markdown(rows, found[2] or "").strip()}\n<!-- end -->'
-    ),
-    text,
-  )
+
+  def written(found: re.Match[str]) -> str:
+    table = _table(found)
+    if table.source != source:
+      return found[0]
+    new = report.markdown(rows, table.named, table.heads).strip()
+    return f'{found["head"]}{new}\n<!-- end -->'
+
+  return MARKER.sub(written, text)
+
+
+def _table(found: re.Match[str]) -> Table:
+  heads = tuple(filter(None, (found['columns'] or '').split(',')))
+  return Table(found['source'], heads, found['named'] or '', found['text'])

@@ -35,18 +35,21 @@ def table(rows: Sequence[Row]) -> Table:
   return tables.terminal([row for row, _ in lines(rows)])
 
 
-def markdown(rows: Sequence[Row], named: str = '') -> str:
+def markdown(
+  rows: Sequence[Row], named: str = '', heads: Sequence[str] = ()
+) -> str:
   """Return rows, summarized by recipe, as a Markdown table.
 
   Args:
     rows: Rows of results.json.
     named: Regular expression for the names of those to show; '' for all.
+    heads: Beginnings of the headings of the columns to show; () for all.
 
   Returns:
     The table.
   """
   means = [row for row, _ in lines(rows)]
-  return tables.markdown(means, named)
+  return tables.markdown(means, named, heads)
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:

@@ -1,5 +1,6 @@
 """Summarised rows as a table: in a terminal, in Markdown."""
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from rich.text import Text
 from tsukiji.report.columns import (
   WARNING,
   Cell,
+  Column,
   Row,
   columns,
   distinct,
@@ -81,16 +83,53 @@ def terminal(rows: Sequence[Row]) -> Table:
   return out
 
 
-def markdown(rows: Sequence[Row], named: str = '') -> str:
-  """Lay out summarised rows as a table of GitHub Markdown."""
+def markdown(
+  rows: Sequence[Row], named: str = '', heads: Sequence[str] = ()
+) -> str:
+  """Lay out summarized rows as a table of GitHub Markdown.
+
+  Args:
+    rows: The rows.
+    named: Regular expression for the names of those to show; '' for all.
+    heads: Beginnings of the headings of the columns to show, in order, as
+      'latency' or 'latency, ms, batch 64'; () for all columns.
+
+  Returns:
+    The table.
+
+  Raises:
+    ValueError: If no column has such a heading.
+  """
   labels = names(rows)
   at = [i for i, name in enumerate(labels) if re.search(named, name)]
   rows, labels = [rows[i] for i in at], [labels[i] for i in at]
-  shown = columns(rows)
-  heads = [', '.join(filter(None, (c.head, c.unit))) for c in shown]
+  shown = _chosen(columns(rows), heads)
+  titles = [_heading(column) for column in shown]
   cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
   texts = [[*map(str, line)] for line in zip(labels, *cells, strict=True)]
-  return plain([['recipe', *heads], *texts])
+  return plain([['recipe', *titles], *texts])
+
+
+def _heading(column: Column) -> str:
+  return ', '.join(filter(None, (column.head, column.unit)))
+
+
+def _chosen(shown: list[Column], heads: Sequence[str]) -> list[Column]:
+  """Return the first column under each heading, or all of them."""
+  if not heads:
+    return shown
+  titles = [_heading(column) for column in shown]
+  found = []
+  for head in heads:
+    at = [i for i, title in enumerate(titles) if title.startswith(head)]
+    if not at:
+      near = difflib.get_close_matches(head, titles, n=1, cutoff=0.0)
+      raise ValueError(
+        f'table: expected a column of {"; ".join(titles)}, got {head!r}. '
+        f'Nearest: {near[0] if near else "none"}.'
+      )
+    found.append(shown[at[0]])
+  return found
 
 
 def plain(rows: Sequence[Sequence[str]]) -> str:
