@@ -207,7 +207,9 @@ def test_the_method_of_the_readme_keeps_zeros() -> None:
 
 @pytest.mark.parametrize(('name', 'table'), TABLES)
 def test_tables_come_from_results(name: str, table: publish.Table) -> None:
-  rows = json.loads((ROOT / table.source).read_text())['rows']
+  path = ROOT / table.source
+  assert path.exists(), f'{name} quotes {table.source}: run and publish it'
+  rows = json.loads(path.read_text())['rows']
   want = report.markdown(rows, table.named, table.heads)
   assert table.text.strip() == want.strip()
 

@@ -126,7 +126,7 @@ def _chosen(shown: list[Column], heads: Sequence[str]) -> list[Column]:
       near = difflib.get_close_matches(head, titles, n=1, cutoff=0.0)
       raise ValueError(
         f'table: expected a column of {"; ".join(titles)}, got {head!r}. '
-        f'Nearest: {near[0] if near else "none"}.'
+        f'Nearest: {(near or ["none"])[0]!r}.'
       )
     found.append(shown[at[0]])
   return found

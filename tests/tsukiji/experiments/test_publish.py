@@ -1,4 +1,4 @@
-"""What the README quotes is what the experiment left."""
+"""What the pages quote is what the experiment left."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ from tests.tsukiji.experiments.test_experiment import tiny
 from tests.tsukiji.report.test_trials import searched
 from tsukiji import report
 from tsukiji.experiments import store
-from tsukiji.experiments.publish import publish, quoted
+from tsukiji.experiments.publish import publish, quoted, tables
 
 ROWS = [
   {
@@ -82,3 +82,31 @@ def test_quoting_twice_changes_nothing(root: pathlib.Path) -> None:
   once = quoted(text, 'results/run.json', ROWS)
   assert once != text
   assert quoted(once, 'results/run.json', ROWS) == once
+
+
+def test_tables_of_all_pages_are_written(root: pathlib.Path) -> None:
+  page = root / 'docs' / 'results' / 'run.md'
+  page.parent.mkdir(parents=True)
+  page.write_text('<!-- table: results/run.json -->\nold\n<!-- end -->\n')
+  folder = root / 'runs' / 'run'
+  store.claim(folder, tiny())
+  publish(folder, ROWS, root)
+  for path in (page, root / 'README.md'):
+    (table,) = tables(path.read_text())
+    assert table.text.strip() == report.markdown(ROWS).strip()
+
+
+def test_a_table_may_choose_its_columns() -> None:
+  page = '<!-- table: a.json columns=size,accuracy ^d -->\nold\n<!-- end -->'
+  (table,) = tables(page)
+  assert (table.heads, table.named) == (('size', 'accuracy'), '^d')
+  found = quoted(page, 'a.json', ROWS)
+  assert '| recipe | size, kB | accuracy, % |' in found
+  assert '| 1.00 | 85.00 ± 7.07 |' in found  # 1000 bytes; of 0.9 and 0.8
+  assert quoted(found, 'a.json', ROWS) == found
+
+
+def test_a_column_that_is_not_there_is_named() -> None:
+  page = '<!-- table: a.json columns=sise -->\n<!-- end -->'
+  with pytest.raises(ValueError, match="got 'sise'. Nearest: 'size, kB'"):
+    quoted(page, 'a.json', ROWS)
