@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run study study-small test format clean
+.PHONY: run study study-small test test-slow test-all format clean
 
 run: $(VENV)/installed  ## Train, compress, pack, measure and report.
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=$(WORKDIR)
@@ -15,11 +16,16 @@ study: $(VENV)/installed  ## The whole plan on Fashion-MNIST: hours.
 study-small: $(VENV)/installed  ## The same plan on digits: minutes.
 	$(BIN)/python main.py --config=configs/study.py:small --workdir=runs/study-small
 
-test: $(VENV)/installed-test  ## Format, lint, types, tests.
+test: $(VENV)/installed-test  ## The quick gate: format, lint, types, tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
+
+test-slow: $(VENV)/installed-test  ## Every config, kills, databases, devices.
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
+
+test-all: test test-slow
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

@@ -18,7 +18,14 @@ QUICKSTART = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope='module', params=CONFIGS, ids=lambda p: p.stem)
+@pytest.fixture(
+  scope='module',
+  params=[
+    pytest.param(p, marks=() if p.stem == 'quickstart' else pytest.mark.slow)
+    for p in CONFIGS
+  ],
+  ids=lambda p: p.stem,
+)
 def finished(
   request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], pathlib.Path, str]:

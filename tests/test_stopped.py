@@ -10,6 +10,7 @@ import pytest
 
 from tests.commands import run, start
 
+pytestmark = pytest.mark.slow
 LONG = (
   '--config=configs/quickstart.py:tiny',
   '--config.task=train',

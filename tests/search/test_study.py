@@ -126,6 +126,7 @@ def victim(where: str) -> None:
   )
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing(tmp_path: pathlib.Path) -> None:
   where = f'sqlite:///{tmp_path}/trials.db'
   study.opened(plan(6), storage_lib.opened(where))

@@ -21,7 +21,9 @@ from tsukiji.experiments import crew, pool
 TRIALS, KILLS = 6, 3
 
 
-@pytest.fixture(params=['sqlite', 'postgresql'])
+@pytest.fixture(
+  params=['sqlite', pytest.param('postgresql', marks=pytest.mark.slow)]
+)
 def where(
   request: pytest.FixtureRequest, tmp_path: pathlib.Path
 ) -> Iterator[str]:
@@ -63,6 +65,7 @@ def waits(i: int, argument: None, look: crew.Look) -> None:
   raise interrupt.Stopped(interrupt.wished() or 0)
 
 
+@pytest.mark.slow
 def test_killed_workers_are_replaced_and_no_trial_is_lost_or_doubled(
   where: str,
 ) -> None:

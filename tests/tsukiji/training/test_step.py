@@ -321,6 +321,7 @@ def test_a_run_traces_and_compiles_its_step_once() -> None:
     assert len(said) == 1, messages
 
 
+@pytest.mark.slow
 def test_many_devices_give_the_result_of_one(tmp_path: pathlib.Path) -> None:
   found = on_eight(
     'tests.tsukiji.training.test_step', 'short_run()[0]', tmp_path / 'it.npz'

@@ -115,6 +115,7 @@ def eight() -> dict[str, np.ndarray]:
   return flat(vmapped.together(NET, members(5, 'sgd'), examples(40), 3))
 
 
+@pytest.mark.slow
 def test_members_are_spread_over_devices(tmp_path: pathlib.Path) -> None:
   found = on_eight(
     'tests.tsukiji.training.test_vmapped', 'eight()', tmp_path / 'it.npz'
