@@ -28,7 +28,7 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   """Return the nearest: the mean along each turned diagonal that counts."""
   del lines
   block = tiles.shape[-1]
-  at = np.broadcast_to(_turns(block), (block, block))
+  at = jnp.broadcast_to(_turns(block), (block, block))
 
   def summed(x: Array) -> Array:
     return jnp.zeros((*x.shape[:2], block)).at[..., at].add(x)
@@ -59,9 +59,9 @@ def multiply(x: Array, values: Array, held: Array | None) -> Array:
   return jnp.fft.irfft(product, block)
 
 
-def _turns(block: int) -> np.ndarray:
+def _turns(block: int) -> Array:
   """Return the index of each entry of a tile among its values."""
-  steps = np.arange(block)
+  steps = jnp.arange(block)
   return (steps[None, :] - steps[:, None]) % block
 
 

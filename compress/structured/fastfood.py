@@ -24,16 +24,16 @@ def permutation(seed: int, rows: int, block: int) -> Array:
   return jnp.int32(np.random.default_rng(seed).permutation(block))
 
 
-def hadamard(size: int) -> np.ndarray:
+def hadamard(size: int) -> Array:
   """Return the Walsh-Hadamard matrix of a power of two, orthogonal.
 
   >>> (hadamard(2) * 2**0.5).round(3).tolist()
   [[1.0, 1.0], [1.0, -1.0]]
   """
-  h = np.ones((1, 1))
-  while len(h) < size:
-    h = np.kron(np.array([[1, 1], [1, -1]]), h)
-  return (h / np.sqrt(size)).astype(np.float32)
+  steps = jnp.arange(size, dtype=jnp.uint32)
+  odd = jax.lax.population_count(steps[:, None] & steps) % 2
+  entry = np.float32(1 / np.sqrt(size))
+  return jnp.where(odd, -entry, entry)
 
 
 def expand(values: Array, held: Array | None) -> Array:
@@ -50,7 +50,7 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   """
   del seen, lines
   assert held is not None
-  h = jnp.asarray(hadamard(tiles.shape[-1]))
+  h = hadamard(tiles.shape[-1])
   s = b = jnp.ones(tiles.shape[:3])
   g = s
   for _ in range(ROUNDS):
@@ -67,7 +67,7 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
 def _middle(g: Array, held: Array | None) -> Array:
   """Return the tiles without their outer diagonals."""
   assert held is not None
-  h = jnp.asarray(hadamard(g.shape[-1]))
+  h = hadamard(g.shape[-1])
   x, y = jax.lax.optimization_barrier((h[:, held] * g[..., None, :], h))
   return x @ y
 

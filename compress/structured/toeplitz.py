@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from compress.structured.tiles import Family, nothing
 from compress.tree import Array
@@ -38,7 +37,7 @@ def turned(v: Array, f: int) -> Array:
   >>> turned(jnp.array([1, 2, 3]), -1).tolist()
   [[1, -3, -2], [2, 1, -3], [3, 2, 1]]
   """
-  steps = np.arange(v.shape[-1])
+  steps = jnp.arange(v.shape[-1])
   at = (steps[:, None] - steps[None, :]) % len(steps)
   wraps = steps[:, None] < steps[None, :]
   return jnp.where(wraps, f * v[..., at], v[..., at])

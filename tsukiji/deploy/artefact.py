@@ -14,7 +14,8 @@ from compress import dataflow as grids
 from compress import tree
 from tsukiji import atomic
 from tsukiji.deploy.integer import binary_layers
-from tsukiji.deploy.tsk import header, pack
+from tsukiji.deploy.tsk import header, limits, pack
+from tsukiji.deploy.tsk.pack import Packed
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
 from tsukiji.models.spec import Spec
@@ -32,6 +33,10 @@ class Artefact:
     meta: The metadata in the file.
     bytes: Size of the file.
     run: Float32 images to logits; compiled once for each batch size.
+    weight_bytes: Size of the decoded weights.
+    example_bytes: Upper bound of the activations of one example. A call takes
+      at most about 8 times `weight_bytes`, to compile, and `example_bytes` for
+      each example.
   """
 
   spec: Spec
@@ -39,6 +44,8 @@ class Artefact:
   meta: dict[str, Any]
   bytes: int
   run: Callable[[jax.Array], jax.Array] = dataclasses.field(repr=False)
+  weight_bytes: int = 0
+  example_bytes: int = 0
 
   def __call__(self, images: Images) -> jax.Array:
     """Return the outputs of a batch.
@@ -97,7 +104,8 @@ def read(path: str | os.PathLike[str]) -> bytes:
     path: The file.
 
   Returns:
-    Its bytes, which `pack.unpack` checks.
+    Its bytes, no more than the first of them announce; `pack.unpack` checks
+    the others.
 
   Raises:
     ValueError: If there is no such file, or it cannot be read.
@@ -108,7 +116,12 @@ def read(path: str | os.PathLike[str]) -> bytes:
       f'artefact: expected a file, got {str(path)!r}. Check the path.'
     )
   try:
-    return path.read_bytes()
+    with path.open('rb') as file:
+      begin = file.read(header.BEGIN)
+      most = header.longest(begin)
+      size = os.fstat(file.fileno()).st_size
+      header.check(size <= most, f'a file of at most {most} bytes', size)
+      return begin + file.read(most)
   except OSError as e:
     raise ValueError(
       f'artefact {path}: expected a readable file, got {e.strerror}. Check '
@@ -133,10 +146,18 @@ def load(path: str | os.PathLike[str]) -> Artefact:
   try:
     blob = read(path)
     packed = pack.unpack(blob)
-    run = _ready(packed.spec, packed.variables)
+    run = _ready(packed)
   except ValueError as e:
     raise ValueError(f'{path}: {e}') from e
-  return Artefact(*packed, bytes=len(blob), run=run)
+  return Artefact(
+    packed.spec,
+    packed.variables,
+    packed.meta,
+    len(blob),
+    run,
+    packed.sizes.weights,
+    packed.example_bytes,
+  )
 
 
 def of(spec: Spec, variables: dict[str, Any]) -> Artefact:
@@ -176,7 +197,7 @@ def forward(
     return binary_layers.forward(spec, variables, counted)
   apply: Any = Net(spec).apply
   params = variables['params']
-  dense = {**variables, 'params': tree.decode(params)}
+  dense = {**variables, 'params': _decoded(params)}
 
   @jax.jit
   def run(images: jax.Array) -> jax.Array:
@@ -185,25 +206,36 @@ def forward(
   return run
 
 
-def _ready(
-  spec: Spec, variables: dict[str, Any]
-) -> Callable[[jax.Array], jax.Array]:
+def _ready(packed: Packed) -> Callable[[jax.Array], jax.Array]:
   """Return `forward`, having checked that the weights fit the network."""
+  spec, want = packed.spec, limits.weight_shapes(packed.spec)
+  odd = sorted(want.items() ^ packed.sizes.shapes.items())
+  header.check(
+    not odd, 'weights that the network takes, and no others', odd[:1]
+  )
   one = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
   try:
-    want = _shapes(jax.eval_shape(Net(spec).init, jax.random.key(0), one))
-    got = _shapes(jax.eval_shape(tree.decode, variables))
-    run = forward(spec, variables)
+    run = forward(spec, packed.variables)
     jax.eval_shape(run, one)
   except Exception as e:  # whatever ill-matched weights make a network raise
     raise header.damaged('weights that the network takes', repr(e)) from e
-  odd = sorted(want.items() ^ got.items())
-  header.check(not odd, 'the weights of the network alone', odd[:1])
   return run
 
 
-def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
-  return {path: x.shape for path, x in tree.paths(variables).items()}
+def _decoded(params: Any) -> Any:
+  """Return a tree of arrays; each distinct node is compiled once."""
+
+  def visit(path: str, x: Any) -> Any:
+    return _decode(tree.descend(visit, path, x)) if tree.is_node(x) else x
+
+  return tree.map_paths(visit, params)
+
+
+@jax.jit
+def _decode(node: Any) -> jax.Array:
+  """Decode a node whose inner nodes are decoded."""
+  array: jax.Array = node.decode(None)
+  return array
 
 
 def _listed(shape: tuple[Any, ...]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from tsukiji.deploy.tsk import range_coder
 
 FRACTION = {2: 10, 4: 23}  # bits below the exponent, by bytes (IEEE 754)
+PART = 2**16  # values decoded at a time
 
 
 def known(dtype: np.dtype) -> bool:
@@ -32,7 +33,8 @@ def encode(x: np.ndarray) -> bytes:
   exponent = bits >> below & (1 << top - below) - 1
   rest = bits >> top << below | bits & (1 << below) - 1
   step, finish = range_coder.writer()
-  _walk(step, exponent.astype(np.int32), rest.astype(np.int32), x.dtype)
+  range_coder.histogram(step, exponent.astype(np.int32), 1 << top - below)
+  range_coder.uniform(step, rest.astype(np.int32), 1 + below)
   return finish()
 
 
@@ -57,31 +59,27 @@ def decode(
   array([ 0.5, -0. ,  nan], dtype=float32)
   """
   below, top = _widths(dtype)
-  fields = np.empty((2, math.prod(shape)), np.int32)
+  exponent = np.empty(math.prod(shape), np.uint8)
+  bits = np.empty(exponent.shape, f'u{dtype.itemsize}')
   step, exhausted = range_coder.reader(data)
-  _walk(step, fields[0], fields[1], dtype)
+  range_coder.histogram(step, exponent, 1 << top - below)
+  for start in range(0, len(bits), PART):
+    part = slice(start, start + PART)
+    rest = np.empty(len(bits[part]), np.int32)
+    range_coder.uniform(step, rest, 1 + below)
+    sign, fraction = rest >> below, rest & (1 << below) - 1
+    high = (
+      sign.astype(np.int64) << top | exponent[part].astype(np.int64) << below
+    )
+    bits[part] = high | fraction
   if not exhausted():
     raise ValueError(
       f'floats: expected the end of a stream behind {shape} values, got more '
       'bytes. They are damaged, or belong to another array.'
     )
-  exponent, rest = fields.astype(np.int64)
-  bits = rest >> below << top | exponent << below | rest & (1 << below) - 1
-  return bits.astype(f'u{dtype.itemsize}').view(dtype).reshape(shape)
+  return bits.view(dtype).reshape(shape)
 
 
 def _widths(dtype: np.dtype) -> tuple[int, int]:
   """Return how many bits are below the exponent, and below the sign."""
   return FRACTION[dtype.itemsize], 8 * dtype.itemsize - 1
-
-
-def _walk(
-  step: range_coder.Step,
-  exponent: np.ndarray,
-  rest: np.ndarray,
-  dtype: np.dtype,
-) -> None:
-  """Write or read exponents, then each sign with its fraction."""
-  below, top = _widths(dtype)
-  range_coder.histogram(step, exponent, 1 << top - below)
-  range_coder.uniform(step, rest, 1 + below)

@@ -20,19 +20,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.tsk.coding import DTYPES, put_varint, take_varint
+from tsukiji.deploy.tsk.coding import DTYPES
+from tsukiji.deploy.tsk.varint import put_varint, take_varint
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 
 MAGIC = b'TSK'
 VERSION = 2
 READABLE = range(1, VERSION + 1)
-JSON_LIMIT = 2**24  # bytes
+BEGIN = 32  # bytes that hold all before the header
+JSON_LIMIT = 2**21  # bytes
+JSON_NODES = 2**16  # values and keys: each may take 100 bytes once read
 # Arrays may take 16 MiB, and 10,000 times the size of the file beyond that: a
 # float32 network with one weight in 1,000 left takes 3,000 times.
 FREE_BYTES = 2**24
 GROWTH = 10_000
-TOTAL_LIMIT = 2**32
+TOTAL_LIMIT = 2**30  # XLA takes constants of less than 2 GiB
 RANK_LIMIT = 32  # axes of an array
 # Text that headers repeat. Deflate refers to it from the first byte on, which
 # takes 350 bytes off every file. Part of the format, like the layout above.
@@ -123,13 +126,7 @@ def unseal(blob: bytes) -> Opened:
     ValueError: If the file is damaged, foreign, or of another version.
   """
   begin = bytes(blob[:8])
-  if begin[:3] != MAGIC or len(begin) < 8:
-    raise damaged('a file that begins with TSK', begin)
-  if begin[3] not in READABLE:
-    raise ValueError(
-      f'artefact: expected format 1 to {VERSION}, got {begin[3]}. Read it '
-      'with the release that wrote it, or pack the network again.'
-    )
+  _check_version(begin)
   body = memoryview(blob)[8:]
   want, got = int.from_bytes(begin[4:], 'little'), zlib.crc32(body)
   check(want == got, f'checksum {want:08x}', f'{got:08x}')
@@ -181,35 +178,76 @@ def check(right: bool, expected: str, got: Any) -> None:
 def damaged(expected: str, got: Any) -> ValueError:
   """Return the error of a damaged file."""
   return ValueError(
-    f'artefact: expected {expected}, got {repr(got)[:80]}. The file is '
+    f'artefact: expected {expected[:120]}, got {repr(got)[:80]}. The file is '
     'damaged or foreign; pack the network again, or fetch another copy.'
   )
+
+
+def longest(begin: bytes) -> int:
+  """Return how many bytes a file has at most.
+
+  Args:
+    begin: Its first `BEGIN` bytes.
+
+  Raises:
+    ValueError: If it is no packed file.
+  """
+  _check_version(begin)
+  total, rest = take_varint(memoryview(begin)[8:])
+  size, _ = take_varint(rest)
+  return len(begin) + size + min(total, TOTAL_LIMIT) + JSON_NODES
+
+
+def _check_version(begin: bytes) -> None:
+  if begin[:3] != MAGIC or len(begin) < 8:
+    raise damaged('a file that begins with TSK', begin[:8])
+  if begin[3] not in READABLE:
+    raise ValueError(
+      f'artefact: expected format 1 to {VERSION}, got {begin[3]}. Read it '
+      'with the release that wrote it, or pack the network again.'
+    )
 
 
 def _deflate(fields: dict[str, Any]) -> bytes:
   try:
     text = json.dumps(
       fields, separators=(',', ':'), sort_keys=True, allow_nan=False
-    )
+    ).encode()
   except (TypeError, ValueError) as e:
     raise ValueError(
-      f'pack: expected what JSON can say, got {repr(fields)[:80]}. {e}.'
+      f'pack: expected values that JSON can express, got '
+      f'{repr(fields)[:80]}. {e}.'
     ) from e
+  if len(text) > JSON_LIMIT or _nodes(text) > JSON_NODES:
+    raise ValueError(
+      f'pack: expected a header of at most {JSON_LIMIT} bytes and {JSON_NODES} '
+      f'values, got {len(text)} and {_nodes(text)}. Store less in meta.'
+    )
   deflate = zlib.compressobj(9, wbits=-15, zdict=TYPICAL)
-  return deflate.compress(text.encode()) + deflate.flush()
+  return deflate.compress(text) + deflate.flush()
 
 
 def _inflate(head: memoryview) -> dict[str, Any]:
   inflate = zlib.decompressobj(wbits=-15, zdict=TYPICAL)
   try:
     text = inflate.decompress(head, JSON_LIMIT)
-    fields = json.loads(text, parse_constant=_no_number)
-  except (zlib.error, ValueError, RecursionError) as e:
+  except zlib.error as e:
     raise damaged('a header of JSON', repr(e)) from e
-  whole = inflate.eof and not inflate.unused_data
-  check(whole, f'a whole header of at most {JSON_LIMIT} bytes', len(text))
+  complete = inflate.eof and not inflate.unused_data
+  check(complete, f'a header of at most {JSON_LIMIT} bytes', len(text))
+  nodes = _nodes(text)
+  check(nodes <= JSON_NODES, f'at most {JSON_NODES} values in it', nodes)
+  try:
+    fields = json.loads(text, parse_constant=_no_number)
+  except (ValueError, RecursionError) as e:
+    raise damaged('a header of JSON', repr(e)) from e
   check(type(fields) is dict, 'a dictionary', fields)
   return fields
+
+
+def _nodes(text: bytes) -> int:
+  """Return how many values and keys JSON holds, at most."""
+  return sum(map(text.count, (b',', b':', b'[', b'{')))
 
 
 def _no_number(name: str) -> None:

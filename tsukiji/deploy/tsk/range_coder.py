@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from constriction import stream
 
-Symbols: TypeAlias = np.ndarray  # int32 [n], contiguous
+Symbols: TypeAlias = np.ndarray  # [n], contiguous; int32 to write
 # Writes the symbols it is given, or fills them in from what was written: one
 # walk over the models serves both sides, which therefore cannot disagree.
 Step: TypeAlias = Callable[..., None]
 FIRST = 16  # symbols coded before a model adapts for the first time
 PULL = 4.0  # rows that the overall density counts for in that of a column
+PIECE = 2**16  # symbols with densities of their own at a time
 
 
 def histogram(step: Step, symbols: Symbols, values: int) -> None:
@@ -28,7 +29,7 @@ def histogram(step: Step, symbols: Symbols, values: int) -> None:
 
   Args:
     step: Writes or reads.
-    symbols: What to write, or where to.
+    symbols: int32 to write, or an array of integers to read into.
     values: At least 2.
   """
   counts = np.full(values, 0.5)
@@ -46,25 +47,42 @@ def uniform(step: Step, symbols: Symbols, bits: int) -> None:
 def bitmap(step: Step, rows: np.ndarray) -> None:
   """Code zeros and ones under the density of their column so far.
 
-  Pruned networks lose whole inputs and filters: densities differ by column.
+  Pruned networks lose all of some inputs and filters: densities differ by
+  column.
 
   Args:
     step: Writes or reads.
-    rows: int32 `[rows, columns]`, contiguous.
+    rows: int32 `[rows, columns]`, contiguous; uint8 will do to read.
   """
   columns = rows.shape[1]
-  ones = np.zeros(columns)
+  ones = np.zeros(columns, np.uint32)
   for part in _parts(len(rows), max(1, FIRST // columns)):
-    seen, block = part.start, rows[part]
-    overall = (ones.sum() + 0.5) / (seen * columns + 1)
-    density = (ones + PULL * overall) / (seen + PULL)
-    model = stream.model.Bernoulli(perfect=False)
-    step(block.reshape(-1), model, np.tile(density, len(block)))
-    ones += block.sum(axis=0)
+    before, block = part.start, rows[part]
+    overall = (ones.sum() + 0.5) / (before * columns + 1)
+    for piece, at in _pieces(block):
+      density = (ones[at] + PULL * overall) / (before + PULL)
+      model = stream.model.Bernoulli(perfect=False)
+      step(piece.reshape(-1), model, np.tile(density, len(piece)))
+    for at in _slices(columns, PIECE):
+      ones[at] += block[:, at].sum(axis=0, dtype=np.uint32)
+
+
+def _pieces(block: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
+  """Yield contiguous pieces of a block in order, and their columns."""
+  columns = block.shape[1]
+  for lines in _slices(len(block), max(1, PIECE // columns)):
+    for at in _slices(columns, PIECE):
+      yield block[lines, at], at
+
+
+def _slices(size: int, step: int) -> Iterator[slice]:
+  """Yield slices of `range(size)` that are equally long."""
+  for start in range(0, size, step):
+    yield slice(start, min(size, start + step))
 
 
 def writer() -> tuple[Step, Callable[[], bytes]]:
-  """Return what writes symbols, and what then returns the bytes.
+  """Return a function that writes symbols, and one that returns the bytes.
 
   >>> write, finish = writer()
   >>> histogram(write, np.array([0, 1, 2, 2], np.int32), 3)
@@ -87,7 +105,7 @@ def writer() -> tuple[Step, Callable[[], bytes]]:
 
 
 def reader(data: bytes | memoryview) -> tuple[Step, Callable[[], bool]]:
-  """Return what reads symbols, and what then tells whether none is left.
+  """Return a function that reads symbols, and one that tells if none is left.
 
   The step raises ValueError where no symbols have these bytes.
   """

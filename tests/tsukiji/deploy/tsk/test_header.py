@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tsukiji.deploy.tsk import coding, header
+from tsukiji.deploy.tsk import header
+from tsukiji.deploy.tsk.varint import put_varint
 from tsukiji.models import spec as sp
 from tsukiji.models import zoo
 
@@ -39,7 +40,7 @@ def test_what_was_sealed_comes_back() -> None:
     (reseal(b''), 'an integer'),
     (reseal(b'\0\x7f{}'), 'a header of 127 bytes, got 2'),
     (reseal(b'\xff\xff\xff\xff\xff\x7f\0'), 'a smaller total'),
-    (reseal(b'\0\2{}'), 'a header of JSON'),
+    (reseal(b'\0\2{}'), 'a header of at most'),
   ],
 )
 def test_other_files_are_refused(blob: bytes, message: str) -> None:
@@ -58,7 +59,7 @@ def test_every_flipped_bit_is_noticed() -> None:
 def deflated(text: bytes) -> bytes:
   deflate = zlib.compressobj(9, wbits=-15, zdict=header.TYPICAL)
   head = deflate.compress(text) + deflate.flush()
-  return reseal(b'\0' + coding.put_varint(len(head)) + head)
+  return reseal(b'\0' + put_varint(len(head)) + head)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,8 @@ def deflated(text: bytes) -> bytes:
     b'{"a":NaN}',
     b'{"a":1' + b'0' * 5000 + b'}',
     b'{"a":"' + b' ' * header.JSON_LIMIT + b'"}',
+    b'{"a":[' + b'[],' * header.JSON_NODES + b'0]}',
+    b'{"a":[' + b'0,' * header.JSON_NODES + b'0]}',
     b'[' * 200_000,
     b'\xff',
   ],
@@ -79,8 +82,11 @@ def test_other_headers_are_refused(text: bytes) -> None:
 
 def test_json_must_be_able_to_say_it() -> None:
   for odd in (float('nan'), b'bytes', {1, 2}, {1: 0, 'a': 0}):
-    with pytest.raises(ValueError, match='what JSON can say'):
+    with pytest.raises(ValueError, match='that JSON can express'):
       header.seal({'m': odd}, 0, [])
+  for much in ('a' * header.JSON_LIMIT, [0] * header.JSON_NODES):
+    with pytest.raises(ValueError, match='Store less in meta'):
+      header.seal({'m': much}, 0, [])
 
 
 @pytest.mark.parametrize(

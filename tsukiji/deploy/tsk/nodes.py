@@ -1,0 +1,168 @@
+"""Trees of arrays and nodes as JSON and back.
+
+In JSON an array is `'f4 3 3 1 8'` (dtype and shape), and a node is a dictionary
+whose kind stands under the key ''. Reading executes nothing: kinds are looked
+up in `NODES`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from compress.binary.inputs import Signed
+from compress.binary.weights import Binarized
+from compress.channels.sliced import Sliced
+from compress.lowrank.factors import LowRank, Separable, Tucker
+from compress.lowrank.plus_sparse import Summed
+from compress.prune.masked import Masked
+from compress.quantize.batch_norm import Folded
+from compress.quantize.half import Half
+from compress.quantize.nodes import Inputs, Quantized, Shifted
+from compress.share.codebook import Hashed, Products, Shared
+from compress.structured.methods import Structured
+from compress.structured.tied_filters import Transferred
+from tsukiji.deploy.tsk import header
+from tsukiji.deploy.tsk.coding import DTYPES
+from tsukiji.deploy.tsk.header import Slot, check
+
+# The node kinds a file may hold, beside dictionaries, tuples and arrays.
+NODES: dict[str, type] = {
+  'Binarized': Binarized,
+  'Folded': Folded,
+  'Half': Half,
+  'Hashed': Hashed,
+  'Inputs': Inputs,
+  'LowRank': LowRank,
+  'Masked': Masked,
+  'Products': Products,
+  'Quantized': Quantized,
+  'Separable': Separable,
+  'Shared': Shared,
+  'Shifted': Shifted,
+  'Signed': Signed,
+  'Sliced': Sliced,
+  'Structured': Structured,
+  'Summed': Summed,
+  'Transferred': Transferred,
+  'Tucker': Tucker,
+}
+STATIC_LIMIT = 2**24  # magnitude of an integer in a node
+PATH_LIMIT = 1024  # characters
+
+
+def to_json(path: str, x: Any, arrays: list[np.ndarray]) -> Any:
+  """Return a tree as JSON, and append its arrays in order.
+
+  Args:
+    path: Path of the tree, for errors.
+    x: The tree.
+    arrays: The list to append to.
+
+  Returns:
+    What `json.dumps` takes.
+
+  Raises:
+    ValueError: If something in the tree cannot be stored.
+  """
+  if x is None:
+    return None
+  if type(x) is tuple:
+    items = enumerate(x)
+    return [to_json(join(path, i), item, arrays) for i, item in items]
+  if type(x) is dict:
+    if not all(isinstance(key, str) and key for key in x):
+      raise unfit(path, 'names as keys', list(x))
+    return {k: to_json(join(path, k), x[k], arrays) for k in sorted(x)}
+  if NODES.get(type(x).__name__) is not type(x):
+    return _array(path, x, arrays)
+  plain = {'': type(x).__name__}
+  for name, varies in _fields(type(x)):
+    value, here = getattr(x, name), join(path, name)
+    plain[name] = (
+      to_json(here, value, arrays) if varies else _static(here, value)
+    )
+  return plain
+
+
+def _array(path: str, x: Any, arrays: list[np.ndarray]) -> str:
+  dtype = getattr(x, 'dtype', None)
+  if not isinstance(dtype, np.dtype) or dtype.str[1:] not in DTYPES:
+    got = f'{type(x).__name__} {dtype or ""}'.strip()
+    dtypes = ', '.join(map(str, DTYPES.values()))
+    raise unfit(path, f'arrays of {dtypes}, or {", ".join(NODES)}', got)
+  arrays.append(np.asarray(x))
+  return ' '.join((dtype.str[1:], *map(str, x.shape)))
+
+
+def from_json(path: str, x: Any, leaf: Callable[[Slot], Any]) -> Any:
+  """Return the tree that JSON describes.
+
+  Args:
+    path: Path of the tree, for errors.
+    x: What `json.loads` returned.
+    leaf: Returns what stands for an array.
+
+  Returns:
+    The tree.
+
+  Raises:
+    ValueError: If the JSON is no tree.
+  """
+  if x is None:
+    return None
+  check(len(path) <= PATH_LIMIT, f'a path of {PATH_LIMIT} characters', path)
+  if type(x) is str:
+    return leaf(header.slot(path, x))
+  if type(x) is list:
+    items = enumerate(x)
+    return tuple(from_json(join(path, i), item, leaf) for i, item in items)
+  check(type(x) is dict, f'a dictionary at {path}', x)
+  short = len(path) + max(map(len, x), default=0) < PATH_LIMIT
+  check(short, f'paths of at most {PATH_LIMIT} characters', path)
+  if '' not in x:
+    return {k: from_json(join(path, k), x[k], leaf) for k in sorted(x)}
+  known = type(x['']) is str and x[''] in NODES
+  check(known, f'a node at {path} of {", ".join(NODES)}', x[''])
+  kind = NODES[x['']]
+  names = sorted(['', *(name for name, _ in _fields(kind))])
+  check(sorted(x) == names, f'fields {names} at {path}', sorted(x))
+  values = {}
+  for name, varies in _fields(kind):
+    here = join(path, name)
+    values[name] = (
+      from_json(here, x[name], leaf) if varies else _static(here, x[name])
+    )
+  return kind(**values)
+
+
+def _fields(kind: type) -> list[tuple[str, bool]]:
+  """Return the fields of a node, and whether each holds arrays."""
+  return [
+    (field.name, field.metadata.get('pytree_node', True))
+    for field in dataclasses.fields(kind)
+  ]
+
+
+def _static(path: str, x: Any) -> Any:
+  """Return a field that holds no arrays, checked on both sides."""
+  if isinstance(x, list | tuple):
+    return tuple(_static(path, item) for item in x)
+  right = x is None or type(x) in (bool, float, str)
+  if not (right or (type(x) is int and abs(x) <= STATIC_LIMIT)):
+    raise unfit(path, f'a text or a number up to {STATIC_LIMIT}', x)
+  return x
+
+
+def join(path: str, name: str | int) -> str:
+  """Return the path of an item."""
+  return f'{path}/{name}' if path else str(name)
+
+
+def unfit(path: str, expected: str, got: Any) -> ValueError:
+  """Return the error of what cannot be stored."""
+  return ValueError(
+    f'pack at {path or "the top"}: expected {expected}, got '
+    f'{repr(got)[:80]}. Convert it, or add its kind to pack.NODES.'
+  )
