@@ -1,5 +1,8 @@
 """What a storage keeps of a space: names, distributions, labels."""
 
+import random
+import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,23 +17,47 @@ from optuna.distributions import (
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
 
 from search import space as spaces
 from search.parameter import Leaf, unit_of
 from search.space import Space
 
 PLAIN = bool | int | float | str | None
+ATTEMPTS = 8  # to open a database in which others make their tables
+PATIENCE = 60.0  # seconds that a writer of SQLite waits for the others
+# What databases say of a table, row or type that somebody else just made.
+RACES = ('already exists', 'unique constraint', 'duplicate key', 'is locked')
 
 
 def opened(where: str) -> BaseStorage:
   """Return the storage at a URL, or a journal in a file `*.log`.
+
+  Its connections are closed when it is no longer used.
 
   >>> type(opened('sqlite://')).__name__
   'RDBStorage'
   """
   if where.endswith('.log'):
     return JournalStorage(JournalFileBackend(where))
-  return RDBStorage(where)
+  waits = {'connect_args': {'timeout': PATIENCE}}
+  settings = waits if where.startswith('sqlite') else None
+  for attempt in range(1, ATTEMPTS + 1):
+    try:
+      storage = RDBStorage(where, engine_kwargs=settings)
+    except (SQLAlchemyError, ValueError) as e:
+      if attempt == ATTEMPTS or not _is_race(e):
+        raise
+      time.sleep(random.uniform(0.1, 0.2) * attempt)
+    else:
+      weakref.finalize(storage, storage.engine.dispose)
+      return storage
+  raise AssertionError('unreachable')
+
+
+def _is_race(error: Exception) -> bool:
+  """Return whether somebody else made the same tables at the same time."""
+  return any(said in str(error).lower() for said in RACES)
 
 
 def config_of(space: Space, trial: FrozenTrial) -> ConfigDict:
@@ -66,8 +93,19 @@ def distribution(leaf: Leaf) -> BaseDistribution:
 
 
 def labels(leaf: Leaf) -> list[Any]:
-  """Return options as a storage keeps them: plain values, others as text."""
-  return [o if isinstance(o, PLAIN) else repr(o) for o in leaf.options]
+  """Return options as a storage keeps them: plain values, others as text.
+
+  Options of one text are told apart by their place:
+
+  >>> from search.parameter import choice
+  >>> labels(choice((1, 2), '(1, 2)', 3).get())
+  ['0: (1, 2)', '1: (1, 2)', 3]
+  """
+  found = [o if isinstance(o, PLAIN) else repr(o) for o in leaf.options]
+  return [
+    f'{i}: {label}' if found.count(label) > 1 else label
+    for i, label in enumerate(found)
+  ]
 
 
 def value(leaf: Leaf, label: Any) -> Any:

@@ -34,7 +34,7 @@ from search.parameter import unit_of
 from search.space import Space
 
 LEASE, LIMITS, REASON, AGAIN = 'lease', 'constraints', 'infeasible', 'retry_of'
-DIED, SPENT = 'deaths', 'spent'
+DIED, SPENT, SPACE = 'deaths', 'spent', 'space'
 DEATHS = 5  # of its workers that a trial outlives
 WAIT = 1.0  # seconds between two looks at what others do, at most
 
@@ -69,14 +69,30 @@ class Plan(NamedTuple):
 
 
 def opened(plan: Plan, storage: BaseStorage) -> optuna.Study:
-  """Return the study, made if it is not there, suggested by our designer."""
-  return optuna.create_study(
+  """Return the study of a plan, created if it does not exist.
+
+  Raises:
+    ValueError: If a study of this name searches another space, or has another
+      number of objectives.
+  """
+  study = optuna.create_study(
     storage=storage,
     study_name=plan.name,
     directions=['minimize'] * plan.objectives,
     sampler=Sampler(plan.space, plan.designer, plan.seed),
     load_if_exists=True,
   )
+  here = [plan.objectives, *map(repr, (plan.space.names, plan.space.leaves))]
+  there = study.user_attrs.get(SPACE)
+  if there is None:
+    study.set_user_attr(SPACE, here)
+  elif there != here:
+    raise ValueError(
+      f'study {plan.name!r}: expected a study of this space, got one of '
+      f'{there[0]} objectives over {there[1]}'[:200]
+      + '. Choose another name or storage.'
+    )
+  return study
 
 
 def work(plan: Plan, storage: BaseStorage) -> None:
@@ -121,10 +137,13 @@ def _run(plan: Plan, study: optuna.Study) -> None:
   configs = []
   with contextlib.ExitStack() as leases:
     for _ in range(plan.together if plan.group else 1):
-      trial = _asked(plan, study)
-      if trial is None:
+      try:
+        trial = _asked(plan, study)
+        if trial is None:
+          break
+        configs.append(begin(plan.space, trial))
+      except UpdateFinishedTrialError:  # our lease ran out: it is another's
         break
-      configs.append(begin(plan.space, trial))
       trials.append(trial)
       leases.enter_context(held(trial, plan.lease))
     found = _found(plan, study, trials, configs)
@@ -158,20 +177,29 @@ def _found(
     return plan.group(configs) if plan.group else [plan.objective(*configs)]
   except Exception as e:  # an objective may raise anything
     for trial in trials:
-      trial.set_user_attr(REASON, f'{type(e).__name__}: {e}')
+      _note(trial, REASON, f'{type(e).__name__}: {e}')
     return [Values((math.nan,) * plan.objectives)] * len(trials)
   except BaseException:
     for trial in trials:
-      trial.set_user_attr(REASON, '')
+      _note(trial, REASON, '')
       _retry(study, study.get_trials(deepcopy=False)[trial.number])
     raise
 
 
+def _note(trial: optuna.Trial, name: str, value: Any) -> None:
+  """Set an attribute of a trial, unless the trial was given up."""
+  with contextlib.suppress(UpdateFinishedTrialError):
+    trial.set_user_attr(name, value)
+
+
 def _tell(study: optuna.Study, trial: optuna.Trial, values: Values) -> None:
-  """Tell the values of a trial; one without is infeasible."""
-  trial.set_user_attr(LIMITS, list(values.constraints))
-  # Given up by others while we slept, it is theirs.
+  """Tell the values of a trial; one without is infeasible.
+
+  A trial that was given up since, as its lease ran out while this worker was
+  paused, belongs to others: what was found here is dropped.
+  """
   with contextlib.suppress(ValueError, UpdateFinishedTrialError):
+    trial.set_user_attr(LIMITS, list(values.constraints))
     if np.isfinite([*values.objectives, *values.constraints]).all():
       study.tell(trial, list(values.objectives))
       return

@@ -276,3 +276,73 @@ def test_what_ends_a_group_is_told_of_each(where: str) -> None:
   for trial in kept:
     assert trial.state == TrialState.FAIL
     assert 'out of memory' in trial.user_attrs['infeasible']
+
+
+def test_a_result_that_comes_after_the_lease_is_dropped(where: str) -> None:
+  storage = storage_lib.opened(where)
+  late: list[int] = []
+
+  def objective(config: ConfigDict) -> Values:
+    run = study.opened(plan(4), storage)
+    if not late:  # a laptop sleeps; another worker takes over
+      late.append(run.trials[-1].number)
+      study.look_after(run, lease=-1.0)
+    return Values((config.x,), (0.5,))
+
+  study.work(plan(4)._replace(objective=objective), storage)
+  kept = [t for t in trials(where) if study.counts(t)]
+  assert len(kept) == 4
+  (dropped,) = [t for t in trials(where) if not study.counts(t)]
+  assert dropped.number == late[0] and dropped.values is None
+  again = [t for t in kept if t.user_attrs.get('retry_of') == late[0]]
+  assert [t.params for t in again] == [dropped.params]
+
+
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+def test_an_end_that_comes_after_the_lease_is_no_other_error(
+  where: str, error: type[BaseException]
+) -> None:
+  storage = storage_lib.opened(where)
+
+  def objective(config: ConfigDict) -> Values:
+    study.look_after(study.opened(plan(1), storage), lease=-1.0)
+    raise error('late')
+
+  used = plan(1)._replace(objective=objective)
+  if error is KeyboardInterrupt:
+    with pytest.raises(KeyboardInterrupt):
+      study.work(used, storage)
+  else:  # tried again until its workers died too often
+    study.work(used, storage)
+    assert len(trials(where)) == study.DEATHS
+  assert all(t.state != TrialState.COMPLETE for t in trials(where))
+
+
+def test_a_study_belongs_to_one_space(where: str) -> None:
+  storage = storage_lib.opened(where)
+  study.work(plan(2), storage)
+  other = ConfigDict({'epochs': 1})
+  other.z = search.float(0.0, 1.0)
+  used = spaces.of(other)
+  with pytest.raises(
+    ValueError, match="study 'test': expected a study of this"
+  ):
+    study.opened(plan(2)._replace(space=used), storage)
+  assert len(trials(where)) == 2
+
+
+def test_options_of_one_text_are_all_tried(where: str) -> None:
+  config = ConfigDict()
+  config.size = search.choice((1, 2), '(1, 2)')
+  used = spaces.of(config)
+  tried: list[object] = []
+
+  def objective(config: ConfigDict) -> Values:
+    tried.append(config.size)
+    return Values((0.0,))
+
+  both = plan(2)._replace(
+    space=used, designer=designer.grid(used), objective=objective
+  )
+  study.work(both, storage_lib.opened(where))
+  assert set(map(repr, tried)) == {'(1, 2)', "'(1, 2)'"}

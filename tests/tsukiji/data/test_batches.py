@@ -75,7 +75,9 @@ def test_seeds_and_epochs_have_their_own_order() -> None:
 
 
 def test_order_is_that_of_every_process() -> None:
-  code = 'from tsukiji.data import batches; print(batches.order(30, 5, 2).tolist())'
+  code = (
+    'from tsukiji.data import batches; print(batches.order(30, 5, 2).tolist())'
+  )
   told = subprocess.run(
     [sys.executable, '-W', 'ignore', '-c', code],
     capture_output=True,
