@@ -99,6 +99,8 @@ RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {
   ('prune.l0', 'settle'): 'freeze_at',
   ('prune.lottery_ticket', 'at'): 'rewind_at',
   ('prune.variational', 'settle'): 'freeze_at',
+  ('lowrank.auto', 'damage'): 'sensitivity',
+  ('structured.auto', 'damage'): 'sensitivity',
 }
 # Their values: (method, new name of the argument): {old: new}.
 RENAMED_VALUES: dict[tuple[str, str], dict[Any, Any]] = {

@@ -186,7 +186,7 @@ def _ranks() -> dict[str, ConfigDict]:
   """Return ranks alike and by one number, before and after training."""
   texts = {
     'alike': f'lowrank.svd({ALIKE})',
-    'minimax': 'lowrank.auto(macs=0.25, damage="operator", goal="max", '
+    'minimax': 'lowrank.auto(macs=0.25, sensitivity="operator", goal="max", '
     'fold="channel")',
     'global': 'lowrank.auto(macs=0.25, fold="channel")',
     'folds': 'lowrank.auto(macs=0.25)',

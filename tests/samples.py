@@ -26,7 +26,7 @@ SAMPLES = {
   'lc': ('lc(lowrank.svd(2), mu=0.1, rounds=6, settle=1.0)',),
   'lowrank.auto': (
     'lowrank.auto(macs=0.8, candidates=3)',
-    'lowrank.auto(size=0.8, damage="operator", goal="max")',
+    'lowrank.auto(size=0.8, sensitivity="operator", goal="max")',
   ),
   'lowrank.cp': ('lowrank.cp(3, sweeps=5)',),
   'lowrank.learned_rank': (
@@ -98,7 +98,7 @@ SAMPLES = {
   'share.hashed': ('share.hashed(0.3)',),
   'share.kmeans': ('share.kmeans(3)', 'share.kmeans(bits=2, start="density")'),
   'share.product': ('share.product(3, 2, codebooks=2)',),
-  'structured.auto': ('structured.auto(0.5, damage="energy")',),
+  'structured.auto': ('structured.auto(0.5, sensitivity="energy")',),
   'structured.circulant': ('structured.circulant(4, pad=True)',),
   'structured.toeplitz': ('structured.toeplitz(1, 4, pad=True)',),
   'structured.crelu': ('structured.crelu()',),

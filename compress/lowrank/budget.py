@@ -1,4 +1,4 @@
-"""Ranks by one number: the fold and rank of each layer follow from data."""
+"""Ranks by one budget: the fold and rank of each layer follow from data."""
 
 import functools
 import math
@@ -18,38 +18,38 @@ from compress.prune.masked import expect_name
 from compress.tree import Array, Params, Path
 
 BUDGETS = ('macs', 'size', 'ms')
-DAMAGES = (*allocation.DAMAGES, 'operator')
-HALVINGS = 6  # of the search for a time
+SENSITIVITIES = (*allocation.DAMAGES, 'operator')
+BISECTIONS = 6  # of the search for a time
 
 
 class Choice(NamedTuple):
-  """What becomes of a weight; rank 0 leaves it whole."""
+  """The fold and rank of a weight; rank 0 keeps it dense."""
 
   fold: str
   rank: int
 
 
-class How(NamedTuple):
+class Options(NamedTuple):
   """How ranks are found; see `auto`."""
 
-  damage: str
+  sensitivity: str
   goal: str
   folds: tuple[str, ...]
   candidates: int
 
 
 class Candidates(NamedTuple):
-  """What may become of each weight, what it then costs and does.
+  """The choices for each weight, their costs and sensitivities.
 
   Attributes:
     choices: By path.
     cost: By path, `[candidates]` multiplications or numbers.
-    harm: By path, `[candidates]`.
+    sensitivity: By path, `[candidates]`.
   """
 
   choices: dict[Path, list[Choice]]
   cost: dict[Path, np.ndarray]
-  harm: dict[Path, Array]
+  sensitivity: dict[Path, Array]
 
 
 def auto(
@@ -57,82 +57,84 @@ def auto(
   macs: float | None = None,
   size: float | None = None,
   ms: float | None = None,
-  damage: str = 'loss',
+  sensitivity: str = 'loss',
   goal: str = 'sum',
   fold: str = 'best',
   candidates: int = 12,
 ) -> Method:
   r"""Factor to one budget, with the rank of each layer found from data.
 
-  Each weight alone is cut to several ranks, the damage measured, and the
-  budget shared out: with the goal 'sum' by a knapsack
-  (`allocate.sensitivity`), with 'max' so that the worst layer is hurt least.
-  `damage='operator', goal='max'` is the allocation of ALDS (Liebenwein+ 2021,
-  arXiv 2107.11442, equations 4 and 5): the damage is $\sigma_{r+1} / \sigma_1$,
-  the relative error in the operator norm, and needs no data. A layer whose
-  factors would cost as much as it does stays whole.
+  Each weight is factored to several ranks on its own, its sensitivity is
+  measured, and the budget is divided among the weights: with the goal 'sum' by
+  a knapsack (`allocation.knapsack`), with 'max' for the least worst
+  sensitivity. `sensitivity='operator', goal='max'` is the allocation of ALDS
+  (Liebenwein+ 2021, arXiv 2107.11442, equations 4 and 5): the sensitivity is
+  $\sigma_{r+1} / \sigma_1$, the relative error in the operator norm, and needs
+  no data. A layer whose factors would cost as much as it does, and under
+  `macs` and `ms` a grouped convolution, stays dense.
 
-  One of the first three is the budget; under `only`, it is that of the weights
-  that match.
+  Exactly one of the first three is given; under `only`, the budget is that of
+  the weights that match.
 
   Args:
-    macs: Share of the multiplications left at most, in (0, 1].
-    size: Share of the numbers left at most, in (0, 1].
+    macs: Share of the multiplications that remain at most, in (0, 1].
+    size: Share of the numbers that remain at most, in (0, 1].
     ms: Milliseconds that the lowered network may take; the probe measures.
-    damage: One of `allocate.DAMAGES`, or 'operator'.
+    sensitivity: One of those of `allocation.sensitivity`, or 'operator'.
     goal: 'sum' or 'max'.
-    fold: 'channel', 'spatial' (see `lowrank.svd`), or 'best' for whichever
-      does less damage, by layer.
-    candidates: Ranks tried a layer and fold, from 2.
+    fold: 'channel', 'spatial' (see `lowrank.svd`), or 'best' for the less
+      sensitive of the two in each layer.
+    candidates: Ranks measured for each layer and fold, at least 2.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If there is not one budget, it cannot be met, an argument is
-      impossible or calibration data is missing.
+    ValueError: If there is not exactly one budget, it cannot be met, an
+      argument is out of range or calibration data is missing.
   """
   where = 'lowrank.auto'
   of, share = _budget(where, {'macs': macs, 'size': size, 'ms': ms})
-  expect_name(where, 'damage', damage, DAMAGES)
+  expect_name(where, 'sensitivity', sensitivity, SENSITIVITIES)
   expect_name(where, 'goal', goal, ('max', 'sum'))
   expect_name(where, 'fold', fold, (*FOLDS, 'best'))
   if type(candidates) is not int or candidates < 2:
     raise ValueError(
-      f'{where}: expected candidates from 2, got {candidates!r}.'
+      f'{where}: expected at least 2 candidates, got {candidates!r}.'
     )
-  how = How(damage, goal, FOLDS if fold == 'best' else (fold,), candidates)
+  folds = FOLDS if fold == 'best' else (fold,)
+  options = Options(sensitivity, goal, folds, candidates)
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_structure(where, params)
-    found = gathered(
-      where, params, ctx, 'size' if of == 'size' else 'macs', how
-    )
+    count = 'size' if of == 'size' else 'macs'
+    found = gathered(where, params, ctx, count, options)
     if of == 'ms':
-      return _timed(where, params, ctx, found, how, share)
-    return _applied(params, allocated(where, found, how, share))
+      return _timed(where, params, ctx, found, options, share)
+    return _applied(params, allocated(where, found, options, share))
 
   return Method(init)
 
 
 def allocated(
-  where: str, found: Candidates, how: How, share: float
+  where: str, found: Candidates, options: Options, share: float
 ) -> dict[Path, Choice]:
-  """Return what becomes of each weight under a share of the whole cost.
+  """Return the choice for each weight under a share of the dense cost.
 
   Raises:
     ValueError: If rank 1 everywhere costs more.
   """
-  costs, harms = list(found.cost.values()), list(found.harm.values())
-  whole = sum(row[0] for row in costs)
+  costs, losses = list(found.cost.values()), list(found.sensitivity.values())
+  dense = sum(row[0] for row in costs)
   least = sum(row.min() for row in costs)
-  if least > share * whole:
+  if least > share * dense:
     raise ValueError(
-      f'{where}: expected a share of at least {least / whole:.3g}, what rank 1 '
-      f'costs, got {share!r}.'
+      f'{where}: expected a share of at least {least / dense:.3g}, the cost of '
+      f'rank 1, got {share!r}.'
     )
-  solve: Any = allocation.knapsack if how.goal == 'sum' else allocation.minimax
-  picked = np.asarray(solve(harms, costs, share * whole)).tolist()
+  sums = options.goal == 'sum'
+  solve: Any = allocation.knapsack if sums else allocation.minimax
+  picked = np.asarray(solve(losses, costs, share * dense)).tolist()
   return {
     path: row[i]
     for (path, row), i in zip(found.choices.items(), picked, strict=True)
@@ -140,35 +142,36 @@ def allocated(
 
 
 def gathered(
-  where: str, params: Params, ctx: Ctx, of: str, how: How
+  where: str, params: Params, ctx: Ctx, of: str, options: Options
 ) -> Candidates:
-  """Return the candidates of every weight: whole, then ranks by fold."""
+  """Return the candidates of every weight: dense, then ranks by fold."""
   weights: dict[Path, Array] = {}
   tree.map_arrays(lambda path, w: weights.setdefault(path, w), params)
   uses = _uses(where, params, ctx, weights) if of == 'macs' else {}
   full = {
     (path, fold): factors.truncated(w, min(factors.folded(w, fold).shape), fold)
     for path, w in weights.items()
-    for fold in how.folds
+    for fold in options.folds
   }
-  choices, cost, harm = {}, {}, {}
+  choices, cost, sensitivity = {}, {}, {}
   for path, w in weights.items():
     last, first = uses.get(path, (1, 1))
-    row, price, hurt = [Choice('', 0)], [float(w.size * last)], [jnp.zeros(1)]
-    # Two sides are needed for the second fold to be another one.
-    for fold in how.folds if w.ndim == 4 else how.folds[:1]:
+    row, price, losses = [Choice('', 0)], [float(w.size * last)], [jnp.zeros(1)]
+    # Without two spatial axes both folds are the same.
+    for fold in options.folds if w.ndim == 4 else options.folds[:1]:
       node = full[path, fold]
       top = node.u.shape[-1]
       begin = first if fold == 'spatial' and w.ndim == 4 else last
       each = (node.u.size * begin + node.v.size * last) / top
-      ladder = _ladder(min(top, math.ceil(price[0] / each) - 1), how.candidates)
-      if ladder and first:
-        row += [Choice(fold, rank) for rank in ladder]
-        price += [each * rank for rank in ladder]
-        hurt.append(_harm(params, ctx, path, node, fold, ladder, how.damage))
+      largest = min(top, math.ceil(price[0] / each) - 1)
+      ranks = _ranks(largest, options.candidates)
+      if ranks and first:
+        row += [Choice(fold, rank) for rank in ranks]
+        price += [each * rank for rank in ranks]
+        losses.append(_losses(params, ctx, path, node, ranks, options))
     choices[path], cost[path] = row, np.asarray(price)
-    harm[path] = jnp.concatenate(hurt)
-  return Candidates(choices, cost, harm)
+    sensitivity[path] = jnp.concatenate(losses)
+  return Candidates(choices, cost, sensitivity)
 
 
 def cut(node: factors.LowRank, rank: int) -> factors.LowRank:
@@ -176,34 +179,33 @@ def cut(node: factors.LowRank, rank: int) -> factors.LowRank:
   return factors.LowRank(node.u[..., :rank], node.v[..., :rank, :])
 
 
-def _harm(
+def _losses(
   params: Params,
   ctx: Ctx,
   path: Path,
   node: factors.LowRank,
-  fold: str,
-  ladder: list[int],
-  damage: str,
+  ranks: list[int],
+  options: Options,
 ) -> Array:
-  """Return what each rank of one weight does, falling ranks one by one."""
-  if damage == 'operator':
-    # The factors hold the roots of the singular values.
-    values = jnp.sum(node.u**2, axis=tuple(range(node.u.ndim - 1)))
-    values = jnp.append(values, 0.0) / jnp.maximum(
-      values[0], jnp.finfo(values.dtype).tiny
-    )
-    return values[jnp.array(ladder)]
+  """Return the sensitivity to each rank of one weight, in falling order."""
+  if options.sensitivity == 'operator':
+    values = jnp.append(factors.singular_values(node), 0.0)
+    return values[jnp.array(ranks)]
   found = allocation.sensitivity(
-    ctx, params, {path: ladder}, lambda p, w, rank: cut(node, rank), damage
+    ctx,
+    params,
+    {path: ranks},
+    lambda p, w, rank: cut(node, rank),
+    options.sensitivity,
   )
   return found[path]
 
 
-def _ladder(top: int, count: int) -> list[int]:
-  """Return ranks from the largest that pays down to 1."""
-  if top < 1:
+def _ranks(largest: int, count: int) -> list[int]:
+  """Return ranks from the largest that costs less than the weight to 1."""
+  if largest < 1:
     return []
-  tries = np.round(np.geomspace(top, 1, count)).astype(int).tolist()
+  tries = np.round(np.geomspace(largest, 1, count)).astype(int).tolist()
   return list(dict.fromkeys(tries))
 
 
@@ -212,16 +214,16 @@ def _uses(
 ) -> dict[Path, tuple[int, int]]:
   """Return how often the last and the first factor of a weight are used.
 
-  The first of the spatial fold has a window along one side alone, so that it
-  is moved over more positions than the layer; 0 where a convolution has groups,
-  whose factors are of no plain layers.
+  In the spatial fold, the first has a window along the height only and
+  therefore more positions than the layer. It is 0 for grouped convolutions,
+  whose factors are no layers.
   """
   probe = expect_probe(where, ctx)
   wider = {}
 
   def see(seen: Any, module: nn.Module, x: Array) -> Array | None:
     if not isinstance(module, nn.Conv):
-      return None  # both factors are used as often as the layer
+      return None  # both factors are used as often as the weight
     if module.feature_group_count > 1:
       return jnp.int32(0)
     if np.size(module.kernel_size) != 2:
@@ -243,7 +245,7 @@ def _uses(
 
 
 def _first_positions(module: nn.Conv, sides: tuple[int, ...]) -> int:
-  """Return the positions of a window that is one column wide."""
+  """Return the positions of the window of a layer without its width."""
 
   def both(x: Any) -> tuple[Any, ...]:
     return (1, 1) if x is None else (x, x) if isinstance(x, int) else tuple(x)
@@ -256,7 +258,7 @@ def _first_positions(module: nn.Conv, sides: tuple[int, ...]) -> int:
   if not isinstance(padding, str):
     padding = [p if isinstance(p, tuple) else (p, p) for p in both(padding)]
   if window[1] > 1:
-    # The second factor has the window, stride and padding of this side.
+    # The second factor has the window, stride and padding of the width.
     strides = (strides[0], 1)
     padding = padding if isinstance(padding, str) else [padding[0], (0, 0)]
   shape = jax.eval_shape(
@@ -286,26 +288,26 @@ def _timed(
   params: Params,
   ctx: Ctx,
   found: Candidates,
-  how: How,
+  options: Options,
   ms: float,
 ) -> Params:
-  """Return the largest network that takes at most so long, by halving."""
+  """Return the largest network within a time, by bisection."""
   clock = expect_clock(where, expect_probe(where, ctx), 'macs or size')
   if clock(params) <= ms:
     return params
-  whole = sum(row[0] for row in found.cost.values())
-  least_share = sum(row.min() for row in found.cost.values()) / whole
-  low = least_share * (1 + 1e-9)  # which rounds to no less than that
-  high, best = 1.0, _applied(params, allocated(where, found, how, low))
+  dense = sum(row[0] for row in found.cost.values())
+  least_share = sum(row.min() for row in found.cost.values()) / dense
+  low = least_share * (1 + 1e-9)  # not less than that after rounding
+  high, best = 1.0, _applied(params, allocated(where, found, options, low))
   least = clock(best)
   if least > ms:
     raise ValueError(
-      f'{where}: expected at least {least:.4g} ms, what rank 1 takes, got '
+      f'{where}: expected at least {least:.4g} ms, the time of rank 1, got '
       f'{ms!r}.'
     )
-  for _ in range(HALVINGS):
+  for _ in range(BISECTIONS):
     middle = (low + high) / 2
-    tried = _applied(params, allocated(where, found, how, middle))
+    tried = _applied(params, allocated(where, found, options, middle))
     if clock(tried) <= ms:
       low, best = middle, tried
     else:

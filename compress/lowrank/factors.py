@@ -2,24 +2,25 @@
 
 import abc
 import functools
+import math
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import scaling, tree
 from compress.tree import Array, Compressed, Key
 
 FOLDS = ('channel', 'spatial')
 
 
 class Factored(Compressed):
-  """A weight that is the product of kernels, applied one after the other.
+  """A weight that is a product of kernels, applied one after the other.
 
-  Each factor has the shape of a kernel, `[..., inputs, outputs]`, its other
-  axes those of the weight or 1; one with a single input and as many outputs as
-  the factor before it has is depthwise. So each is a layer, and the layers in
-  turn compute what the weight does.
+  Each factor has the shape of a kernel, `[..., inputs, outputs]`, whose other
+  axes are those of the weight or 1. A factor with a single input and as many
+  outputs as the factor before it is depthwise. Each factor is therefore a
+  layer, and the layers in sequence compute what the weight does.
   """
 
   def factors(self) -> dict[str, Any]:
@@ -31,13 +32,13 @@ class Factored(Compressed):
     """Return the product."""
 
   def scale_channels(self, gain: Array) -> Any:
-    """Return the node with its last factor times `gain`, if that can be."""
+    """Return the node with its last factor times `gain`, or None."""
     field = self.inner[-1]
     last = tree.scaled(getattr(self, field), gain)
     return None if last is None else self.replace(**{field: last})
 
   def scatter(self, keep: Array, axis: int, size: int) -> Any:
-    """Return the node among zeros along its inputs or outputs."""
+    """Return the node among zeros along its inputs or outputs, or None."""
     rank = len(tree.shape_of(getattr(self, self.inner[0])))
     if axis < rank - 2:
       return None
@@ -122,39 +123,51 @@ class Separable(Factored):
 
 
 def is_depthwise(before: int, shape: tuple[int, ...]) -> bool:
-  """Tell whether a factor takes each of `before` channels on its own."""
+  """Return whether a factor convolves each of `before` channels separately."""
   return before > 1 and shape[-2] == 1
 
 
 def product(*kernels: Array) -> Array:
-  """Return the kernel of layers applied in turn, with nothing between them.
+  """Return the kernel that is equivalent to layers applied in sequence.
 
   >>> product(jnp.ones((3, 1, 4, 2)), jnp.ones((1, 5, 2, 6))).shape
   (3, 5, 4, 6)
   """
 
   def link(one: Array, other: Array) -> Array:
-    alone = is_depthwise(one.shape[-1], other.shape)
-    return one * other if alone else one @ other
+    depthwise = is_depthwise(one.shape[-1], other.shape)
+    return one * other if depthwise else one @ other
 
   return functools.reduce(link, kernels)
 
 
 def folded(w: Array, fold: str) -> Array:
-  """Return a kernel as the matrix of which low rank is asked.
+  """Return a kernel as the matrix that is approximated by a low rank.
 
   Args:
     w: `[..., in, out]`.
-    fold: 'channel' for `[h w in, out]`; 'spatial' for `[h in, w out]`, which
-      is the other one where there are not two sides.
+    fold: 'channel' for `[h w in, out]`; 'spatial' for `[h in, w out]`. Kernels
+      without two spatial axes are always folded by channel.
 
   Returns:
     `[rows, columns]`.
   """
+  shape = folded_shape(w.shape, fold)
   if fold == 'spatial' and w.ndim == 4:
-    h, side, inputs, outputs = w.shape
-    return w.transpose(0, 2, 1, 3).reshape(h * inputs, side * outputs)
-  return w.reshape(-1, w.shape[-1])
+    w = w.swapaxes(1, 2)
+  return w.reshape(shape)
+
+
+def folded_shape(shape: tuple[int, ...], fold: str) -> tuple[int, int]:
+  """Return the rows and columns of `folded`.
+
+  >>> folded_shape((3, 5, 4, 6), 'spatial')
+  (12, 30)
+  """
+  if fold == 'spatial' and len(shape) == 4:
+    h, side, inputs, outputs = shape
+    return h * inputs, side * outputs
+  return math.prod(shape[:-1]), shape[-1]
 
 
 def unfolded(u: Array, v: Array, shape: tuple[int, ...], fold: str) -> LowRank:
@@ -164,7 +177,7 @@ def unfolded(u: Array, v: Array, shape: tuple[int, ...], fold: str) -> LowRank:
     u: `[rows, rank]`.
     v: `[rank, columns]`.
     shape: Of the weight.
-    fold: As it was folded.
+    fold: How it was folded.
 
   Returns:
     The node.
@@ -185,42 +198,63 @@ def truncated(w: Array, rank: int, fold: str = 'channel') -> LowRank:
 
   Args:
     w: `[..., in, out]`.
-    rank: At least 1 and at most the sides of the folded matrix.
+    rank: From 1 to the smaller side of the folded matrix.
     fold: See `folded`.
 
   Returns:
-    The node; both factors are equally large.
+    The node, whose factors have equal norms, in the type of `w`.
   """
-  u, s, v = jnp.linalg.svd(folded(w, fold), full_matrices=False)
-  root = jnp.sqrt(s[:rank])
-  return unfolded(u[:, :rank] * root, root[:, None] * v[:rank], w.shape, fold)
+  values, unit = scaling.scaled(w, 2)
+  u, s, v = jnp.linalg.svd(folded(values, fold), full_matrices=False)
+  root = jnp.sqrt(s[:rank]) * unit
+  return unfolded(
+    (u[:, :rank] * root).astype(w.dtype),
+    (root[:, None] * v[:rank]).astype(w.dtype),
+    w.shape,
+    fold,
+  )
+
+
+def singular_values(node: Any) -> Array:
+  """Return the singular values of a product made by `truncated`, `[rank]`.
+
+  They are relative to the largest one, and 0 for a product that is 0.
+  """
+  u, _ = scaling.scaled(node.u)
+  # The factors hold the roots of the singular values.
+  values = jnp.sum(u**2, axis=tuple(range(u.ndim - 1)))
+  return values / jnp.where(values[0] > 0, values[0], 1)
 
 
 def tucker(w: Array, ranks: tuple[int, int], sweeps: int = 3) -> Tucker:
-  """Return the channels of a convolution reduced on both sides.
+  r"""Return a convolution with fewer channels on both sides.
 
   Higher-order orthogonal iteration on the two channel axes (Kim+ 2016, arXiv
   1511.06530, equation 3, solved by De Lathauwer+ 2000).
 
   Args:
     w: `[h, w, in, out]`.
-    ranks: Channels left of the inputs and outputs.
-    sweeps: How often each side is solved for the other one.
+    ranks: Remaining channels $r$ of the inputs and $s$ of the outputs. Beyond
+      $r = h w s$ or $s = h w r$ more channels would change nothing: they are
+      reduced to that.
+    sweeps: How often each side is solved for the other.
 
   Returns:
-    The node.
+    The node, in the type of `w`.
   """
-  flat = w.reshape(-1, *w.shape[-2:])
-  v = _leading(flat, -1, ranks[1])
+  values, unit = scaling.scaled(w, 3)
+  area = math.prod(w.shape[:-2])
+  before, after = min(ranks[0], area * ranks[1]), min(ranks[1], area * ranks[0])
+  flat = values.reshape(-1, *w.shape[-2:])
+  v = _leading(flat, -1, after)
   for _ in range(sweeps):
-    u = _leading(flat @ v, -2, ranks[0])
-    v = _leading(u.T @ flat, -1, ranks[1])
-  u = _leading(flat @ v, -2, ranks[0])
-  core = (u.T @ flat @ v).reshape(*w.shape[:-2], *ranks)
+    u = _leading(flat @ v, -2, before)
+    v = _leading(u.T @ flat, -1, after)
+  u = _leading(flat @ v, -2, before)
+  core = (u.T @ flat @ v).reshape(*w.shape[:-2], before, after)
   ones = (1,) * (w.ndim - 2)
-  return Tucker(
-    u.reshape(*ones, *u.shape), core, v.T.reshape(*ones, *v.T.shape)
-  )
+  parts = u.reshape(*ones, *u.shape), core, v.T.reshape(*ones, *v.T.shape)
+  return Tucker(*((x * unit).astype(w.dtype) for x in parts))
 
 
 def _leading(x: Array, axis: int, rank: int) -> Array:

@@ -1,4 +1,4 @@
-"""Ranks that are learned: each layer finds its own while it trains."""
+"""Learned ranks: each layer finds its rank while the network trains."""
 
 import math
 from typing import Any, ClassVar
@@ -17,13 +17,13 @@ from compress.tree import Array, Key, Params, Path
 
 @struct.dataclass
 class Ranked(Factored):
-  """A product of which only the first terms count.
+  """A product of full rank that is truncated to its first terms.
 
   Attributes:
     u: As in `LowRank`, of full rank.
     v: As there.
-    rank: How many terms count, `()` int32.
-    price: What one number of the weight costs, `()` float32.
+    rank: Number of terms, `()` int32.
+    price: Cost of one number of the weight, `()` float32.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('u', 'v')
@@ -41,7 +41,7 @@ class Ranked(Factored):
     return factors.product(jnp.where(count, self.u, 0), self.v)
 
   def freeze(self) -> Any:
-    """Return the factors of that rank, or the weight if that is smaller."""
+    """Return the factors of that rank, or the weight where it is smaller."""
     w, n = self.decode(None), int(self.rank)
     small = LowRank(self.u[..., :n], self.v[..., :n, :])
     return w if small.u.size + small.v.size >= w.size else small
@@ -57,35 +57,35 @@ def learned_rank(
   rounds: int = 30,
   settle: float = 0.7,
 ) -> Method:
-  r"""Learn weights and ranks together, by what a rank costs.
+  r"""Learn weights and ranks together, by the cost of a rank.
 
   $\min_{W, r} L(W) + \alpha \sum_l C_l(r_l)$ subject to $\mathrm{rank}(W_l) =
   r_l$ by `lc`, whose C step is exact (Idelbayev & Carreira-Perpinan 2020,
   CVPR, equation 5): $r_l = \arg\min_r \alpha C_l(r) + \frac{\mu}{2} \sum_{i >
-  r} \sigma_i^2$. One number sets all ranks; a layer that costs less whole than
-  factored stays whole.
+  r} \sigma_i^2$. One number sets all ranks; a layer that costs less dense than
+  factored stays dense.
 
   Args:
-    alpha: What the whole dense network costs, in units of the loss; above 0.
-    of: What costs: 'size' (numbers) or 'macs' (multiplications).
+    alpha: Cost of the dense network, in units of the loss; above 0.
+    of: What is counted: 'size' (numbers) or 'macs' (multiplications).
     fold: As in `lowrank.svd`.
-    mu: As in `lc`; a layer is of rank 1 while mu is small beside alpha.
-    growth: As there.
-    rounds: As there.
-    settle: As there.
+    mu: As in `lc`; layers have rank 1 while mu is small compared with alpha.
+    growth: As in `lc`.
+    rounds: As in `lc`.
+    settle: As in `lc`.
 
   Returns:
     The method. Ranks may change until `settle`, then the factors train.
 
   Raises:
-    ValueError: If an argument is impossible, or multiplications are to count
+    ValueError: If an argument is out of range, or multiplications are counted
       without a probe that knows them.
   """
   where = 'lowrank.learned_rank'
   if not 0 < alpha < math.inf:
     raise ValueError(
-      f'{where}: expected an alpha above 0, got {alpha!r}. It is what the '
-      'dense network costs in units of the loss.'
+      f'{where}: expected an alpha above 0, got {alpha!r}. It is the cost of '
+      'the dense network in units of the loss.'
     )
   expect_name(where, 'of', of, ('macs', 'size'))
   expect_name(where, 'fold', fold, FOLDS)
@@ -114,7 +114,7 @@ def ranked(w: Array, price: Array | float, mu: Array, fold: str) -> Ranked:
 
   Args:
     w: The weight.
-    price: c, of each of the n(r) numbers of rank r; at most those of w count.
+    price: c, of each of the n(r) numbers of rank r, or of w if it has fewer.
     mu: The penalty.
     fold: See `factors.folded`.
 
@@ -124,21 +124,23 @@ def ranked(w: Array, price: Array | float, mu: Array, fold: str) -> Ranked:
   full = factors.truncated(w, min(factors.folded(w, fold).shape), fold)
   top = full.u.shape[-1]
   # Each factor holds the roots of the singular values.
-  square = jnp.sum(full.u**2, axis=tuple(range(full.u.ndim - 1))) ** 2
+  u = full.u.astype(jnp.promote_types(w.dtype, jnp.float32))
+  values = jnp.sum(u**2, axis=tuple(range(u.ndim - 1)))
+  square = jnp.minimum(values, jnp.sqrt(jnp.finfo(u.dtype).max / top)) ** 2
   lost = jnp.sum(square) - jnp.cumsum(square)
   numbers = (full.u.size + full.v.size) // top * jnp.arange(1, top + 1)
-  whole = numbers >= w.size
+  dense = numbers >= w.size
   total = jnp.where(
-    whole, price * w.size, price * numbers + mu / 2 * jnp.maximum(lost, 0)
+    dense, price * w.size, price * numbers + mu / 2 * jnp.maximum(lost, 0)
   )
   best = jnp.argmin(total)
-  # A rank that does not pay is the weight itself, and that has all ranks.
-  rank = jnp.where(whole[best], top, best + 1).astype(jnp.int32)
+  # Where factors are no smaller the weight is kept, which has full rank.
+  rank = jnp.where(dense[best], top, best + 1).astype(jnp.int32)
   return Ranked(full.u, full.v, rank, jnp.float32(0))
 
 
 def _prices(where: str, params: Params, ctx: Ctx, of: str) -> dict[Path, float]:
-  """Return what a number of each weight costs: all of the network costs 1."""
+  """Return the cost of a number of each weight; the network costs 1."""
   uses = expect_probe(where, ctx).uses if of == 'macs' else {}
   sizes: dict[Path, int] = {}
   tree.map_arrays(lambda path, w: sizes.setdefault(path, w.size), params)
@@ -148,5 +150,5 @@ def _prices(where: str, params: Params, ctx: Ctx, of: str) -> dict[Path, float]:
         f'{where} at {path}: expected a weight whose uses are known '
         f"({', '.join(uses)}). Use of='size'."
       )
-  whole = sum(n * uses.get(path, 1) for path, n in sizes.items())
-  return {path: uses.get(path, 1) / whole for path in sizes}
+  total = sum(n * uses.get(path, 1) for path, n in sizes.items())
+  return {path: uses.get(path, 1) / total for path in sizes}

@@ -1,46 +1,57 @@
-"""Low rank plus sparse: what factors miss, single weights make up for."""
+"""Low rank plus sparse: a product, and single weights that correct it."""
 
+import functools
 import math
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import calibration, tree
+from compress import calibration, scaling, tree
 from compress.lowrank import factors, rank_selection
-from compress.lowrank.decompose import refuse_structure
+from compress.lowrank.decompose import (
+  expect_ranks,
+  refuse_structure,
+  weight_limits,
+)
 from compress.method import Ctx, Method, expect_probe
 from compress.prune import masked
 from compress.prune.masked import Masked, expect_sparsity
 from compress.tree import Array, Compressed, Key, Params, Path
 
-DAMPING = 1e-2  # of the inputs' mean square, so that any weight has a solution
-GROWTH = 4  # times at which the rank is raised
+DAMPING = 1e-2  # of the mean square of the inputs, for a unique solution
+GROWTH = 4  # steps in which the rank grows
 MEASURED = 5  # times as many sweeps in the metric of the inputs
-ROWS = 2**12  # that are looked at in each part of the calibration data
+ROWS = 2**12  # used of each part of the calibration data
 
 
 class Metric(NamedTuple):
-  """What the inputs of a layer ask of its weight.
+  r"""The layer-wise objective that inputs define.
 
   Attributes:
-    target: The weight to be near to, `[inputs, outputs]`.
-    root: What errors are measured by, `[inputs, inputs]`, upper triangular.
+    target: The weight to approximate, `[inputs, outputs]`.
+    root: R of the norm $\|R E\|$ of an error E, `[inputs, inputs]`, upper
+      triangular.
   """
 
   target: Array
   root: Array
 
 
+# Path, matrix -> the objective of the layer.
+Measure: TypeAlias = Callable[[Path, Array], Metric | None]
+
+
 @struct.dataclass
 class Summed(Compressed):
-  """A weight as a product and single numbers beside it.
+  """A weight that is the sum of a product and of single numbers.
 
   Attributes:
     low: The product.
-    sparse: A weight most of which is 0.
+    sparse: A weight of which most entries are 0.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('low', 'sparse')
@@ -52,12 +63,12 @@ class Summed(Compressed):
   def decode(self, key: Key | None) -> Array:
     """Return the sum."""
     del key
-    # Kept from becoming one operation, which would round in another way.
+    # A barrier against fusion, which would round differently.
     low: Array = jax.lax.optimization_barrier(self.low)
     return low + self.sparse
 
   def scale_channels(self, gain: Array) -> Any:
-    """Return the node times `gain`, if both parts can be."""
+    """Return the node times `gain`, or None if a part cannot be scaled."""
     parts = {
       f: tree.scaled(x, gain)
       for f, x in (('low', self.low), ('sparse', self.sparse))
@@ -77,25 +88,28 @@ def plus_sparse(
   r"""Replace each weight by a product and a sparse rest, $W \approx L + S$.
 
   $\min_{L, S} \|X W - \hat X (L + S)\|^2$ with rank(L) = r and card(S) fixed
-  (Yu+ 2017, CVPR, equation 3): layer by layer, X what the layer takes in
-  in the trained network and $\hat X$ what it does behind the layers that are
-  compressed already. L grows by a few ranks at a time, each time bilateral
-  sketches and hard thresholding alternate (GreBsmo). With `examples=0` the
-  weights themselves are approximated: a projection, which `lc` takes.
+  (Yu+ 2017, CVPR, equation 3), layer by layer: X are the inputs of the layer
+  in the trained network, $\hat X$ those behind the layers that are compressed
+  already. L grows by a few ranks at a time; each time bilateral sketches and
+  hard thresholding alternate (GreBsmo). With `examples=0` the weights
+  themselves are approximated, which is a projection, as `lc` needs.
 
   Args:
-    rank: Of L, from 1.
+    rank: Rank of L, at least 1.
     sparsity: Share of zeros in S, in [0, 1).
-    examples: Calibration examples whose inputs count; 0 for none.
-    sweeps: Alternations at each rank, from 1.
+    examples: Calibration examples for the inputs; 0 for none.
+    sweeps: Alternations at each rank, at least 1.
 
   Returns:
-    The method. L, S and the mask of S are packed; the layer stays one, since
-    S alone multiplies as much.
+    The method. L, S and the mask of S are packed; the layer remains one layer,
+    since S multiplies as often as the weight.
 
   Raises:
-    ValueError: If an argument is impossible, a rank is more than a weight has,
-      or calibration data is wanted and missing.
+    ValueError: If an argument is out of range, no weight has the rank, or
+      calibration data is required and missing.
+
+  Warns:
+    UnchangedWarning: If some weights do not have the rank.
   """
   where = 'lowrank.plus_sparse'
   rank_selection.expect(where, rank)
@@ -104,34 +118,42 @@ def plus_sparse(
     if type(n) is not int or n < least:
       raise ValueError(f'{where}: expected {what} from {least}, got {n!r}.')
 
-  def split(path: Path, w: Array, found: Metric | None) -> Summed:
-    matrix = factors.folded(w, 'channel')
-    rows, columns = matrix.shape
-    top = rank_selection.resolve(where, path, rank, (rows, columns), matrix)
+  def split(path: Path, w: Array, measure: Measure | None) -> Summed:
+    values, unit = scaling.scaled(w, 2)
+    matrix = factors.folded(values, 'channel')
+    found = rank_selection.resolve(rank, matrix)
+    metric = measure(path, matrix) if measure else None
+    target, root = (matrix, None) if metric is None else metric
     zeros = round(sparsity * w.size)
-    target, root = (matrix, None) if found is None else found
-    low, rest = alternated(target, root, top, zeros, sweeps)
+    low, rest = alternated(target, root, found, zeros, sweeps)
     kept = masked.keep_highest(jnp.abs(rest), zeros).reshape(w.shape)
-    node = factors.unfolded(*low, w.shape, 'channel')
-    return Summed(node, Masked(rest.reshape(w.shape), kept))
+    u, v = ((x * unit).astype(w.dtype) for x in low)
+    sparse = (rest * unit * unit).astype(w.dtype).reshape(w.shape)
+    node = factors.unfolded(u, v, w.shape, 'channel')
+    return Summed(node, Masked(sparse, kept))
 
   def init(params: Params, ctx: Ctx) -> Params:
     refuse_structure(where, params)
-    if not examples:
-      return tree.map_arrays(lambda path, w: split(path, w, None), params)
+    limits = weight_limits(where, _full_rank, params)
+    fitting = expect_ranks(where, limits, dict.fromkeys(limits, rank))
     weights: dict[Path, Array] = {}
     tree.map_arrays(lambda path, w: weights.setdefault(path, w), params)
+    if not examples:
+      return _put(params, {p: split(p, weights[p], None) for p in fitting})
     done = params
     for path in calibration.order(where, ctx, params):
-      if path in weights:
-        w = weights[path]
-        node = split(
-          path, w, _metric(where, path, w, ctx, (params, done), examples)
+      if path in fitting:
+        measure = functools.partial(
+          _metric, where, ctx, (params, done), examples
         )
-        done = _put(done, path, node)
+        done = _put(done, {path: split(path, weights[path], measure)})
     return done
 
   return Method(init)
+
+
+def _full_rank(shape: tuple[int, ...]) -> tuple[int, ...]:
+  return (min(factors.folded_shape(shape, 'channel')),)
 
 
 def alternated(
@@ -152,7 +174,7 @@ def alternated(
     sweeps: At each rank.
 
   Returns:
-    `((u, v), s)`: L = u v, and S before its mask, which keeps what is largest.
+    `((u, v), s)`: L = u v, and S before its mask, which keeps the largest.
   """
   rest, v = jnp.zeros_like(target), jnp.zeros((0, target.shape[1]))
   u = jnp.zeros((len(target), 0))
@@ -174,7 +196,7 @@ def _swept(
   zeros: int,
   sweeps: int,
 ) -> tuple[Array, Array, Array]:
-  """Alternate between the product and the rest at one rank."""
+  """Alternate between the product and the sparse rest at one rank."""
   if root is None:
     root = gram = jnp.eye(len(target))
   else:
@@ -197,7 +219,7 @@ def _swept(
 
 
 def _growing(rank: int) -> list[int]:
-  """Return the ranks on the way to one."""
+  """Return the ranks of each step up to the last one."""
   tries = (math.ceil(rank * (i + 1) / GROWTH) for i in range(GROWTH))
   return list(dict.fromkeys(tries))
 
@@ -208,34 +230,37 @@ def _largest(x: Array, zeros: int) -> Array:
 
 
 def _balanced(u: Array, v: Array) -> tuple[Array, Array]:
-  """Return a product with factors that are equally large, term by term."""
-  tiny = jnp.finfo(u.dtype).tiny
-  one = jnp.maximum(jnp.linalg.norm(u, axis=0), tiny)
-  other = jnp.maximum(jnp.linalg.norm(v, axis=1), tiny)
-  gain = jnp.sqrt(other / one)
+  """Return a product whose factors have equal norms, term by term."""
+  one, other = jnp.linalg.norm(u, axis=0), jnp.linalg.norm(v, axis=1)
+  both = (one > 0) & (other > 0)
+  gain = jnp.sqrt(jnp.where(both, other, 1) / jnp.where(both, one, 1))
   return u * gain, v / gain[:, None]
 
 
 def _metric(
   where: str,
-  path: Path,
-  w: Array,
   ctx: Ctx,
   networks: tuple[Params, Params],
   count: int,
+  path: Path,
+  matrix: Array,
 ) -> Metric | None:
-  """Return what the inputs ask of a layer; None for grouped convolutions.
+  """Return the objective of a layer; None for grouped convolutions.
 
-  Its target is the weight that makes of the compressed network's inputs what
-  the layer makes of those of the trained one.
+  Its target is the weight with which the inputs of the compressed network give
+  what those of the trained one give with the matrix.
   """
   x, given = (_rows(where, path, ctx, params, count) for params in networks)
   if x is None or given is None:
     return None
+  # Inputs that overflow say nothing, as those that are 0.
+  known = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(given))
+  given, unit = scaling.scaled(jnp.where(known, given, 0))
+  x = jnp.where(known, x, 0) / unit
   gram = given.T @ given / len(given)
-  damping = DAMPING * jnp.mean(jnp.diagonal(gram)) + jnp.finfo(w.dtype).tiny
+  mean = jnp.mean(jnp.diagonal(gram))
+  damping = jnp.where(mean > 0, DAMPING * mean, 1)
   gram += damping * jnp.eye(len(gram))
-  matrix = factors.folded(w, 'channel')
   right = given.T @ (x @ matrix) / len(given) + damping * matrix
   root = jnp.linalg.cholesky(gram).T
   return Metric(jax.scipy.linalg.cho_solve((root, False), right), root)
@@ -246,7 +271,7 @@ def _rows(
 ) -> Array | None:
   """Return some of the rows that a weight multiplies, `[rows, inputs]`."""
   probe = expect_probe(where, ctx)
-  assert probe.inputs is not None  # `seen.order` has asked it
+  assert probe.inputs is not None  # `calibration.order` has called it
 
   def see(before: Any, module: nn.Module, x: Array) -> Array | None:
     if '/'.join(module.path) != path.rpartition('/')[0] or before is not None:
@@ -258,8 +283,8 @@ def _rows(
   if found is None or found.shape[1] > 1:
     return None
   flat: Array = found.reshape(-1, found.shape[-1])
-  return flat
+  return flat.astype(jnp.promote_types(flat.dtype, jnp.float32))
 
 
-def _put(params: Params, path: Path, node: Any) -> Params:
-  return tree.map_arrays(lambda p, w: node if p == path else w, params)
+def _put(params: Params, nodes: dict[Path, Any]) -> Params:
+  return tree.map_arrays(lambda path, w: nodes.get(path, w), params)

@@ -1,19 +1,21 @@
-"""How large a rank: by number, by energy, or by Bayes."""
+"""Choice of a rank: by number, by energy, or by variational Bayes."""
 
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from compress.tree import Path
-
 # A number; a share of the energy; 'vbmf'; or one of these by path.
 Rank: TypeAlias = Any
-GRID = 256  # noise levels tried at once
-ZOOMS = 4
+GRID = 256  # noise levels evaluated at once
+REFINEMENTS = 4
 
 
 def expect(where: str, rank: Rank) -> None:
-  """Raise a ValueError if something is no rank."""
+  """Check a rank.
+
+  Raises:
+    ValueError: If it is none.
+  """
   if isinstance(rank, dict):
     for one in rank.values():
       expect(where, one)
@@ -28,7 +30,7 @@ def expect(where: str, rank: Rank) -> None:
     if rank < 1:
       raise ValueError(
         f'{where}: expected a rank of 1 or more, got {rank!r}. Rank 0 would '
-        'leave nothing of the layer.'
+        'remove the layer.'
       )
   elif not (rank == 'vbmf' or (type(rank) is float and 0 < rank < 1)):
     raise ValueError(
@@ -37,31 +39,18 @@ def expect(where: str, rank: Rank) -> None:
     )
 
 
-def resolve(
-  where: str, path: Path, rank: Rank, shape: tuple[int, int], matrix: Any
-) -> int:
+def resolve(rank: Rank, matrix: Any) -> int:
   """Return the rank of a matrix as a number.
 
   Args:
-    where: Who asks, for errors.
-    path: Of the weight, for errors.
     rank: A number, a share of the energy, or 'vbmf'.
-    shape: Of the matrix.
-    matrix: It; values are looked at only where the rank hangs on them.
+    matrix: `[rows, columns]`; its values are read only where the rank depends
+      on them.
 
   Returns:
-    The rank, from 1.
-
-  Raises:
-    ValueError: If a number is more than the matrix has.
+    The rank, at least 1.
   """
   if type(rank) is int:
-    if rank > min(shape):
-      raise ValueError(
-        f'{where} at {path}: expected a rank of at most {min(shape)}, which is '
-        f'all that there is, got {rank}. Ask for less, or choose other weights '
-        'with `only`.'
-      )
     return rank
   values = np.asarray(matrix, np.float64)
   return max(1, vbmf(values) if rank == 'vbmf' else energy(values, rank))
@@ -82,15 +71,15 @@ def vbmf(matrix: np.ndarray) -> int:
 
   The global analytic solution of Nakajima+ 2013 (Journal of Machine Learning
   Research 14, theorem 2 and corollary 1): with $L \le M$ sides, $\alpha = L/M$
-  and $\bar\tau = 2.5129 \sqrt\alpha$, what is left are the singular values
+  and $\bar\tau = 2.5129 \sqrt\alpha$, what remains are the singular values
   above $\sqrt{M \sigma^2 (1 + \bar\tau)(1 + \alpha / \bar\tau)}$, where the
-  noise $\sigma^2$ minimises the free energy.
+  noise $\sigma^2$ minimizes the free energy.
 
   Args:
     matrix: `[rows, columns]`.
 
   Returns:
-    The rank; 0 if there is nothing but noise.
+    The rank; 0 if there is only noise.
   """
   short, long = sorted(matrix.shape)
   s2 = np.linalg.svd(matrix, compute_uv=False) ** 2
@@ -104,13 +93,13 @@ def vbmf(matrix: np.ndarray) -> int:
 
 
 def _noise(s2: np.ndarray, alpha: float, long: int, bound: float) -> float:
-  """Return the noise of least free energy, by zooming into a grid."""
+  """Return the noise of least free energy, by refining a grid."""
   short = len(s2)
   last = max(0, min(int(np.ceil(short / (1 + alpha))), short) - 1)
   high = s2.sum() / (short * long)
   low = max(s2[last] / (long * bound), s2[last:].mean() / long, high * 1e-9)
   low, high = min(low, high), max(low, high)
-  for _ in range(ZOOMS):
+  for _ in range(REFINEMENTS):
     tries = np.geomspace(low, high, GRID)
     at = int(
       np.argmin([_free_energy(s2, x, alpha, long, bound) for x in tries])

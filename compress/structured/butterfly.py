@@ -14,11 +14,11 @@ from compress.tree import Array
 
 
 def expand(values: Array, held: Array | None = None) -> Array:
-  """Return the tiles, from single entries up."""
+  """Return the tiles, from single entries to whole blocks."""
   del held
   rows, columns, lines, block = values.shape
-  # Tiles and groups share an axis: jax 0.10 crashes where it sums over one of
-  # seven axes on a CPU, as gradients do.
+  # Tiles and groups share an axis: on a CPU, jax 0.10 crashes where gradients
+  # sum over one of seven axes.
   w = jnp.ones((rows * columns * block, 1, 1))
   for stage in reversed(range(lines // 2)):
     half = block >> (stage + 1)
@@ -29,20 +29,22 @@ def expand(values: Array, held: Array | None = None) -> Array:
   return w.reshape(rows, columns, block, block)
 
 
-def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
+def project(
+  tiles: Array, inside: Array, held: Array | None, lines: int
+) -> Array:
   """Return near values: exact for tiles that are butterflies.
 
   From the outside in, each pair of columns of a half becomes the nearest pair
   of multiples of one column (Le+ 2022, arXiv 2110.01230, algorithm 3.1).
   Entries beyond the matrix count as zeros.
   """
-  del seen, held
+  del inside, held
   *grid, block, _ = tiles.shape
   w, found = tiles.reshape(-1, block, block), []
   for _ in range(lines // 2):
     factor, w = _split(w)
     found.append(factor)
-  # What is left multiplies the innermost pairs.
+  # The remaining numbers multiply the innermost pairs.
   found[-1] = found[-1] * w.reshape(-1, 2, 1, 1)
   found = [factor.reshape(*grid, 2, block) for factor in found]
   return jnp.concatenate(found, axis=2)
@@ -50,7 +52,7 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
 
 @jax.jit
 def _split(w: Array) -> tuple[Array, Array]:
-  """Return the outermost factor of some blocks, and their halves without it.
+  """Return the outermost factor of blocks, and the halves that it multiplies.
 
   Args:
     w: `[blocks, side, side]`.
@@ -74,4 +76,6 @@ def _lines(block: int, rank: int) -> int:
   return 2 * (block.bit_length() - 1)
 
 
-BUTTERFLY = Family(_lines, nothing, expand, project, True)
+BUTTERFLY = Family(
+  _lines, nothing, expand, project, lambda lines: lines // 2, True
+)

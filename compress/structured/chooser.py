@@ -1,4 +1,4 @@
-"""The choice of a structure: every family on every weight, and the best."""
+"""Choice of a structure: every family on every weight, and the best."""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ from compress import allocation, tree
 from compress.method import Ctx, Method
 from compress.structured import methods
 from compress.structured.methods import FAMILIES, Structured, label
-from compress.structured.tiles import grid
 from compress.tree import Array, Params, Path
+from compress.unchanged import warn_unchanged
 
-RANKS = {'toeplitz': (1, 2, 4)}  # that are tried; others have none
+RANKS = {'toeplitz': (1, 2, 4)}  # to be measured; others have none
 
 
 class Candidate(NamedTuple):
-  """A structure: the arguments of `structured.project`."""
+  """A structure: the arguments of `methods.project`."""
 
   family: str
   block: int
@@ -25,64 +25,66 @@ class Candidate(NamedTuple):
 
 @struct.dataclass
 class Chosen(Structured):
-  """A structured weight that still knows what else was tried.
+  """A structured weight with the sensitivity to each candidate.
 
   Attributes:
-    tried: The label and the damage of each candidate, the least first.
+    tried: The label and the sensitivity of each candidate, the least first.
   """
 
   tried: tuple[tuple[str, float], ...] = struct.field(pytree_node=False)
 
   def freeze(self) -> Structured:
-    """Return the node without what was tried."""
+    """Return the node without the candidates."""
     return Structured(
       self.values, self.held, self.gain, self.family, self.shape
     )
 
   def describe(self) -> str:
-    """Return what was chosen, and what each candidate would have cost."""
-    costs = ', '.join(f'{name} {harm:+.3g}' for name, harm in self.tried)
-    return f'{super().describe()} (damage: {costs})'
+    """Return the chosen structure and the sensitivity to each candidate."""
+    tried = ', '.join(f'{name} {loss:+.3g}' for name, loss in self.tried)
+    return f'{super().describe()} (sensitivity: {tried})'
 
 
 def auto(
   size: float,
   *,
-  damage: str = 'loss',
+  sensitivity: str = 'loss',
   families: tuple[str, ...] = tuple(FAMILIES),
 ) -> Method:
-  r"""Give each weight the structure that hurts least at one size.
+  r"""Give each weight its least sensitive structure at one size.
 
-  No theory tells which structure suits a weight (Cheng+ 2018, arXiv
-  1710.09282, section III), so each is tried: of every family the smallest
+  No theory predicts which structure suits a weight (Cheng+ 2018, arXiv
+  1710.09282, section III), so each is measured: of every family the smallest
   tiles that take at most the share `size` of the numbers, projected from the
-  trained weight, measured alone (`allocate.damages`). The least damage wins.
-  It is that before any retraining: a guide, not a forecast. Tiles may reach
-  beyond a matrix; a weight of which no tiles are as small stays. The node
-  tells what was tried (`Chosen.told`).
+  trained weight on its own. Sensitivities are measured before any retraining:
+  they rank structures and do not predict the loss. Tiles may reach beyond a
+  matrix. The node describes its candidates.
 
   Args:
-    size: Share of the numbers of each weight that are left at most, in (0, 1).
-    damage: 'loss', 'fisher', 'energy' or 'signal'; see
-      `allocate.sensitivity`.
-    families: What is tried, of 'butterfly', 'circulant', 'fastfood' and
+    size: Share of the numbers of each weight that remain at most, in (0, 1).
+    sensitivity: 'loss', 'fisher', 'trace', 'energy' or 'signal'; see
+      `allocation.sensitivity`.
+    families: The candidates, of 'butterfly', 'circulant', 'fastfood' and
       'toeplitz' (of displacement ranks 1, 2 and 4).
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If an argument is impossible, a weight is not plain, or no
-      tiles of any weight are as small.
+    ValueError: If an argument is out of range, a weight is compressed already,
+      or no tiles of any weight are as small.
+
+  Warns:
+    UnchangedWarning: If no tiles of some weights are as small.
   """
   where = 'structured.auto'
   if not 0 < size < 1:
     raise ValueError(
       f'{where}: expected a size in (0, 1), got {size!r}. It is the share of '
-      'the numbers of each weight that is left.'
+      'the numbers of each weight that remain.'
     )
   for what, got, names in (
-    ('damage', (damage,), allocation.DAMAGES),
+    ('sensitivity', (sensitivity,), allocation.DAMAGES),
     ('families', families, FAMILIES),
   ):
     if not got or not set(got) <= {*names}:
@@ -101,18 +103,23 @@ def auto(
     )
     tried = {path: fit for path, fit in found.items() if fit}
     methods.expect_any(where, tried, found)
-    harm = allocation.damages(
+    warn_unchanged(
+      where,
+      [path for path in found if path not in tried],
+      f'no tiles take {size} of their numbers',
+    )
+    losses = allocation.damages(
       ctx,
       params,
       tried,
       lambda path, w, c: methods.project(path, w, *c),
-      damage,
+      sensitivity,
     )
 
     def best(path: Path, w: Array) -> Any:
       if path not in tried:
         return w
-      return _best(path, w, tried[path], np.asarray(harm[path]))
+      return _best(path, w, tried[path], np.asarray(losses[path]))
 
     return tree.map_arrays(best, params)
 
@@ -129,26 +136,25 @@ def candidates(
   """
   found = []
   for family in families:
-    most = methods.whole(shape, True)
+    largest = methods.covering_block(shape, True)
     for rank in RANKS.get(family, (1,)):
-      for block in (2**k for k in range(1, most.bit_length())):
-        rows, columns = grid(shape, block)
-        lines = FAMILIES[family].lines(block, rank)
-        if rows * columns * lines * block <= size * np.prod(shape):
+      for block in (2**k for k in range(1, largest.bit_length())):
+        count = methods.numbers(family, shape, block, rank)
+        if count <= size * np.prod(shape):
           found.append(Candidate(family, block, rank))
           break
   return found
 
 
 def _best(
-  path: Path, w: Array, tried: list[Candidate], harm: np.ndarray
+  path: Path, w: Array, tried: list[Candidate], losses: np.ndarray
 ) -> Chosen:
-  """Return the weight in the structure of least damage."""
-  order = np.argsort(harm, kind='stable')
+  """Return the weight in its least sensitive structure."""
+  order = np.argsort(losses, kind='stable')
   labels = tuple(
     (
       label(c.family, FAMILIES[c.family].lines(c.block, c.rank), c.block),
-      float(harm[i]),
+      float(losses[i]),
     )
     for i, c in ((i, tried[i]) for i in order)
   )

@@ -1,4 +1,4 @@
-r"""Circulant tiles: one row of numbers, turned by one at each input.
+r"""Circulant tiles: one row of numbers, rotated by one at each input.
 
 $R = \mathrm{circ}(r)$ after a diagonal $D$ of random signs (Cheng+ 2015, arXiv
 1502.03436, equations 2 and 4); in a grid of tiles, the block-circulant
@@ -13,35 +13,37 @@ from compress.tree import Array
 
 
 def signs(seed: int, rows: int, block: int) -> Array:
-  """Return what each input is multiplied by, `[rows, block]`: True for 1."""
+  """Return the signs of the inputs, `[rows, block]`: True for 1."""
   drawn = np.random.default_rng(seed).integers(0, 2, (rows, block))
   return jnp.asarray(drawn.astype(bool))
 
 
 def expand(values: Array, held: Array | None) -> Array:
   r"""Return $D_{ii} r_{(j - i) \bmod b}$ for each tile."""
-  tiles = values[:, :, 0][..., _turns(values.shape[-1])]
+  tiles = values[:, :, 0][..., _rotations(values.shape[-1])]
   return jnp.where(_columns(held), tiles, -tiles)
 
 
-def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
-  """Return the nearest: the mean along each turned diagonal that counts."""
+def project(
+  tiles: Array, inside: Array, held: Array | None, lines: int
+) -> Array:
+  """Return the nearest values: means along the rotated diagonals."""
   del lines
   block = tiles.shape[-1]
-  at = jnp.broadcast_to(_turns(block), (block, block))
+  at = jnp.broadcast_to(_rotations(block), (block, block))
 
   def summed(x: Array) -> Array:
     return jnp.zeros((*x.shape[:2], block)).at[..., at].add(x)
 
-  tiles = jnp.where(_columns(held), tiles, -tiles) * seen
-  return (summed(tiles) / jnp.maximum(summed(seen), 1))[:, :, None]
+  tiles = jnp.where(_columns(held), tiles, -tiles) * inside
+  return (summed(tiles) / jnp.maximum(summed(inside), 1))[:, :, None]
 
 
 def multiply(x: Array, values: Array, held: Array | None) -> Array:
   r"""Return the product with the tiles, $\mathrm{IFFT}(\hat x \hat r)$.
 
-  O(n log n) for a tile of n inputs; dense kernels are faster below n of about
-  a thousand, so that networks multiply by the expanded matrix.
+  O(n log n) for a tile of n inputs. Dense kernels are faster below about a
+  thousand, and networks multiply by the expanded matrix.
 
   Args:
     x: `[..., rows, block]`.
@@ -59,7 +61,7 @@ def multiply(x: Array, values: Array, held: Array | None) -> Array:
   return jnp.fft.irfft(product, block)
 
 
-def _turns(block: int) -> Array:
+def _rotations(block: int) -> Array:
   """Return the index of each entry of a tile among its values."""
   steps = jnp.arange(block)
   return (steps[None, :] - steps[:, None]) % block
@@ -70,4 +72,6 @@ def _columns(held: Array | None) -> Array:
   return held[:, None, :, None]
 
 
-CIRCULANT = Family(lambda block, rank: 1, signs, expand, project)
+CIRCULANT = Family(
+  lambda block, rank: 1, signs, expand, project, lambda lines: 1
+)

@@ -19,7 +19,7 @@ SMALL = 1e-6  # of the mean, below which a square counts as 0
 
 
 def permutation(seed: int, rows: int, block: int) -> Array:
-  """Return the order that all tiles share, `[block]` int32."""
+  """Return the permutation of all tiles, `[block]` int32."""
   del rows
   return jnp.int32(np.random.default_rng(seed).permutation(block))
 
@@ -43,12 +43,14 @@ def expand(values: Array, held: Array | None) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames='lines')
-def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
-  """Return near values: each diagonal in turn is the best for the others.
+def project(
+  tiles: Array, inside: Array, held: Array | None, lines: int
+) -> Array:
+  """Return near values, by least squares in each diagonal in turn.
 
   Entries beyond the matrix count as zeros.
   """
-  del seen, lines
+  del inside, lines
   assert held is not None
   h = hadamard(tiles.shape[-1])
   s = b = jnp.ones(tiles.shape[:3])
@@ -87,4 +89,6 @@ def _solved(gram: Array, right: Array) -> Array:
   return jnp.linalg.solve(ridged, right[..., None])[..., 0]
 
 
-FASTFOOD = Family(lambda block, rank: 3, permutation, expand, project, True)
+FASTFOOD = Family(
+  lambda block, rank: 3, permutation, expand, project, lambda lines: 3, True
+)

@@ -1,6 +1,5 @@
-"""Structured matrices: fewer numbers from which a weight is made."""
+"""Structured matrices: weights that are made of fewer numbers."""
 
-import functools
 import math
 import zlib
 from collections.abc import Collection
@@ -9,8 +8,9 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import scaling, tree
 from compress.channels.sliced import unsliced
+from compress.errors import shorten
 from compress.method import Ctx, Method
 from compress.structured import tiles
 from compress.structured.butterfly import BUTTERFLY
@@ -18,6 +18,7 @@ from compress.structured.circulant import CIRCULANT
 from compress.structured.fastfood import FASTFOOD
 from compress.structured.toeplitz import TOEPLITZ
 from compress.tree import Array, Compressed, Key, Params, Path
+from compress.unchanged import warn_unchanged
 
 FAMILIES = {
   'butterfly': BUTTERFLY,
@@ -32,9 +33,9 @@ class Structured(Compressed):
   """A weight made of tiles of one family.
 
   Attributes:
-    values: What the tiles are made from, `[rows, columns, lines, block]`.
-    held: What the family drew once, or None.
-    gain: What each output is multiplied by, `[outputs]`, or None.
+    values: The numbers of the tiles, `[rows, columns, lines, block]`.
+    held: Random constants of the family, or None.
+    gain: Factors of the outputs, `[outputs]`, or None.
     family: One of `FAMILIES`.
     shape: Of the weight, `[..., outputs]`; tiles may reach beyond it.
   """
@@ -52,16 +53,19 @@ class Structured(Compressed):
   def decode(self, key: Key | None) -> Array:
     """Return the weight."""
     del key
-    made = FAMILIES[self.family].expand(self.values, self.held)
-    w = tiles.join(made, self.shape)
-    return w if self.gain is None else w * self.gain
+    # Types of 16 bits are multiplied in single precision.
+    dtype = jnp.promote_types(self.values.dtype, jnp.float32)
+    made = FAMILIES[self.family].expand(self.values.astype(dtype), self.held)
+    w: Array = tiles.join(made, self.shape)
+    w = w if self.gain is None else w * self.gain
+    return w.astype(self.values.dtype)
 
   def scale_channels(self, gain: Array) -> 'Structured':
-    """Return the node times `gain`; the values stay."""
+    """Return the node times `gain`; its values are not changed."""
     return self.replace(gain=gain if self.gain is None else self.gain * gain)
 
   def describe(self) -> str:
-    """Return what the weight is made from, for people."""
+    """Return the sizes and the structure, as text."""
     rows, columns, lines, block = tree.decode(self.values).shape
     numbers = rows * columns * lines * block
     name = label(self.family, lines, block)
@@ -77,12 +81,12 @@ def label(family: str, lines: int, block: int) -> str:
 def circulant(block: int = 0, *, pad: bool = False) -> Method:
   r"""Make weights of circulant tiles: one row of numbers each.
 
-  $W = D C$ with $C_{ij} = r_{(j - i) \bmod b}$ and random signs $D$, which do
-  not train (Cheng+ 2015, arXiv 1502.03436, equation 4; without them inputs
-  that are alike stay so). With a block they are the block-circulant matrices
-  of CirCNN (Ding+ 2017, arXiv 1708.08917). Starts from the nearest to the
-  trained weight: the mean along each turned diagonal. A weight of n numbers
-  then has n / block.
+  $W = D C$ with $C_{ij} = r_{(j - i) \bmod b}$ and random signs $D$, which are
+  not trained (Cheng+ 2015, arXiv 1502.03436, equation 4; without them equal
+  inputs give equal outputs). With a block they are the block-circulant
+  matrices of CirCNN (Ding+ 2017, arXiv 1708.08917). Starts from the nearest to
+  the trained weight: the mean along each rotated diagonal. A weight of n
+  numbers then has n / block.
 
   Args:
     block: Side of a tile; 0 for one tile as large as the matrix.
@@ -90,12 +94,15 @@ def circulant(block: int = 0, *, pad: bool = False) -> Method:
       divide, as one square tile does for a matrix that is not square.
 
   Returns:
-    The method. A convolution is the matrix `[height * width * in, out]`. A
-    weight whose tiles would take as many numbers stays as it is.
+    The method. A convolution is the matrix `[height * width * in, out]`.
 
   Raises:
-    ValueError: If a weight is not plain, tiles do not divide it, or no weight
-      takes fewer numbers.
+    ValueError: If a weight is compressed already, or no weight is divided by
+      tiles and takes fewer numbers with them.
+
+  Warns:
+    UnchangedWarning: If tiles do not divide some weights, or do not make them
+      smaller.
   """
   return _structured('circulant', block, 1, pad)
 
@@ -104,13 +111,13 @@ def toeplitz(rank: int = 1, block: int = 0, *, pad: bool = False) -> Method:
   r"""Make weights of Toeplitz-like tiles: of low displacement rank.
 
   $W = \sum_{k=1}^r Z_1(g_k) Z_{-1}(h_k)$, `2 rank` numbers an input of a tile
-  (Sindhwani+ 2015, arXiv 1510.01722, equation 6). Starts from the trained
-  weight with its displacement cut to the rank, then least squares.
+  (Sindhwani+ 2015, arXiv 1510.01722, equation 6). Starts near the trained
+  weight: its displacement truncated to the rank, then least squares.
 
   Args:
-    rank: Of the displacement, from 1.
-    block: As `circulant`.
-    pad: As `circulant`.
+    rank: Rank of the displacement, at least 1.
+    block: As in `circulant`.
+    pad: As in `circulant`.
 
   Returns:
     The method.
@@ -120,8 +127,8 @@ def toeplitz(rank: int = 1, block: int = 0, *, pad: bool = False) -> Method:
   """
   if not (isinstance(rank, int) and rank >= 1):
     raise ValueError(
-      f'structured.toeplitz: expected a rank from 1, got {rank!r}. It is that '
-      'of the displacement.'
+      f'structured.toeplitz: expected a rank from 1, got {rank!r}. It is the '
+      'rank of the displacement.'
     )
   return _structured('toeplitz', block, rank, pad)
 
@@ -134,14 +141,14 @@ def fastfood(block: int = 0, *, pad: bool = False) -> Method:
   squares in each diagonal in turn.
 
   Args:
-    block: As `circulant`; a power of two.
-    pad: As `circulant`; the power of two may be beyond both sides.
+    block: As in `circulant`; a power of two.
+    pad: As in `circulant`; the power of two may be more than both sides.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: As `circulant`, or if the block is no power of two.
+    ValueError: As `circulant`, or if the block is not a power of two.
   """
   return _structured('fastfood', block, 1, pad)
 
@@ -150,12 +157,12 @@ def butterfly(block: int = 0, *, pad: bool = False) -> Method:
   r"""Make weights of butterfly tiles: products of log2 n sparse factors.
 
   `2 log2(block)` numbers an input of a tile (Dao+ 2019, arXiv 1903.05895,
-  equation 2). Starts near the trained weight by best rank-one pairs, factor
-  by factor (Le+ 2022, arXiv 2110.01230).
+  equation 2). Starts near the trained weight by rank-one approximations of
+  pairs, factor by factor (Le+ 2022, arXiv 2110.01230).
 
   Args:
-    block: As `circulant`; a power of two.
-    pad: As `circulant`; the power of two may be beyond both sides.
+    block: As in `circulant`; a power of two.
+    pad: As in `circulant`; the power of two may be more than both sides.
 
   Returns:
     The method.
@@ -175,24 +182,37 @@ def _structured(family: str, block: int, rank: int, pad: bool) -> Method:
       f'{where}: expected {what}, or 0 for the whole matrix, got {block!r}.'
     )
 
-  def make(smaller: list[Path], path: Path, w: Array) -> Any:
-    side = block or whole(w.shape, kind.halves)
-    _check(f'{where} at {path}', w.shape, side, pad)
-    node = project(path, w, family, side, rank)
-    if node.values.size < w.size:
-      smaller.append(path)
-      return node
-    return w
-
   def init(params: Params, ctx: Ctx) -> Params:
     del ctx
     refuse_nodes(where, params)
-    smaller: list[Path] = []
-    made = tree.map_arrays(functools.partial(make, smaller), params)
-    every = tree.paths(params)
-    names = [path for path in every if tree.holds_weight(every[path])]
-    expect_any(where, smaller, names)
-    return made
+    shapes: dict[Path, tuple[int, ...]] = {}
+    tree.map_arrays(lambda path, w: shapes.setdefault(path, w.shape), params)
+    blocks = {
+      path: block or covering_block(shape, kind.halves)
+      for path, shape in shapes.items()
+    }
+    even = [p for p in shapes if pad or _divides(blocks[p], shapes[p])]
+    if shapes and not even:
+      raise _uneven(where, shapes, blocks)
+    fitting = [
+      path
+      for path in even
+      if numbers(family, shapes[path], blocks[path], rank)
+      < math.prod(shapes[path])
+    ]
+    expect_any(where, fitting, shapes)
+    warn_unchanged(
+      where,
+      [path for path in shapes if path not in fitting],
+      'tiles do not divide them (pad=True allows that), or are no smaller',
+    )
+
+    def make(path: Path, w: Array) -> Any:
+      if path not in fitting:
+        return w
+      return project(path, w, family, blocks[path], rank)
+
+    return tree.map_arrays(make, params)
 
   return Method(init)
 
@@ -203,36 +223,48 @@ def project(
   """Return a weight of a family near a trained one.
 
   Args:
-    path: Of the weight; what a family draws hangs on it.
+    path: Of the weight, the seed of the constants of the family.
     w: `[..., outputs]`.
     family: One of `FAMILIES`.
-    block: Side of a tile, from 2; a power of two where the family has to.
-    rank: Of the displacement of a Toeplitz-like tile.
+    block: Side of a tile, at least 2; a power of two where the family needs it.
+    rank: Rank of the displacement of Toeplitz-like tiles.
 
   Returns:
-    The node; nearest where the family says so.
+    The node, in the type of `w`; the nearest for circulant tiles.
   """
   kind = FAMILIES[family]
-  held = kind.held(
-    zlib.crc32(path.encode()), tiles.grid(w.shape, block)[0], block
-  )
-  seen = tiles.split(jnp.ones_like(w), block)
   lines = kind.lines(block, rank)
-  values = kind.project(tiles.split(w, block), seen, held, lines)
-  return Structured(values, held, None, family, w.shape)
+  rows = tiles.grid(w.shape, block)[0]
+  held = kind.held(zlib.crc32(path.encode()), rows, block)
+  scaled, unit = scaling.scaled(w, kind.degree(lines))
+  inside = tiles.split(jnp.ones_like(scaled), block)
+  values = kind.project(tiles.split(scaled, block), inside, held, lines) * unit
+  return Structured(values.astype(w.dtype), held, None, family, w.shape)
 
 
-def whole(shape: tuple[int, ...], halves: bool) -> int:
+def numbers(
+  family: str, shape: tuple[int, ...], block: int, rank: int = 1
+) -> int:
+  """Return how many numbers the tiles of a weight have.
+
+  >>> numbers('circulant', (64, 32), 16)
+  128
+  """
+  rows, columns = tiles.grid(shape, block)
+  return rows * columns * FAMILIES[family].lines(block, rank) * block
+
+
+def covering_block(shape: tuple[int, ...], halves: bool) -> int:
   """Return the side of one tile that covers a weight."""
   side = max(2, math.prod(shape[:-1]), shape[-1])
   return int(2 ** math.ceil(math.log2(side))) if halves else side
 
 
 def refuse_nodes(where: str, params: Params) -> None:
-  """Check that weights are arrays, but for channels that are gone.
+  """Check that weights are arrays, possibly without some channels.
 
   Raises:
-    ValueError: If one is made of something else already.
+    ValueError: If one is compressed otherwise.
   """
   for path, x in tree.paths(params).items():
     if tree.is_node(unsliced(x)):
@@ -243,24 +275,34 @@ def refuse_nodes(where: str, params: Params) -> None:
       )
 
 
-def _check(where: str, shape: tuple[int, ...], block: int, pad: bool) -> None:
-  """Check that tiles divide a matrix, unless they may reach beyond it."""
-  rows, columns = math.prod(shape[:-1]), shape[-1]
-  if pad or (rows % block == 0 and columns % block == 0):
-    return
-  raise ValueError(
-    f'{where}: expected a matrix of {block} x {block} tiles, got {rows} x '
-    f'{columns}. Say pad=True for tiles that reach beyond it, or choose a '
-    'block that divides both.'
+def _divides(block: int, shape: tuple[int, ...]) -> bool:
+  return math.prod(shape[:-1]) % block == 0 and shape[-1] % block == 0
+
+
+def _uneven(
+  where: str, shapes: dict[Path, tuple[int, ...]], blocks: dict[Path, int]
+) -> ValueError:
+  """Return the error of weights none of which is divided by tiles."""
+  path, shape = next(iter(shapes.items()))
+  block = blocks[path]
+  return ValueError(
+    f'{where} at {path}: expected a matrix of {block} x {block} tiles, got '
+    f'{math.prod(shape[:-1])} x {shape[-1]}. Set pad=True for tiles that reach '
+    'beyond it, or choose a block that divides both.'
   )
 
 
 def expect_any(
-  where: str, smaller: Collection[Path], every: Collection[Path]
+  where: str, smaller: Collection[Path], paths: Collection[Path]
 ) -> None:
-  """Check that some weight takes fewer numbers than before."""
+  """Check that some weight takes fewer numbers than before.
+
+  Raises:
+    ValueError: If none does.
+  """
   if not smaller:
     raise ValueError(
       f'{where}: expected tiles of fewer numbers than some weight of '
-      f'{", ".join(every)}, got none. Use larger blocks, or a larger size.'
+      f'{shorten(", ".join(paths), 120)}, got none. Use larger blocks, or a '
+      'larger size.'
     )

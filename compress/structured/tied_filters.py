@@ -1,9 +1,8 @@
 r"""Transferred filters: a bank of filters that are moved copies of a few.
 
 Every filter of a convolution is $T_t f_s$: one of few stored filters $f_s$
-under one of the moves $T_t$ of a group. A move takes some of the numbers of a
-stored filter in some order, all with one sign, so that least squares are
-means.
+under one of the moves $T_t$ of a group. A move selects numbers of a stored
+filter in some order, all with one sign, so that least squares are means.
 """
 
 import math
@@ -26,9 +25,9 @@ class Moves(NamedTuple):
   """The moves of a family on filters of one shape.
 
   Attributes:
-    at: Which number of the stored filter stands at each place of the moved
-      one, `[moves, height * width * in]`.
-    sign: What all are multiplied by, `[moves]`.
+    at: The index in the stored filter of each number of the moved one,
+      `[moves, height * width * in]`.
+    sign: Factor of each move, `[moves]`.
     shape: Of a stored filter, `(height, width, in)`.
   """
 
@@ -43,11 +42,11 @@ class Transferred(Compressed):
 
   Attributes:
     values: The stored filters, `[height, width, in, stored]`.
-    order: Which of all moved filters each output is, `[outputs]`: of move t
-      and filter s it is `t * stored + s`.
-    gain: What each output is multiplied by, `[outputs]`, or None.
+    order: Index of the moved filter of each output, `[outputs]`: that of move
+      t and filter s is `t * stored + s`.
+    gain: Factors of the outputs, `[outputs]`, or None.
     family: One of `FAMILIES`.
-    extent: The family's one number: copies, or how far a crop moves.
+    extent: The number of the family: copies, or the range of a crop.
     shape: Of the bank, `(height, width, in, outputs)`.
   """
 
@@ -68,14 +67,14 @@ class Transferred(Compressed):
     moves = FAMILIES[self.family](self.shape[:-1], self.extent)
     every = moved(self.values, moves)
     w = every[:, self.order].reshape(self.shape)
-    return w if self.gain is None else w * self.gain
+    return w if self.gain is None else (w * self.gain).astype(w.dtype)
 
   def scale_channels(self, gain: Array) -> 'Transferred':
-    """Return the node times `gain`; the stored filters stay."""
+    """Return the node times `gain`; the stored filters are not changed."""
     return self.replace(gain=gain if self.gain is None else self.gain * gain)
 
   def describe(self) -> str:
-    """Return how many filters the bank is made from, for people."""
+    """Return the numbers of filters, as text."""
     stored = tree.decode(self.values).shape
     return (
       f'{self.shape[-1]} filters -> {stored[-1]}, '
@@ -87,7 +86,8 @@ class Transferred(Compressed):
 def moved(values: Array, moves: Moves) -> Array:
   """Return every stored filter under every move, `[numbers, all]`."""
   flat = values.reshape(-1, values.shape[-1])
-  every = flat[moves.at] * moves.sign[:, None, None]
+  sign = jnp.asarray(moves.sign, flat.dtype)
+  every = flat[moves.at] * sign[:, None, None]
   return every.swapaxes(0, 1).reshape(moves.at.shape[1], -1)
 
 
@@ -136,13 +136,14 @@ def crelu() -> Method:
 
   $[\mathrm{relu}(W x), \mathrm{relu}(-W x)]$ is the ReLU of the bank $[W, -W]$
   (CReLU: Shang+ 2016, arXiv 1603.05201, definition 2.1); here the two halves
-  have biases of their own, and stand where the trained filters stood.
+  have separate biases, and keep the positions of the trained filters.
 
   Returns:
-    The method: 2 times fewer numbers in each convolution.
+    The method: half the numbers in each convolution; dense layers are not
+    changed.
 
   Raises:
-    ValueError: If there is no convolution, or one is not plain.
+    ValueError: If there is no convolution, or one is compressed already.
   """
   return _transferred('structured.crelu', 'signs', 2)
 
@@ -151,17 +152,17 @@ def multi_bias(copies: int = 2) -> Method:
   r"""Store one filter for several outputs that differ in their biases.
 
   $y_k = \mathrm{relu}(W x + \delta_k)$ (Li+ 2016, arXiv 1604.00676, equation
-  1). The biases are those of the layer, or of the norm behind it, which may
-  also scale: without either the outputs are alike.
+  1). The biases are those of the layer, or of the norm after it, which may
+  also scale: without either the outputs are equal.
 
   Args:
-    copies: Outputs that share a filter, from 2.
+    copies: Outputs that share a filter, at least 2.
 
   Returns:
     The method: `copies` times fewer numbers in each convolution.
 
   Raises:
-    ValueError: As `crelu`, or if there are fewer copies.
+    ValueError: As `crelu`, or if there are fewer than 2 copies.
   """
   _expect('structured.multi_bias', 'copies from 2', copies >= 2, copies)
   return _transferred('structured.multi_bias', 'copies', copies)
@@ -170,40 +171,40 @@ def multi_bias(copies: int = 2) -> Method:
 def rotate(*, flips: bool = False) -> Method:
   r"""Store one filter for its turns by 0, 90, 180 and 270 degrees.
 
-  The moves of p4, with `flips` those of p4m (Cohen & Welling 2016, arXiv
-  1602.07576, section 4; Dieleman+ 2016, arXiv 1602.02660, share filters so).
-  Inputs are not permuted with them: outputs of the first convolution turn
-  with the image, those of later ones need not.
+  The rotations of p4, with `flips` those of p4m (Cohen & Welling 2016, arXiv
+  1602.07576, section 4; filters are shared as by Dieleman+ 2016, arXiv
+  1602.02660). Inputs are not permuted with them: the outputs of the first
+  convolution rotate with the image, those of later ones need not.
 
   Args:
-    flips: Whether mirror images are moves, too.
+    flips: Whether to use mirror images, too.
 
   Returns:
     The method: 4 or 8 times fewer numbers in each convolution that is square
-    and larger than 1 x 1; others stay.
+    and larger than 1 x 1; others are not changed.
 
   Raises:
-    ValueError: If there is no such convolution, or one is not plain.
+    ValueError: If there is no such convolution, or one is compressed already.
   """
   return _transferred('structured.rotate', 'turns', 8 if flips else 4)
 
 
 def crop(extent: int = 1) -> Method:
-  r"""Store larger filters of which every output is a crop.
+  r"""Store larger filters, of which each output is a crop.
 
   A stored filter of `height + extent` by `width + extent` holds `(extent + 1)
   ** 2` filters (double convolution: Zhai+ 2016, arXiv 1610.09716, section 3,
   without pooling over crops).
 
   Args:
-    extent: How far crops move, from 1.
+    extent: Range of the crops, at least 1.
 
   Returns:
     The method, for each convolution larger than 1 x 1.
 
   Raises:
-    ValueError: If there is no such convolution, one is not plain, or the
-      extent is none.
+    ValueError: If there is no such convolution, one is compressed already, or
+      the extent is less than 1.
   """
   _expect('structured.crop', 'an extent from 1', extent >= 1, extent)
   return _transferred('structured.crop', 'crops', extent)
@@ -241,14 +242,14 @@ def project(w: Array, family: str, extent: int) -> Transferred:
   r"""Return a bank of a family near a trained one.
 
   $\min \sum_o \| w_o - T_{t_o} f_{s_o} \|^2$ with every pair of move and
-  stored filter used once at most: an assignment and the means that are best
-  for it by turns, neither of which raises the sum, from the filters of
-  largest norm.
+  stored filter used at most once: an assignment and the means that are best
+  for it alternate, neither of which increases the sum, starting from the
+  filters of largest norm.
 
   Args:
     w: `[height, width, in, outputs]`.
     family: One of `FAMILIES`.
-    extent: The family's number.
+    extent: The number of the family.
 
   Returns:
     The node.
@@ -275,7 +276,7 @@ def project(w: Array, family: str, extent: int) -> Transferred:
 
 
 def _begun(bank: np.ndarray, moves: Moves, stored: int) -> np.ndarray:
-  """Return filters far from the moves of each other, the largest first."""
+  """Return filters far from the moves of one another, the largest first."""
   values = np.zeros((math.prod(moves.shape), stored))
   gap = np.sum(bank**2, 0)
   for at in range(stored):
@@ -287,7 +288,7 @@ def _begun(bank: np.ndarray, moves: Moves, stored: int) -> np.ndarray:
 
 
 def _assigned(bank: np.ndarray, values: np.ndarray, moves: Moves) -> np.ndarray:
-  """Return which moved filter each output is: the best one-to-one choice."""
+  """Return the moved filter of each output, by optimal assignment."""
   every = values[moves.at] * moves.sign[:, None, None]
   every = every.swapaxes(0, 1).reshape(len(bank), -1)
   cost = np.sum(every**2, 0) - 2 * bank.T @ every

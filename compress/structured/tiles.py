@@ -1,4 +1,4 @@
-"""Tiles: a matrix as a grid of square blocks, each of one structure."""
+"""Tiles: a matrix as a grid of square structured blocks."""
 
 import math
 from collections.abc import Callable
@@ -16,28 +16,30 @@ class Family(NamedTuple):
   values, the numbers that describe them, `[rows, columns, lines, block]`.
 
   Attributes:
-    lines: Block, rank -> how many lines of values a tile has.
-    held: Seed, rows, block -> what is drawn once and does not train, or None.
+    lines: Block, rank -> number of lines of values of a tile.
+    held: Seed, rows, block -> random constants that are not trained, or None.
     expand: Values, held -> tiles.
-    project: Tiles, which of their entries count (1 or 0, of the shape of the
-      tiles), held, lines -> values of near tiles.
-    halves: Whether blocks are powers of two.
+    project: Tiles, the mask of their entries inside the matrix (1 or 0, of the
+      shape of the tiles), held, lines -> values of near tiles.
+    degree: Lines -> the number of values that are multiplied in an entry.
+    halves: Whether blocks must be powers of two.
   """
 
   lines: Callable[[int, int], int]
   held: Callable[[int, int, int], Array | None]
   expand: Callable[[Array, Array | None], Array]
   project: Callable[[Array, Array, Array | None, int], Array]
+  degree: Callable[[int], int]
   halves: bool = False
 
 
 def nothing(seed: int, rows: int, block: int) -> None:
-  """Hold nothing beside the values."""
+  """Draw no constants."""
   del seed, rows, block
 
 
 def grid(shape: tuple[int, ...], block: int) -> tuple[int, int]:
-  """Return how many tiles cover a kernel `[..., outputs]` as a matrix.
+  """Return the rows and columns of tiles that cover a kernel as a matrix.
 
   >>> grid((3, 3, 2, 8), 4)
   (5, 2)
@@ -46,10 +48,10 @@ def grid(shape: tuple[int, ...], block: int) -> tuple[int, int]:
 
 
 def split(w: Array, block: int) -> Array:
-  """Return a kernel as tiles, with zeros where it ends inside one.
+  """Return a kernel as tiles, padded with zeros.
 
   A convolution `[height, width, in, out]` is the matrix that multiplies its
-  patches; where the block divides `in` every tap has tiles of its own.
+  patches; where the block divides `in` no tile spans two taps.
   """
   rows, columns = grid(w.shape, block)
   matrix = w.reshape(-1, w.shape[-1])

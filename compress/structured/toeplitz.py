@@ -23,18 +23,21 @@ def expand(values: Array, held: Array | None = None) -> Array:
   del held
   g, h = jnp.split(values, 2, axis=2)
   rank, block = g.shape[2:]
-  left, right = turned(g, 1), turned(h, -1)  # [..., rank, block, block]
+  left, right = (
+    f_circulant(g, 1),
+    f_circulant(h, -1),
+  )  # [..., rank, block, block]
   left = left.swapaxes(2, 3).reshape(*g.shape[:2], block, rank * block)
   right = right.reshape(*g.shape[:2], rank * block, block)
-  # Alone: fused with what makes its arguments, a product has other bits.
+  # A barrier against fusion, which would round differently.
   left, right = jax.lax.optimization_barrier((left, right))
   return left @ right
 
 
-def turned(v: Array, f: int) -> Array:
+def f_circulant(v: Array, f: int) -> Array:
   """Return $Z_f(v)$: `[..., n]` -> `[..., n, n]`.
 
-  >>> turned(jnp.array([1, 2, 3]), -1).tolist()
+  >>> f_circulant(jnp.array([1, 2, 3]), -1).tolist()
   [[1, -3, -2], [2, 1, -3], [3, 2, 1]]
   """
   steps = jnp.arange(v.shape[-1])
@@ -50,12 +53,14 @@ def displaced(m: Array) -> Array:
   return down - left
 
 
-def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
+def project(
+  tiles: Array, inside: Array, held: Array | None, lines: int
+) -> Array:
   r"""Return near values: exact for tiles that have the structure.
 
   The displacement is cut to its rank by singular values, $\sum_k g_k d_k^\top$,
-  which gives $h_k = J d_k / 2$ (theorem 3.1); then least squares in g and h by
-  turns bring the tiles themselves nearer.
+  which gives $h_k = J d_k / 2$ (theorem 3.1); then alternating least squares
+  in g and h fit the tiles themselves.
   """
   del held
   u, s, vt = jnp.linalg.svd(displaced(tiles), full_matrices=False)
@@ -64,20 +69,20 @@ def project(tiles: Array, seen: Array, held: Array | None, lines: int) -> Array:
   g = u[..., :rank].swapaxes(-1, -2) * root
   h = vt[..., :rank, ::-1] * root / 2
 
-  return _fitted(g, h, tiles, seen)
+  return _fitted(g, h, tiles, inside)
 
 
 @jax.jit
-def _fitted(g: Array, h: Array, tiles: Array, seen: Array) -> Array:
-  """Return g and h brought nearer by turns."""
+def _fitted(g: Array, h: Array, tiles: Array, inside: Array) -> Array:
+  """Return g and h after alternating least squares."""
 
   def made(g: Array, h: Array) -> Array:
-    return expand(jnp.concatenate([g, h], axis=2)) * seen
+    return expand(jnp.concatenate([g, h], axis=2)) * inside
 
   def round_of(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
     g, h = found
-    g = nearer(functools.partial(made, h=h), g, tiles * seen)
-    return g, nearer(functools.partial(made, g), h, tiles * seen)
+    g = nearer(functools.partial(made, h=h), g, tiles * inside)
+    return g, nearer(functools.partial(made, g), h, tiles * inside)
 
   return jnp.concatenate(jax.lax.fori_loop(0, ROUNDS, round_of, (g, h)), axis=2)
 
@@ -85,7 +90,7 @@ def _fitted(g: Array, h: Array, tiles: Array, seen: Array) -> Array:
 def nearer(
   linear: Callable[[Array], Array], start: Array, target: Array
 ) -> Array:
-  """Take conjugate gradient steps towards `linear(x) = target`."""
+  """Return x after conjugate gradient steps for `linear(x) = target`."""
   out, pull = jax.vjp(linear, start)
   gap = pull(target - out)[0]
   step, _ = jax.scipy.sparse.linalg.cg(
@@ -95,4 +100,6 @@ def nearer(
   return found
 
 
-TOEPLITZ = Family(lambda block, rank: 2 * rank, nothing, expand, project)
+TOEPLITZ = Family(
+  lambda block, rank: 2 * rank, nothing, expand, project, lambda lines: 2
+)

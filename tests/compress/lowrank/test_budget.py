@@ -11,7 +11,7 @@ import pytest
 
 from compress import allocation, dataflow, recipe, tree
 from compress.lowrank import budget as budget_lib
-from compress.lowrank.budget import How
+from compress.lowrank.budget import Options
 from compress.lowrank.factors import LowRank
 from compress.method import Ctx, Probe
 from tests.nets import conv, net
@@ -20,7 +20,7 @@ from tsukiji.deploy.passes.lower import lower
 from tsukiji.measure import cost
 from tsukiji.models import spec as sp
 
-HOW = How('operator', 'sum', ('channel',), 3)
+OPTIONS = Options('operator', 'sum', ('channel',), 3)
 NOTHING: Any = None
 SPEC = net(
   'plain',
@@ -49,7 +49,7 @@ def lowered(text: str, spec: sp.Spec = SPEC) -> tuple[sp.Spec, dict[str, Any]]:
 
 @pytest.mark.parametrize('fold', ['channel', 'spatial', 'best'])
 def test_the_lowered_network_meets_its_budget(fold: str) -> None:
-  text = f'lowrank.auto(macs=0.6, damage="energy", fold="{fold}")'
+  text = f'lowrank.auto(macs=0.6, sensitivity="energy", fold="{fold}")'
   small, _ = lowered(text)
   assert 0.3 * cost.macs(SPEC) < cost.macs(small) <= 0.6 * cost.macs(SPEC)
 
@@ -57,12 +57,12 @@ def test_the_lowered_network_meets_its_budget(fold: str) -> None:
 def test_dense_layers_are_factored_for_multiplications_too() -> None:
   """Rank r costs 32 r of 256 in the first layer, 24 r of 128 in the last."""
   ctx, params = calibrated(MLP), start(MLP)['params']
-  found = budget_lib.gathered('x', params, ctx, 'macs', HOW)
+  found = budget_lib.gathered('x', params, ctx, 'macs', OPTIONS)
   assert {path: x.tolist() for path, x in found.cost.items()} == {
     'hidden/kernel': [256, 7 * 32, 3 * 32, 32],
     'head/kernel': [128, 5 * 24, 2 * 24, 24],
   }
-  small, _ = lowered('lowrank.auto(macs=0.5, damage="energy")', MLP)
+  small, _ = lowered('lowrank.auto(macs=0.5, sensitivity="energy")', MLP)
   assert 56 <= cost.macs(small) <= (256 + 128) / 2
 
 
@@ -94,9 +94,9 @@ def test_positions_of_both_factors_are_counted(
     return jax.tree.map(lambda n: n[None], found)
 
   probe = Probe(*(NOTHING,) * 4, {'kernel': last}, inputs=inputs)
-  how = HOW._replace(folds=('spatial',))
+  options = OPTIONS._replace(folds=('spatial',))
   found = budget_lib.gathered(
-    'x', variables['params'], Ctx(probe=probe), 'macs', how
+    'x', variables['params'], Ctx(probe=probe), 'macs', options
   )
   assert found.choices['kernel'][-1].rank == 1
   height, width = layer.kernel_size
@@ -106,7 +106,9 @@ def test_positions_of_both_factors_are_counted(
 
 
 def test_a_budget_of_numbers_is_met_too() -> None:
-  _, after = lowered('lowrank.auto(size=0.7, damage="operator", goal="max")')
+  _, after = lowered(
+    'lowrank.auto(size=0.7, sensitivity="operator", goal="max")'
+  )
   count = sum(
     x.size for x in tree.paths(after['params']).values() if x.ndim > 1
   )
@@ -115,21 +117,21 @@ def test_a_budget_of_numbers_is_met_too() -> None:
 
 
 def test_the_whole_budget_leaves_the_network_alone() -> None:
-  assert lowered('lowrank.auto(macs=1.0, damage="energy")')[0] == SPEC
+  assert lowered('lowrank.auto(macs=1.0, sensitivity="energy")')[0] == SPEC
 
 
-def test_the_worst_layer_is_hurt_least() -> None:
+def test_the_worst_sensitivity_is_least() -> None:
   """Brute force over all choices, ALDS' error by NumPy."""
   params = start(SPEC)['params']
-  how = How('operator', 'max', ('channel',), 3)
-  found = budget_lib.gathered('x', params, calibrated(SPEC), 'size', how)
+  options = Options('operator', 'max', ('channel',), 3)
+  found = budget_lib.gathered('x', params, calibrated(SPEC), 'size', options)
   for path, row in found.choices.items():
     w = np.asarray(tree.paths(params)[path])
     values = np.linalg.svd(w.reshape(-1, w.shape[-1]), compute_uv=False)
     values = np.append(values, 0) / values[0]
     want = [values[choice.rank] if choice.rank else 0 for choice in row]
-    np.testing.assert_allclose(found.harm[path], want, atol=1e-5)
-  harms = [np.asarray(x) for x in found.harm.values()]
+    np.testing.assert_allclose(found.sensitivity[path], want, atol=1e-5)
+  harms = [np.asarray(x) for x in found.sensitivity.values()]
   costs = list(found.cost.values())
   budget = 0.6 * sum(row[0] for row in costs)
   best = min(
@@ -158,10 +160,12 @@ def test_time_is_halved_for() -> None:
 
   timed = ctx._replace(probe=ctx.probe._replace(milliseconds=clock))
   limit = 0.7 * clock(params)
-  method = recipe.parse(f'lowrank.auto(ms={limit}, damage="energy")')
+  method = recipe.parse(f'lowrank.auto(ms={limit}, sensitivity="energy")')
   assert 0.4 * clock(params) < clock(method.init(params, timed)) <= limit
-  with pytest.raises(ValueError, match='what rank 1 takes'):
-    recipe.parse('lowrank.auto(ms=1.0, damage="energy")').init(params, timed)
+  with pytest.raises(ValueError, match='the time of rank 1'):
+    recipe.parse('lowrank.auto(ms=1.0, sensitivity="energy")').init(
+      params, timed
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,10 +175,10 @@ def test_time_is_halved_for() -> None:
     ('lowrank.auto(macs=0.5, size=0.5)', 'expected one budget'),
     ('lowrank.auto(macs=0.0)', r'macs in \(0, 1\]'),
     ('lowrank.auto(ms=0.0)', 'ms above 0'),
-    ('lowrank.auto(size=0.5, damage="x")', 'damage of'),
+    ('lowrank.auto(size=0.5, sensitivity="x")', 'sensitivity of'),
     ('lowrank.auto(size=0.5, goal="min")', 'goal of max, sum'),
     ('lowrank.auto(size=0.5, fold="row")', 'fold of'),
-    ('lowrank.auto(size=0.5, candidates=1)', 'candidates from 2'),
+    ('lowrank.auto(size=0.5, candidates=1)', 'at least 2 candidates'),
   ],
 )
 def test_impossible_arguments_are_refused(text: str, message: str) -> None:
@@ -186,7 +190,7 @@ def test_too_small_a_budget_is_refused() -> None:
   params = start(SPEC)['params']
   for goal in ('sum', 'max'):
     method = recipe.parse(
-      f'lowrank.auto(size=0.01, damage="energy", goal="{goal}")'
+      f'lowrank.auto(size=0.01, sensitivity="energy", goal="{goal}")'
     )
     with pytest.raises(ValueError, match='a share of at least 0.*rank 1'):
       method.init(params, Ctx())

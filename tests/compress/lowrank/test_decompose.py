@@ -10,6 +10,7 @@ from compress import recipe, tree
 from compress.lowrank import decompose, rank_selection
 from compress.lowrank.factors import LowRank, Separable, Tucker
 from compress.method import Ctx
+from compress.unchanged import UnchangedWarning
 
 DRAWN = np.random.default_rng(0)
 PARAMS = {
@@ -82,9 +83,12 @@ def test_impossible_arguments_are_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('lowrank.svd(6)', 'fc/kernel: expected a rank of at most 5'),
-    ('lowrank.tucker((5, 1))', 'conv/kernel: .* at most 4'),
+    ('lowrank.svd(9)', 'conv/kernel: expected a rank of at most 8.* got 9'),
+    ('lowrank.svd({"fc/kernel": 6})', 'fc/kernel: .* at most 5'),
+    ('lowrank.tucker((5, 1))', r'conv/kernel: .* at most \(4, 8\)'),
+    ('lowrank.tucker(9)', r'conv/kernel: .* at most \(4, 8\)'),
     ('lowrank.cp(999)', 'conv/kernel: .* at most 36'),
+    ('only("fc/kernel", lowrank.cp(1))', 'a convolution .* none among fc'),
     ('lowrank.svd({"fc": 2})', "conv/kernel, fc/kernel, got one of 'fc'"),
     ('lowrank.svd(2) >> lowrank.svd(1)', 'LowRank at conv/kernel'),
     ('prune.weights(0.5) >> lowrank.cp(1)', 'Masked at conv/kernel'),
@@ -95,6 +99,48 @@ def test_what_does_not_fit_the_weights_is_refused(
 ) -> None:
   with pytest.raises(ValueError, match=message):
     init(text)
+
+
+@pytest.mark.parametrize(
+  ('text', 'left', 'why'),
+  [
+    ('lowrank.svd(6)', 'fc/kernel', 'their full rank is below 6'),
+    ('lowrank.plus_sparse(6, 0.5, examples=0)', 'fc/kernel', 'below 6'),
+    ('lowrank.tucker((3, 5))', 'stem/kernel', r'is below \(3, 5\)'),
+    ('lowrank.cp(20, sweeps=2)', 'stem/kernel', 'is below 20'),
+  ],
+)
+def test_weights_without_the_rank_are_left_with_a_warning(
+  text: str, left: str, why: str
+) -> None:
+  """Full ranks: conv 8 (36 as a sum of products), stem 2 (18), fc 5."""
+  params = {**PARAMS, 'stem': {'kernel': jnp.ones((3, 3, 2, 8))}}
+  if text.startswith(('lowrank.svd', 'lowrank.plus')):
+    params.pop('stem')
+  method = recipe.parse(text)
+  with pytest.warns(UnchangedWarning, match=f'left {left} unchanged: .*{why}'):
+    done = tree.paths(method.init(params, Ctx()))
+  assert done[left] is tree.paths(params)[left]
+  assert tree.is_node(done['conv/kernel'])
+
+
+def test_ranks_that_fit_only_one_by_one_are_reduced_together() -> None:
+  """A window of area a makes at most a r outputs of r channels, and back."""
+  drawn = np.random.default_rng(1)
+  wide = jnp.float32(drawn.normal(size=(3, 3, 32, 4)))
+  for w, ranks, want in (
+    (wide, (32, 2), (18, 2)),
+    (wide[:1, :1], (2, 4), (2, 2)),
+    (wide.swapaxes(2, 3), (1, 32), (1, 9)),
+  ):
+    node = recipe.parse(f'lowrank.tucker({ranks})').init({'w': w}, Ctx())['w']
+    assert (node.u.shape[-1], node.v.shape[-2]) == want
+    # Both keep as much of the weight as the larger of them could.
+    rest = np.linalg.norm(node.decode(None) - w)
+    kept = np.linalg.norm(node.core)
+    np.testing.assert_allclose(
+      rest**2 + kept**2, np.linalg.norm(w) ** 2, rtol=1e-4
+    )
 
 
 def test_later_methods_compress_the_factors() -> None:

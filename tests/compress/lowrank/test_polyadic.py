@@ -44,7 +44,7 @@ def test_more_sweeps_are_no_worse_and_factors_equally_large() -> None:
 
 
 def test_the_largest_rank_is_always_enough() -> None:
-  assert polyadic.most(SIDES) == 30
+  assert polyadic.largest_rank(SIDES) == 30
   w = jnp.float32(np.random.default_rng(1).normal(size=(2, 2, 2, 2)))
-  node = polyadic.polyadic(w, polyadic.most(w.shape), sweeps=300)
+  node = polyadic.polyadic(w, polyadic.largest_rank(w.shape), sweeps=300)
   np.testing.assert_allclose(node.decode(None), w, atol=0.05)

@@ -59,16 +59,8 @@ def test_energy_is_of_squares(share: float, want: int) -> None:
 
 def test_numbers_are_taken_as_they_are_and_values_not_looked_at() -> None:
   untouched: Any = None
-  assert rank_selection.resolve('x', 'fc', 3, (3, 9), untouched) == 3
-  assert (
-    rank_selection.resolve('x', 'fc', 'vbmf', (2, 2), np.zeros((2, 2))) == 1
-  )
-
-
-def test_more_than_there_is_is_refused() -> None:
-  untouched: Any = None
-  with pytest.raises(ValueError, match='x at fc/kernel: .* at most 3, .* 4'):
-    rank_selection.resolve('x', 'fc/kernel', 4, (3, 9), untouched)
+  assert rank_selection.resolve(3, untouched) == 3
+  assert rank_selection.resolve('vbmf', np.zeros((2, 2))) == 1
 
 
 @pytest.mark.parametrize(

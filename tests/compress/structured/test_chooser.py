@@ -8,6 +8,7 @@ import scipy.linalg
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.structured.chooser import Chosen, candidates
+from compress.unchanged import UnchangedWarning
 
 DRAWN = np.random.default_rng(6).normal(size=64)
 PARAMS = {
@@ -17,7 +18,7 @@ PARAMS = {
 
 
 def test_each_weight_gets_the_structure_it_has() -> None:
-  text = 'structured.auto(0.5, damage="energy")'
+  text = 'structured.auto(0.5, sensitivity="energy")'
   made = recipe.parse(text).init(PARAMS, Ctx())
   assert made['turns'].family == 'butterfly'
   assert made['shifts'].family == 'toeplitz'
@@ -26,12 +27,21 @@ def test_each_weight_gets_the_structure_it_has() -> None:
     harms = [harm for _, harm in node.tried]
     assert harms == sorted(harms)
     assert len(harms) > 4
-    assert f'damage: {node.tried[0][0]} ' in node.describe()
+    assert f'sensitivity: {node.tried[0][0]} ' in node.describe()
     assert 'circulant/2 +' in node.describe()
 
 
+def test_weights_too_small_for_tiles_are_left_with_a_warning() -> None:
+  params = {**PARAMS, 'small': jnp.ones((2, 2))}
+  method = recipe.parse('structured.auto(0.3, sensitivity="energy")')
+  with pytest.warns(UnchangedWarning, match='left small unchanged: no tiles'):
+    made = method.init(params, Ctx())
+  assert made['small'] is params['small']
+  assert tree.is_node(made['turns'])
+
+
 def test_what_was_tried_is_not_stored() -> None:
-  text = 'structured.auto(0.3, damage="energy", families=("circulant",))'
+  text = 'structured.auto(0.3, sensitivity="energy", families=("circulant",))'
   made = recipe.parse(text).init(PARAMS, Ctx())
   frozen = tree.freeze(made)
   assert tree.find(Chosen, made)
@@ -56,7 +66,7 @@ def test_candidates_are_the_smallest_that_fit(size: float) -> None:
   ('arguments', 'why'),
   [
     ('1.0', r'a size in \(0, 1\)'),
-    ('0.5, damage="none"', 'damage of energy'),
+    ('0.5, sensitivity="none"', 'sensitivity of energy'),
     ('0.5, families=("other",)', 'families of butterfly'),
     ('0.001', 'fewer numbers than some weight of shifts'),
     ('0.5', 'calibration data'),

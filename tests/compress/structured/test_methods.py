@@ -8,6 +8,7 @@ import pytest
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.structured.methods import Structured
+from compress.unchanged import UnchangedWarning
 from tests.runs import assert_same_bits
 from tsukiji.deploy.tsk import pack
 from tsukiji.models import spec as sp
@@ -49,9 +50,13 @@ def test_a_gain_scales_outputs_and_keeps_the_values() -> None:
   )
 
 
-def test_weights_that_would_not_shrink_stay() -> None:
+@pytest.mark.parametrize(
+  'text', ['structured.circulant(8, pad=True)', 'structured.circulant(16)']
+)
+def test_weights_that_do_not_fit_are_left_with_a_warning(text: str) -> None:
   params = {**PARAMS, 'small': {'kernel': jnp.ones((2, 2))}}
-  made = recipe.parse('structured.circulant(8, pad=True)').init(params, Ctx())
+  with pytest.warns(UnchangedWarning, match='left small/kernel unchanged'):
+    made = recipe.parse(text).init(params, Ctx())
   assert tree.is_node(made['fc']['kernel'])
   assert made['small']['kernel'] is params['small']['kernel']
 

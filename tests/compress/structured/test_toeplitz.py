@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from compress.structured.toeplitz import displaced, expand, project, turned
+from compress.structured.toeplitz import displaced, expand, f_circulant, project
 
 
 def drawn(*shape: int) -> np.ndarray:
@@ -20,13 +20,13 @@ def errors(tile: np.ndarray, rank: int) -> float:
   return float(jnp.sum(gap**2) / jnp.sum(tiles**2))
 
 
-def test_turned_vectors_are_scipys() -> None:
+def test_f_circulant_vectors_are_scipys() -> None:
   v = drawn(5)
   row = np.concatenate([v[:1], -v[:0:-1]])
   want = scipy.linalg.toeplitz(v, row)
-  np.testing.assert_array_equal(turned(jnp.asarray(v), -1), want)
+  np.testing.assert_array_equal(f_circulant(jnp.asarray(v), -1), want)
   np.testing.assert_array_equal(
-    turned(jnp.asarray(v), 1), scipy.linalg.circulant(v)
+    f_circulant(jnp.asarray(v), 1), scipy.linalg.circulant(v)
   )
 
 
