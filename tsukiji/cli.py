@@ -1,291 +1,189 @@
-"""What `config.task` can be: each task takes a prepared experiment."""
+"""The command line: which file, which workdir, and which task."""
 
+import argparse
+import os
 import pathlib
+import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple, NoReturn
 
+import jax
+from absl import logging
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from tsukiji import report
-from tsukiji.config import ranges, stages
-from tsukiji.deploy import artefact
-from tsukiji.experiments import experiment as ex
-from tsukiji.experiments import findings, pool, store, tuning, winner
-from tsukiji.experiments import prepare as prepare_lib
-from tsukiji.experiments import publish as publishing
-from tsukiji.experiments.experiment import Experiment
-from tsukiji.experiments.store import Row
-from tsukiji.measure import energy, latency
-from tsukiji.report import trials as report_trials
-from tsukiji.report.trials import Searched
-from tsukiji.training import evaluate as evaluate_lib
-from tsukiji.training import loop, metrics
-
-SIZE = (
-  'Compression rate: bytes of the float32 dense file over bytes of this file. '
-  'Both are whole files that load by themselves.'
+from tsukiji import errors, interrupt
+from tsukiji.config import loading, validate
+from tsukiji.console import plain
+from tsukiji.experiments import (
+  identity,
+  publish,
+  reporting,
+  searching,
+  shipping,
+  store,
+  timing,
 )
-IN_JAX = (
-  'Speed-up rate: wall clock of the float32 dense network over that of this '
-  'file at batch 1, one thread, same engine (XLA, compiled ahead of time), '
-  'measured alternately. Masks and grids run on dense float32 kernels here: '
-  'they save bytes, not time.'
-)
-IN_ANY = (
-  'Speed-up rate: wall clock of the float32 dense network over that of this '
-  'file at batch 1, one thread, each in the engine that runs it fastest of '
-  '{engines}, measured alternately. Masks run on dense kernels: they save '
-  'bytes, not time.'
-)
-SCORE = 'Accuracy is that of the packed file, read from disk, on the test set.'
+from tsukiji.experiments.experiment import opened, train_and_compress
+from tsukiji.experiments.jobs import Experiment
+
+Task = Callable[[Experiment, Console], None]
 
 
-def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
-  """Check a config and load what it needs; see `preparing.prepare`."""
-  experiment = prepare_lib.prepare(config, folder)
-  first = stages.of_networks(config)
-  if ranges.varies(first):
-    tuning.expect_allowed(experiment._replace(config=first))
-  return experiment
+class Command(NamedTuple):
+  """What was asked for."""
+
+  config: ConfigDict
+  workdir: pathlib.Path
+  debug: bool
 
 
-def compress(experiment: Experiment, console: Console) -> None:
-  """Train, compress, pack and measure whatever is not done yet, and report."""
-  if store.rows(experiment.folder):
-    console.print(f'{experiment.folder} is finished; nothing to do.')
-  else:
-    _make(experiment, console)
-  show(experiment, console)
+def main(argv: Sequence[str]) -> int:
+  """Do what a command line says.
 
+  Args:
+    argv: Without the name of the program.
 
-def search(experiment: Experiment, console: Console) -> None:
-  """Search, then do with the best config what `compress` does.
-
-  A search trains its networks and stops there; a study compresses them too, by
-  recipes that it searches for once the network is found, where one varies.
+  Returns:
+    The exit code: 0, 2 for a mistake of the user, 3 for a loss that is not
+    finite, 130 or 143 for a signal, 1 for anything else.
   """
-  folder = experiment.folder
-  if store.rows(folder):
-    console.print(f'{folder} is finished; nothing to do.')
-  else:
-    config, told = _searched(experiment, console)
-    found, reasons = prepare_lib.fitting(experiment._replace(config=config))
-    for reason in reasons:
-      told.append(f'Left out: {reason}')
-      console.print(told[-1], soft_wrap=True)
-    winner.write(folder / 'best.py', found.config, told)
-    _make(found, console)
-  first = experiment._replace(config=stages.of_networks(experiment.config))
-  if ranges.varies(first.config) and first.config.search.batch_size == 1:
-    findings.tested(first)
-  show(experiment, console)
+  interrupt.raise_at_once()
+  interrupt.enforce()
+  try:
+    _keep_programs()
+    command = parse(argv)
+    run(command, Console(width=None if sys.stdout.isatty() else 120))
+  except interrupt.Stopped as e:
+    return 128 + e.signum
+  except Exception as e:
+    if '--debug' in argv:
+      raise
+    print('Error:', _said(e), file=sys.stderr)
+    return _code(e)
+  return 0
 
 
-def _searched(
-  experiment: Experiment, console: Console
-) -> tuple[ConfigDict, list[str]]:
-  """Return a config in which nothing varies any more, and where it is from."""
-  folder, data = experiment.folder, experiment.data
-  chosen, told = stages.of_networks(experiment.config), []
-  if ranges.varies(chosen):
-    best = tuning.run(experiment._replace(config=chosen))
-    chosen = best.config
-    place = f'{best.study}, trial {best.number}, {100 * best.accuracy:.2f} %'
-    told.append(f'Best on the validation set: {place}.')
-    console.print(told[-1])
-  name = stages.recipe_of(experiment.config)
-  if name:
-    dense = prepare_lib.of(stages.alone(chosen), folder, data)
-    pool.run(dense)
-    # Mixtures that this network does not allow are infeasible trials.
-    mixed = stages.of_recipes(experiment.config, chosen)
-    second = dense._replace(config=mixed)
-    tuning.run(second)
-    kept = findings.kept(second)
-    chosen = stages.with_recipes(chosen, kept, name)
-    told.append(f'Recipes {name}_1 to {name}_{len(kept)}: a Pareto set.')
-    console.print(told[-1])
-  return chosen, told
+def _said(error: Exception) -> str:
+  if _code(error) != 1 or isinstance(error, RuntimeError):
+    return errors.line(error)
+  name = type(error).__name__
+  return errors.line(f'{name}: {error}. Run it with --debug to see where.')
 
 
-def _make(experiment: Experiment, console: Console) -> None:
-  pool.run(experiment)
-  rows = gather(experiment)
-  console.print('Measuring latency, one thread ...')
-  store.write_rows(experiment.folder, _timed(experiment, rows))
+def _code(error: Exception) -> int:
+  if isinstance(error, FloatingPointError):
+    return 3
+  return 2 if isinstance(error, ValueError | OSError) else 1
 
 
-def bench(experiment: Experiment, console: Console) -> None:
-  """Measure the latency of every artefact again."""
-  rows = _need_rows(experiment)
-  store.write_rows(experiment.folder, _timed(experiment, rows))
-  show(experiment, console)
+def _keep_programs() -> None:
+  """Keep compiled programs between runs, in all processes."""
+  logging.set_verbosity(logging.ERROR)
+  cache = os.environ.get('XDG_CACHE_HOME', os.path.expanduser('~/.cache'))
+  for name, value in (
+    ('jax_compilation_cache_dir', f'{cache}/tsukiji/xla'),
+    ('jax_persistent_cache_min_compile_time_secs', 0.0),
+  ):
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)  # for the processes we start
 
 
-def evaluate(experiment: Experiment, console: Console) -> None:
-  """Load every artefact and check its test accuracy against its row."""
-  for row in _need_rows(experiment):
-    shipped = artefact.load(experiment.folder / row['artefact'])
-    loss = experiment.config.train.loss
-    found = evaluate_lib.evaluate(
-      shipped.spec, shipped.variables, experiment.data.test, loss=loss
-    )
-    told = row[metrics.goal_of(loss).key]
-    same = 'as' if found.accuracy == told else 'NOT as'
-    console.print(
-      f'{row["name"]}: {100 * found.accuracy:.2f} % {same} in results.json'
-    )
+class _Parser(argparse.ArgumentParser):
+  """A parser whose errors are ours."""
+
+  def error(self, message: str) -> NoReturn:
+    raise ValueError(f'command line: {message}.')
 
 
-def export(experiment: Experiment, console: Console) -> None:
-  """Write every artefact as ONNX and StableHLO too, and say what cannot be."""
-  from tsukiji.deploy import export as formats
+def parse(argv: Sequence[str]) -> Command:
+  """Read the command line and the config file that it names.
 
-  for row in _need_rows(experiment):
-    done = formats.export(experiment.folder / row['artefact'])
-    for path in done.written.values():
-      size = path.stat().st_size
-      console.print(f'Wrote {path}, {size} bytes', soft_wrap=True)
-    for reason in done.missing.values():
-      console.print(f'{row["name"]}: {reason}', soft_wrap=True)
-
-
-def show(experiment: Experiment, console: Console) -> None:
-  """Print the table and write the report."""
-  rows = _need_rows(experiment)
-  summary = report.summarise(rows)
-  searched = _told(experiment)
-  title = experiment.config.title or 'Experiment'
-  path = report.write(
-    experiment.folder,
-    [*rows, *summary],
-    report.Extras(
-      title,
-      loop.curves(experiment.folder),
-      _notes(experiment.config.measure.engines),
-      experiment.config.figures,
-      searched,
-    ),
+  Raises:
+    ValueError: If a flag is unknown or its value does not fit, or the config
+      file fails.
+  """
+  parser = _Parser(
+    prog='tsukiji',
+    allow_abbrev=False,
+    description='Train, compress, pack, measure and report.',
+    epilog='Any field of a config: --config.FIELD=VALUE, as '
+    f'--config.train.lr=0.1. Packaged: {", ".join(loading.packaged())}.',
   )
-  console.print(report.table(summary))
-  for line in report.sentences(summary):
-    console.print(f'- {line}', highlight=False)
-  for line in report.removed(rows):
-    console.print(f'- removed by {line}', highlight=False, soft_wrap=True)
-  for one in searched:
-    for line in report_trials.sentences(one):
-      console.print(f'- {line}', highlight=False)
-  console.print(f'Report: {path}', soft_wrap=True)
+  parser.add_argument(
+    '--config',
+    default='configs/quickstart.py',
+    help='file or name of a config, with an argument as in quickstart:tiny',
+  )
+  parser.add_argument('--workdir', default='', help='folder of the experiment')
+  parser.add_argument(
+    '--debug', action='store_true', help='show where an error came from'
+  )
+  known, changes = parser.parse_known_args(argv)
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always', FutureWarning)
+    config = loading.load(known.config, changes)
+  for text in dict.fromkeys(str(one.message) for one in caught):
+    print('Warning:', errors.line(text), file=sys.stderr)
+  validate.check(config)
+  file = loading.find(known.config).path
+  workdir = known.workdir or _named(file, config)
+  return Command(config, pathlib.Path(workdir), known.debug)
 
 
-def _told(experiment: Experiment) -> list[Searched]:
-  """Return what each stage of a search has found."""
-  config = experiment.config
-  first = stages.of_networks(config)
-  configs = [first] if ranges.varies(first) else []
-  if stages.recipe_of(config):
-    configs.append(stages.of_recipes(config))
-  return [findings.told(experiment._replace(config=x)) for x in configs]
+def _named(file: pathlib.Path, config: ConfigDict) -> str:
+  """Return the folder of an experiment that was given none."""
+  return f'runs/{file.stem}-{identity.digest(config)}'
 
 
-def _notes(engines: Sequence[str]) -> tuple[str, ...]:
-  """Say what the numbers of a report are."""
-  alone = tuple(engines) == ('jax',)
-  speed = IN_JAX if alone else IN_ANY.format(engines=', '.join(engines))
-  return SIZE, speed, SCORE
-
-
-def publish(experiment: Experiment, console: Console) -> None:
-  """Write results/ and the README's table from a finished experiment."""
-  rows, searched = _need_rows(experiment), _told(experiment)
-  made = publishing.publish(experiment.folder, rows, searched=searched)
-  console.print(f'Wrote {made}')
-
-
-def _need_rows(experiment: Experiment) -> list[Row]:
-  rows = store.rows(experiment.folder)
-  if not rows:
-    raise ValueError(
-      f'workdir {experiment.folder}: expected a finished experiment, got no '
-      'results.json. Run it with --config.task=compress first.'
+def run(command: Command, console: Console) -> None:
+  """Do what `config.task` says."""
+  config, workdir = command.config, command.workdir
+  task = TASKS.get(config.get('task'))
+  if task is None:  # one that trains, or none at all, which it refuses
+    reporting.show(
+      train_and_compress(config, workdir, _saying(console)), console
     )
-  return rows
+  else:
+    with opened(config, workdir) as experiment:
+      task(experiment, console)
 
 
-def gather(experiment: Experiment) -> list[Row]:
-  """Return the rows of all cells, with their rates against the reference."""
-  config = experiment.config
-  rows = []
-  for network, seed in ex.jobs(config):
-    for name in ex.cells(config, network, seed):
-      row = _cell(experiment, network, seed, name)
-      dense = _reference(experiment, network, seed)
-      if dense:
-        row['reference'] = dense['network']
-        row['compression_rate'] = dense['bytes'] / row['bytes']
-      rows.append(row)
-  return rows
+def _saying(console: Console) -> Callable[[str], None]:
+  return lambda text: console.print(plain(text), soft_wrap=True)
 
 
-def _cell(experiment: Experiment, network: str, seed: int, name: str) -> Row:
-  row = store.cell(experiment.folder, ex.cell_name(network, seed, name))
-  if row is None:
-    raise RuntimeError(f'{network}-{seed}-{name}: its cell was not written')
-  return row
+def _bench(experiment: Experiment, console: Console) -> None:
+  rows = store.finished_rows(experiment.folder)
+  store.write_rows(experiment.folder, timing.timed(experiment, rows))
+  reporting.show(reporting.write(experiment), console)
 
 
-def _reference(experiment: Experiment, network: str, seed: int) -> Row | None:
-  of = ex.reference_of(experiment.config, network)
-  return store.cell(experiment.folder, ex.cell_name(of, seed, ex.DENSE))
+def _evaluate(experiment: Experiment, console: Console) -> None:
+  shipping.evaluate(experiment, _saying(console))
 
 
-def _timed(experiment: Experiment, rows: list[Row]) -> list[Row]:
-  """Time the artefacts beside their references, in a fresh pinned process."""
-  config = experiment.config
-  groups: dict[tuple[str, int], list[Row]] = {}
-  for row in rows:
-    of = ex.reference_of(config, row['network'])
-    groups.setdefault((of, row['seed']), []).append(row)
-  for (of, seed), group in groups.items():
-    found = latency.run_pinned(
-      {
-        'artefacts': {
-          row['name']: str(experiment.folder / row['artefact']) for row in group
-        },
-        'reference': ex.cell_name(of, seed, ex.DENSE),
-        'batches': list(config.measure.batches),
-        'repeats': config.measure.repeats,
-        'engines': list(config.measure.engines),
-        'core': pool.cores()[-1],
-      }
-    )
-    for row in group:
-      row.update(_timing(found, row['name']))
-  return rows
+def _export(experiment: Experiment, console: Console) -> None:
+  shipping.export(experiment, _saying(console))
 
 
-def _timing(found: dict[str, Any], name: str) -> dict[str, Any]:
-  """Return the keys of a row that were measured by the clock or a counter."""
-  timing = {'latency_ms': found['latency_ms'][name]}
-  if name in found['speedups']:
-    timing['speedup_rate'] = found['speedups'][name]
-  if len(found['batch_speedups'].get(name, ())) > 1:
-    timing['speedup_rates'] = found['batch_speedups'][name]
-  if name in found['energy_uj']:
-    timing['energy_uj'] = found['energy_uj'][name]
-    timing['energy_source'] = energy.MEASURED
-  return timing
+def _publish(experiment: Experiment, console: Console) -> None:
+  rows = store.finished_rows(experiment.folder)
+  found = searching.found(experiment)
+  path = publish.publish(experiment.folder, rows, searched=found)
+  _saying(console)(f'Wrote {path}')
 
 
-TASKS: dict[str, Callable[[Experiment, Console], None]] = {
-  'bench': bench,
-  'compress': compress,
-  'evaluate': evaluate,
-  'export': export,
-  'publish': publish,
-  'report': show,
-  'search': search,
-  'study': search,
-  'train': compress,
+def _report(experiment: Experiment, console: Console) -> None:
+  reporting.show(reporting.write(experiment), console)
+
+
+# Of a finished experiment; all other tasks train.
+TASKS: dict[str, Task] = {
+  'bench': _bench,
+  'evaluate': _evaluate,
+  'export': _export,
+  'publish': _publish,
+  'report': _report,
 }

@@ -1,7 +1,12 @@
-"""The one form in which a mistake of the user is told."""
+"""The one form of the messages about mistakes of the user."""
 
 import difflib
 from collections.abc import Iterable
+
+from compress.errors import shorten
+from tsukiji.console import printable
+
+LIMIT = 300  # characters of a message
 
 
 def expect(
@@ -17,25 +22,28 @@ def expect(
     fix: How to mend it, a sentence.
 
   Raises:
-    ValueError: If `right` is false.
+    ValueError: If `right` is false; its message has at most `LIMIT` characters.
 
   >>> expect('y', False, 'labels >= 0', -1, 'Count classes from 0.')
   Traceback (most recent call last):
   ValueError: y: expected labels >= 0, got -1. Count classes from 0.
   """
   if not right:
-    raise ValueError(f'{where}: expected {what}, got {got!r}. {fix}'.rstrip())
+    head = f'{shorten(where, 90)}: expected {shorten(what, 130)}, got '
+    tail = f'. {fix}'.rstrip()
+    room = max(20, LIMIT - len(head) - len(tail))
+    raise ValueError(line(f'{head}{shorten(repr(got), room)}{tail}'))
 
 
 def expect_name(
   where: str, name: str, known: Iterable[str], what: str = 'one'
 ) -> None:
-  """Raise unless a name is known; tell the nearest one.
+  """Raise unless a name is known; name the nearest one.
 
   Args:
     where: As `expect`.
     name: What was given.
-    known: All that could be given.
+    known: All that could be given; of many, the nearest are listed.
     what: What was expected, before the names.
 
   Raises:
@@ -46,6 +54,20 @@ def expect_name(
   ValueError: task: expected one of bench, train, got 'trian'. Nearest: 'train'.
   """
   names = sorted(known)
-  near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
+  if name in names:
+    return
+  near = difflib.get_close_matches(str(name), names, n=4, cutoff=0.0)
+  listed = ', '.join(names)
+  if len(listed) > 100:
+    listed = ', '.join((*near, '...'))
   fix = f'Nearest: {near[0]!r}.' if near else ''
-  expect(where, name in names, f'{what} of {", ".join(names)}', name, fix)
+  expect(where, False, f'{what} of {listed}', name, fix)
+
+
+def line(error: object) -> str:
+  """Return a message on one line of at most `LIMIT` printable characters.
+
+  >>> len(line(ValueError('x ' * 1000)))
+  300
+  """
+  return shorten(printable(error), LIMIT)

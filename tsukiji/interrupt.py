@@ -1,10 +1,23 @@
-"""Stopping cleanly: a signal is a wish that the training loop looks at."""
+"""Stopping cleanly: signals, and the places where a run may stop.
 
+A signal raises `Stopped` at once, or, while networks are trained, is noted
+and looked at before every step, so that a checkpoint is written first.
+"""
+
+import contextlib
+import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-_sources: list[Callable[[], int | None]] = []  # handlers reach only globals
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 1.5  # seconds after which a process that does not react is ended
+
+# Handlers reach only globals.
+_sources: list[Callable[[], int | None]] = []
+_reacted = threading.Event()
+_unsaved = threading.Lock()
 
 
 class Stopped(BaseException):
@@ -21,9 +34,21 @@ class Stopped(BaseException):
     self.signum = signum
 
 
+def raise_at_once() -> None:
+  """Let SIGINT and SIGTERM raise `Stopped` wherever the main thread is."""
+  for signum in SIGNALS:
+    signal.signal(signum, _raise)
+
+
+def _raise(signum: int, frame: FrameType | None) -> None:
+  del frame
+  _reacted.set()
+  raise Stopped(signum)
+
+
 def listen() -> None:
-  """Turn SIGINT and SIGTERM into wishes; a second one acts at once."""
-  for signum in (signal.SIGINT, signal.SIGTERM):
+  """Note SIGINT and SIGTERM for `requested`; a second one acts at once."""
+  for signum in SIGNALS:
     signal.signal(signum, _note)
 
 
@@ -31,6 +56,26 @@ def _note(signum: int, frame: FrameType | None) -> None:
   del frame
   watch(lambda: signum)
   signal.signal(signum, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+  """Note signals meanwhile, instead of what is done with them outside.
+
+  Raises:
+    Stopped: At the end, if a signal asked and nobody has raised it.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield  # where no handler can be set
+    return
+  before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+  listen()
+  try:
+    yield
+  finally:
+    for signum, handler in before.items():
+      signal.signal(signum, handler)
+  stop_if_requested()
 
 
 def watch(source: Callable[[], int | None]) -> None:
@@ -42,13 +87,49 @@ def watch(source: Callable[[], int | None]) -> None:
   _sources.append(source)
 
 
-def wished() -> int | None:
+def requested() -> int | None:
   """Return the signal that asked to stop, if any."""
-  return next((s for s in (ask() for ask in _sources) if s is not None), None)
+  found = next((s for s in (ask() for ask in _sources) if s is not None), None)
+  if found is not None:
+    _reacted.set()
+  return found
 
 
-def obey() -> None:
+def stop_if_requested() -> None:
   """Raise `Stopped` if a signal asked to stop."""
-  signum = wished()
+  signum = requested()
   if signum is not None:
     raise Stopped(signum)
+
+
+@contextlib.contextmanager
+def saving() -> Iterator[None]:
+  """Hold a process that does not react alive: it has something to save."""
+  with _unsaved:
+    yield
+
+
+def enforce() -> None:
+  """End this process `GRACE` seconds after a signal it does not react to.
+
+  Python runs handlers only between instructions: compiling a program may take
+  long. A thread learns of the signal from the system.
+  """
+  reading, writing = os.pipe()
+  os.set_blocking(writing, False)
+  signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+  def follow() -> None:
+    while signum := os.read(reading, 1):
+      if signum[0] in SIGNALS:
+        end_unless_reacted(signum[0])
+
+  threading.Thread(target=follow, daemon=True).start()
+
+
+def end_unless_reacted(signum: int) -> None:
+  """Wait for a reaction to a signal; end this process if there is none."""
+  if not _reacted.wait(GRACE):
+    with _unsaved:
+      if not _reacted.is_set():
+        os._exit(128 + signum)

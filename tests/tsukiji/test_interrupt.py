@@ -25,9 +25,9 @@ def test_a_signal_is_a_wish_and_a_second_one_acts(
   signum: signal.Signals,
 ) -> None:
   interrupt.listen()
-  assert interrupt.wished() is None
+  assert interrupt.requested() is None
   os.kill(os.getpid(), signum)
-  assert interrupt.wished() == signum
+  assert interrupt.requested() == signum
   assert signal.getsignal(signum) == signal.SIG_DFL
   (other,) = {signal.SIGINT, signal.SIGTERM} - {signum}
   assert signal.getsignal(other) != signal.SIG_DFL
@@ -38,9 +38,9 @@ def test_sources_are_asked_until_one_wishes() -> None:
   interrupt.watch(lambda: None)
   interrupt.watch(lambda: answers[0])
   interrupt.watch(lambda: 9 if answers[0] else None)
-  assert interrupt.wished() is None
+  assert interrupt.requested() is None
   answers[0] = 15
-  assert interrupt.wished() == 15
+  assert interrupt.requested() == 15
 
 
 def test_stopped_crosses_processes() -> None:

@@ -6,8 +6,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from compress import recipe
-from search import space as spaces
-from tsukiji.config import ranges, settings, stages
+from tsukiji.config import ranges, settings, validate_search
+from tsukiji.config.kinds import (
+  expect_alike,
+  expect_fields,
+  expect_least,
+  expect_once,
+  expect_seeds,
+)
 from tsukiji.data import batches
 from tsukiji.errors import expect, expect_name
 from tsukiji.models import compact_filters, zoo
@@ -24,22 +30,23 @@ def check(config: ConfigDict) -> None:
     ValueError: If a field is unknown (the message gives the nearest) or has a
       value that cannot work, or may get one where it varies.
   """
-  for example in ranges.examples(config):
+  examples = ranges.examples(config)
+  for example in examples:
     _check(example)
-  _check_varied(config)
-  for name in ('search', 'recipe_search'):
-    _check_search(f'config.{name}', config[name], config)
+  _check_asked(examples)
+  validate_search.check(config)
 
 
 def _check(config: ConfigDict) -> None:
   """Check a config in which nothing varies."""
-  _check_fields('config', config, settings.default())
+  expect_fields('config', config, settings.default())
   expect_name('config.task', config.task, settings.TASKS)
-  seeds = config.seeds and all(seed >= 0 for seed in config.seeds)
-  expect('config.seeds', seeds, 'whole numbers from 0', config.seeds)
-  _least('config.workers', config.workers, 0)
-  _least('config.measure.repeats', config.measure.repeats, 1)
-  _least('config.measure.batches', min(config.measure.batches, default=0), 1)
+  expect_seeds('config.seeds', config.seeds)
+  expect_least('config.workers', config.workers, 0)
+  expect_least('config.measure.repeats', config.measure.repeats, 1)
+  expect_least(
+    'config.measure.batches', min(config.measure.batches, default=0), 1
+  )
   engines = config.measure.engines
   expect('config.measure.engines', engines, 'an engine', engines)
   for name in engines:
@@ -55,6 +62,7 @@ def _check(config: ConfigDict) -> None:
   for name, item in config.networks.items():
     for seed in item.seeds or config.seeds:
       _check_order(config, name, seed)
+      _check_reference(config, name, seed)
       _check_taught(config, name, seed)
   for name, item in config.figures.items():
     _check_figure(f'config.figures.{name}', item, config)
@@ -67,93 +75,6 @@ def _check(config: ConfigDict) -> None:
   expect('config.finetune.patience', not patience, '0', patience, fix)
 
 
-def _check_varied(config: ConfigDict) -> None:
-  """Check that what varies is what a search looks for."""
-  searching = config.task in ('search', 'study')
-  names = dict(spaces.varying(config))
-  fix = 'Put search.log, choice, integer or float in the place of a value.'
-  expect('config', names or not searching, 'a field that varies', 'none', fix)
-  running = searching or config.task in ('train', 'compress')
-  fix = 'Use config.task=search or study.'
-  what = f'a value for each of {", ".join(names)}'
-  expect('config', searching or not (names and running), what, 'ranges', fix)
-  network = config.search.network or next(iter(config.networks))
-  expect_name('config.search.network', network, config.networks)
-  mixed = stages.recipe_of(config)
-  parts = ['train.', f'networks.{network}.']
-  fixed = ['train.loss', f'networks.{network}.outputs']
-  if mixed:
-    parts.append(f'recipes.{mixed}.')
-    fixed += [f'recipes.{mixed}.{name}' for name in ('start', 'train_teacher')]
-    if running:
-      _check_mixed(f'config.recipes.{mixed}', config.recipes[mixed], config)
-  what = f'ranges in {" or ".join(f"config.{part[:-1]}" for part in parts)}'
-  for name in names:
-    right = name.startswith(tuple(parts)) and name not in fixed
-    expect(f'config.{name}', right, what, 'a range', 'A trial trains that.')
-
-
-def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
-  """Check a recipe that varies: a trial needs the dense network alone."""
-  fix = 'A search trains networks; a study compresses them too.'
-  study = config.task == 'study'
-  expect(
-    'config.task', study, "'study' where a recipe varies", config.task, fix
-  )
-  fix = 'Let a recipe that does not vary do it.'
-  alone = item.start in settings.STARTS
-  what = f'one of {", ".join(settings.STARTS)}'
-  expect(f'{where}.start', alone, what, item.start, fix)
-  outside = (
-    all(map(teacher.is_outside, item.teacher)) and not item.train_teacher
-  )
-  what = 'no other network of the config'
-  expect(f'{where}.teacher', outside, what, item.teacher, fix)
-  chosen, where = config.recipe_search, 'config.recipe_search'
-  for name in (chosen.designer, *chosen.baselines):
-    whole = name not in settings.RUNGED
-    expect(f'{where}.designer', whole, 'one of whole trials', name)
-  expect(f'{where}.batch_size', chosen.batch_size == 1, '1', chosen.batch_size)
-  fix = 'What a recipe leaves is an objective.'
-  free = not any(chosen.limits.values())
-  expect(f'{where}.limits', free, 'no limits', dict(chosen.limits), fix)
-
-
-def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
-  if chosen.network:
-    expect_name(f'{where}.network', chosen.network, config.networks)
-  for name in (chosen.designer, *chosen.baselines):
-    expect_name(f'{where}.designer', name, settings.DESIGNERS)
-  for name in chosen.objectives:
-    expect_name(f'{where}.objectives', name, settings.OBJECTIVES)
-  first = chosen.objectives and chosen.objectives[0]
-  what = 'val_accuracy first, and each once'
-  right = first == 'val_accuracy' and len({*chosen.objectives}) == len(
-    chosen.objectives
-  )
-  expect(f'{where}.objectives', right, what, chosen.objectives)
-  seeds = chosen.seeds and all(seed >= 0 for seed in chosen.seeds)
-  expect(f'{where}.seeds', seeds, 'whole numbers from 0', chosen.seeds)
-  _least(f'{where}.trials', chosen.trials, 1)
-  least = {'epochs': 0, 'workers': 0, 'batch_size': 1, 'min_epochs': 1}
-  least |= {'eta': 2, 'keep': 1}
-  for name, value in least.items():
-    _least(f'{where}.{name}', chosen[name], value)
-  for name in {chosen.designer, *chosen.baselines} & {*settings.RUNGED}:
-    fix = 'What is trained together does not rest and go on.'
-    one = chosen.batch_size == 1
-    expect(f'{where}.batch_size', one, f'1 for {name}', chosen.batch_size, fix)
-    what = (
-      f'at least eta * min_epochs ({chosen.eta * chosen.min_epochs}) for {name}'
-    )
-    enough = chosen.epochs >= chosen.eta * chosen.min_epochs
-    expect(f'{where}.epochs', enough, what, chosen.epochs)
-  for name, value in chosen.limits.items():
-    _least(f'{where}.limits.{name}', value, 0)
-  lease = chosen.lease
-  expect(f'{where}.lease', lease >= 1, 'at least 1 second', lease)
-
-
 def _check_network(name: str, config: ConfigDict) -> None:
   where, item = f'config.networks.{name}', config.networks[name]
   _check_item(where, name, item, settings.network(''), config)
@@ -161,10 +82,10 @@ def _check_network(name: str, config: ConfigDict) -> None:
   expect_name(f'{where}.role', item.role, settings.ROLES)
   if item.of:
     expect_name(f'{where}.of', item.of, config.networks)
-  _least(f'{where}.epochs', item.epochs, -1)
+  expect_least(f'{where}.epochs', item.epochs, -1)
   _check_own(where, item.train, {'loss'})
   _check_training(f'{where}.train', settings.training_of(config, name))
-  _least(f'{where}.outputs', item.outputs, 0)
+  expect_least(f'{where}.outputs', item.outputs, 0)
   for wanted in item.recipes:
     if wanted != '*':
       expect_name(f'{where}.recipes', wanted, config.recipes)
@@ -175,22 +96,22 @@ def _check_recipe(name: str, config: ConfigDict) -> None:
   _check_item(where, name, item, settings.compression('', ''), config)
   expect(where, name != 'dense', 'another name', name, "It is the network's.")
   expect_name(f'{where}.role', item.role, settings.RECIPE_ROLES)
-  _least(f'{where}.epochs', item.epochs, -1)
-  _least(f'{where}.lr', item.lr, 0)
-  _least(f'{where}.drop_layers', item.drop_layers, 0)
+  expect_least(f'{where}.epochs', item.epochs, -1)
+  expect_least(f'{where}.lr', item.lr, 0)
+  expect_least(f'{where}.drop_layers', item.drop_layers, 0)
   right = item.freeze_bn_at == -1 or 0 <= item.freeze_bn_at <= 1
-  expect(
-    f'{where}.freeze_bn_at',
-    right,
-    'a number in [0, 1], or -1',
-    item.freeze_bn_at,
-  )
+  what = 'a number in [0, 1], or -1'
+  expect(f'{where}.freeze_bn_at', right, what, item.freeze_bn_at)
+  for field in ('dropout', 'label_smoothing'):
+    right = item[field] == -1 or 0 <= item[field] < 1
+    what = 'a number in [0, 1), or -1'
+    expect(f'{where}.{field}', right, what, item[field])
   expect_name(f'{where}.compact', item.compact, ('', *compact_filters.KINDS))
   _check_own(where, item.train, {'loss', 'patience'})
   _check_training(f'{where}.train', settings.finetuning_of(config, name), 0)
   _check_start(where, name, config)
   recipe.parse(recipe.filled(item.method, item.parts))
-  _least(f'{where}.label_weight', item.label_weight, 0)
+  expect_least(f'{where}.label_weight', item.label_weight, 0)
   _check_teachers(where, item, config)
 
 
@@ -203,7 +124,7 @@ def _check_own(where: str, own: Any, shared: set[str]) -> None:
 
 
 def _check_figure(where: str, item: ConfigDict, config: ConfigDict) -> None:
-  _check_fields(where, item, settings.figure('', '', {}))
+  expect_fields(where, item, settings.figure('', '', {}))
   expect_name(f'{where}.x', item.x, settings.AXES)
   for _, pattern in item.lines:
     _expect_match(f'{where}.lines', pattern, config)
@@ -216,7 +137,8 @@ def _check_item(
   # Names become those of files, joined by '-'.
   plain = re.fullmatch(r'\w+', name)
   expect(where, plain, 'a name of letters, digits and _', name)
-  _check_fields(where, item, known)
+  expect_fields(where, item, known)
+  expect_once(f'{where}.seeds', item.seeds)
   for seed in item.seeds:
     known_seed = seed in config.seeds
     expect(f'{where}.seeds', known_seed, f'some of {config.seeds}', item.seeds)
@@ -241,6 +163,38 @@ def _check_order(config: ConfigDict, network: str, seed: int) -> None:
     right = start in settings.STARTS or start in have
     where = f'config.networks.{network}.recipes'
     expect(where, right, f'{start}, which {name} starts from', have)
+
+
+def _check_reference(config: ConfigDict, network: str, seed: int) -> None:
+  """Check that there will be a dense row to compare the others with."""
+  item = config.networks[network]
+  if not item.dense and not settings.recipes_of(config, network, seed):
+    return
+  of = item.of or network
+  reference, where = config.networks[of], f'config.networks.{of}'
+  what = f'True, since rows of {network} are compared with it'
+  expect(f'{where}.dense', reference.dense, what, reference.dense)
+  seeds = reference.seeds or config.seeds
+  what = f'{seed}, since {network} is compared with it'
+  expect(f'{where}.seeds', seed in seeds, what, seeds)
+
+
+def _check_asked(examples: list[ConfigDict]) -> None:
+  """Check that some example of a recipe asks for the teacher it names."""
+  for name, item in examples[0].recipes.items():
+    methods = [_method_of(example, name) for example in examples]
+    asks = any(recipe.parse(method).requires for method in methods)
+    what = 'no teacher, since the method asks for none'
+    fix = "Add a method of distill, as '>> distill.kd(4.0)'."
+    where = f'config.recipes.{name}.teacher'
+    expect(where, asks or not item.teacher, what, item.teacher, fix)
+
+
+def _method_of(config: ConfigDict, name: str) -> str:
+  item = config.recipes[name]
+  helper = config.helper if item.use_helper else ''
+  text = recipe.filled(item.method, item.parts)
+  return ' >> '.join(filter(None, (text, helper)))
 
 
 def _check_teachers(where: str, item: ConfigDict, config: ConfigDict) -> None:
@@ -289,15 +243,12 @@ def _expect_match(where: str, pattern: str, config: ConfigDict) -> None:
 
 def _check_training(where: str, chosen: ConfigDict, epochs: int = 1) -> None:
   for name, known in settings.training().items():
-    kinds = (int, float) if isinstance(known, float) else type(known)
-    right = isinstance(chosen[name], kinds)
-    what = f'a value like {known!r}'
-    expect(f'{where}.{name}', right, what, chosen[name])
+    expect_alike(f'{where}.{name}', chosen[name], known)
   for name in ('batch_size', 'lr'):
     expect(f'{where}.{name}', chosen[name] > 0, 'more than 0', chosen[name])
   for name in ('weight_decay', 'clip', 'patience'):
-    _least(f'{where}.{name}', chosen[name], 0)
-  _least(f'{where}.epochs', chosen.epochs, epochs)
+    expect_least(f'{where}.{name}', chosen[name], 0)
+  expect_least(f'{where}.epochs', chosen.epochs, epochs)
   for name in ('warmup', 'momentum', 'label_smoothing'):
     value = chosen[name]
     expect(f'{where}.{name}', 0 <= value < 1, 'a number in [0, 1)', value)
@@ -310,20 +261,3 @@ def _check_training(where: str, chosen: ConfigDict, epochs: int = 1) -> None:
   expect_name(f'{where}.loss', chosen.loss, losses.LOSSES)
   for kind in chosen.augment:
     expect_name(f'{where}.augment', kind, batches.AUGMENTATIONS)
-
-
-def _check_fields(where: str, config: Any, known: ConfigDict) -> None:
-  fix = 'Build configs from tsukiji.config.settings.'
-  expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
-  nested = {'dataset', 'finetune', 'measure', 'train'}
-  nested |= {'limits', 'recipe_search', 'search'}
-  for name, value in config.items():
-    expect_name(where, name, known)
-    if name in nested and known[name]:
-      _check_fields(f'{where}.{name}', value, known[name])
-  for name in known:
-    expect(where, name in config, f'a field {name!r}', sorted(config), fix)
-
-
-def _least(where: str, value: float, least: int) -> None:
-  expect(where, value >= least, f'at least {least}', value)

@@ -11,8 +11,7 @@ from tsukiji.config import settings
 from tsukiji.data.datasets import Data, Split
 from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.passes.shrink import shrink
-from tsukiji.experiments import experiment as ex
-from tsukiji.experiments import row, store
+from tsukiji.experiments import jobs, row, store
 from tsukiji.experiments.row import Trained
 from tsukiji.measure import clock
 from tsukiji.models import compact_filters, drop_layers
@@ -27,7 +26,7 @@ from tsukiji.training.teacher import Teacher
 
 
 def run_network(
-  experiment: ex.Experiment,
+  experiment: jobs.Experiment,
   network: str,
   seed: int,
   tell: Tell,
@@ -46,19 +45,19 @@ def run_network(
 
 
 def run_dense(
-  experiment: ex.Experiment, network: str, seed: int, tell: Tell
+  experiment: jobs.Experiment, network: str, seed: int, tell: Tell
 ) -> None:
   """Train the network that all recipes start from; see `run_network`."""
   done = trained(experiment, network, seed, tell)
-  title = ex.cell_name(network, seed, ex.DENSE)
-  wanted = ex.DENSE in ex.cells(experiment.config, network, seed)
+  title = jobs.cell_name(network, seed, jobs.DENSE)
+  wanted = jobs.DENSE in jobs.cells(experiment.config, network, seed)
   if wanted and not store.cell(experiment.folder, title):
-    made = row.finish(experiment, network, seed, ex.DENSE, done)
+    made = row.finish(experiment, network, seed, jobs.DENSE, done)
     store.write_cell(experiment.folder, made)
 
 
 def trained(
-  experiment: ex.Experiment,
+  experiment: jobs.Experiment,
   network: str,
   seed: int,
   tell: Tell = ignore,
@@ -74,25 +73,25 @@ def trained(
     tell: See `fit.fit`.
     epochs: After which it rests, on its way to all of them; 0 for never.
   """
-  return _fit(experiment, network, seed, ex.DENSE, None, tell, epochs)
+  return _fit(experiment, network, seed, jobs.DENSE, None, tell, epochs)
 
 
 def run_recipe(
-  experiment: ex.Experiment, network: str, seed: int, name: str, tell: Tell
+  experiment: jobs.Experiment, network: str, seed: int, name: str, tell: Tell
 ) -> None:
   """Compress a network that `run_dense` has trained; see `run_network`."""
-  title = ex.cell_name(network, seed, name)
+  title = jobs.cell_name(network, seed, name)
   if store.cell(experiment.folder, title):
-    tell(title, ex.steps_of(experiment, network, name)[1])
+    tell(title, jobs.steps_of(experiment, network, name)[1])
     return
-  dense = _fit(experiment, network, seed, ex.DENSE, None, ignore)
+  dense = _fit(experiment, network, seed, jobs.DENSE, None, ignore)
   done = compressed(experiment, network, seed, name, dense.variables, tell)
   made = row.finish(experiment, network, seed, name, done)
   store.write_cell(experiment.folder, made)
 
 
 def compressed(
-  experiment: ex.Experiment,
+  experiment: jobs.Experiment,
   network: str,
   seed: int,
   name: str,
@@ -113,7 +112,7 @@ def compressed(
 
 
 def _fit(
-  experiment: ex.Experiment,
+  experiment: jobs.Experiment,
   network: str,
   seed: int,
   name: str,
@@ -123,7 +122,7 @@ def _fit(
 ) -> Trained:
   """Train a dense network from scratch, or fine-tune it under a recipe."""
   spec, split = experiment.specs[network], experiment.data.train
-  chosen, steps = ex.steps_of(experiment, network, name)
+  chosen, steps = jobs.steps_of(experiment, network, name)
   stats, asked, own = None, None, None
   if dense is None:
     begun = Begun(spec, net_lib.init_variables(spec, seed))
@@ -142,12 +141,12 @@ def _fit(
       ),
       loss=chosen.loss,
     )
-  plan = ex.plan_of(experiment, network, name, begun.spec, chosen, steps, own)
+  plan = jobs.plan_of(experiment, network, name, begun.spec, chosen, steps, own)
   start = step.init_state(plan, begun.variables, seed, stats, asked)
   plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
     return Trained(plan.spec, start.variables, 0.0, begun.readings)
-  title = ex.cell_name(network, seed, name)
+  title = jobs.cell_name(network, seed, name)
   told = teacher.precomputed(plan, chosen, split)
   run = Run(title, plan, start, experiment.data, chosen, seed, told, epochs)
   variables, seconds = fit(run, experiment.folder, tell)
@@ -155,14 +154,16 @@ def _fit(
 
 
 def _own(
-  experiment: ex.Experiment,
+  experiment: jobs.Experiment,
   seed: int,
   known: dict[str, Variables],
   name: str,
 ) -> Teacher:
   """Return a dense network as a teacher, trained now where it is not known."""
   if name not in known:
-    known[name] = _fit(experiment, name, seed, ex.DENSE, None, ignore).variables
+    known[name] = _fit(
+      experiment, name, seed, jobs.DENSE, None, ignore
+    ).variables
   return evaluate.predictor(experiment.specs[name], known[name])
 
 
@@ -175,7 +176,7 @@ class Begun(NamedTuple):
 
 
 def _begun(
-  experiment: ex.Experiment,
+  experiment: jobs.Experiment,
   network: str,
   seed: int,
   item: ConfigDict,

@@ -40,9 +40,14 @@ def run(count: int, work: Work, argument: Any, look: Look) -> None:
     stop.Stopped: If a signal asked.
     ValueError: If a worker raised one; of other errors a RuntimeError.
   """
-  if count == 1:
-    work(0, argument, look)
-    return
+  with interrupt.deferred():
+    if count == 1:
+      work(0, argument, look)
+    else:
+      _run_processes(count, work, argument, look)
+
+
+def _run_processes(count: int, work: Work, argument: Any, look: Look) -> None:
   os.environ.update(pool.KEEP_MEMORY)
   context = multiprocessing.get_context('spawn')
   halt, mine = context.Event(), pool.cores()
@@ -63,7 +68,7 @@ def run(count: int, work: Work, argument: Any, look: Look) -> None:
     while crew:
       connection.wait([w.process.sentinel for w in crew.values()], 0.5)
       look()
-      interrupt.obey()
+      interrupt.stop_if_requested()
       for i in [i for i, w in crew.items() if w.process.exitcode is not None]:
         worker = crew.pop(i)
         _raise_what(worker)

@@ -14,7 +14,7 @@ from search import space as spaces
 from search.study import Plan
 from tsukiji.config import ranges, stages
 from tsukiji.experiments import store, trial, tuning
-from tsukiji.experiments.experiment import Experiment
+from tsukiji.experiments.jobs import Experiment
 from tsukiji.report.trials import Range, Searched, Tested, Trial
 from tsukiji.training import evaluate
 

@@ -30,9 +30,8 @@ from rich.progress import (
 )
 
 from tsukiji import interrupt
-from tsukiji.experiments import cell, store
-from tsukiji.experiments import experiment as ex
-from tsukiji.experiments.experiment import Experiment, Job
+from tsukiji.experiments import cell, jobs, store
+from tsukiji.experiments.jobs import Experiment, Job
 from tsukiji.training.loop import Tell
 
 Future: TypeAlias = concurrent.futures.Future[None]
@@ -49,29 +48,29 @@ def run(experiment: Experiment) -> None:
     experiment: What to run; finished cells are not repeated.
 
   Raises:
-    stop.Stopped: If a signal asked; everything done so far is kept.
+    interrupt.Stopped: If a signal asked; everything done so far is kept.
     FloatingPointError: If a loss was not finite.
   """
   config = experiment.config
-  jobs = [job for job in ex.jobs(config) if _left(experiment, *job)]
-  if not jobs:
+  todo = [job for job in jobs.of(config) if _left(experiment, *job)]
+  if not todo:
     return
-  left = [len(_left(experiment, *job)) for job in jobs]
+  left = [len(_left(experiment, *job)) for job in todo]
   count = min(sum(left), workers(config.workers))
-  with _bars(experiment, jobs) as tell:
+  with interrupt.deferred(), _bars(experiment, todo) as tell:
     if count == 1:
-      for name, seed in jobs:
+      for name, seed in todo:
         cell.run_network(experiment, name, seed, tell)
     else:
-      _run_pool(experiment, jobs, count, tell)
+      _run_pool(experiment, todo, count, tell)
 
 
 def _left(experiment: Experiment, name: str, seed: int) -> list[str]:
   """Return the recipes of a network and seed that have no row yet."""
   return [
     recipe
-    for recipe in ex.cells(experiment.config, name, seed)
-    if not store.cell(experiment.folder, ex.cell_name(name, seed, recipe))
+    for recipe in jobs.cells(experiment.config, name, seed)
+    if not store.cell(experiment.folder, jobs.cell_name(name, seed, recipe))
   ]
 
 
@@ -91,7 +90,7 @@ def workers(wanted: int) -> int:
 
 
 def _run_pool(
-  experiment: Experiment, jobs: list[Job], count: int, tell: Tell
+  experiment: Experiment, todo: list[Job], count: int, tell: Tell
 ) -> None:
   os.environ.update(KEEP_MEMORY)
   context = multiprocessing.get_context('spawn')
@@ -108,16 +107,16 @@ def _run_pool(
     with pool:
       # A recipe waits for what it starts from and for its teachers.
       cells = {
-        pool.submit(_work, experiment, job, ex.DENSE, told): (job, ex.DENSE)
-        for job in jobs
+        pool.submit(_work, experiment, job, jobs.DENSE, told): (job, jobs.DENSE)
+        for job in todo
       }
-      first, dense = [*cells], {*jobs}
+      first, dense = [*cells], {*todo}
       held: list[tuple[Job, str]] = []
 
       def then(future: Future) -> list[Future]:
         job, done = cells[future]
-        dense.difference_update([job] if done == ex.DENSE else [])
-        held.extend((job, x) for x in ex.after(experiment.config, *job, done))
+        dense.difference_update([job] if done == jobs.DENSE else [])
+        held.extend((job, x) for x in jobs.after(experiment.config, *job, done))
         free = [x for x in held if not dense & _taught_by(experiment, *x)]
         held[:] = [x for x in held if x not in free]
         new = {pool.submit(_work, experiment, *x, told): x for x in free}
@@ -152,7 +151,7 @@ def _died(experiment: Experiment, begun: set[str]) -> ValueError:
 
 def _taught_by(experiment: Experiment, job: Job, name: str) -> set[Job]:
   """Return the networks and seeds that a recipe of a job waits for."""
-  return {(x, job[1]) for x in ex.taught_by(experiment.config, name)}
+  return {(x, job[1]) for x in jobs.taught_by(experiment.config, name)}
 
 
 def _watch(
@@ -171,7 +170,7 @@ def _watch(
     for future in done:
       future.result()
       waiting |= set(then(future))
-    interrupt.obey()
+    interrupt.stop_if_requested()
 
 
 def _drain(told: Any, tell: Tell) -> None:
@@ -204,26 +203,31 @@ def settle(core: int, halt: Event, parent: int) -> None:
     os.sched_setaffinity(0, {core})
 
   interrupt.listen()
+  interrupt.enforce()
   interrupt.watch(lambda: signal.SIGTERM if halt.is_set() else None)
-  _watch_parent(parent)
+  _watch_parent(parent, halt)
 
 
-def _watch_parent(parent: int) -> None:
-  threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+def _watch_parent(parent: int, halt: Event | None = None) -> None:
+  threading.Thread(target=_follow, args=(parent, halt), daemon=True).start()
 
 
-def _follow(parent: int) -> None:
+def _follow(parent: int, halt: Event | None) -> None:
   """End this process, busy or idle, when the one that started it is gone."""
+  asked = False
   while os.getppid() == parent:
-    time.sleep(0.5)
+    if halt is not None and halt.is_set() and not asked:
+      asked = True
+      interrupt.end_unless_reacted(signal.SIGTERM)
+    time.sleep(0.2)
   os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _work(experiment: Experiment, job: Job, name: str, told: Any) -> None:
   """Run one recipe of a job in a worker; batches are told in handfuls."""
-  if interrupt.wished() is not None:
+  if interrupt.requested() is not None:
     return
-  told.put((ex.cell_name(*job, name), 0))
+  told.put((jobs.cell_name(*job, name), 0))
   count = 0
 
   def tell(name: str, batches: int) -> None:
@@ -233,17 +237,17 @@ def _work(experiment: Experiment, job: Job, name: str, told: Any) -> None:
       told.put((name, count))
       count = 0
 
-  if name == ex.DENSE:
+  if name == jobs.DENSE:
     cell.run_dense(experiment, *job, tell)
   else:
     cell.run_recipe(experiment, *job, name, tell)
-  told.put((ex.cell_name(*job, name), count))
+  told.put((jobs.cell_name(*job, name), count))
 
 
 def progress_bars() -> Progress:
   """Return what shows bars: a name, how much is done, how long it takes."""
   return Progress(
-    TextColumn('{task.description:<40}'),
+    TextColumn('{task.description:<40}', markup=False),
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),
@@ -252,14 +256,14 @@ def progress_bars() -> Progress:
 
 
 @contextmanager
-def _bars(experiment: Experiment, jobs: list[Job]) -> Iterator[Tell]:
+def _bars(experiment: Experiment, todo: list[Job]) -> Iterator[Tell]:
   """Show one bar a network and seed, and yield what moves it."""
   with progress_bars() as progress:
     bars = {
       job: progress.add_task(
-        f'{job[0]}, seed {job[1]}', total=ex.batches_of(experiment, *job)
+        f'{job[0]}, seed {job[1]}', total=jobs.batches_of(experiment, *job)
       )
-      for job in jobs
+      for job in todo
     }
 
     def tell(name: str, batches: int) -> None:

@@ -13,14 +13,21 @@ import jax
 from ml_collections import ConfigDict
 
 from compress import method
-from tsukiji.config import ranges, settings, sign_inputs, validate
+from tsukiji.config import (
+  fields,
+  ranges,
+  settings,
+  sign_inputs,
+  stages,
+  validate,
+)
 from tsukiji.data import datasets
 from tsukiji.data.datasets import Data, Split
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.passes.shrink import Variables, shrink
 from tsukiji.errors import expect
-from tsukiji.experiments import store
-from tsukiji.experiments.experiment import (
+from tsukiji.experiments import capacity, store, tuning
+from tsukiji.experiments.jobs import (
   Experiment,
   cell_name,
   plan_of,
@@ -48,10 +55,15 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   Raises:
     ValueError: If anything the user chose cannot work.
   """
+  config = fields.adopt(config)
   validate.check(config)
   if config.distributed:
     jax.distributed.initialize()
-  return of(config, folder, load_data(config))
+  experiment = of(config, folder, load_data(config))
+  first = stages.of_networks(config)
+  if ranges.varies(first):
+    tuning.expect_allowed(experiment._replace(config=first))
+  return experiment
 
 
 def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
@@ -63,10 +75,12 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
   first, *others = ranges.examples(config)
   moments = datasets.moments(loaded.train.x)
   specs = specs_of(first, loaded, moments)
-  for other in others:
-    specs_of(other, loaded, moments)
-  _check_labels(first.train.loss, loaded)
   experiment = Experiment(first, folder, loaded, specs)
+  capacity.check(experiment)
+  for other in others:
+    found = specs_of(other, loaded, moments)
+    capacity.check(Experiment(other, folder, loaded, found))
+  _check_labels(first.train.loss, loaded)
   tried: list[ConfigDict] = []
   for example in (first, *others):
     fresh = {k for k, item in example.recipes.items() if item not in tried}

@@ -6,9 +6,8 @@ from search.designer import Values
 from search.space import Space
 from tsukiji import interrupt
 from tsukiji.config import ranges, settings, stages
-from tsukiji.experiments import cell, identity, row, trial
-from tsukiji.experiments import experiment as ex
-from tsukiji.experiments.experiment import Experiment
+from tsukiji.experiments import cell, identity, jobs, row, trial
+from tsukiji.experiments.jobs import Experiment
 from tsukiji.training import teacher
 
 
@@ -31,7 +30,7 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
     ValueError: If the methods do not go together.
     stop.Stopped: If a signal asked; the trial has a checkpoint.
   """
-  interrupt.obey()
+  interrupt.stop_if_requested()
   name = stages.recipe_of(experiment.config)
   config = ranges.whole(space, config)
   network, seed = settings.searched(config), config.seeds[0]
@@ -71,4 +70,4 @@ def shortened(
   short.recipes = {title: item}
   specs = {network: experiment.specs[network]}
   folder = experiment.folder / 'trials'
-  return ex.Experiment(short, folder, experiment.data, specs), title
+  return jobs.Experiment(short, folder, experiment.data, specs), title

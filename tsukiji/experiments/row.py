@@ -10,7 +10,7 @@ from tsukiji.data.datasets import Data
 from tsukiji.deploy import artefact
 from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.tsk import pack
-from tsukiji.experiments import experiment as ex
+from tsukiji.experiments import jobs
 from tsukiji.experiments.store import Row
 from tsukiji.measure import cost, energy
 from tsukiji.models import drop_layers
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
 
 
 def finish(
-  experiment: ex.Experiment,
+  experiment: jobs.Experiment,
   network: str,
   seed: int,
   name: str,
@@ -57,7 +57,7 @@ def finish(
   Returns:
     The row, without latency.
   """
-  title = ex.cell_name(network, seed, name)
+  title = jobs.cell_name(network, seed, name)
   method = _method(experiment.config, name)
   blob = packed(
     done.spec, done.variables, meta_of(experiment.data, title, method)
@@ -81,7 +81,7 @@ def finish(
     'layers': _layers(shipped.spec, params, _told(done.variables['params'])),
     'units': len(drop_layers.units(shipped.spec)),
     'width': _width(dense),
-    'epochs': ex.steps_of(experiment, network, name)[0].epochs,
+    'epochs': jobs.steps_of(experiment, network, name)[0].epochs,
     'bytes': len(blob),
     'energy_uj': joules.total,
     'energy_source': joules.source,
@@ -95,6 +95,33 @@ def finish(
     'artefact': f'artefacts/{title}.tsk',
     **_read(done.readings),
   }
+
+
+def with_rates(row: Row, dense: Row) -> Row:
+  """Return a row with its size against that of its reference."""
+  return row | {
+    'reference': dense['network'],
+    'compression_rate': dense['bytes'] / row['bytes'],
+  }
+
+
+def with_times(row: Row, found: dict[str, Any]) -> Row:
+  """Return a row with what a clock or a counter measured.
+
+  Args:
+    row: A row.
+    found: What `latency.measure` returned.
+  """
+  name = row['name']
+  new = {'latency_ms': found['latency_ms'][name]}
+  if name in found['speedups']:
+    new['speedup_rate'] = found['speedups'][name]
+  if len(found['batch_speedups'].get(name, ())) > 1:
+    new['speedup_rates'] = found['batch_speedups'][name]
+  if name in found['energy_uj']:
+    new['energy_uj'] = found['energy_uj'][name]
+    new['energy_source'] = energy.MEASURED
+  return row | new
 
 
 def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
@@ -118,7 +145,7 @@ def meta_of(data: Data, title: str, method: str = '') -> dict[str, Any]:
   }
 
 
-def _course(experiment: ex.Experiment, title: str) -> list[float]:
+def _course(experiment: jobs.Experiment, title: str) -> list[float]:
   """Return the validation accuracy after each epoch of training."""
   return [
     round(entry['accuracy'], 4)
@@ -128,7 +155,7 @@ def _course(experiment: ex.Experiment, title: str) -> list[float]:
 
 
 def _scores(
-  experiment: ex.Experiment, shipped: artefact.Artefact
+  experiment: jobs.Experiment, shipped: artefact.Artefact
 ) -> dict[str, float]:
   """Return what the file reaches on the validation and the test set."""
   loss = experiment.config.train.loss
@@ -190,15 +217,15 @@ def _told(params: Params) -> dict[str, str]:
 
 
 def _method(config: ConfigDict, name: str) -> str:
-  return '' if name == ex.DENSE else teacher.method_of(config, name)
+  return '' if name == jobs.DENSE else teacher.method_of(config, name)
 
 
 def _labels(config: ConfigDict, network: str, name: str) -> dict[str, Any]:
   """Return what kind of row this is."""
   role = config.networks[network].role
   control = role.startswith('control')
-  if name == ex.DENSE:
-    return {'recipe': ex.DENSE, 'role': role, 'mode': 'scratch'}
+  if name == jobs.DENSE:
+    return {'recipe': jobs.DENSE, 'role': role, 'mode': 'scratch'}
   item = config.recipes[name]
   return {
     'recipe': name,

@@ -14,15 +14,13 @@ from ml_collections import ConfigDict
 
 from tsukiji import atomic
 from tsukiji.config import settings
+from tsukiji.errors import expect
 from tsukiji.experiments import identity
 
 Row: TypeAlias = dict[str, Any]  # a row of results.json; keys in the README
+# What each row has.
+KEYS = {'name', 'recipe', 'network', 'seed', 'artefact', 'bytes'}
 LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
-
-
-def named(file: str, config: ConfigDict) -> str:
-  """Return the folder of an experiment that was given none."""
-  return f'runs/{pathlib.Path(file).stem}-{identity.digest(config)}'
 
 
 def claim(folder: pathlib.Path, config: ConfigDict) -> None:
@@ -138,15 +136,47 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def rows(folder: pathlib.Path) -> list[Row]:
-  """Return the rows of a finished experiment, none if it is unfinished."""
+  """Return the rows of a finished experiment, none if it is unfinished.
+
+  Raises:
+    ValueError: If results.json is damaged.
+  """
   path = folder / 'results.json'
-  return _read(path)['rows'] if path.exists() else []
+  if not path.exists():
+    return []
+  found = _read(path).get('rows')
+  right = isinstance(found, list) and all(map(_is_row, found))
+  fix = 'Remove it and run the command again.'
+  expect(f'{path}', right, 'an object with rows', 'a damaged file', fix)
+  return list(found or ())
+
+
+def finished_rows(folder: pathlib.Path) -> list[Row]:
+  """Return the rows of an experiment that is finished.
+
+  Raises:
+    ValueError: If it is not.
+  """
+  found = rows(folder)
+  fix = 'Run it with --config.task=compress first.'
+  what = 'a finished experiment'
+  expect(f'workdir {folder}', found, what, 'no results.json', fix)
+  return found
+
+
+def _is_row(x: Any) -> bool:
+  return isinstance(x, dict) and x.keys() >= KEYS
 
 
 def cell(folder: pathlib.Path, name: str) -> Row | None:
   """Return the row of one finished run, if it is finished."""
   path = folder / 'cells' / f'{name}.json'
-  return _read(path) if path.exists() else None
+  if not path.exists():
+    return None
+  found = _read(path)
+  fix = 'Remove it and run the command again.'
+  expect(f'{path}', _is_row(found), 'a row', 'a damaged file', fix)
+  return found
 
 
 def write_cell(folder: pathlib.Path, row: Row) -> None:

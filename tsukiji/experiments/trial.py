@@ -22,9 +22,8 @@ from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.tsk import pack
-from tsukiji.experiments import cell, identity, pool, row
-from tsukiji.experiments import experiment as ex
-from tsukiji.experiments.experiment import Experiment
+from tsukiji.experiments import cell, identity, jobs, pool, row
+from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.row import Trained
 from tsukiji.measure import cost, energy, latency
 from tsukiji.models import net as net_lib
@@ -75,7 +74,7 @@ def known(
   spec = spec_of(experiment, config)
   found = {'macs': cost.macs(spec)} if 'macs' in names else {}
   if {'bytes', 'params'} & {*names}:
-    title = ex.cell_name(spec.name, experiment.config.seeds[0], ex.DENSE)
+    title = jobs.cell_name(spec.name, experiment.config.seeds[0], jobs.DENSE)
     meta = json.dumps(row.meta_of(experiment.data, title))
     found |= _size(spec, meta)
   return found
@@ -101,7 +100,7 @@ def spec_of(experiment: Experiment, config: ConfigDict) -> Spec:
   assert isinstance(first, Standardise)  # as the zoo builds them
   only = ConfigDict({'networks': {name: config.networks[name]}})
   moments = (first.mean, first.std)
-  return ex.specs_of(only, experiment.data, moments)[name]
+  return jobs.specs_of(only, experiment.data, moments)[name]
 
 
 def shortened(experiment: Experiment, config: ConfigDict) -> Experiment:
@@ -139,7 +138,7 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
     FloatingPointError: If the loss is not finite.
     stop.Stopped: If a signal asked; the trial has a checkpoint.
   """
-  interrupt.obey()
+  interrupt.stop_if_requested()
   config = ranges.whole(space, config)
   short, done = trained(experiment, config)
   return _measured(experiment, config, short, done)
@@ -193,7 +192,7 @@ def run_group(
     if len(places) == 1 or early or not vmapped.is_mapped(spec):
       found |= {i: _run_finite(experiment, space, configs[i]) for i in places}
       continue
-    interrupt.obey()
+    interrupt.stop_if_requested()
     trained = vmapped.fit(spec, members, experiment.data.train, steps)
     for i, variables in zip(places, trained, strict=True):
       (own,) = shorts[i].specs.values()
@@ -207,14 +206,14 @@ def _alike(shorts: Sequence[Experiment]) -> dict[tuple[Spec, int], list[int]]:
   found: dict[tuple[Spec, int], list[int]] = {}
   for i, short in enumerate(shorts):
     ((title, spec),) = short.specs.items()
-    _, steps = ex.steps_of(short, title, ex.DENSE)
+    _, steps = jobs.steps_of(short, title, jobs.DENSE)
     found.setdefault((with_dropout(spec, 0.0), steps), []).append(i)
   return found
 
 
 def _member(short: Experiment) -> Member:
   ((title, spec),) = short.specs.items()
-  chosen, _ = ex.steps_of(short, title, ex.DENSE)
+  chosen, _ = jobs.steps_of(short, title, jobs.DENSE)
   # The zoo gives all dropouts of a network one rate.
   rates = [s.layer.rate for s in walk(spec) if isinstance(s.layer, Dropout)]
   rate = rates[0] if rates else None

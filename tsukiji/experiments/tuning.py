@@ -29,7 +29,7 @@ from search.space import Space
 from search.study import Plan
 from tsukiji.config import ranges, settings, stages
 from tsukiji.experiments import crew, pool, recipe_trial, trial
-from tsukiji.experiments.experiment import Experiment
+from tsukiji.experiments.jobs import Experiment
 
 DESIGNERS: dict[str, Callable[..., Designer]] = {
   'gp': bayes,

@@ -9,12 +9,14 @@ threads; `run_pinned` starts one, which reads a job such as
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tsukiji import interrupt
 from tsukiji.deploy import artefact
 from tsukiji.measure import energy, fastest, sampling
 
@@ -160,25 +162,47 @@ def run_pinned(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   root = Path(__file__).resolve().parents[2]
   inherited = os.environ.get('PYTHONPATH')
   found = os.pathsep.join([str(root), *filter(None, [inherited])])
-  done = subprocess.run(
+  code, out, err = _run(
     [sys.executable, '-m', 'tsukiji.measure.latency'],
-    input=json.dumps(dict(job), default=str),
-    capture_output=True,
-    text=True,
-    env=os.environ | {'PYTHONPATH': found},
-    check=False,
+    json.dumps(dict(job), default=str),
+    os.environ | {'PYTHONPATH': found},
   )
-  if done.returncode == 2:
-    raise ValueError(done.stderr.strip().rpartition('\n')[2])
-  if done.returncode:
-    raise RuntimeError(
-      f'latency: exit {done.returncode}. {done.stderr[-2000:]}'
-    )
-  return json.loads(done.stdout.splitlines()[-1])
+  if code == 2:
+    raise ValueError(err.strip().rpartition('\n')[2])
+  if code:
+    raise RuntimeError(f'latency: exit {code}. {err[-2000:]}')
+  return json.loads(out.splitlines()[-1])
+
+
+def _run(
+  command: Sequence[str], text: str, env: Mapping[str, str]
+) -> tuple[int, str, str]:
+  """Run a process that ends as soon as a signal asks this one to stop."""
+  with subprocess.Popen(
+    command,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=env,
+  ) as process:
+    given: str | None = text
+    try:
+      while process.returncode is None:
+        try:
+          out, err = process.communicate(given, timeout=0.2)
+        except subprocess.TimeoutExpired:
+          given = None  # all of it is sent
+          interrupt.stop_if_requested()
+    except BaseException:
+      process.kill()
+      raise
+  return process.returncode, out, err
 
 
 def main() -> int:
   """Read a job as JSON on stdin, print what `measure` returns as JSON."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
   try:
     job = _job(sys.stdin.read())
     pin(job.pop('core', None))

@@ -1,6 +1,7 @@
 """Checkpoints: Orbax folders of named arrays, restored strictly or refused."""
 
 import pathlib
+import re
 from typing import Any, TypeVar
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from compress import tree
+from compress.errors import shorten
 
 T = TypeVar('T')
 
@@ -25,10 +27,19 @@ def save(folder: pathlib.Path, step: int, state: Any) -> None:
     folder: Where the checkpoints of one run live.
     step: Number of this checkpoint; larger is newer.
     state: Any tree of arrays.
+
+  Raises:
+    OSError: If it cannot be written, as where the disk is full.
   """
-  with _manager(folder, create=True) as manager:
-    args = ocp.args.StandardSave(named(state))
-    manager.save(step, args=args, force=True)
+  try:
+    with _manager(folder, create=True) as manager:
+      args = ocp.args.StandardSave(named(state))
+      manager.save(step, args=args, force=True)
+  except Exception as e:  # tensorstore reports a full disk as a ValueError
+    raise OSError(
+      f'checkpoint {folder}: expected a place to write to, got '
+      f'{_reason(e)}. Free space; the checkpoint before it is kept.'
+    ) from e
 
 
 def restore(folder: pathlib.Path, like: T) -> T | None:
@@ -48,21 +59,29 @@ def restore(folder: pathlib.Path, like: T) -> T | None:
   if not folder.is_dir():
     return None
   wanted = named(like)
-  with _manager(folder, create=False) as manager:
-    step = manager.latest_step()
-    if step is None:
-      return None
-    try:
+  try:
+    with _manager(folder, create=False) as manager:
+      step = manager.latest_step()
+      if step is None:
+        return None
       args = ocp.args.StandardRestore(_shapes(manager.item_metadata(step).tree))
       found = manager.restore(step, args=args)
-    except Exception as e:  # Orbax raises many kinds for a damaged folder
-      raise ValueError(
-        f'checkpoint {folder}: expected an intact checkpoint, got '
-        f'{type(e).__name__}. Remove the folder to start this run again.'
-      ) from e
+  except Exception as e:  # Orbax raises many kinds for a damaged folder
+    raise ValueError(
+      f'checkpoint {folder}: expected an intact checkpoint, got '
+      f'{type(e).__name__}. Remove the folder to start this run again.'
+    ) from e
   _check(folder, wanted, found)
   leaves = [np.asarray(found[name]) for name in wanted]
   return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _reason(error: Exception) -> str:
+  """Return the system's words for a failure, from the end of a long message."""
+  found = re.findall(
+    r'OS error[^\]\n]*|\[Errno[^\n]*|RESOURCE_EXHAUSTED', f'{error}'
+  )
+  return shorten(found[-1] if found else f'{error}', 80)
 
 
 def _manager(folder: pathlib.Path, create: bool) -> ocp.CheckpointManager:

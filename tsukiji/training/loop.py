@@ -108,15 +108,18 @@ def fit(
   while not _done(run, progress, last):
     begun = time.perf_counter()
     state = _epoch(run, step, progress.state, count, tell)
-    seconds = progress.seconds + np.float32(time.perf_counter() - begun)
-    complete = int(state.step) % count == 0 or int(state.step) == run.plan.steps
-    if int(state.bad_step) != step_lib.NEVER:
-      raise _diverged(run, int(state.bad_step))
-    progress = dataclasses.replace(progress, state=state, seconds=seconds)
-    if complete:
-      progress = _close_epoch(run, progress, count, workdir)
-    checkpoint.save(folder, int(state.step), progress)
-    interrupt.obey()
+    with interrupt.saving():
+      seconds = progress.seconds + np.float32(time.perf_counter() - begun)
+      complete = (
+        int(state.step) % count == 0 or int(state.step) == run.plan.steps
+      )
+      if int(state.bad_step) != step_lib.NEVER:
+        raise _diverged(run, int(state.bad_step))
+      progress = dataclasses.replace(progress, state=state, seconds=seconds)
+      if complete:
+        progress = _close_epoch(run, progress, count, workdir)
+      checkpoint.save(folder, int(state.step), progress)
+    interrupt.stop_if_requested()
   chosen = progress.best or progress.state.variables
   return chosen, float(progress.seconds)
 
@@ -155,7 +158,7 @@ def _epoch(
   for _, batch in zip(range(left), feed, strict=False):
     state = step(state, *(batches.place(x, sharding) for x in batch))
     tell(run.name, 1)
-    if interrupt.wished() is not None:
+    if interrupt.requested() is not None:
       break
   return state
 
@@ -235,12 +238,13 @@ def curves(workdir: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
   """
   path = workdir / 'metrics.jsonl'
   found: dict[str, dict[tuple[int, str], dict[str, Any]]] = {}
-  for line in path.read_text().splitlines() if path.exists() else ():
+  lines = path.read_bytes().splitlines() if path.exists() else ()
+  for line in lines:
     try:
       entry = json.loads(line)
       run = found.setdefault(entry['run'], {})
       run[entry['step'], entry['split']] = entry
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
       continue  # a line cut short by a crash
   return {
     name: [run[k] for k in sorted(run, key=lambda k: (k[0], k[1]))]

@@ -144,7 +144,7 @@ def together(
     for member in members
   ]
   for _ in range(steps):
-    interrupt.obey()
+    interrupt.stop_if_requested()
     drawn = zip(*map(next, streams), strict=True)
     batch = [jax.device_put(np.stack(parts), spread) for parts in drawn]
     state = step(state, *held, *batch)

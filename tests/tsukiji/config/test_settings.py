@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from compress import recipe
+from tsukiji import errors
 from tsukiji.config import settings, validate
 
 CONFIGS = sorted(
@@ -71,6 +73,30 @@ def test_what_uses_every_field_is_valid() -> None:
     ('task', 'trian', "config.task: .* got 'trian'. Nearest: 'train'"),
     ('seeds', (), 'config.seeds: expected whole numbers from 0'),
     ('seeds', (0, -1), r'config.seeds: .* got \(0, -1\)'),
+    ('seeds', (0, 0), r'config.seeds: expected each once, got \(0, 0\)'),
+    ('seeds', ('a',), r"config.seeds: expected a value like .*'a'"),
+    ('seeds', (1.5,), r'config.seeds: expected a value like .*1.5'),
+    ('seeds', (True,), r'config.seeds: expected a value like .*True'),
+    ('seeds', (10**20,), 'config.seeds: expected whole numbers from 0 below'),
+    ('networks.tiny.seeds', (1, 1), 'tiny.seeds: expected each once'),
+    ('search.seeds', (2, 2), 'search.seeds: expected each once'),
+    ('workers', None, 'config.workers: expected a value like 0, got None'),
+    ('networks', None, 'config.networks: expected settings, got None'),
+    ('title', None, "config.title: expected a value like '', got None"),
+    ('networks.big.kind', None, "big.kind: expected a value like '', got None"),
+    ('networks.big.recipes', (1,), 'big.recipes: expected a value like'),
+    ('recipes.int8.method', None, "int8.method: expected a value like ''"),
+    ('recipes.int8.dropout', 1.5, r'dropout: .* \[0, 1\), or -1, got 1.5'),
+    ('recipes.int8.dropout', -0.5, r'dropout: .* \[0, 1\), or -1, got -0.5'),
+    ('recipes.int8.dropout', math.nan, 'dropout: expected a value .* got nan'),
+    ('recipes.int8.label_smoothing', math.nan, 'smoothing: .* got nan'),
+    ('recipes.int8.label_smoothing', 1.5, 'smoothing: .* or -1, got 1.5'),
+    ('train.lr', math.inf, 'config.train.lr: expected a value .* got inf'),
+    ('train.patience', True, 'patience: expected a value like 0, got True'),
+    ('recipes.int8.teacher', ('big',), 'teacher: expected no teacher, since'),
+    ('networks.big.dense', False, 'networks.big.dense: expected True, since'),
+    ('networks.big.seeds', (0,), 'big.seeds: expected 1, since tiny is comp'),
+    ('measure.batches', ('a',), "measure.batches: expected a value .*'a'"),
     ('workers', -1, 'config.workers: expected at least 0, got -1'),
     ('measure.repeats', 0, 'config.measure.repeats: expected at least 1'),
     ('measure.batches', (1, 0), 'config.measure.batches: expected at least 1'),
@@ -126,9 +152,23 @@ def test_what_uses_every_field_is_valid() -> None:
 )
 def test_a_value_that_cannot_work(path: str, value: Any, said: str) -> None:
   config = valid()
-  config.update_from_flattened_dict({path: value})
-  with pytest.raises(ValueError, match=said):
+  with config.ignore_type(), config.train.ignore_type():
+    config.update_from_flattened_dict({path: value})
+  with pytest.raises(ValueError, match=said) as raised:
     validate.check(config)
+  assert len(str(raised.value)) <= errors.LIMIT
+
+
+def test_networks_that_are_a_list() -> None:
+  config = ConfigDict({**valid().to_dict(), 'networks': ['tsukijinet']})
+  with pytest.raises(ValueError, match='config.networks: expected settings'):
+    validate.check(config)
+
+
+def test_a_network_without_rows_needs_no_reference() -> None:
+  config = valid()
+  config.networks.tiny.update(dense=False, recipes=(), seeds=(), of='')
+  validate.check(config)
 
 
 @pytest.mark.parametrize(

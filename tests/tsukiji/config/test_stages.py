@@ -12,7 +12,7 @@ import search
 from search import space as spaces
 from search.designer import Values
 from tests.tsukiji.config.test_ranges import put
-from tests.tsukiji.experiments.test_experiment import tiny
+from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji.config import settings, stages, validate
 from tsukiji.experiments import (
   cell,
@@ -22,7 +22,7 @@ from tsukiji.experiments import (
   store,
   tuning,
 )
-from tsukiji.experiments.experiment import Experiment
+from tsukiji.experiments.jobs import Experiment
 
 METHOD = '{cut} >> {grid}'
 

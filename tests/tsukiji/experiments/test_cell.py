@@ -5,20 +5,19 @@ from typing import Any
 
 import pytest
 
-from tests.tsukiji.experiments.test_experiment import cell, tiny
+from tests.tsukiji.experiments.test_rows import cell, tiny
 from tsukiji.config import settings
 from tsukiji.deploy import artefact
 from tsukiji.deploy.integer import compile
 from tsukiji.experiments import cell as cell_lib
-from tsukiji.experiments import experiment as ex
-from tsukiji.experiments import prepare, store
+from tsukiji.experiments import jobs, prepare, store
 from tsukiji.measure import cost
 from tsukiji.models.spec import Conv, Dense, Norm
 from tsukiji.training import loop
 
 
 @pytest.fixture(scope='module')
-def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
+def done(tmp_path_factory: pytest.TempPathFactory) -> jobs.Experiment:
   folder = tmp_path_factory.mktemp('run')
   config = tiny(
     narrow='prune.filters(macs=0.4, multiple=1) >> quantize.int8()',
@@ -38,7 +37,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
   return experiment
 
 
-def features(done: ex.Experiment, recipe: str) -> list[tuple[str, int]]:
+def features(done: jobs.Experiment, recipe: str) -> list[tuple[str, int]]:
   path = done.folder / cell(done, recipe)['artefact']
   spec = artefact.load(path).spec
   return [
@@ -48,7 +47,7 @@ def features(done: ex.Experiment, recipe: str) -> list[tuple[str, int]]:
   ]
 
 
-def test_removed_channels_are_gone_from_the_file(done: ex.Experiment) -> None:
+def test_removed_channels_are_gone_from_the_file(done: jobs.Experiment) -> None:
   row = cell(done, 'narrow')
   assert 0 < row['mac_fraction'] <= 0.4
   assert row['macs'] <= 0.4 * cost.macs(done.specs['net'])
@@ -62,7 +61,7 @@ def test_removed_channels_are_gone_from_the_file(done: ex.Experiment) -> None:
 
 @pytest.mark.parametrize('name', ['folded', 'folding'])
 def test_folded_norms_leave_one_step_a_tensor(
-  done: ex.Experiment, name: str
+  done: jobs.Experiment, name: str
 ) -> None:
   found = artefact.load(done.folder / cell(done, name)['artefact'])
   assert not any(isinstance(layer, Norm) for layer in found.spec.layers)
@@ -71,7 +70,7 @@ def test_folded_norms_leave_one_step_a_tensor(
   assert compile.compiled(found.spec, found.variables).scale > 0
 
 
-def test_a_layer_less_is_a_layer_less(done: ex.Experiment) -> None:
+def test_a_layer_less_is_a_layer_less(done: jobs.Experiment) -> None:
   before = {name for name, _ in features(done, 'dense')}
   after = {name for name, _ in features(done, 'shallow')}
   assert after < before
@@ -80,14 +79,14 @@ def test_a_layer_less_is_a_layer_less(done: ex.Experiment) -> None:
 
 
 def test_a_network_drawn_anew_lacks_what_the_trained_one_can_spare(
-  done: ex.Experiment,
+  done: jobs.Experiment,
 ) -> None:
   assert features(done, 'anew') == features(done, 'shallow')
   assert cell(done, 'anew')['readings'] == cell(done, 'shallow')['readings']
 
 
 def test_fresh_weights_owe_the_dense_network_nothing(
-  done: ex.Experiment,
+  done: jobs.Experiment,
 ) -> None:
   curves = loop.curves(done.folder)
   first = {

@@ -60,9 +60,9 @@ def dies(i: int, argument: None, look: crew.Look) -> None:
 
 def waits(i: int, argument: None, look: crew.Look) -> None:
   """Work until asked to stop."""
-  while interrupt.wished() is None:
+  while interrupt.requested() is None:
     time.sleep(0.05)
-  raise interrupt.Stopped(interrupt.wished() or 0)
+  raise interrupt.Stopped(interrupt.requested() or 0)
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_workers_that_die_over_and_over_are_an_error(
 def test_a_wish_to_stop_reaches_the_workers(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-  monkeypatch.setattr(interrupt, 'wished', lambda: 15)
+  monkeypatch.setattr(interrupt, 'requested', lambda: 15)
   with pytest.raises(interrupt.Stopped):
     crew.run(2, waits, None, lambda: None)
   assert not multiprocessing.active_children()

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.tsukiji.experiments.test_experiment import tiny
+from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji import interrupt
-from tsukiji.experiments import cell, pool, prepare, store
-from tsukiji.experiments import experiment as ex
+from tsukiji.experiments import cell, jobs, pool, prepare, store
 from tsukiji.training import loop
 
 
@@ -21,16 +20,16 @@ def test_the_first_seed_of_every_network_comes_first() -> None:
   config.networks.other = config.networks.net.copy_and_resolve_references()
   config.networks.other.seeds = (1,)
   config.seeds = (1, 0)
-  assert ex.jobs(config) == [('net', 0), ('net', 1), ('other', 1)]
+  assert jobs.of(config) == [('net', 0), ('net', 1), ('other', 1)]
 
 
 def test_a_recipe_may_have_seeds_of_its_own() -> None:
   config = tiny(a='quantize.int8()', b='quantize.uniform(4)')
   config.recipes.b.seeds = (1,)
-  assert ex.cells(config, 'net', 0) == ('dense', 'a')
-  assert ex.cells(config, 'net', 1) == ('dense', 'a', 'b')
+  assert jobs.cells(config, 'net', 0) == ('dense', 'a')
+  assert jobs.cells(config, 'net', 1) == ('dense', 'a', 'b')
   config.task = 'train'
-  assert ex.cells(config, 'net', 1) == ('dense',)
+  assert jobs.cells(config, 'net', 1) == ('dense',)
 
 
 def test_finished_jobs_are_not_started(
@@ -85,7 +84,7 @@ def test_a_wish_to_stop_ends_the_watch(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   waiting: concurrent.futures.Future[None] = concurrent.futures.Future()
-  monkeypatch.setattr(interrupt, 'wished', lambda: signal.SIGTERM)
+  monkeypatch.setattr(interrupt, 'requested', lambda: signal.SIGTERM)
   with pytest.raises(interrupt.Stopped) as caught:
     pool._watch([waiting], queue.Queue(), lambda *_: None)
   assert caught.value.signum == signal.SIGTERM

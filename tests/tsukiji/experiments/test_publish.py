@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from tests.tsukiji.experiments.test_experiment import tiny
+from tests.tsukiji.experiments.test_rows import tiny
 from tests.tsukiji.report.test_trials import searched
 from tsukiji import report
 from tsukiji.experiments import store

@@ -29,6 +29,18 @@ def claimed(tmp_path: pathlib.Path) -> pathlib.Path:
   return folder
 
 
+def row(name: str) -> dict[str, Any]:
+  return {
+    'name': name,
+    'recipe': 'dense',
+    'network': 'net',
+    'seed': 0,
+    'artefact': f'artefacts/{name}.tsk',
+    'bytes': 100,
+    'latency_ms': {'batch_1': {}},
+  }
+
+
 def names(folder: pathlib.Path) -> set[str]:
   return {path.name for path in folder.iterdir()}
 
@@ -69,8 +81,8 @@ def test_a_folder_of_an_older_release_is_the_same(
 def test_a_lost_folder_is_made_again(claimed: pathlib.Path) -> None:
   (claimed / 'cells').rmdir()
   store.claim(claimed, config())
-  store.write_cell(claimed, {'name': 'x'})
-  assert store.cell(claimed, 'x') == {'name': 'x'}
+  store.write_cell(claimed, row('x'))
+  assert store.cell(claimed, 'x') == row('x')
 
 
 @pytest.mark.parametrize(
@@ -144,16 +156,18 @@ def test_files_are_whole_or_absent(tmp_path: pathlib.Path) -> None:
 def test_rows_and_cells(claimed: pathlib.Path) -> None:
   assert store.rows(claimed) == []
   assert store.cell(claimed, 'net-0-dense') is None
-  row = {'name': 'net-0-dense', 'accuracy': 0.5, 'latency_ms': {'batch_1': {}}}
-  store.write_cell(claimed, row)
-  assert store.cell(claimed, 'net-0-dense') == row
+  one = row('net-0-dense')
+  store.write_cell(claimed, one)
+  assert store.cell(claimed, 'net-0-dense') == one
   assert store.rows(claimed) == []
-  store.write_rows(claimed, [row, row])
-  assert store.rows(claimed) == [row, row]
+  store.write_rows(claimed, [one, one])
+  assert store.rows(claimed) == [one, one]
   assert names(claimed / 'cells') == {'net-0-dense.json'}
 
 
-@pytest.mark.parametrize('text', ['', '[1]', '{"rows": ['])
+@pytest.mark.parametrize(
+  'text', ['', '[1]', '{"rows": [', '{}', '{"rows": [1]}', '{"rows": [{}]}']
+)
 def test_damaged_rows_are_refused(claimed: pathlib.Path, text: str) -> None:
   for path in ('results.json', 'cells/x.json'):
     (claimed / path).write_text(text)

@@ -10,11 +10,10 @@ from ml_collections import ConfigDict
 
 import search
 from search import space as spaces
-from tests.tsukiji.experiments.test_experiment import tiny
-from tsukiji import cli, interrupt
+from tests.tsukiji.experiments.test_rows import tiny
+from tsukiji import interrupt
 from tsukiji.config import ranges, settings
-from tsukiji.experiments import cell, prepare, store, trial
-from tsukiji.experiments import experiment as ex
+from tsukiji.experiments import cell, jobs, prepare, store, trial
 from tsukiji.models.spec import Spec
 from tsukiji.training import loop, vmapped
 from tsukiji.training.vmapped import Member
@@ -32,11 +31,11 @@ def searched() -> ConfigDict:
 
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
-  return cli.prepare(searched(), tmp_path_factory.mktemp('search'))
+def made(tmp_path_factory: pytest.TempPathFactory) -> jobs.Experiment:
+  return prepare.prepare(searched(), tmp_path_factory.mktemp('search'))
 
 
-def at(made: ex.Experiment, **values: Any) -> ConfigDict:
+def at(made: jobs.Experiment, **values: Any) -> ConfigDict:
   """Return a suggestion."""
   space = spaces.of(made.config)
   config = spaces.to_config(space, np.full(len(space.names), 0.5))
@@ -46,7 +45,7 @@ def at(made: ex.Experiment, **values: Any) -> ConfigDict:
 
 
 def test_costs_are_known_before_and_those_of_the_row_after(
-  made: ex.Experiment,
+  made: jobs.Experiment,
 ) -> None:
   space = spaces.of(made.config)
   config = at(made)
@@ -65,7 +64,7 @@ def test_costs_are_known_before_and_those_of_the_row_after(
 
 
 def test_what_is_known_before_holds_beside_what_is_measured(
-  made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
+  made: jobs.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   costs = {'bytes': 1.0, 'energy_uj': 2.0}
   shipped = trial.Shipped(None, costs)  # type: ignore[arg-type]
@@ -78,7 +77,7 @@ def test_what_is_known_before_holds_beside_what_is_measured(
 
 
 def test_a_trial_goes_on_from_its_checkpoint_and_keeps_metrics(
-  made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
+  made: jobs.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   config = at(made)
   space = spaces.of(made.config)
@@ -99,7 +98,7 @@ def test_a_trial_rests_and_goes_on_as_if_it_had_not(
   config.search.update(designer='hyperband', epochs=3)
   found = []
   for name, epochs in (('rests', (1, 3)), ('does_not', (3,))):
-    made = cli.prepare(config, tmp_path / name)
+    made = prepare.prepare(config, tmp_path / name)
     for count in epochs:
       one = at(made)
       one.search.epochs = count
@@ -111,15 +110,15 @@ def test_a_trial_rests_and_goes_on_as_if_it_had_not(
   assert found[0] == found[1]
 
 
-def test_a_loss_that_is_no_number_is_told(made: ex.Experiment) -> None:
+def test_a_loss_that_is_no_number_is_told(made: jobs.Experiment) -> None:
   with pytest.raises(FloatingPointError, match='at step'):
     trial.run(made, spaces.of(made.config), at(made, lr=1e30))
 
 
 def test_a_wish_to_stop_is_heard_before_training(
-  made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
+  made: jobs.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  monkeypatch.setattr(interrupt, 'wished', lambda: 15)
+  monkeypatch.setattr(interrupt, 'requested', lambda: 15)
   with pytest.raises(interrupt.Stopped):
     trial.run(made, spaces.of(made.config), at(made))
 
@@ -130,7 +129,7 @@ def test_a_group_finds_what_its_trials_would(
   config = searched()
   config.train.optimizer = 'sgd'  # Adam blows the rounding of zeros up
   config.networks.net.sizes.dropout = search.float(0.0, 0.5)
-  made = cli.prepare(config, tmp_path)
+  made = prepare.prepare(config, tmp_path)
   space = spaces.of(made.config)
   alike = [at(made, lr=1e-2), at(made, lr=3e-2), at(made, lr=1e30)]
   alike[0].networks.net.sizes.dropout = 0.3
@@ -154,7 +153,7 @@ def test_a_group_finds_what_its_trials_would(
 
 
 def test_a_group_that_is_no_faster_trains_in_turn(
-  made: ex.Experiment, monkeypatch: pytest.MonkeyPatch
+  made: jobs.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   space = spaces.of(made.config)
   given = [at(made, lr=1e-3), at(made, lr=1e30)]
@@ -166,7 +165,7 @@ def test_a_group_that_is_no_faster_trains_in_turn(
 
 
 def test_only_what_costs_no_more_than_it_may_is_allowed(
-  made: ex.Experiment,
+  made: jobs.Experiment,
 ) -> None:
   space = spaces.of(made.config)
   macs = [trial.known(made, at(made, hidden=n), ('macs',)) for n in (4, 128)]
@@ -184,4 +183,4 @@ def test_a_search_in_which_nothing_is_allowed_does_not_start(
   config = searched()
   config.search.limits.macs = 10
   with pytest.raises(ValueError, match='expected an allowed config'):
-    cli.prepare(config, tmp_path)
+    prepare.prepare(config, tmp_path)

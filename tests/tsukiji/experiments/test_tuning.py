@@ -13,10 +13,9 @@ from search import space as spaces
 from search.designer import Values
 from search.space import Space
 from tests.tsukiji.experiments.test_trial import searched
-from tsukiji import cli
 from tsukiji.config import ranges, settings, validate
-from tsukiji.experiments import findings, row, trial, tuning, winner
-from tsukiji.experiments.experiment import Experiment
+from tsukiji.experiments import findings, prepare, row, trial, tuning, winner
+from tsukiji.experiments.jobs import Experiment
 from tsukiji.models import net as net_lib
 from tsukiji.report import trials as report
 
@@ -35,7 +34,7 @@ def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
   config = searched()
   config.search.update(designer='sobol', baselines=('random',), seeds=(0, 1))
   config.search.update(trials=6, workers=1)
-  return cli.prepare(config, tmp_path)
+  return prepare.prepare(config, tmp_path)
 
 
 def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:

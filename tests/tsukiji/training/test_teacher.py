@@ -11,14 +11,13 @@ import pytest
 
 from compress import recipe
 from tests.runs import STEPS, TINY, images, plan_of, start
-from tests.tsukiji.experiments.test_experiment import tiny
+from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji.config import settings, validate
 from tsukiji.data import batches
 from tsukiji.data.datasets import Split
 from tsukiji.deploy import artefact
 from tsukiji.deploy.tsk import pack
-from tsukiji.experiments import experiment as ex
-from tsukiji.experiments import prepare
+from tsukiji.experiments import jobs, prepare
 from tsukiji.models import net as net_lib
 from tsukiji.training import evaluate
 from tsukiji.training import step as step_lib
@@ -146,11 +145,11 @@ def test_the_helper_joins_methods_that_have_no_teacher() -> None:
 
 def test_who_waits_for_whom() -> None:
   config = taught()
-  assert ex.taught_by(config, 'kd') == ('big',)
-  assert ex.taught_by(config, 'prune') == ()
+  assert jobs.taught_by(config, 'kd') == ('big',)
+  assert jobs.taught_by(config, 'prune') == ()
   config.recipes.kd.teacher = ('big', 'a.tsk', NAME)
-  assert ex.taught_by(config, 'kd') == ('big',)
-  assert ex.taught_by(taught(train_teacher=True), 'kd') == ()
+  assert jobs.taught_by(config, 'kd') == ('big',)
+  assert jobs.taught_by(taught(train_teacher=True), 'kd') == ()
 
 
 def data() -> Split:

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tsukiji import cli
 from tsukiji.config import settings
 from tsukiji.deploy import artefact
 from tsukiji.experiments import cell as cell_lib
-from tsukiji.experiments import experiment as ex
-from tsukiji.experiments import prepare, store
+from tsukiji.experiments import jobs, prepare, results, store
 from tsukiji.models import net as net_lib
 from tsukiji.training import loop
 
@@ -55,7 +53,7 @@ def tiny(**recipes: str) -> Any:
 
 
 @pytest.fixture(scope='module')
-def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
+def done(tmp_path_factory: pytest.TempPathFactory) -> jobs.Experiment:
   folder = tmp_path_factory.mktemp('run')
   config = tiny(both='prune.weights(0.9) >> quantize.int8()')
   experiment = prepare.prepare(config, folder)
@@ -64,13 +62,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> ex.Experiment:
   return experiment
 
 
-def cell(experiment: ex.Experiment, recipe: str) -> dict[str, Any]:
+def cell(experiment: jobs.Experiment, recipe: str) -> dict[str, Any]:
   row = store.cell(experiment.folder, f'net-0-{recipe}')
   assert row is not None
   return row
 
 
-def test_rows_have_the_keys_of_the_schema(done: ex.Experiment) -> None:
+def test_rows_have_the_keys_of_the_schema(done: jobs.Experiment) -> None:
   for recipe, more in (('dense', {}), ('both', {'weight_bits', 'sparsity'})):
     row = cell(done, recipe)
     assert row.keys() >= KEYS | set(more)
@@ -78,13 +76,13 @@ def test_rows_have_the_keys_of_the_schema(done: ex.Experiment) -> None:
   assert cell(done, 'both')['role'] == 'compressed'
 
 
-def test_bytes_are_the_length_of_the_file(done: ex.Experiment) -> None:
+def test_bytes_are_the_length_of_the_file(done: jobs.Experiment) -> None:
   for recipe in ('dense', 'both'):
     row = cell(done, recipe)
     assert row['bytes'] == (done.folder / row['artefact']).stat().st_size
 
 
-def test_accuracy_is_that_of_the_file(done: ex.Experiment) -> None:
+def test_accuracy_is_that_of_the_file(done: jobs.Experiment) -> None:
   row = cell(done, 'both')
   logits = artefact.load(done.folder / row['artefact'])(done.data.test.x)
   right = np.asarray(logits).argmax(-1) == done.data.test.y
@@ -92,7 +90,7 @@ def test_accuracy_is_that_of_the_file(done: ex.Experiment) -> None:
 
 
 def test_sparsity_is_exact_before_rounding_to_the_grid(
-  done: ex.Experiment,
+  done: jobs.Experiment,
 ) -> None:
   row = cell(done, 'both')
   assert row['sparsity'] >= 0.9 - 1e-3
@@ -100,13 +98,13 @@ def test_sparsity_is_exact_before_rounding_to_the_grid(
   assert row['nonzero'] < cell(done, 'dense')['nonzero'] / 4
 
 
-def test_a_finished_cell_is_not_run_again(done: ex.Experiment) -> None:
+def test_a_finished_cell_is_not_run_again(done: jobs.Experiment) -> None:
   path = done.folder / 'cells' / 'net-0-both.json'
   before = path.stat().st_mtime_ns
   told: list[tuple[str, int]] = []
   cell_lib.run_network(done, 'net', 0, lambda *what: told.append(what))
   assert path.stat().st_mtime_ns == before
-  assert sum(count for _, count in told) == ex.batches_of(done, 'net', 0)
+  assert sum(count for _, count in told) == jobs.batches_of(done, 'net', 0)
 
 
 def test_a_recipe_of_no_epochs_is_applied_without_training(
@@ -130,8 +128,8 @@ def test_a_recipe_starts_from_another(tmp_path: pathlib.Path) -> None:
   config.recipes.less.dropout = 0.0
   experiment = prepare.prepare(config, tmp_path)
   store.claim(tmp_path, config)
-  assert ex.after(config, 'net', 0, 'dense') == ('half',)
-  assert ex.after(config, 'net', 0, 'half') == ('less',)
+  assert jobs.after(config, 'net', 0, 'dense') == ('half',)
+  assert jobs.after(config, 'net', 0, 'half') == ('less',)
   cell_lib.run_network(experiment, 'net', 0, loop.ignore)
   for recipe, outputs in (('half', [2, 4, 8, 10]), ('less', [1, 2, 4, 10])):
     layers = cell(experiment, recipe)['layers']
@@ -154,13 +152,13 @@ def test_networks_may_have_epochs_of_their_own(tmp_path: pathlib.Path) -> None:
   config = tiny()
   config.networks.net.epochs = 3
   experiment = prepare.prepare(config, tmp_path)
-  one = ex.steps_of(experiment, 'net', 'dense')[1]
+  one = jobs.steps_of(experiment, 'net', 'dense')[1]
   config.networks.net.epochs = -1
-  assert one == 3 * ex.steps_of(experiment, 'net', 'dense')[1]
+  assert one == 3 * jobs.steps_of(experiment, 'net', 'dense')[1]
 
 
 def test_recipes_may_settle_norms_in_their_own_time(
-  done: ex.Experiment,
+  done: jobs.Experiment,
 ) -> None:
   config = done.config.copy_and_resolve_references()
   config.finetune.freeze_bn_at = 0.8
@@ -168,9 +166,9 @@ def test_recipes_may_settle_norms_in_their_own_time(
   found = []
   for settle in (-1.0, 0.0, 0.5, 1.0):
     config.recipes.both.freeze_bn_at = settle
-    chosen, steps = ex.steps_of(changed, 'net', 'both')
+    chosen, steps = jobs.steps_of(changed, 'net', 'both')
     spec = done.specs['net']
-    plan = ex.plan_of(changed, 'net', 'both', spec, chosen, steps)
+    plan = jobs.plan_of(changed, 'net', 'both', spec, chosen, steps)
     found.append(plan.freeze_bn_at)
   assert found == [0.8, 0.0, 0.5, 1.0]
 
@@ -205,7 +203,7 @@ def test_controls_are_compared_with_their_reference(
   store.claim(tmp_path, config)
   for name in config.networks:
     cell_lib.run_network(experiment, name, 0, loop.ignore)
-  rows = {row['network']: row for row in cli.gather(experiment)}
+  rows = {row['network']: row for row in results.gather(experiment)}
   assert rows['net']['compression_rate'] == 1
   assert rows['other']['role'] == 'control_scratch'
   assert rows['other']['reference'] == 'net'
@@ -216,7 +214,7 @@ def test_controls_are_compared_with_their_reference(
 
 
 def test_the_input_is_standardised_inside_the_network(
-  done: ex.Experiment,
+  done: jobs.Experiment,
 ) -> None:
   first = done.specs['net'].layers[0]
   mean = dataclasses.asdict(first)['mean'][0]

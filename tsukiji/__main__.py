@@ -1,0 +1,26 @@
+"""The command `tsukiji`, which is also `main.py` and `python -m tsukiji`."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def main() -> int:
+  """Run one experiment; return the exit code."""
+  for signum in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(signum, _leave)
+  sys.path.append(os.getcwd())  # where own networks and methods may be
+  from tsukiji import cli  # which takes seconds
+
+  return cli.main(sys.argv[1:])
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+  """End before anything has begun."""
+  del frame
+  os._exit(128 + signum)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,95 @@
+"""Checks that every field of a config holds a value of its kind."""
+
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tsukiji.errors import expect, expect_name
+
+# Parts that have fields of their own; all else may hold any names.
+PARTS = {
+  *('dataset', 'finetune', 'limits', 'measure', 'train'),
+  *('recipe_search', 'search'),
+}
+WHOLE = {'batches', 'seeds'}  # tuples of whole numbers; others are of names
+LARGEST = 2**31  # above all seeds
+
+
+def expect_fields(where: str, config: Any, known: ConfigDict) -> None:
+  """Raise unless a config has the fields of another, with values alike.
+
+  Args:
+    where: Path of the config.
+    config: The config.
+    known: One with all fields and their defaults.
+
+  Raises:
+    ValueError: If a field is unknown, missing, or of another kind.
+  """
+  fix = 'Build configs from tsukiji.settings.'
+  expect(where, isinstance(config, ConfigDict), 'settings', config, fix)
+  for name, value in config.items():
+    expect_name(where, name, known)
+    expect_alike(f'{where}.{name}', value, known[name])
+    if name in PARTS and known[name]:
+      expect_fields(f'{where}.{name}', value, known[name])
+  for name in known:
+    expect(where, name in config, f'a field {name!r}', sorted(config), fix)
+
+
+def expect_alike(where: str, value: Any, known: Any) -> None:
+  """Raise unless a value is of the kind of a default.
+
+  >>> expect_alike('lr', 'fast', 0.1)
+  Traceback (most recent call last):
+  ValueError: lr: expected a value like 0.1, got 'fast'.
+  """
+  match known:
+    case bool():
+      right = isinstance(value, bool)
+    case int():
+      right = _is_whole(value)
+    case float():
+      number = isinstance(value, float | int) and not isinstance(value, bool)
+      right = number and math.isfinite(value)
+    case tuple():
+      right = isinstance(value, tuple) and _are_alike(where, value)
+    case ConfigDict():
+      right = isinstance(value, ConfigDict)
+    case _:
+      right = isinstance(value, type(known))
+  shown = (
+    'settings' if isinstance(known, ConfigDict) else f'a value like {known!r}'
+  )
+  expect(where, right, shown, value)
+
+
+def _are_alike(where: str, values: tuple[Any, ...]) -> bool:
+  name = where.rpartition('.')[2]
+  if name == 'lines':  # pairs
+    return True
+  if name in WHOLE:
+    return all(map(_is_whole, values))
+  return all(isinstance(value, str) for value in values)
+
+
+def _is_whole(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def expect_seeds(where: str, seeds: tuple[int, ...]) -> None:
+  """Raise unless there are seeds, none of them twice."""
+  right = seeds and all(0 <= seed < LARGEST for seed in seeds)
+  expect(where, right, f'whole numbers from 0 below {LARGEST}', seeds)
+  expect_once(where, seeds)
+
+
+def expect_once(where: str, values: tuple[Any, ...]) -> None:
+  """Raise where a value occurs twice."""
+  expect(where, len({*values}) == len(values), 'each once', values)
+
+
+def expect_least(where: str, value: float, least: int) -> None:
+  """Raise where a number is below another."""
+  expect(where, value >= least, f'at least {least}', value)

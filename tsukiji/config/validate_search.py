@@ -1,0 +1,102 @@
+"""Checks of what varies in a config, and of how it is searched."""
+
+from ml_collections import ConfigDict
+
+from search import space as spaces
+from tsukiji.config import settings, stages
+from tsukiji.config.kinds import expect_least, expect_seeds
+from tsukiji.errors import expect, expect_name
+from tsukiji.training import teacher
+
+
+def check(config: ConfigDict) -> None:
+  """Refuse a search that cannot run; see `validate.check`."""
+  _check_varied(config)
+  for name in ('search', 'recipe_search'):
+    _check_search(f'config.{name}', config[name], config)
+
+
+def _check_varied(config: ConfigDict) -> None:
+  """Check that what varies is what a search looks for."""
+  searching = config.task in ('search', 'study')
+  names = dict(spaces.varying(config))
+  fix = 'Put search.log, choice, integer or float in the place of a value.'
+  expect('config', names or not searching, 'a field that varies', 'none', fix)
+  running = searching or config.task in ('train', 'compress')
+  fix = 'Use config.task=search or study.'
+  what = f'a value for each of {", ".join(names)}'
+  expect('config', searching or not (names and running), what, 'ranges', fix)
+  network = config.search.network or next(iter(config.networks))
+  expect_name('config.search.network', network, config.networks)
+  mixed = stages.recipe_of(config)
+  parts = ['train.', f'networks.{network}.']
+  fixed = ['train.loss', f'networks.{network}.outputs']
+  if mixed:
+    parts.append(f'recipes.{mixed}.')
+    fixed += [f'recipes.{mixed}.{name}' for name in ('start', 'train_teacher')]
+    if running:
+      _check_mixed(f'config.recipes.{mixed}', config.recipes[mixed], config)
+  what = f'ranges in {" or ".join(f"config.{part[:-1]}" for part in parts)}'
+  for name in names:
+    right = name.startswith(tuple(parts)) and name not in fixed
+    expect(f'config.{name}', right, what, 'a range', 'A trial trains that.')
+
+
+def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
+  """Check a recipe that varies: a trial needs the dense network alone."""
+  fix = 'A search trains networks; a study compresses them too.'
+  study = config.task == 'study'
+  expect(
+    'config.task', study, "'study' where a recipe varies", config.task, fix
+  )
+  fix = 'Let a recipe that does not vary do it.'
+  alone = item.start in settings.STARTS
+  what = f'one of {", ".join(settings.STARTS)}'
+  expect(f'{where}.start', alone, what, item.start, fix)
+  outside = (
+    all(map(teacher.is_outside, item.teacher)) and not item.train_teacher
+  )
+  what = 'no other network of the config'
+  expect(f'{where}.teacher', outside, what, item.teacher, fix)
+  chosen, where = config.recipe_search, 'config.recipe_search'
+  for name in (chosen.designer, *chosen.baselines):
+    whole = name not in settings.RUNGED
+    expect(f'{where}.designer', whole, 'one of whole trials', name)
+  expect(f'{where}.batch_size', chosen.batch_size == 1, '1', chosen.batch_size)
+  fix = 'What a recipe leaves is an objective.'
+  free = not any(chosen.limits.values())
+  expect(f'{where}.limits', free, 'no limits', dict(chosen.limits), fix)
+
+
+def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
+  if chosen.network:
+    expect_name(f'{where}.network', chosen.network, config.networks)
+  for name in (chosen.designer, *chosen.baselines):
+    expect_name(f'{where}.designer', name, settings.DESIGNERS)
+  for name in chosen.objectives:
+    expect_name(f'{where}.objectives', name, settings.OBJECTIVES)
+  first = chosen.objectives and chosen.objectives[0]
+  what = 'val_accuracy first, and each once'
+  right = first == 'val_accuracy' and len({*chosen.objectives}) == len(
+    chosen.objectives
+  )
+  expect(f'{where}.objectives', right, what, chosen.objectives)
+  expect_seeds(f'{where}.seeds', chosen.seeds)
+  expect_least(f'{where}.trials', chosen.trials, 1)
+  least = {'epochs': 0, 'workers': 0, 'batch_size': 1, 'min_epochs': 1}
+  least |= {'eta': 2, 'keep': 1}
+  for name, value in least.items():
+    expect_least(f'{where}.{name}', chosen[name], value)
+  for name in {chosen.designer, *chosen.baselines} & {*settings.RUNGED}:
+    fix = 'What is trained together does not rest and go on.'
+    one = chosen.batch_size == 1
+    expect(f'{where}.batch_size', one, f'1 for {name}', chosen.batch_size, fix)
+    what = (
+      f'at least eta * min_epochs ({chosen.eta * chosen.min_epochs}) for {name}'
+    )
+    enough = chosen.epochs >= chosen.eta * chosen.min_epochs
+    expect(f'{where}.epochs', enough, what, chosen.epochs)
+  for name, value in chosen.limits.items():
+    expect_least(f'{where}.limits.{name}', value, 0)
+  lease = chosen.lease
+  expect(f'{where}.lease', lease >= 1, 'at least 1 second', lease)
