@@ -1,21 +1,21 @@
-"""What runs fast: integers, fewer filters and signs in the fastest engines.
+"""Fast networks: integers, fewer filters and binary weights, in all engines.
 
   python main.py --config=configs/deploy.py --workdir=runs/deploy
 
 Every row runs in the fastest of XLA, ONNX Runtime and OpenVINO (`pip install
-openvino`; without it there are two), and its speed-up is against the dense
-network of its own kind in its own fastest. `benchmarks.deploy` times its files
-in all of them. Takes about an hour on 2 cores.
+openvino`, which is optional); its speed-up is relative to the dense network of
+the same architecture in the fastest engine of that one. `benchmarks.deploy`
+times the files in all engines. About an hour on 2 cores.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from tsukiji.config import settings
+from tsukiji import settings
 
 TEACH = 'distill.kd(4.0)'
-PARTS = (50, 40, 30)  # % of the multiplications that are left
+PARTS = (50, 40, 30)  # % of the multiplications that remain
 SPARSE = {'dropout': 0.0, 'label_smoothing': 0.0, 'lr': 4e-3}
 ONE = {'seeds': (0,)}
 VGG = {'widths': (64, 128, 256), 'stride': 2}
@@ -54,7 +54,7 @@ def _integers(**more: Any) -> ConfigDict:
 
 
 def _filters() -> dict[str, ConfigDict]:
-  """Return networks of fewer filters, in floats and in integers."""
+  """Return networks with fewer filters, in floats and in integers."""
   found = {}
   for part in PARTS:
     text = (
@@ -68,7 +68,7 @@ def _filters() -> dict[str, ConfigDict]:
 
 
 def _binary() -> dict[str, ConfigDict]:
-  """Return networks of signs, their first and last layers in floats."""
+  """Return binary networks, with first and last layers in floats."""
   tuned = {'mode': 'qat', 'epochs': 4, **ONE}
   return {
     'bnn': settings.compression('binary.bnn(ends=False)', 'binary', **tuned),

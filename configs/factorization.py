@@ -3,43 +3,42 @@
   python main.py --config=configs/factorization.py --workdir=runs/factorization
 
 Rows that end in a number divide the parameters by it; deep_ is pruned, shared
-and entropy coded. Fine-tuning takes 2 epochs where nothing else is said, with
-the dense network as teacher. Three seeds have what is compared with published
-figures, two the other families on Tsukijinet2021, one the VGGs, the ResNet and
-single methods. Takes about two hours on 2 cores.
+and entropy coded. Fine-tuning takes 2 epochs unless stated otherwise, with the
+dense network as teacher. Rows that are compared with published figures have
+three seeds, the other families on Tsukijinet2021 two, the VGGs, the ResNet and
+single methods one. About two hours on 2 cores.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from tsukiji.config import settings
+from tsukiji import settings
 
-TEACH = 'distill.kd(4.0)'  # the dense network teaches
+TEACH = 'distill.kd(4.0)'  # the dense network is the teacher
 PLAIN = {'dropout': 0.0, 'label_smoothing': 0.0}
 RATES = (2, 4, 8, 16)
 EPOCHS = 2
 LONG = 4
-# Almost all weights of Tsukijinet2021, and of a VGG; the first and the last
-# layer are few, and the worst to lose.
+# All but the first and the last layer, which are the most sensitive.
 LARGE = 'conv2.*|dense1.*|conv1_2.*|conv3.*'
-# An eighth of Tsukijinet2021.
+# An eighth of the numbers of Tsukijinet2021.
 RANKS = {'conv2/kernel': 11, 'dense1/kernel': 22}
-# The same share of all ranks at a quarter of the multiplications.
+# Equal shares of all ranks, at a quarter of the multiplications.
 ALIKE = {
   'conv1/kernel': 5,
   'conv2/kernel': 14,
   'dense1/kernel': 54,
   'dense2/kernel': 2,
 }
-# Deep Compression: weights that are left, epochs of pruning and of sharing,
-# and the layers of 16 values, few weights of which are pruned; others have 8.
+# Deep Compression: share of weights that remain, epochs of pruning and of
+# sharing, and the layers with 16 values, others have 8.
 DEEP = {
   'lenet_300_100': (0.09, 40, 10, 'dense3'),
   'lenet5': (0.075, 12, 4, 'conv1|conv2|dense2'),
   'tsukijinet2021': (0.062, 16, 4, 'conv1|dense2'),
 }
-# Loss per bit a weight, and epochs, of grids whose bits are trained.
+# Loss per bit a weight, and epochs, of quantization with an entropy penalty.
 RATED = {'lenet5': (0.01, 6), 'tsukijinet2021': (0.01, 6)}
 RISE = 'schedule=cubic(0.0, 0.7)'
 SMALL = ('separable', 'bottleneck')  # and 'fire', where windows are padded
@@ -54,36 +53,24 @@ def get_config(arg: str = '') -> ConfigDict:
   )
   deep = {name: _deep(name) | _rated(name) for name in DEEP}
   rates, moved = _rates(), _moved()
+  large = rates | _shared() | _structures() | _small(*SMALL) | _ranks()
   families = {
-    'tsukijinet2021': [
-      rates,
-      _shared(),
-      _structures(),
-      _small(*SMALL),
-      _ranks(),
-      _courses(),
-      _learned(),
-      deep['tsukijinet2021'],
-    ],
-    'lenet5': [deep['lenet5']],
-    'lenet_300_100': [deep['lenet_300_100']],
-    'vgg16': [rates, _shared((4, 2, 1)), _small(*SMALL, 'fire'), moved],
-    'vgg8': [moved],
-    'vgg4': [moved],
-    'resnet': [moved],
+    'tsukijinet2021': large | _courses() | _learned() | deep['tsukijinet2021'],
+    'lenet5': deep['lenet5'],
+    'lenet_300_100': deep['lenet_300_100'],
+    'vgg16': rates | _shared((4, 2, 1)) | _small(*SMALL, 'fire') | moved,
+    'vgg8': moved,
+    'vgg4': moved,
+    'resnet': moved,
   }
-  config.recipes = {
-    name: item
-    for parts in families.values()
-    for part in parts
-    for name, item in part.items()
-  }
+  for recipes in families.values():
+    config.recipes.update(recipes)
   config.networks = {
     name: settings.network(
       name.rstrip('0123456789') if name.startswith('vgg') else name,
-      recipes=tuple(k for part in parts for k in part),
+      recipes=tuple(recipes),
     )
-    for name, parts in families.items()
+    for name, recipes in families.items()
   }
   _sized(config)
   config.figures = _figures()
@@ -134,7 +121,7 @@ def _rates() -> dict[str, ConfigDict]:
 
 
 def _shared(widths: tuple[int, ...] = (8, 4, 2, 1)) -> dict[str, ConfigDict]:
-  """Return codebooks by the bits of an index, and values by hash."""
+  """Return codebooks by the bits of an index, and hashed weights."""
   found = {
     f'shared_{bits}bits': _recipe(f'share.kmeans(bits={bits})', 'share', **TWO)
     for bits in widths
@@ -148,28 +135,26 @@ def _shared(widths: tuple[int, ...] = (8, 4, 2, 1)) -> dict[str, ConfigDict]:
 
 
 def _structures() -> dict[str, ConfigDict]:
-  """Return each structure at an eighth, beside what the chooser takes."""
+  """Return each structure at an eighth, to compare with the chosen one."""
   texts = {
-    'circulant': 'circulant(8, pad=True)',
-    'toeplitz': 'toeplitz(1, 16, pad=True)',
-    'fastfood': 'fastfood(32, pad=True)',
-    'butterfly': 'butterfly(128, pad=True)',
+    'circulant': f'only("{LARGE}", structured.circulant(8, pad=True))',
+    'toeplitz': f'only("{LARGE}", structured.toeplitz(1, 16, pad=True))',
+    'fastfood': f'only("{LARGE}", structured.fastfood(32, pad=True))',
+    'butterfly': f'only("{LARGE}", structured.butterfly(128, pad=True))',
   }
   return {
-    f'{name}8': _recipe(
-      f'only("{LARGE}", structured.{text})', 'structured', **ONE
-    )
+    f'{name}8': _recipe(text, 'structured', **ONE)
     for name, text in texts.items()
   }
 
 
 def _small(*kinds: str) -> dict[str, ConfigDict]:
-  """Return small filters in place of large ones."""
+  """Return compact filters in place of large ones."""
   return {kind: _recipe('', 'filters', compact=kind, **TWO) for kind in kinds}
 
 
 def _moved() -> dict[str, ConfigDict]:
-  """Return filters that are moved copies of fewer."""
+  """Return filters that are transformed copies of fewer."""
   texts = {
     'negated': 'structured.crelu()',
     'turned': 'structured.rotate()',
@@ -183,7 +168,7 @@ def _moved() -> dict[str, ConfigDict]:
 
 
 def _ranks() -> dict[str, ConfigDict]:
-  """Return ranks alike and by one number, before and after training."""
+  """Return equal and automatic ranks, before and after training."""
   texts = {
     'alike': f'lowrank.svd({ALIKE})',
     'minimax': 'lowrank.auto(macs=0.25, sensitivity="operator", goal="max", '
@@ -210,7 +195,7 @@ def _ranks() -> dict[str, ConfigDict]:
 
 
 def _courses() -> dict[str, ConfigDict]:
-  """Return an eighth of the numbers by epochs of training."""
+  """Return an eighth of the numbers, by epochs of training."""
   text = f'lowrank.svd({RANKS})'
   found = {'course_plain': (text, ''), 'course_taught': (text, TEACH)}
   found['course_learned'] = f'lc({text}, dual=False)', TEACH
@@ -222,36 +207,32 @@ def _courses() -> dict[str, ConfigDict]:
 
 def _learned() -> dict[str, ConfigDict]:
   """Return projections trained directly, and by learning-compression."""
-  texts = {
-    'prune95': ('prune.weights(0.95)', f'prune.weights(0.95, {RISE})'),
-    'grid2': ('quantize.uniform(2, clip="mse")',) * 2,
-    'kmeans4': ('share.kmeans(4)',) * 2,
-    'circulant16': (f'only("{LARGE}", structured.circulant(16, pad=True))',)
-    * 2,
-    'plus_sparse': (
-      f'only("{LARGE}", lowrank.plus_sparse(4, 0.95, examples=0))',
-      f'only("{LARGE}", lowrank.plus_sparse(4, 0.95))',
-    ),
+  projections = {
+    'prune95': 'prune.weights(0.95)',
+    'grid2': 'quantize.uniform(2, clip="mse")',
+    'kmeans4': 'share.kmeans(4)',
+    'circulant16': f'only("{LARGE}", structured.circulant(16, pad=True))',
+    'plus_sparse': f'only("{LARGE}", lowrank.plus_sparse(4, 0.95, examples=0))',
+  }
+  direct = projections | {
+    'prune95': f'prune.weights(0.95, {RISE})',
+    'plus_sparse': f'only("{LARGE}", lowrank.plus_sparse(4, 0.95))',
   }
   found = {}
-  for name, (projection, direct) in texts.items():
-    for way, text in (
-      ('direct', direct),
-      ('lc', f'lc({projection}, dual=False)'),
-      ('admm', f'admm({projection})'),
+  for name, projection in projections.items():
+    family = 'combined' if name == 'plus_sparse' else 'share'
+    for way, text, mode in (
+      ('direct', direct[name], 'finetune'),
+      ('lc', f'lc({projection}, dual=False)', 'lc'),
+      ('admm', f'admm({projection})', 'lc'),
     ):
-      found[f'{name}_{way}'] = _recipe(
-        text,
-        'combined' if name == 'plus_sparse' else 'share',
-        mode='finetune' if way == 'direct' else 'lc',
-        epochs=LONG,
-        **ONE,
-      )
+      item = _recipe(text, family, mode=mode, epochs=LONG, **ONE)
+      found[f'{name}_{way}'] = item
   return found
 
 
 def _deep(network: str) -> dict[str, ConfigDict]:
-  """Return Deep Compression: pruned, then few values a layer."""
+  """Return Deep Compression: pruned weights, then few values a layer."""
   left, pruning, sharing, ends = DEEP[network]
   zeros = round(1 - left, 4)
   first = f'deep_{network}_pruned'
@@ -269,7 +250,7 @@ def _deep(network: str) -> dict[str, ConfigDict]:
 
 
 def _rated(network: str) -> dict[str, ConfigDict]:
-  """Return grids of 4 bits whose entropy is a part of the loss."""
+  """Return 4-bit weights whose entropy is a part of the loss."""
   if network not in RATED:
     return {}
   strength, epochs = RATED[network]
@@ -290,7 +271,7 @@ def _recipe(
 
 
 def _figures() -> dict[str, ConfigDict]:
-  """Return what is drawn beside the figures of every report."""
+  """Return the figures in addition to those of every report."""
   big = 'tsukijinet2021/'
 
   def by_rate(network: str) -> dict[str, str]:
@@ -304,7 +285,6 @@ def _figures() -> dict[str, ConfigDict]:
 
   moved = ('biased', 'cropped', 'negated', 'turned')
   narrow = {'narrower from scratch': r'narrow\d+k/dense'}
-  thinner = {'narrower from scratch': r'vgg(4|6|8|11)/dense'}
   deep = {
     'deep compression': f'{big}deep_tsukijinet2021',
     'bits in the loss': f'{big}rated_tsukijinet2021',
@@ -328,8 +308,10 @@ def _figures() -> dict[str, ConfigDict]:
       'A small VGG at 2 to 16 times fewer numbers',
       'size',
       by_rate('vgg16')
-      | {'moved filters': f'vgg16/({"|".join(moved)})'}
-      | thinner,
+      | {
+        'moved filters': f'vgg16/({"|".join(moved)})',
+        'narrower from scratch': r'vgg(4|6|8|11)/dense',
+      },
     ),
     'retraining': settings.figure(
       'An eighth of the numbers, by epochs',

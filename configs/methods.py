@@ -1,20 +1,20 @@
-"""Every method once, on handwritten digits: what its file weighs, and how fast.
+"""Every method once, on handwritten digits: size and speed of the files.
 
   python main.py --config=configs/methods.py --workdir=runs/methods
   A=runs/methods/artefacts
   python -m benchmarks.deploy $A/*-dense.tsk $A/*.tsk --out=results/methods.json
 
-Settings are ordinary and not tuned: of how accurate a method can be, the other
-studies tell. Takes some ten minutes on 2 cores.
+The settings are not tuned: the other studies show the accuracy of the methods.
+About ten minutes on 2 cores.
 """
 
 import re
 
 from ml_collections import ConfigDict
 
-from tsukiji.config import settings
+from tsukiji import settings
 
-# By family; a recipe has the name of its method, with an underscore.
+# By family; a recipe is named after its method, with an underscore.
 METHODS = {
   'prune': (
     'prune.auto(0.9)',
@@ -83,8 +83,8 @@ METHODS = {
     'lc(lowrank.svd(8), rounds=3)',
   ),
 }
-# Of a network in the form for signs: behind relu all would be +1.
-SIGNS = (
+# For a network with signed activations: after relu all inputs would be +1.
+BINARY = (
   'binary.bnn(ends=False)',
   'binary.inputs(ends=False) >> binary.weights()',
   'binary.xnor()',
@@ -103,23 +103,23 @@ def get_config(arg: str = '') -> ConfigDict:
     for family, texts in METHODS.items()
     for text in texts
   }
-  signs = {name_of(x): settings.compression(x, 'binary') for x in SIGNS}
+  binary = {name_of(x): settings.compression(x, 'binary') for x in BINARY}
   config.networks = {
     'tsukijinet2021': settings.network(
       'tsukijinet2021', recipes=tuple(config.recipes)
     ),
     'binary_tsukijinet': settings.network(
-      'binary_tsukijinet', recipes=tuple(signs)
+      'binary_tsukijinet', recipes=tuple(binary)
     ),
   }
-  config.recipes.update(signs)
+  config.recipes.update(binary)
   if arg == 'tiny':
     config.train.epochs = config.finetune.epochs = 1
     sizes = {'conv': (4, 8), 'hidden': (16,)}
     wanted = ('prune_weights', 'quantize_half', 'share_kmeans')
     config.networks.tsukijinet2021.update(sizes=sizes, recipes=wanted)
     config.networks.binary_tsukijinet.update(sizes=sizes)
-    config.recipes = {name: config.recipes[name] for name in (*wanted, *signs)}
+    config.recipes = {name: config.recipes[name] for name in (*wanted, *binary)}
     config.measure.repeats = 5
   return config
 

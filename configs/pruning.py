@@ -2,9 +2,9 @@
 
   python main.py --config=configs/pruning.py --workdir=runs/pruning
 
-Rows ending in _2 have the budget of the published toolkits, 2 epochs of
-fine-tuning; the others have 12 where nothing else is said. About 90 minutes on
-2 cores; results/pruning.json holds what it gave. Choices were made on the
+Rows that end in _2 have the budget of the published toolkits, 2 epochs of
+fine-tuning; the others have 12 unless stated otherwise. About 90 minutes on 2
+cores; the results are in results/pruning.json. Choices were made on the
 validation set with seed 0.
 """
 
@@ -12,19 +12,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tsukiji.config import settings
+from tsukiji import settings
 
-TEACH = 'distill.kd(4.0)'  # the dense network teaches
-# A sparse network underfits: no dropout, larger steps, and no smoothing beside
-# the teacher's soft labels.
+TEACH = 'distill.kd(4.0)'  # the dense network is the teacher
+# A sparse network underfits: no dropout, larger steps, and no label smoothing
+# in addition to the soft labels of the teacher.
 SPARSE = {'dropout': 0.0, 'label_smoothing': 0.0, 'lr': 4e-3}
 AMOUNTS = (80, 90, 95, 98)  # % of the weights
 KEPT = (20, 10, 5, 2, 1)  # % of the weights of the LeNets
 LONG = AMOUNTS[2:]  # with 12 epochs too
-PARTS = (50, 30, 10)  # % of the multiplications that are left
+PARTS = (50, 30, 10)  # % of the multiplications that remain
 RISE = 'schedule=cubic(0.0, 0.7)'
 INFLUENCE = 'score="taylor", scope="auto"'
-# What each layer loses at 95 % if set by hand: the best of four profiles, in
+# Sparsities of the layers at 95 %, set by hand: the best of four profiles, in
 # the proportions of Han+ 2015 for LeNet-5.
 HAND = {
   'conv1/kernel': 0.34,
@@ -43,7 +43,7 @@ def get_config(arg: str = '') -> ConfigDict:
       _weights(),
       _filters(),
       _allocation(),
-      _regularised(),
+      _regularized(),
       _methods(),
       _layers(),
     ],
@@ -70,17 +70,17 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def _weights() -> dict[str, ConfigDict]:
-  """Return gradual pruning of single weights, and the random masks."""
+  """Return gradual pruning of single weights, and random masks."""
   found = {}
   for amount in AMOUNTS:
     share = amount / 100
     text = f'prune.auto({share}, sensitivity="signal", {RISE}) >> {TEACH}'
-    chance = f'prune.weights({share}, score="random") >> {TEACH}'
+    random = f'prune.weights({share}, score="random") >> {TEACH}'
     for suffix, epochs in (('_2', 2), ('', 12))[: 1 + (amount in LONG)]:
       how = dict(SPARSE, lr=8e-3 if (amount, epochs) == (98, 2) else 4e-3)
       found[f'weights{amount}{suffix}'] = _recipe(text, 'prune', epochs, **how)
       found[f'random{amount}{suffix}'] = _recipe(
-        chance, 'prune', epochs, role='control_random', **how
+        random, 'prune', epochs, role='control_random', **how
       )
   return found
 
@@ -92,13 +92,13 @@ def _filters() -> dict[str, ConfigDict]:
     # With multiples of 16 a tenth would empty a layer.
     budget = f'macs={part / 100}, multiple={16 if part > 10 else 8}'
     text = f'prune.filters({budget}, {INFLUENCE}) >> {TEACH}'
-    chance = f'prune.filters({budget}, score="random")'
+    random = f'prune.filters({budget}, score="random")'
     for suffix, epochs in (('_2', 2), ('', 12)):
       found[f'filters{part}{suffix}'] = _recipe(
         text, 'channels', epochs, **SPARSE
       )
       found[f'random_filters{part}{suffix}'] = _recipe(
-        f'{chance} >> {TEACH}',
+        f'{random} >> {TEACH}',
         'channels',
         epochs,
         role='control_random',
@@ -106,7 +106,7 @@ def _filters() -> dict[str, ConfigDict]:
       )
     # The same small network from new weights.
     found[f'fresh_filters{part}'] = _recipe(
-      chance, 'channels', 12, role='control_scratch', start='fresh'
+      random, 'channels', 12, role='control_scratch', start='fresh'
     )
   staged = found['filters10'].copy_and_resolve_references()
   staged.update(start='filters30', **ONE)
@@ -115,7 +115,7 @@ def _filters() -> dict[str, ConfigDict]:
 
 
 def _allocation() -> dict[str, ConfigDict]:
-  """Return the same 95 % over layers alike, by hand and by one number."""
+  """Return 95 % divided among layers equally, by hand and automatically."""
   texts = {
     'alike': f'prune.weights(0.95, {RISE})',
     'ranked': f'prune.weights(0.95, scope="global", {RISE})',
@@ -128,8 +128,8 @@ def _allocation() -> dict[str, ConfigDict]:
   }
 
 
-def _regularised() -> dict[str, ConfigDict]:
-  """Return l1, l2 and the gradual schedule at 90 % by epochs of training."""
+def _regularized() -> dict[str, ConfigDict]:
+  """Return l1, l2 and gradual pruning to 90 %, by epochs of training."""
   cut = 'prune.weights(0.9, scope="global", schedule=cubic({}))'
   texts = {
     'gradual': cut.format('0.0, 0.7'),
@@ -145,7 +145,7 @@ def _regularised() -> dict[str, ConfigDict]:
 
 
 def _methods() -> dict[str, ConfigDict]:
-  """Return the other methods: one seed, 2 epochs where they train."""
+  """Return the other methods, with one seed."""
   weights = {
     'l0': 'prune.l0(0.3, sparsity=0.9)',
     'variational': 'prune.variational(1.0, sparsity=0.9)',
@@ -160,13 +160,13 @@ def _methods() -> dict[str, ConfigDict]:
     name: _recipe(f'{text} >> {TEACH}', 'prune', 2, **ONE, **SPARSE)
     for name, text in weights.items()
   }
-  # From new weights, as long as the dense network trains.
+  # From new weights, for the epochs of the dense network.
   for name, text in (
     ('rigl90', 'prune.rigl(0.9)'),
     ('ticket90', 'prune.lottery_ticket(0.9, scope="global")'),
   ):
     found[name] = _recipe(text, 'prune', 16, start='fresh', **ONE)
-  # Without training: by curvature, and by size as the control.
+  # Without training: by curvature, and by magnitude as the control.
   for name, text in (
     ('obs', 'prune.obs(0.7, scope="global")'),
     ('size', 'prune.weights(0.7, scope="global")'),
@@ -200,7 +200,7 @@ def _methods() -> dict[str, ConfigDict]:
 
 
 def _layers() -> dict[str, ConfigDict]:
-  """Return Tsukijinet2021 without the layer that adds least."""
+  """Return Tsukijinet2021 without its least useful layer."""
   fresh = {'role': 'control_scratch', 'start': 'fresh'}
   return {
     'fewer1': _recipe(TEACH, 'layers', 8, drop_layers=1, **ONE),
@@ -209,7 +209,7 @@ def _layers() -> dict[str, ConfigDict]:
 
 
 def _blocks() -> dict[str, ConfigDict]:
-  """Return the ResNet without the blocks that add least."""
+  """Return the ResNet without its least useful blocks."""
   fresh = {'role': 'control_scratch', 'start': 'fresh'}
   return {
     'blocks_fewer2': _recipe(TEACH, 'layers', 3, drop_layers=2),
@@ -221,7 +221,7 @@ def _blocks() -> dict[str, ConfigDict]:
 
 
 def _kept() -> dict[str, ConfigDict]:
-  """Return the LeNets with ever fewer weights."""
+  """Return the LeNets with decreasing numbers of weights."""
   found = {}
   for kept in KEPT:
     text = f'prune.auto({1 - kept / 100:g}, sensitivity="signal", {RISE})'
@@ -230,10 +230,10 @@ def _kept() -> dict[str, ConfigDict]:
 
 
 def _scratch() -> dict[str, ConfigDict]:
-  """Return dense networks of the bytes of what is pruned to 80 % and more.
+  """Return dense networks with the bytes of those pruned to 80 % and more.
 
-  Those named narrow are Tsukijinet2021 with fewer channels, those named small
-  a better architecture, 3x3 convolutions only.
+  The narrow ones are Tsukijinet2021 with fewer channels, the small ones a
+  better architecture of 3x3 convolutions.
   """
 
   def control(kind: str, **more: Any) -> ConfigDict:
@@ -262,7 +262,7 @@ def _scratch() -> dict[str, ConfigDict]:
 
 
 def _figures() -> dict[str, ConfigDict]:
-  """Return what is drawn beside the figures of every report."""
+  """Return the figures in addition to those of every report."""
   big = 'tsukijinet2021/'
   return {
     'weights': settings.figure(

@@ -3,26 +3,26 @@
   python main.py --config=configs/quantization.py --workdir=runs/quantization
 
 Rows are named by the bits of weights and of layer inputs: w4 has weights of 4
-bits, w4a4 inputs of 4 too. Those in ptq_ are not trained, those in qat_ for 3
-epochs (1 at 8 bits and more), the binary ones and the course for 6. About two
-hours on 2 cores; results/quantization.json holds what it gave. Choices were
-made on the validation set with seed 0.
+bits, w4a4 also inputs of 4. Those named ptq_ are not trained; those named qat_
+are trained for 3 epochs (1 at 8 bits and more), the binary ones and the curves
+for 6. About two hours on 2 cores; the results are in results/quantization.json.
+Choices were made on the validation set with seed 0.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from tsukiji.config import settings
+from tsukiji import settings
 
-TEACH = 'distill.kd(4.0)'  # the dense network teaches
+TEACH = 'distill.kd(4.0)'  # the dense network is the teacher
 PLAIN = {'dropout': 0.0, 'label_smoothing': 0.0}
 BITS = (16, 8, 4, 3, 2)
-# The image keeps 8 bits, and so do the weights that meet it and the last ones:
-# few, and what is lost there no other layer brings back.
+# The image, the weights of the first layer and those of the last keep 8 bits:
+# they are few, and no other layer corrects their errors.
 ENDS = 'conv1.*|dense2.*'
 BETWEEN = 'conv2.*|dense1.*'
-# Of the first stage of a VGG at a quarter of the pixels: epochs stay short.
+# Of the first stage of a VGG, at a quarter of the pixels for short epochs.
 WIDTHS = (8, 16, 32)
 EPOCHS = 3
 LONG = 6
@@ -61,7 +61,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def _untrained() -> dict[str, ConfigDict]:
-  """Return every width without training, and ways to round at four bits."""
+  """Return all bit widths without training, and roundings at four bits."""
   found = {}
   for bits in BITS:
     for name, acts in ((f'w{bits}', 0), (f'w{bits}a{bits}', bits)):
@@ -86,7 +86,7 @@ def _untrained() -> dict[str, ConfigDict]:
   }
   for name, text in rounded.items():
     found[f'ptq_w4a4_{name}'] = _recipe(text, 'ptq', 0)
-  # Equal channels show once norms are in the weights.
+  # Equalization matters where norms are folded into the weights.
   for name, first in (
     ('folded', ''),
     ('equalised', 'quantize.cross_layer_equalization() >> '),
@@ -99,7 +99,7 @@ def _untrained() -> dict[str, ConfigDict]:
 
 
 def _trained() -> dict[str, ConfigDict]:
-  """Return every width with learned steps and the teacher."""
+  """Return all bit widths with learned steps and the teacher."""
   found = {}
   for bits in BITS:
     for name, acts in ((f'w{bits}', 0), (f'w{bits}a{bits}', bits)):
@@ -109,7 +109,7 @@ def _trained() -> dict[str, ConfigDict]:
   found['qat_w1'] = _recipe(
     f'binary.weights() >> {TEACH}', 'qat', EPOCHS, family='binary', lr=_lr(2)
   )
-  # Nothing kept at 8 bits, not even the image.
+  # All layers, and the image too.
   found['qat_w2a2_whole'] = _recipe(
     f'quantize.lsq(2, 2) >> {TEACH}', 'qat', EPOCHS, lr=_lr(2)
   )
@@ -117,7 +117,7 @@ def _trained() -> dict[str, ConfigDict]:
 
 
 def _lr(bits: int) -> float:
-  """Return a learning rate; coarse grids want larger steps."""
+  """Return a learning rate; coarse grids need larger steps."""
   return 4e-3 if bits < 4 else 2e-3
 
 
@@ -130,7 +130,7 @@ def _learned(bits: int, acts: int) -> str:
 
 
 def _convergence() -> dict[str, ConfigDict]:
-  """Return plain training at two bits, and with all that is known to help."""
+  """Return training at two bits, plain and with all improvements."""
   ends = f'only("{ENDS}", quantize.uniform(8, 8))'
   between = f'only("{BETWEEN}", quantize.uniform(2, 2))'
   return {
@@ -145,7 +145,7 @@ def _convergence() -> dict[str, ConfigDict]:
 
 
 def _methods() -> dict[str, ConfigDict]:
-  """Return the other methods, at the bits they are known for."""
+  """Return the other methods, at their usual bit widths."""
   texts = {
     'grid_w4a4': 'quantize.uniform(4, 4)',
     'pact_w4a4': 'quantize.pact(4, 4)',
@@ -163,7 +163,7 @@ def _methods() -> dict[str, ConfigDict]:
 
 
 def _binary() -> dict[str, ConfigDict]:
-  """Return binary weights and inputs, with float ends and without."""
+  """Return binary weights and inputs, with and without float ends."""
   found = {}
   for form in ('bnn', 'react'):
     for name, ends in (('', False), ('_whole', True)):
@@ -192,24 +192,24 @@ def _vggs(
   found = {}
   for width in WIDTHS:
     sizes = {'widths': (width, 2 * width, 4 * width), 'stride': 2}
-    whole = f'vgg{width}'
-    found[whole] = settings.network('vgg', sizes=sizes, recipes=(), epochs=6)
-    for name, recipes, how in (
+    dense = f'vgg{width}'
+    found[dense] = settings.network('vgg', sizes=sizes, recipes=(), epochs=6)
+    for name, recipes, form in (
       ('plain', plain, {'shortcuts': False, 'activation': 'hard_tanh'}),
       ('modern', modern, {}),
     ):
       found[f'vgg{width}_{name}'] = settings.network(
         'binary_vgg',
-        sizes=sizes | how,
+        sizes=sizes | form,
         recipes=recipes,
-        of=whole,
+        of=dense,
         epochs=4,
       )
   return found
 
 
 def _figures() -> dict[str, ConfigDict]:
-  """Return what is drawn beside the figures of every report."""
+  """Return the figures in addition to those of every report."""
   big = 'tsukijinet2021/'
   return {
     'bits': settings.figure(
