@@ -34,12 +34,15 @@ class Experiment(NamedTuple):
     folder: The workdir.
     data: The data set.
     specs: The networks by their names in the config.
+    digest: Of the config as it was given, whatever of it is searched now: names
+      the studies in a storage that experiments share.
   """
 
   config: ConfigDict
   folder: pathlib.Path
   data: Data
   specs: dict[str, Spec]
+  digest: str = ''
 
 
 def specs_of(

@@ -26,7 +26,7 @@ from tsukiji.data.datasets import Data, Split
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.passes.shrink import Variables, shrink
 from tsukiji.errors import expect
-from tsukiji.experiments import capacity, store, tuning
+from tsukiji.experiments import capacity, identity, store, tuning
 from tsukiji.experiments.jobs import (
   Experiment,
   cell_name,
@@ -60,6 +60,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   if config.distributed:
     jax.distributed.initialize()
   experiment = of(config, folder, load_data(config))
+  experiment = experiment._replace(digest=identity.digest(config))
   first = stages.of_networks(config)
   if ranges.varies(first):
     tuning.expect_allowed(experiment._replace(config=first))

@@ -50,7 +50,7 @@ def _chosen(experiment: Experiment, say: Say) -> tuple[ConfigDict, list[str]]:
     pool.run(dense)
     # Mixtures that this network does not allow are infeasible trials.
     mixed = stages.of_recipes(experiment.config, chosen)
-    second = dense._replace(config=mixed)
+    second = dense._replace(config=mixed, digest=experiment.digest)
     tuning.run(second)
     kept = findings.kept(second)
     chosen = stages.with_recipes(chosen, kept, name)

@@ -51,7 +51,7 @@ class Best(NamedTuple):
   """The best of all trials by validation.
 
   Attributes:
-    study: The name of its study.
+    study: Its study, designer and seed.
     number: Of the trial in that study.
     accuracy: On the validation set.
     config: The whole experiment with the values of the trial.
@@ -73,7 +73,7 @@ def plans(experiment: Experiment) -> list[Plan]:
   group = trial.run_group if search.batch_size > 1 else None
   return [
     Plan(
-      f'{_prefix(experiment)}{name}-{seed}',
+      f'{_prefix(experiment)}{name}-{seed}-{experiment.digest}',
       space,
       designer,
       functools.partial(run, experiment, space),
@@ -97,7 +97,12 @@ def _prefix(experiment: Experiment) -> str:
 
 def designer_of(experiment: Experiment, plan: Plan) -> str:
   """Return the designer of a study, by the name of the study."""
-  return plan.name.removeprefix(_prefix(experiment)).rpartition('-')[0]
+  return plan.name.removeprefix(_prefix(experiment)).rsplit('-', 2)[0]
+
+
+def label_of(plan: Plan) -> str:
+  """Return the name of a study without the digest of its experiment."""
+  return plan.name.rpartition('-')[0]
 
 
 def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
@@ -248,14 +253,16 @@ def best(experiment: Experiment) -> Best:
   error, _, plan, chosen = min(done, key=lambda item: item[:2])
   config = ranges.whole(plan.space, storage_lib.config_of(plan.space, chosen))
   config.search = settings.searching()
-  return Best(plan.name, chosen.number, 1 - error, config)
+  return Best(label_of(plan), chosen.number, 1 - error, config)
 
 
 @contextmanager
 def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
   """Show a bar a study, and yield what brings them up to date."""
   with pool.progress_bars() as progress:
-    bars = [progress.add_task(plan.name, total=plan.trials) for plan in todo]
+    bars = [
+      progress.add_task(label_of(plan), total=plan.trials) for plan in todo
+    ]
     seen = -math.inf
 
     def look() -> None:
@@ -270,7 +277,7 @@ def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
         progress.update(
           bar,
           completed=sum(t.state.is_finished() for t in every),
-          description=f'{plan.name}{told}',
+          description=f'{label_of(plan)}{told}',
         )
 
     yield look

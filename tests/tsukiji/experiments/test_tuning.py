@@ -39,7 +39,7 @@ def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
   space, best = spaces.of(made.config), tuning.run(made)
-  every = {plan.name: x for plan, x in tuning.trials(made)}
+  every = {tuning.label_of(plan): x for plan, x in tuning.trials(made)}
   assert {*every} == {'sobol-0', 'sobol-1', 'random-0', 'random-1'}
   assert {len(of_one) for of_one in every.values()} == {6}
   values = [
@@ -70,7 +70,7 @@ def test_few_trials_go_on_to_more_epochs(
   made.config.search.update(designer=name, seeds=(0,), trials=16, epochs=9)
   validate.check(made.config)
   best = tuning.run(made)
-  by_name = {plan.name: x for plan, x in tuning.trials(made)}
+  by_name = {tuning.label_of(plan): x for plan, x in tuning.trials(made)}
   rungs = [t.params['search.epochs'] for t in by_name[f'{name}-0']]
   assert {*rungs} == {1, 3, 9}
   assert rungs.count(1) > rungs.count(9)
@@ -206,3 +206,23 @@ def test_the_winner_is_a_config_that_can_be_run(
   config.task = best.config.task
   assert settings.plain(config) == settings.plain(best.config)
   assert best.study in (module.__doc__ or '')
+
+
+def test_experiments_share_a_storage_and_no_study(
+  made: Experiment, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  counted: list[str] = []
+
+  def objective(one: Experiment, space: Space, config: ConfigDict) -> Values:
+    counted.append(one.digest)
+    return found(one, space, config)
+
+  monkeypatch.setattr(trial, 'run', objective)
+  url = f'sqlite:///{tmp_path}/shared.db'
+  for epochs in (5, 6):
+    config = made.config.copy_and_resolve_references()
+    config.search.update(storage=url, designer='random', baselines=())
+    config.search.update(seeds=(0,), trials=3)
+    config.train.epochs = epochs
+    tuning.run(prepare.prepare(config, tmp_path / str(epochs)))
+  assert len(counted) == 6 and len({*counted}) == 2
