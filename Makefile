@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
+MINUTES ?= 20
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run study study-small test test-slow test-all format clean
+.PHONY: run study study-small test test-slow test-all fuzz format clean
 
 run: $(VENV)/installed  ## Train, compress, pack, measure and report.
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=$(WORKDIR)
@@ -26,6 +27,9 @@ test-slow: $(VENV)/installed-test  ## Every config, kills, databases, devices.
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 test-all: test test-slow
+
+fuzz: $(VENV)/installed-test  ## Look for hostile packed files; Linux.
+	$(BIN)/python -m tests.fuzz --minutes=$(MINUTES)
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

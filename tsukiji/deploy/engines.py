@@ -147,7 +147,7 @@ def _onnxruntime(net: Artefact, form: str, batch: int, threads: int) -> Call:
   options.log_severity_level = 3
   options.add_free_dimension_override_by_name(model_lib.BATCH, batch)
   if not _sums_exactly():
-    options.add_session_config_entry('session.x64quantprecision', '1')
+    options.add_session_config_entry(*model_lib.EXACT)
   model = _model(net, form, ENGINES['onnxruntime'].least)
   session = onnxruntime.InferenceSession(
     model, options, ['CPUExecutionProvider']

@@ -164,6 +164,27 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
       artefact.load(place)
 
 
+def test_no_more_is_read_than_a_file_announces(
+  tmp_path: Path, path: Path
+) -> None:
+  long = tmp_path / 'long.tsk'
+  long.write_bytes(path.read_bytes())
+  with long.open('r+b') as file:
+    file.truncate(2**33)  # takes no space, but would if read
+  with pytest.raises(ValueError, match='expected a file of at most .* bytes'):
+    artefact.read(long)
+  short = tmp_path / 'short.tsk'
+  short.write_bytes(path.read_bytes()[:12])
+  with pytest.raises(ValueError, match='checksum'):
+    artefact.load(short)
+
+
+def test_a_file_announces_what_a_call_takes(net: artefact.Artefact) -> None:
+  decoded = jax.tree.leaves(jax.eval_shape(tree.decode, net.variables))
+  assert net.weight_bytes == sum(4 * x.size for x in decoded)
+  assert net.example_bytes > 4 * sum(SPEC.input_shape)
+
+
 def test_a_file_is_written_whole_or_not_at_all(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,17 +1,22 @@
 """Every engine gives the logits of the network it was loaded with."""
 
 import importlib.util
+import math
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from compress.quantize.nodes import Inputs, Quantized
 from tests.runs import TINY, images, one_shot
 from tsukiji.config import settings
 from tsukiji.deploy import artefact, engines
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
+from tsukiji.models import spec as sp
 
 WHERE = [*engines.available(engines.ENGINES)]
 
@@ -40,6 +45,36 @@ def test_engines_agree(net: Artefact, name: str) -> None:
     near = 0.03 if form == engines.INTEGERS else 1e-4
     assert np.abs(got - want).max() < near * size
     np.testing.assert_array_equal(np.asarray(call(x)), got)
+
+
+def loud() -> Artefact:
+  """Return a network of one sum of 64 products of the largest codes."""
+  layers = (sp.Flatten(), sp.Dense(name='fc', features=2, bias=False))
+  spec = sp.Spec(name='loud', input_shape=(1, 64, 1), layers=layers)
+  inputs = Inputs(np.float32(0), np.float32(1), 8)
+  codes = np.array([[127, -127]] * 64, np.int8)
+  node = Quantized(codes, np.ones(2, np.float32), inputs, 8)
+  return artefact.of(spec, {'params': {'fc': {'kernel': node}}})
+
+
+def test_integer_sums_do_not_saturate() -> None:
+  net, x = loud(), np.ones((1, 1, 64, 1), np.float32)
+  assert engines.forms('onnxruntime', net) == ('int8', 'float32')
+  got = engines.load(net, 'onnxruntime')(x)
+  np.testing.assert_allclose(got, [[64 * 127, -64 * 127]], 1e-5)
+
+
+def test_a_model_says_how_to_run_it() -> None:
+  net, x = loud(), np.ones((1, 1, 64, 1), np.float32)
+  made = model_lib.model(net.spec, net.variables)
+  assert 'session.x64quantprecision to 1' in made.doc_string
+  options = onnxruntime.SessionOptions()
+  options.add_session_config_entry(*model_lib.EXACT)
+  blob = made.SerializeToString()
+  (got,) = onnxruntime.InferenceSession(blob, options).run(None, {'images': x})
+  np.testing.assert_allclose(got, [[64 * 127, -64 * 127]], 1e-5)
+  floats = model_lib.model(net.spec, net.variables, least=math.inf)
+  assert not floats.doc_string
 
 
 @pytest.mark.parametrize('name', WHERE)
