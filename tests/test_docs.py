@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import inspect
 import itertools
-import json
 import pathlib
 import re
 import shlex
@@ -209,7 +208,7 @@ def test_the_method_of_the_readme_keeps_zeros() -> None:
 def test_tables_come_from_results(name: str, table: publish.Table) -> None:
   path = ROOT / table.source
   assert path.exists(), f'{name} quotes {table.source}: run and publish it'
-  rows = json.loads(path.read_text())['rows']
+  rows = publish.rows_of(path)
   want = report.markdown(rows, table.named, table.heads)
   assert table.text.strip() == want.strip()
 

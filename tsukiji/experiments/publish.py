@@ -1,5 +1,6 @@
 """Publishing: a finished experiment becomes what the pages quote."""
 
+import json
 import pathlib
 import re
 import shutil
@@ -137,6 +138,40 @@ def quoted(text: str, source: str, rows: list[Row]) -> str:
     return f'{found["head"]}{new}\n<!-- end -->'
 
   return MARKER.sub(written, text)
+
+
+def rows_of(path: pathlib.Path) -> list[Row]:
+  """Return the rows of a committed results file.
+
+  Args:
+    path: Of a file that `publish` or `benchmarks.deploy` wrote.
+
+  Returns:
+    Its rows; those of the benchmark in the form of the others, without its
+    floors, which are no files.
+  """
+  rows: list[Row] = json.loads(path.read_text())['rows']
+  files = [row for row in rows if 'recipe' in row or 'sizes' in row]
+  return [row if 'recipe' in row else _benchmarked(row) for row in files]
+
+
+def _benchmarked(row: Row) -> Row:
+  """Return a row of `benchmarks.deploy` in the form of a published one."""
+  network, _, recipe = str(row['name']).split('-', 2)
+  timed = {key: row[key] for key in row if key.startswith('batch_')}
+  return {
+    'name': row['name'],
+    'network': network,
+    'recipe': recipe,
+    'role': 'reference' if recipe == 'dense' else 'compressed',
+    'bytes': row['sizes']['bytes'],
+    'latency_ms': {
+      'engine': row['batch_1']['engine'],
+      'threads': row['threads'],
+      **timed,
+    },
+    'speedup_rate': row['batch_1']['speedup_rate'],
+  }
 
 
 def _table(found: re.Match[str]) -> Table:

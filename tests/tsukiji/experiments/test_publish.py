@@ -9,7 +9,7 @@ from tests.tsukiji.experiments.test_rows import tiny
 from tests.tsukiji.report.test_trials import searched
 from tsukiji import report
 from tsukiji.experiments import store
-from tsukiji.experiments.publish import publish, quoted, tables
+from tsukiji.experiments.publish import publish, quoted, rows_of, tables
 
 ROWS = [
   {
@@ -110,3 +110,19 @@ def test_a_column_that_is_not_there_is_named() -> None:
   page = '<!-- table: a.json columns=sise -->\n<!-- end -->'
   with pytest.raises(ValueError, match="got 'sise'. Nearest: 'size, kB'"):
     quoted(page, 'a.json', ROWS)
+
+
+def test_rows_of_the_benchmark_are_rows_of_files(
+  tmp_path: pathlib.Path,
+) -> None:
+  timed = {'p25': 1.0, 'p50': 2.0, 'p75': 3.0}
+  first = {**timed, 'engine': 'onnxruntime', 'speedup_rate': 1.5}
+  row = {'name': 'net-0-int8', 'threads': 1, 'sizes': {'bytes': 1000}}
+  rows = [{**row, 'batch_1': first}, {'name': 'floor', 'batch_1': first}]
+  path = tmp_path / 'a.json'
+  path.write_text(json.dumps({'rows': rows}))
+  (found,) = rows_of(path)
+  table = report.markdown([found])
+  assert table.splitlines()[-1] == '| int8 | 1.00 | 2.00 | 1.50× |'
+  path.write_text(json.dumps({'rows': ROWS}))
+  assert rows_of(path) == ROWS
