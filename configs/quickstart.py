@@ -52,7 +52,7 @@ def _integers(**changes: Any) -> ConfigDict:
 def _tiny(config: ConfigDict) -> ConfigDict:
   config.train.epochs = config.finetune.epochs = 1
   for network in config.networks.values():
-    network.sizes = {'conv': (16, 32), 'hidden': (16,)}
+    network.sizes = {'conv': (32, 64), 'hidden': (16,)}
   config.measure.engines = ('jax', 'onnxruntime')
   config.measure.repeats = 5
   return config
