@@ -69,6 +69,36 @@ def fastest(
   )
 
 
+def is_same_program(
+  net: Artefact, other: Artefact, names: Sequence[str] = ('jax',)
+) -> bool:
+  """Return whether two networks run as one program with other constants.
+
+  A mask on dense kernels and a grid of weights alone are decoded to float32
+  kernels when the network is loaded, so that no engine can run them faster or
+  slower than the dense network: a ratio of their times is noise.
+
+  Args:
+    net: The packed network.
+    other: The packed network to compare with.
+    names: Names of engines.
+
+  Returns:
+    Whether XLA gets the same program, and no engine gets integers.
+  """
+  floats = (engines.FLOATS,)
+  there = engines.available(names)
+  return all(
+    engines.forms(name, one) == floats for one in (net, other) for name in there
+  ) and _program(net) == _program(other)
+
+
+def _program(net: Artefact) -> str:
+  """Return the operations and shapes of a network, without its numbers."""
+  one = jax.ShapeDtypeStruct((1, *net.spec.input_shape), np.float32)
+  return str(jax.make_jaxpr(net.run)(one))
+
+
 def candidates(
   net: Artefact, batch: int, names: Sequence[str], threads: int
 ) -> list[Candidate]:

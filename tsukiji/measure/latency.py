@@ -20,6 +20,8 @@ from tsukiji import interrupt
 from tsukiji.deploy import artefact
 from tsukiji.measure import energy, fastest, sampling
 
+PATH = 'PYTHONPATH'
+
 
 def pin(core: int | None) -> None:
   """Keep this process on one core; call it before JAX starts its threads.
@@ -78,8 +80,10 @@ def measure(
     where there is a choice; of binary networks `popcounts`: by batch, the
     layers that count bits in XLA, since their float32 kernels are slower here.
     `speedups`: by name, median of paired ratios at batch 1; empty without a
-    reference or without batch 1. `batch_speedups`: the same of every batch
-    size, by name and batch. `energy_uj`: by name, at batch 1; empty without
+    reference or without batch 1, and without the networks that run as the
+    program of the reference with other constants, whose rate is 1 by
+    construction. `batch_speedups`: the same of every batch size, by name and
+    batch. `energy_uj`: by name, at batch 1; empty without
     batch 1, or where the machine has no readable counters.
 
   Raises:
@@ -89,7 +93,8 @@ def measure(
     sampling.check_reference(reference, artefacts)
   nets = {name: artefact.load(path) for name, path in artefacts.items()}
   rows: dict[str, dict[str, Any]] = {name: {} for name in nets}
-  speedups: dict[str, dict[str, float]] = {name: {} for name in nets}
+  compared = _compared(nets, reference, engines)
+  speedups: dict[str, dict[str, float]] = {name: {} for name in compared}
   ones: dict[str, sampling.Run] = {}
   for batch in batches:
     key = f'batch_{batch}'
@@ -107,8 +112,9 @@ def measure(
     if batch == 1:
       ones = runs
     if reference is not None:
-      for name, ratio in sampling.ratios(samples, reference).items():
-        speedups[name][key] = ratio
+      ratios = sampling.ratios(samples, reference)
+      for name in compared:
+        speedups[name][key] = ratios[name]
   return {
     'latency_ms': rows,
     'speedups': {
@@ -117,6 +123,39 @@ def measure(
     'batch_speedups': {k: x for k, x in speedups.items() if x},
     'energy_uj': _energy(ones),
   }
+
+
+def _compared(
+  nets: Mapping[str, artefact.Artefact],
+  reference: str | None,
+  engines: Sequence[str],
+) -> list[str]:
+  """Return the networks whose time can differ from that of the reference."""
+  if reference is None:
+    return []
+  dense = nets[reference]
+  return [
+    name
+    for name, net in nets.items()
+    if name == reference or not fastest.is_same_program(net, dense, engines)
+  ]
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+  """Return the environment of a process that measures.
+
+  Args:
+    inherited: That of this process. Its settings of the allocator are left
+      out: those that keep memory from one training step to the next would
+      flatter some networks, and only where something was trained before.
+
+  Returns:
+    The variables, with this package on the path.
+  """
+  root = Path(__file__).resolve().parents[2]
+  path = os.pathsep.join([str(root), *filter(None, [inherited.get(PATH)])])
+  kept = {k: v for k, v in inherited.items() if not k.startswith('MALLOC_')}
+  return {**kept, PATH: path}
 
 
 def _note(
@@ -159,13 +198,10 @@ def run_pinned(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     ValueError: If the process refuses the job, with its message.
     RuntimeError: If it fails otherwise.
   """
-  root = Path(__file__).resolve().parents[2]
-  inherited = os.environ.get('PYTHONPATH')
-  found = os.pathsep.join([str(root), *filter(None, [inherited])])
   code, out, err = _run(
     [sys.executable, '-m', 'tsukiji.measure.latency'],
     json.dumps(dict(job), default=str),
-    os.environ | {'PYTHONPATH': found},
+    environment(os.environ),
   )
   if code == 2:
     raise ValueError(err.strip().rpartition('\n')[2])

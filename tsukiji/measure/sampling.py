@@ -35,7 +35,9 @@ def sample(
 
   Every round times each variant once; every other round goes backwards, so
   that no variant always follows the same one. A sample repeats short calls
-  until it lasts about 200 us. Each call's result is waited for.
+  until it lasts about 200 us, after one call that is not timed: the variants
+  before it have taken the caches, and samples of two or three calls would
+  count the misses of the first. Each call's result is waited for.
 
   Args:
     runs: Functions to time, by name.
@@ -142,7 +144,8 @@ def _loops(run: Run, warmup: int, clock: Callable[[], int]) -> int:
 
 
 def _time(run: Run, loops: int, clock: Callable[[], int]) -> float:
-  """Return nanoseconds per call."""
+  """Return nanoseconds per call, after one call that is not timed."""
+  jax.block_until_ready(run())
   start = clock()
   for _ in range(loops):
     jax.block_until_ready(run())

@@ -205,6 +205,10 @@ SPEEDUP = (
   ' one, batch 1, one thread unless said otherwise. Below 1 it is slower,'
   f' marked {WARNING}.'
 )
+UNKNOWN = (
+  'Not measured; or a rate that cannot differ from 1: a mask on dense kernels'
+  ' runs the program of the dense network.'
+)
 CONTROLS = (
   'What compression has to beat: a small dense network of equal bytes trained'
   ' from scratch, and a random mask of equal density.'
@@ -276,5 +280,5 @@ def meanings(rows: Sequence[Row]) -> list[tuple[str, str]]:
     ('Energy', f'Microjoules per inference; source: {energy}.'),
     ('Accuracy', f'{ACCURACY} {DIFFERENCE}'),
     ('Controls', CONTROLS),
-    (DASH, 'Not measured.'),
+    (DASH, UNKNOWN),
   ]

@@ -126,8 +126,8 @@ def fit(
 
 def _begin(run: Run) -> Progress:
   best = run.start.variables if run.settings.patience else {}
-  zero = np.float32(0)
-  return Progress(run.start, best, zero, np.int32(0), zero)
+  worst = np.float32(-np.inf)  # scores such as R2 have no lower bound
+  return Progress(run.start, best, worst, np.int32(0), np.float32(0))
 
 
 def _done(run: Run, progress: Progress, last: int) -> bool:

@@ -150,7 +150,11 @@ def test_gains_follow_the_norms_in_training(settle: float) -> None:
     assert_same_bits(params['conv']['kernel'].w.w.gain, told['conv/kernel'])
   first, last = (seen[i][0]['conv/kernel'] for i in (0, -1))
   assert np.all(first != last)
-  np.testing.assert_allclose(last, gains(TINY, variables)['conv/kernel'])
+  # Sum, root, quotient and the statistics may each be off by one last bit,
+  # inside the compiled step and here.
+  last_bits = 8 * np.finfo(np.float32).eps
+  want = gains(TINY, variables)['conv/kernel']
+  np.testing.assert_allclose(last, want, rtol=last_bits)
   spec, small = lower(TINY, variables)
   for node in kernels(small).values():
     assert node.scale.shape == ()

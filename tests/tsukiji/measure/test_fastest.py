@@ -1,17 +1,21 @@
 """Which way a binary layer runs: the one that the clock says is faster."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.runs import TINY, one_shot
 from tests.tsukiji.deploy.integer.test_binary_layers import SAME, prepared
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.integer import binary_layers
+from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.measure import fastest, latency, sampling
+from tsukiji.models.spec import Spec
 
 
 @pytest.fixture(scope='module')
@@ -43,6 +47,34 @@ def test_the_faster_way_is_taken(
   x = np.random.default_rng(0).uniform(0, 255, (2, *SAME.input_shape))
   want = net(x.astype(np.float32))
   np.testing.assert_allclose(run(), want, rtol=1e-4, atol=1e-4)
+
+
+def lowered(text: str, spec: Spec = TINY) -> Artefact:
+  """Return a network as a recipe leaves it."""
+  return artefact.of(*lower(spec, one_shot(spec, text)))
+
+
+@pytest.mark.parametrize(
+  ('text', 'names', 'same'),
+  [
+    ('prune.weights(0.6)', ('jax', 'onnxruntime', 'openvino'), True),
+    ('quantize.uniform(4)', ('jax', 'onnxruntime', 'openvino'), True),
+    ('share.kmeans(3)', ('jax',), True),
+    ('quantize.uniform(8, 8)', ('jax',), False),  # inputs are rounded
+    ('lowrank.svd(2)', ('jax',), False),  # two products for one
+  ],
+)
+def test_masks_and_codebooks_run_as_the_dense_program(
+  text: str, names: tuple[str, ...], same: bool
+) -> None:
+  assert fastest.is_same_program(lowered(text), lowered(''), names) == same
+
+
+def test_wider_networks_run_as_another_program() -> None:
+  *layers, last = TINY.layers
+  wider = (*layers, dataclasses.replace(last, features=4))
+  other = dataclasses.replace(TINY, layers=wider)
+  assert not fastest.is_same_program(lowered('', other), lowered(''))
 
 
 def test_layers_are_timed_in_both_ways(

@@ -1,8 +1,10 @@
 """Packed networks beside each other, here and in a process of their own."""
 
+import contextlib
 import io
 import json
 import os
+import subprocess
 import sys
 
 import jax
@@ -52,6 +54,41 @@ def test_measure_gives_rows_and_speedups(packed):
     assert 0 < row[batch]['p25'] <= row[batch]['p50'] <= row[batch]['p75']
   assert got['speedups']['dense'] == 1.0
   assert got['speedups']['small'] > 0
+
+
+def test_a_rate_that_cannot_differ_from_1_is_left_out(packed):
+  twin = {**packed, 'masked': packed['dense']}
+  got = latency.measure(
+    twin, reference='dense', batches=(1, 2), repeats=1, seconds=1.0
+  )
+  assert set(got['speedups']) == {'dense', 'small'}
+  assert set(got['batch_speedups']) == {'dense', 'small'}
+  assert got['latency_ms']['masked']['batch_1']['p50'] > 0
+
+
+def test_no_setting_of_the_allocator_reaches_a_measurement(monkeypatch):
+  monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '1')
+  monkeypatch.setenv('MALLOC_MMAP_MAX_', '0')
+  monkeypatch.setenv('TSUKIJI_TEST', 'kept')
+  sent = {}
+
+  class Process(contextlib.AbstractContextManager):
+    returncode = None
+
+    def __init__(self, *_, env, **__):
+      sent.update(env)
+
+    def __exit__(self, *_):
+      pass
+
+    def communicate(self, *_, **__):
+      self.returncode = 0
+      return '{}', ''
+
+  monkeypatch.setattr(subprocess, 'Popen', Process)
+  assert latency.run_pinned({'artefacts': {}}) == {}
+  assert sent['TSUKIJI_TEST'] == 'kept' and sent['PATH'] == os.environ['PATH']
+  assert not [name for name in sent if name.startswith('MALLOC')]
 
 
 def test_speedups_are_of_batch_1(packed):

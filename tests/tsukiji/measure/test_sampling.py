@@ -35,7 +35,8 @@ def test_variants_take_turns_forth_and_back():
   bench = Bench()
   runs = {name: bench.run(name, 300_000) for name in 'abc'}
   sampling.sample(runs, repeats=4, warmup=0, clock=bench.clock)
-  assert ''.join(bench.log) == 'aabbcc' + 'abccba' * 2
+  # Two samples to find the loop, then one a round, each after a warm call.
+  assert ''.join(bench.log) == 'aaaabbbbcccc' + 'aabbccccbbaa' * 2
 
 
 def test_samples_are_milliseconds_per_call():
@@ -44,19 +45,41 @@ def test_samples_are_milliseconds_per_call():
   times = sampling.sample(runs, repeats=7, warmup=2, clock=bench.clock)
   np.testing.assert_allclose(times['slow'], [3.0] * 7)
   np.testing.assert_allclose(times['fast'], [0.07] * 7)
-  # 2 to warm up, 2 to find the loop, then 7 samples of 3 x 70 us.
-  assert bench.log.count('f') == 2 + 2 + 7 * 3
+  # 2 to warm up, 2 to find the loop, then 7 samples of 3 x 70 us, each of
+  # these 9 after a warm call.
+  assert bench.log.count('f') == 2 + 2 * 2 + 7 * (1 + 3)
 
 
 def test_a_hiccup_while_warming_does_not_shorten_samples():
   bench = Bench()
-  run = bench.run('f', 9_000_000, 50_000)
+  run = bench.run('f', 50_000, 9_000_000, 50_000)
   sampling.sample({'f': run}, repeats=1, warmup=0, clock=bench.clock)
-  assert len(bench.log) == 2 + 4
+  assert len(bench.log) == 2 * 2 + 1 + 4
+
+
+def test_a_sample_does_not_count_the_misses_of_its_first_call():
+  bench = Bench()
+  log: list[str] = []
+
+  def call(name, cold, warm):
+    def run():
+      bench.now += warm if log[-1:] == [name] else cold
+      log.append(name)
+      return jnp.zeros(())
+
+    return run
+
+  runs = {
+    name: call(name, cold, 100_000)
+    for name, cold in (('small', 120_000), ('large', 700_000))
+  }
+  times = sampling.sample(runs, repeats=6, warmup=3, clock=bench.clock)
+  np.testing.assert_allclose(times['small'], [0.1] * 6)
+  np.testing.assert_allclose(times['large'], [0.1] * 6)
 
 
 def test_the_budget_stops_early_but_not_before_five_rounds():
-  for seconds, rounds in ((0.0, 5), (0.01, 10), (1.0, 50)):
+  for seconds, rounds in ((0.0, 5), (0.02, 10), (1.0, 50)):
     bench = Bench()
     runs = {'a': bench.run('a', 1_000_000)}
     times = sampling.sample(
