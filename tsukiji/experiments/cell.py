@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 from compress import tree
 from tsukiji.config import settings
 from tsukiji.data.datasets import Data, Split
+from tsukiji.deploy import artefact
+from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.passes.shrink import shrink
 from tsukiji.experiments import jobs, row, store
@@ -137,7 +139,9 @@ def _fit(
       split,
       dense=spec,
       clock=clock.cached(
-        experiment.folder / 'times', experiment.config.measure.engines
+        experiment.folder / 'times',
+        functools.partial(_lowered, spec, dense),
+        experiment.config.measure.engines,
       ),
       loss=chosen.loss,
     )
@@ -151,6 +155,11 @@ def _fit(
   run = Run(title, plan, start, experiment.data, chosen, seed, told, epochs)
   variables, seconds = fit(run, experiment.folder, tell)
   return Trained(plan.spec, variables, seconds, begun.readings)
+
+
+def _lowered(spec: Spec, variables: Variables) -> Artefact:
+  """Return a network as it runs once it is packed."""
+  return artefact.of(*lower(spec, variables))
 
 
 def _own(

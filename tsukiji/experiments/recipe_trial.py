@@ -42,7 +42,7 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
     done = cell.compressed(short, network, seed, title, dense.variables)
   method = teacher.method_of(short.config, title)
   meta = row.meta_of(short.data, title, method)
-  shipped = trial.shipped(experiment.config, done, meta)
+  shipped = trial.shipped(experiment, done, meta)
   read = shipped.artefact
   error = trial.error_of(experiment, read.spec, read.variables)
   found = {**shipped.costs, 'val_accuracy': error}

@@ -105,25 +105,6 @@ def with_rates(row: Row, dense: Row) -> Row:
   }
 
 
-def with_times(row: Row, found: dict[str, Any]) -> Row:
-  """Return a row with what a clock or a counter measured.
-
-  Args:
-    row: A row.
-    found: What `latency.measure` returned.
-  """
-  name = row['name']
-  new = {'latency_ms': found['latency_ms'][name]}
-  if name in found['speedups']:
-    new['speedup_rate'] = found['speedups'][name]
-  if len(found['batch_speedups'].get(name, ())) > 1:
-    new['speedup_rates'] = found['batch_speedups'][name]
-  if name in found['energy_uj']:
-    new['energy_uj'] = found['energy_uj'][name]
-    new['energy_source'] = energy.MEASURED
-  return row | new
-
-
 def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
   """Return a trained network as the file that is shipped.
 

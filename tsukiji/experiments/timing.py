@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from tsukiji.experiments import jobs, pool, row
+from tsukiji.experiments import jobs, pool
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.store import Row
-from tsukiji.measure import latency
+from tsukiji.measure import latency, record
 
 
 def timed(experiment: Experiment, rows: list[Row]) -> list[Row]:
@@ -25,7 +25,7 @@ def timed(experiment: Experiment, rows: list[Row]) -> list[Row]:
   found = [
     (_measured(experiment, *key, group), group) for key, group in groups.items()
   ]
-  return [row.with_times(x, times) for times, group in found for x in group]
+  return [record.measured(x, times) for times, group in found for x in group]
 
 
 def _measured(

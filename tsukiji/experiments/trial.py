@@ -242,7 +242,7 @@ def _measured(
   if {'latency_ms', 'energy_uj'} & {*names}:
     meta = row.meta_of(short.data, title)
     # What is known before training holds after it.
-    found = {**shipped(experiment.config, done, meta).costs, **found}
+    found = {**shipped(experiment, done, meta).costs, **found}
   return Values(tuple(found[name] for name in names))
 
 
@@ -273,18 +273,22 @@ class Shipped(NamedTuple):
   costs: dict[str, float]
 
 
-def shipped(config: ConfigDict, done: Trained, meta: dict[str, Any]) -> Shipped:
+def shipped(
+  experiment: Experiment, done: Trained, meta: dict[str, Any]
+) -> Shipped:
   """Pack a network, read the file, and measure it.
 
   Args:
-    config: Whose `search.objectives` may need a clock; `measure` says of what.
+    experiment: Its `config.search.objectives` may include the latency.
     done: What training gave.
     meta: See `row.meta_of`.
 
   Returns:
     The network, and of `settings.OBJECTIVES` all but the accuracy; the median
-    latency at batch 1, in ms, if it is an objective.
+    latency at batch 1, in ms, if it is an objective: of the dense network of
+    the experiment, measured once, over the speed-up against it.
   """
+  config = experiment.config
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'trial.tsk'
     artefact.save(path, row.packed(done.spec, done.variables, meta))
@@ -297,16 +301,27 @@ def shipped(config: ConfigDict, done: Trained, meta: dict[str, Any]) -> Shipped:
       'energy_uj': energy.model(read.spec, params, read.bytes).total,
     }
     if 'latency_ms' in config.search.objectives:
-      job = {
-        'artefacts': {'trial': str(path)},
-        'batches': [1],
-        'repeats': config.measure.repeats,
-        'engines': list(config.measure.engines),
-        'core': pool.cores()[-1],
-      }
-      timed: dict[str, Any] = latency.run_pinned(job)['latency_ms']['trial']
-      costs['latency_ms'] = float(timed['batch_1']['p50'])
+      # One at a time; the last core of a worker, which waits here, is idle.
+      with alone(experiment.folder / 'trials' / 'reference.lock'):
+        costs['latency_ms'] = latency.milliseconds(
+          path,
+          _reference(experiment),
+          repeats=config.measure.repeats,
+          engines=list(config.measure.engines),
+          core=pool.cores()[-1],
+        )
   return Shipped(read, costs)
+
+
+def _reference(experiment: Experiment) -> pathlib.Path:
+  """Return the packed network that trials are timed against, untrained."""
+  path = experiment.folder / 'trials' / 'reference.tsk'
+  if not path.exists():
+    spec = experiment.specs[settings.searched(experiment.config)]
+    variables = net_lib.init_variables(spec, 0)
+    meta = row.meta_of(experiment.data, ex.DENSE)
+    artefact.save(path, row.packed(spec, variables, meta))
+  return path
 
 
 @contextlib.contextmanager

@@ -1,18 +1,22 @@
-"""Latencies of lowered networks, for methods that choose by them.
+"""Latencies of lowered networks, for methods and searches that choose by them.
 
 A method that chooses widths by latency must choose the same ones when its run
-is resumed, so latencies are stored in the workdir of the run.
+is resumed, so latencies are stored in the workdir of the run. They are taken at
+different times, in processes next to others that train: each network is timed
+alternately with a reference, and its latency is that of the reference, measured
+once, times the ratio, in which a slow machine cancels.
 """
 
 import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from tsukiji import atomic
 from tsukiji.deploy import artefact
+from tsukiji.deploy.artefact import Artefact
 from tsukiji.measure import fastest, sampling
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
@@ -20,50 +24,104 @@ from tsukiji.models.spec import Spec
 REPEATS = 30  # samples of a network
 
 
-def milliseconds(
-  spec: Spec, variables: dict[str, Any], engines: Sequence[str] = ('jax',)
-) -> float:
-  """Return the median time of one example, as the process is pinned.
+def milliseconds(net: Artefact, engines: Sequence[str] = ('jax',)) -> float:
+  """Return the median time of one example, with the cores of this process.
 
   Args:
-    spec: A lowered network.
-    variables: Its parameters (arrays or nodes) and batch statistics.
+    net: A lowered network.
     engines: Engines to choose from; the fastest one installed is timed.
 
   Returns:
     Milliseconds.
   """
-  candidate = fastest.fastest(artefact.of(spec, variables), 1, engines)
+  candidate = fastest.fastest(net, 1, engines)
   return sampling.compare({'it': candidate.run}, repeats=REPEATS)['it']['p50']
+
+
+def speedup(
+  net: Artefact, reference: Artefact, engines: Sequence[str] = ('jax',)
+) -> float:
+  """Return how many times as fast as a reference a network runs one example.
+
+  Args:
+    net: A lowered network.
+    reference: Another one, timed alternately with it.
+    engines: As `milliseconds`.
+
+  Returns:
+    The median of the ratios of neighboring times; 1 where both run as one
+    program.
+  """
+  if fastest.is_same_program(net, reference, engines):
+    return 1.0
+  runs = {
+    name: fastest.fastest(one, 1, engines).run
+    for name, one in (('it', net), ('reference', reference))
+  }
+  samples = sampling.sample(runs, repeats=REPEATS)
+  return sampling.ratios(samples, 'reference')['it']
+
+
+class Timer(NamedTuple):
+  """Measures networks.
+
+  Attributes:
+    milliseconds: Of a network in engines.
+    speedup: Of a network over a reference, in engines.
+  """
+
+  milliseconds: Callable[[Artefact, Sequence[str]], float] = milliseconds
+  speedup: Callable[[Artefact, Artefact, Sequence[str]], float] = speedup
+
+
+TIMER = Timer()
 
 
 def cached(
   folder: pathlib.Path,
+  reference: Callable[[], Artefact],
   engines: Sequence[str] = ('jax',),
-  measure: Callable[..., float] = milliseconds,
+  timer: Timer = TIMER,
 ) -> Callable[[Spec, dict[str, Any]], float]:
   """Return a clock that measures each network once per folder.
 
   Args:
     folder: Where latencies are stored, one file per network.
+    reference: Returns the network that all others are timed with.
     engines: As `milliseconds`.
-    measure: Measures one network, as `milliseconds`.
+    timer: Measures.
 
   Returns:
-    The clock. Its key is the spec, the kinds and shapes of the weights, and
-    the engines.
+    The clock: a lowered spec and its variables to milliseconds. Its key is the
+    spec, the kinds and shapes of the weights, and the engines.
   """
 
   def clock(spec: Spec, variables: dict[str, Any]) -> float:
-    kinds = jax.tree.structure(variables)
-    shapes = [x.shape for x in jax.tree.leaves(variables)]
-    text = f'{sp.dumps(spec)} {kinds} {shapes} {[*engines]}'
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = folder / f'{digest}.txt'
-    if not path.exists():
-      folder.mkdir(parents=True, exist_ok=True)
-      with atomic.replacing(path) as file:
-        file.write(repr(measure(spec, variables, engines)).encode())
-    return float(path.read_text())
+    def measure() -> float:
+      base = reference()
+      key = _key(base.spec, base.variables, engines)
+      scale = stored(
+        folder / f'{key}.txt', lambda: timer.milliseconds(base, engines)
+      )
+      net = artefact.of(spec, variables)
+      return scale / timer.speedup(net, base, engines)
+
+    return stored(folder / f'{_key(spec, variables, engines)}.txt', measure)
 
   return clock
+
+
+def _key(spec: Spec, variables: dict[str, Any], engines: Sequence[str]) -> str:
+  kinds = jax.tree.structure(variables)
+  shapes = [x.shape for x in jax.tree.leaves(variables)]
+  text = f'{sp.dumps(spec)} {kinds} {shapes} {[*engines]}'
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def stored(path: pathlib.Path, measure: Callable[[], float]) -> float:
+  """Return the number in a file, measured and written if it is missing."""
+  if not path.exists():
+    found = repr(measure())
+    with atomic.replacing(path) as file:
+      file.write(found.encode())
+  return float(path.read_text())

@@ -18,7 +18,7 @@ from typing import Any
 
 from tsukiji import interrupt
 from tsukiji.deploy import artefact
-from tsukiji.measure import energy, fastest, sampling
+from tsukiji.measure import clock, energy, fastest, sampling
 
 PATH = 'PYTHONPATH'
 
@@ -234,6 +234,32 @@ def _run(
       process.kill()
       raise
   return process.returncode, out, err
+
+
+def milliseconds(path: Path, reference: Path, **job: Any) -> float:
+  """Return the latency of a packed network, comparable over time.
+
+  Processes that run one after the other meet a machine in different states,
+  next to others that train or not. The network is timed alternately with a
+  reference; its latency is what the reference took at first, stored next to its
+  file, over the ratio.
+
+  Args:
+    path: A packed network.
+    reference: Another one, the same for all networks to be compared.
+    **job: Of `run_pinned`.
+
+  Returns:
+    Milliseconds of one example.
+  """
+  names = {'network': str(path), 'reference': str(reference)}
+  found = run_pinned(
+    {**job, 'artefacts': names, 'reference': 'reference', 'batches': [1]}
+  )
+  now: float = found['latency_ms']['reference']['batch_1']['p50']
+  scale = clock.stored(reference.with_suffix('.txt'), lambda: now)
+  # A program of the reference with other constants has no rate.
+  return scale / found['speedups'].get('network', 1.0)
 
 
 def main() -> int:

@@ -1,53 +1,105 @@
-"""Times of networks: positive, and measured once."""
+"""Times of networks: positive, on the scale of a reference, measured once."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+import pytest
 
 from compress.method import Ctx
 from compress.quantize.uniform import uniform
 from tests.runs import NETWORKS, TINY, start
+from tsukiji.deploy import artefact
+from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.passes.lower import lower
-from tsukiji.measure import clock
+from tsukiji.measure import clock, sampling
+from tsukiji.measure.clock import Timer
 from tsukiji.models.spec import Spec
 
 
-def test_a_network_takes_time() -> None:
-  spec, variables = lower(TINY, start(TINY))
-  assert 0 < clock.milliseconds(spec, variables) < 1e3
+def packed(spec: Spec) -> Artefact:
+  """Return a network as it runs."""
+  return artefact.of(*lower(spec, start(spec)))
 
 
-def test_another_engine_tells_of_time() -> None:
-  spec, variables = lower(TINY, start(TINY))
-  assert 0 < clock.milliseconds(spec, variables, ('onnxruntime',)) < 1e3
+@pytest.mark.parametrize('engine', ['jax', 'onnxruntime'])
+def test_a_network_takes_time(engine: str) -> None:
+  assert 0 < clock.milliseconds(packed(TINY), (engine,)) < 1e3
 
 
-def test_kinds_of_weights_and_engines_are_told_apart(
+class Machine:
+  """Times of networks on a machine that is slower at every measurement."""
+
+  def __init__(self, true: dict[str, float]):
+    self.true, self.slow = true, 1.0
+    self.asked: list[tuple[str, ...]] = []
+
+  def milliseconds(self, net: Artefact, engines: Sequence[str]) -> float:
+    self.asked.append((net.spec.name, *engines))
+    self.slow *= 3
+    return self.slow / 3 * self.true[net.spec.name]
+
+  def speedup(self, net: Artefact, base: Artefact, _: Sequence[str]) -> float:
+    self.asked.append((net.spec.name, base.spec.name))
+    self.slow *= 3
+    one, other = (self.slow * self.true[x.spec.name] for x in (net, base))
+    return other / one
+
+  def timer(self) -> Timer:
+    """Return what measures on this machine."""
+    return Timer(self.milliseconds, self.speedup)
+
+
+def test_a_machine_that_slows_down_leaves_latencies_alone(
+  tmp_path: pathlib.Path,
+) -> None:
+  names = [spec.name for spec in NETWORKS.values()]
+  true = dict(zip(['tiny', *names], (0.5, 0.25, 2.0, 1.0), strict=True))
+  machine = Machine(true)
+  ask = clock.cached(tmp_path, lambda: packed(TINY), timer=machine.timer())
+  for spec in (*NETWORKS.values(), TINY):
+    assert ask(*lower(spec, start(spec))) == true[spec.name]
+
+
+def test_each_network_is_measured_once(tmp_path: pathlib.Path) -> None:
+  true = {'tiny': 0.3} | {spec.name: 0.1 for spec in NETWORKS.values()}
+  machine = Machine(true)
+  for _ in range(2):  # as in a run that is resumed
+    ask = clock.cached(
+      tmp_path / 'times', lambda: packed(TINY), timer=machine.timer()
+    )
+    found = [ask(*lower(spec, start(spec))) for spec in NETWORKS.values()]
+    assert found == pytest.approx([0.1] * len(NETWORKS))
+  names = [spec.name for spec in NETWORKS.values()]
+  first, *rest = [(name, 'tiny') for name in names]
+  assert machine.asked == [('tiny', 'jax'), first, *rest]
+
+
+def test_kinds_of_weights_and_engines_have_times_of_their_own(
   tmp_path: pathlib.Path,
 ) -> None:
   spec, variables = lower(TINY, start(TINY))
   coded = uniform(4).init(variables['params'], Ctx())
   others = lower(spec, {**variables, 'params': coded})[1]
-  names = iter('abcd')
+  ratios = iter([1.0, 2.0, 4.0, 8.0])
+  timer = Timer(lambda *_: 8.0, lambda *_: next(ratios))
   asks = [
-    clock.cached(tmp_path, engines, lambda *_: float(ord(next(names))))
+    clock.cached(tmp_path, lambda: packed(NETWORKS['vgg']), engines, timer)
     for engines in (('jax',), ('jax', 'onnxruntime'))
   ]
   found = [ask(spec, x) for ask in asks for x in (variables, others)]
-  assert found == [97, 98, 99, 100]
+  assert found == [8.0, 4.0, 2.0, 1.0]
   assert [ask(spec, x) for ask in asks for x in (variables, others)] == found
 
 
-def test_each_network_is_measured_once(tmp_path: pathlib.Path) -> None:
-  asked: list[str] = []
+def test_a_network_is_timed_in_turn_with_its_reference(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  def sample(runs: dict[str, Any], **_: Any) -> dict[str, np.ndarray]:
+    assert [np.shape(run()) for run in runs.values()] == [(1, 3), (1, 3)]
+    return {'it': np.array([1.0, 8.0]), 'reference': np.array([3.0, 24.0])}
 
-  def measure(
-    spec: Spec, variables: dict[str, Any], engines: tuple[str, ...]
-  ) -> float:
-    asked.append(spec.name)
-    return len(asked) / 3
-
-  for _ in range(2):  # as in a run that is continued
-    ask = clock.cached(tmp_path / 'times', ('jax',), measure)
-    found = [ask(spec, {}) for spec in NETWORKS.values()]
-    assert found == [(i + 1) / 3 for i in range(len(NETWORKS))]
-  assert len(asked) == len(NETWORKS)
+  monkeypatch.setattr(sampling, 'sample', sample)
+  assert clock.speedup(packed(NETWORKS['vgg']), packed(TINY)) == 3.0
+  assert clock.speedup(packed(TINY), packed(TINY)) == 1.0

@@ -91,6 +91,34 @@ def test_no_setting_of_the_allocator_reaches_a_measurement(monkeypatch):
   assert not [name for name in sent if name.startswith('MALLOC')]
 
 
+def test_latencies_of_two_moments_are_on_one_scale(tmp_path, monkeypatch):
+  """A machine three times as slow the second time, a network twice as fast."""
+  slow = iter([1.0, 3.0])
+  jobs = []
+
+  def run(job):
+    jobs.append(job)
+    base = 0.5 * next(slow)
+    times = {'network': base / 2, 'reference': base}
+    return {
+      'latency_ms': {k: {'batch_1': {'p50': t}} for k, t in times.items()},
+      'speedups': {'network': 2.0, 'reference': 1.0},
+    }
+
+  monkeypatch.setattr(latency, 'run_pinned', run)
+  paths = (tmp_path / 'net.tsk', tmp_path / 'reference.tsk')
+  assert latency.milliseconds(*paths, core=1) == 0.25
+  assert latency.milliseconds(*paths, core=1) == 0.25
+  assert jobs[0] == {
+    'artefacts': {
+      k: str(p) for k, p in zip(('network', 'reference'), paths, strict=True)
+    },
+    'reference': 'reference',
+    'batches': [1],
+    'core': 1,
+  }
+
+
 def test_speedups_are_of_batch_1(packed):
   got = latency.measure(packed, reference='dense', batches=(2,), repeats=1)
   assert got['speedups'] == {}
