@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tsukiji import atomic
-from tsukiji.data import readers, tfds
+from tsukiji.data import layout, readers, tfds
+from tsukiji.data.layout import Scaling
 from tsukiji.data.readers import Raw
 from tsukiji.errors import expect
 
@@ -24,7 +25,8 @@ class Split(NamedTuple):
   """Examples and their labels.
 
   Attributes:
-    x: [n, height, width, channels] uint8, or float32 in the unit of the source.
+    x: [n, height, width, channels] uint8, or float32 in the unit of the source
+      (standardized where `Data.scaling` is given).
     y: [n] int32 in [0, classes), or [n, numbers] float32 for regression.
   """
 
@@ -41,6 +43,9 @@ class Data(NamedTuple):
     validation: held out of train, for every choice.
     test: evaluated once, after every choice is made.
     classes: names by label.
+    scaling: how inputs were standardized on loading, where float32 cannot
+      represent the differences between them; a network trained on them takes
+      inputs standardized in the same way.
   """
 
   name: str
@@ -48,6 +53,7 @@ class Data(NamedTuple):
   validation: Split
   test: Split
   classes: tuple[str, ...]
+  scaling: Scaling | None = None
 
 
 def load(
@@ -64,18 +70,21 @@ def load(
     name: 'digits' or 'digits_angle' (embedded; the second has the angle of
       turned digits as label); a TFDS name such as 'fashion_mnist'; a folder of
       IDX files; or an `.npz` with `x_train, y_train, x_test, y_test` (and
-      `classes`), where x is [n, height, width(, channels)] or sensor windows
-      [n, time, channels]. A folder called like a well-known dataset is meant
-      by ./NAME.
+      `classes`), where x is [n, height, width, channels] images; [n, height,
+      width] ones, uint8 or square; other [n, time, channels], windows of a
+      sequence, laid out as [n, time, 1, channels]; or [n, features], laid out
+      as [n, 1, 1, features]. A folder called like a well-known dataset is
+      meant by ./NAME.
     validation: the part of train held out: a fraction < 1, or a count.
-    seed: chooses that part, and nothing else.
+    seed: chooses that part, and the order of the examples of files.
     folder: the TFDS `data_dir`; '' for TFDS's own.
     cache: where decoded TFDS arrays are kept; '' for `tsukiji` in
       `$XDG_CACHE_HOME` or `~/.cache`.
 
   Returns:
     The splits. Every source of one TFDS name gives the same ones: examples are
-    put in the order of their content first.
+    put in the order of their content first. Examples of files, which may be
+    sorted by class, are shuffled, since calibration takes the first ones.
 
   Raises:
     ValueError: the data cannot be found, is damaged, or is not images (or
@@ -84,14 +93,20 @@ def load(
   >>> load('digits', validation=200).train.x.shape
   (1238, 8, 8, 1)
   """
-  raw = _find(name, folder, cache)
+  raw, scaling, in_files = _find(name, folder, cache)
   train, held = hold_out(len(raw.y_train), validation, seed)
+  if in_files:
+    train, held = (
+      np.random.RandomState([seed, i]).permutation(indices)
+      for i, indices in enumerate((train, held))
+    )
   return Data(
     name,
     Split(raw.x_train[train], raw.y_train[train]),
     Split(raw.x_train[held], raw.y_train[held]),
     Split(raw.x_test, raw.y_test),
     raw.classes,
+    scaling,
   )
 
 
@@ -151,19 +166,40 @@ def hold_out(
   return np.sort(order[round(count) :]), np.sort(order[: round(count)])
 
 
-def _find(name: str, folder: str, cache: str) -> Raw:
+class _Found(NamedTuple):
+  """Checked arrays, how they were standardized, and whether of own files."""
+
+  raw: Raw
+  scaling: Scaling | None = None
+  in_files: bool = False
+
+
+def _find(name: str, folder: str, cache: str) -> _Found:
   """Return the checked arrays of a name or path."""
   if name == 'digits':
-    return readers.check(readers.digits(), name)
+    return _Found(readers.check(readers.digits(), name))
   if name == 'digits_angle':
-    return readers.check_numbers(readers.digits_angle(), name)
+    return _Found(readers.check_numbers(readers.digits_angle(), name))
   path = os.path.expanduser(name)
   if name.endswith('.npz'):
-    return readers.check(readers.npz(Path(path)), name)
+    raw, scaling = _laid_out(readers.npz(Path(path)))
+    return _Found(readers.check(raw, name), scaling, in_files=True)
   # A folder called mnist where one happens to stand must not hide the dataset.
   if os.path.isdir(path) and name not in tfds.KNOWN:
-    return readers.check(readers.idx(Path(path)), name)
-  return _cached(name, folder, cache)
+    raw = readers.check(readers.idx(Path(path)), name)
+    return _Found(raw, in_files=True)
+  return _Found(_cached(name, folder, cache))
+
+
+def _laid_out(raw: Raw) -> tuple[Raw, Scaling | None]:
+  """Return inputs with four axes, standardized if float32 demands it."""
+  train, test = map(layout.with_four_axes, (raw.x_train, raw.x_test))
+  by = layout.scaling(train)
+  if by and test.dtype.kind in 'fiu' and test.shape[1:] == train.shape[1:]:
+    train, test = (layout.scaled(x, by) for x in (train, test))
+  else:
+    by = None
+  return raw._replace(x_train=train, x_test=test), by
 
 
 def _cached(name: str, folder: str, cache: str) -> Raw:

@@ -247,7 +247,7 @@ def _inputs(x: np.ndarray, where: str) -> np.ndarray:
   """Return x as finite uint8 or float32 [n, height, width, channels]."""
   fix = 'Save plain numbers, uint8 or float32.'
   expect(where, x.dtype.kind in 'buif', 'real numbers', x.dtype.name, fix)
-  what = '[n, height, width(, channels)] or [n, time, channels], none empty'
+  what = '[n, height, width(, channels)], windows or rows, none empty'
   fix = 'Reshape it, and see that it holds examples.'
   expect(where, x.ndim in (3, 4) and x.size > 0, what, x.shape, fix)
   if x.dtype != np.uint8:

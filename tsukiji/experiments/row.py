@@ -123,6 +123,7 @@ def meta_of(data: Data, title: str, method: str = '') -> dict[str, Any]:
     'dataset': data.name,
     'classes': classes,
     'recipe': method,
+    **({'input_scaling': data.scaling._asdict()} if data.scaling else {}),
   }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tsukiji.errors import expect_name
 from tsukiji.models.binary_zoo import binary_vgg, pool_norm
+from tsukiji.models.sequences import flattened, squared
 from tsukiji.models.spec import (
   ACTIVATIONS,
   Act,
@@ -307,7 +308,9 @@ def build(
 
   Args:
     kind: One of `NETWORKS`.
-    input_shape: `(height, width, channels)` of one example.
+    input_shape: `(height, width, channels)` of one example. Where a side is 1,
+      as of windows of a sequence `(time, 1, channels)`, the network is that of
+      the square, with windows and strides of 1 along the side.
     classes: Number of outputs.
     moments: Mean and standard deviation of the training data, per channel;
       they are part of the network, so that an artefact needs no preprocessing.
@@ -327,7 +330,7 @@ def build(
     expect_name(kind, name, known, 'a size')
   mean, std = moments
   try:
-    spec = make(input_shape, classes, **sizes)
+    spec = flattened(make(squared(input_shape), classes, **sizes), input_shape)
     layers = (Standardise(mean=mean, std=std), *spec.layers)
     spec = Spec(name=spec.name, input_shape=input_shape, layers=layers)
     output_shape(spec)

@@ -20,7 +20,7 @@ from tests.tsukiji.data.test_readers import (
   write_idx,
   write_npz,
 )
-from tsukiji.data import datasets
+from tsukiji.data import datasets, readers
 from tsukiji.data import tfds as tfds_lib
 
 
@@ -87,6 +87,16 @@ def test_digits() -> None:
     np.concatenate([s.y for s in (got.train, got.validation, got.test)])
   )
   assert np.abs(shares - 0.2).max() < 0.005
+
+
+def test_order_of_digits_is_that_of_published_results() -> None:
+  digits = readers.digits()
+  kept, held = datasets.hold_out(len(digits.y_train), 0.1, 0)
+  got = datasets.load()
+  np.testing.assert_array_equal(got.train.y, digits.y_train[kept])
+  np.testing.assert_array_equal(got.validation.y, digits.y_train[held])
+  assert got.scaling is None
+  assert {*got.train.y[:100]} == {*range(10)}
 
 
 def test_seed_moves_validation_and_not_test() -> None:
