@@ -319,7 +319,7 @@ def _reference(experiment: Experiment) -> pathlib.Path:
   if not path.exists():
     spec = experiment.specs[settings.searched(experiment.config)]
     variables = net_lib.init_variables(spec, 0)
-    meta = row.meta_of(experiment.data, ex.DENSE)
+    meta = row.meta_of(experiment.data, jobs.DENSE)
     artefact.save(path, row.packed(spec, variables, meta))
   return path
 
