@@ -52,6 +52,11 @@ def apply(
   Returns:
     What `run` returned, and what `see` did, by path: `[min, max]`.
 
+  Raises:
+    ValueError: If the input of a weight that transforms it was not observed:
+      no Flax module at its path was called, with its input as the first
+      argument, outside compiled functions.
+
   Example:
     >>> import jax
     >>> dense = nn.Dense(2)
@@ -83,7 +88,16 @@ def apply(
     return y if gain is None else _rescaled(context.module, y, gain)
 
   with nn.intercept_methods(intercept):
-    return run(), stats
+    out = run()
+  for path, weight in tree.paths(params).items():
+    if tree.is_node(weight) and weight.transforms_input and path not in stats:
+      raise ValueError(
+        f'dataflow.apply at {path}: expected a call of its Flax module with '
+        f'the input that {type(weight).__name__} transforms, got none. Call it '
+        'with positional arguments, not through a function that was jitted '
+        'outside.'
+      )
+  return out, stats
 
 
 def features(run: Callable[[], Out]) -> tuple[Out, Features]:

@@ -1,5 +1,8 @@
 """Checks of arguments, and the messages of their errors."""
 
+import difflib
+from collections.abc import Iterable
+
 
 def shorten(text: str, width: int) -> str:
   """Return a text on one line, its middle left out where it is too long.
@@ -12,3 +15,54 @@ def shorten(text: str, width: int) -> str:
     return line
   start = (width - 4) // 2
   return f'{line[:start]} ... {line[start + 5 - width :]}'
+
+
+def nearest(name: str, names: Iterable[str], count: int = 1) -> list[str]:
+  """Return the valid names that are most like what was given.
+
+  >>> nearest('globl', ['layer', 'global'])
+  ['global']
+  """
+  short = shorten(str(name), 60)
+  return difflib.get_close_matches(short, [*names], n=count, cutoff=0.0)
+
+
+def expect_name(where: str, what: str, got: str, names: Iterable[str]) -> None:
+  """Check a choice.
+
+  Raises:
+    ValueError: If it is none of the names.
+  """
+  known = [*names]
+  if got not in known:
+    near = nearest(got, known)
+    raise ValueError(
+      f'{where}: expected a {what} of {shorten(", ".join(known), 120)}, got '
+      f'{shorten(repr(got), 60)}. Nearest: {near[0]!r}.'
+    )
+
+
+def expect_sparsity(where: str, sparsity: float) -> None:
+  """Check a share of weights.
+
+  Raises:
+    ValueError: If it is outside [0, 1).
+  """
+  if not 0 <= sparsity < 1:
+    raise ValueError(
+      f'{where}: expected a sparsity in [0, 1), got {sparsity!r}. It is the '
+      'fraction of weights that become 0.'
+    )
+
+
+def expect_schedule(where: str, schedule: object) -> None:
+  """Check a schedule.
+
+  Raises:
+    ValueError: If it cannot be called.
+  """
+  if not callable(schedule):
+    raise ValueError(
+      f'{where}: expected a schedule, got {schedule!r}. Call one of '
+      'compress.schedule, as cubic(0.0, 0.5).'
+    )

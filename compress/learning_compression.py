@@ -38,11 +38,17 @@ class Learning(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('goal', 'w')
   inner: ClassVar[tuple[str, ...]] = ('goal',)
+  decayed: ClassVar[tuple[str, ...]] = ('goal', 'w')
 
   goal: Any
   w: Array
   dual: Array
   settled: Array
+
+  @property
+  def needs_key(self) -> bool:
+    """Whether training decodes to another array: to the free weight."""
+    return True
 
   def decode(self, key: Key | None) -> Array:
     """Return the free weight in training, until it has settled."""
@@ -57,7 +63,7 @@ class Learning(Compressed):
 
   def apart(self) -> Array:
     r"""Return $\|w - \Delta(\Theta) + u\|^2$; only the weight feels it."""
-    goal = jax.lax.stop_gradient(tree.decode(self.goal))
+    goal = tree.decode(jax.lax.stop_gradient(self.goal))
     return jnp.sum((self.w - goal + self.dual) ** 2)
 
 

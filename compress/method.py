@@ -1,6 +1,5 @@
 """The algebra: a method is three pure functions, and methods chain."""
 
-import difflib
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from compress import tree
+from compress.errors import nearest, shorten
 from compress.tree import Array, Features, Key, Params, Path, Stats
 
 TEACHER, FEATURES = 'teacher', 'features'  # what a method may ask for
@@ -118,6 +118,19 @@ def expect_clock(
       'or a Probe with milliseconds.'
     )
   return probe.milliseconds
+
+
+def expect_run(where: str, ctx: 'Ctx') -> None:
+  """Check that the network is trained.
+
+  Raises:
+    ValueError: If the run has no steps: the method prunes by training.
+  """
+  if not ctx.steps:
+    raise ValueError(
+      f'{where}: expected a run of some steps, got none. It prunes while the '
+      'network trains; prune.weights and prune.obs need no training.'
+    )
 
 
 class Ctx(NamedTuple):
@@ -246,7 +259,7 @@ def only(where: str, method: Method) -> Method:
     pattern = re.compile(where)
   except re.error as e:
     raise ValueError(
-      f'only: expected a regular expression, got {where!r}. {e}.'
+      f'only: expected a regular expression, got {shorten(where, 80)!r}. {e}.'
     ) from e
 
   def pick(params: Any) -> Any:
@@ -275,11 +288,11 @@ def _check_match(pattern: re.Pattern[str], params: Params) -> None:
   names = [p for p, x in tree.paths(params).items() if tree.holds_weight(x)]
   if any(pattern.fullmatch(name) for name in names):
     return
-  near = difflib.get_close_matches(pattern.pattern, names, n=1, cutoff=0.0)
+  near = nearest(pattern.pattern, names) or ['none']
   raise ValueError(
     f'only: expected a pattern that matches a weight, got '
-    f'{pattern.pattern!r}. The weights are {", ".join(names)}; nearest: '
-    f'{near[0] if near else "none"}.'
+    f'{shorten(pattern.pattern, 60)!r}. Nearest: {near[0]!r}; the weights are '
+    f'{shorten(", ".join(names), 80)}.'
   )
 
 

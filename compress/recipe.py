@@ -7,7 +7,6 @@ nothing else is executed.
 """
 
 import ast
-import difflib
 import importlib
 import inspect
 import re
@@ -30,7 +29,7 @@ from compress import (
   share,
   structured,
 )
-from compress.errors import shorten
+from compress.errors import nearest, shorten
 from compress.method import Method
 
 
@@ -291,7 +290,7 @@ def _made_by(name: str, text: str) -> Callable[..., Any]:
       )
     return typing.cast(Callable[..., Any], make)
   short = shorten(name, 60)
-  near = difflib.get_close_matches(short, [*TABLE, *RENAMED], n=5, cutoff=0.0)
+  near = nearest(name, [*TABLE, *RENAMED], 5)
   found = [*dict.fromkeys(RENAMED.get(x, x) for x in near)]
   raise ValueError(
     f'{_where(text)}: expected a name of the table, got {short!r}. Nearest: '

@@ -1,100 +1,39 @@
-"""Compressed weights: pytree nodes that decode to the array they stand for.
+"""Functions on trees of arrays and compressed weights.
 
-A parameter tree holds arrays and `Compressed` nodes. Everything else in this
-library is a function on such trees. Nodes nest: the array inside one node may
-itself be a node, and is decoded first.
+Nodes nest: the array inside one node may itself be a node, and is decoded
+first.
 """
 
-import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias, TypeGuard
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array: TypeAlias = jax.Array
-Key: TypeAlias = jax.Array
-Params: TypeAlias = Any  # a pytree whose leaves are Arrays or Compressed nodes
-Path: TypeAlias = str  # 'conv1/kernel'
-Stats: TypeAlias = dict[Path, Array]  # [min, max] of the input of each weight
-Features: TypeAlias = dict[Path, Array]  # what each module puts out
-Mean: TypeAlias = Callable[[Array], Array]  # [..., inputs] -> [..., 1]
-
-
-class Compressed(abc.ABC):
-  """A `flax.struct.dataclass` that stands for ONE array of the network.
-
-  Attributes:
-    trainable: Fields the optimiser may move; every other field is held.
-    inner: Fields holding the weights that a later method compresses further.
-    keeps_zero: Whether what is 0 inside decodes to 0; masks go around others.
-  """
-
-  trainable: ClassVar[tuple[str, ...]] = ()
-  inner: ClassVar[tuple[str, ...]] = ()
-  keeps_zero: ClassVar[bool] = True
-
-  @abc.abstractmethod
-  def decode(self, key: Key | None) -> Array:
-    """Return the array; pure and differentiable (straight-through here)."""
-
-  def transform_input(self, x: Array) -> Array:
-    """Return the layer input as this weight sees it (activation grids)."""
-    first = getattr(self, self.inner[0]) if self.inner else None
-    return first.transform_input(x) if is_node(first) else x
-
-  def scale_output(self, x: Array, mean: Mean) -> Array | None:
-    """Return what the layer's sums are multiplied by, or None for 1.
-
-    The counterpart of `meet` behind the layer, before its bias.
-
-    Args:
-      x: The layer input as it came, before `meet`.
-      mean: Averages such an array over all that each output place sees.
-    """
-    first = getattr(self, self.inner[0]) if self.inner else None
-    return first.scale_output(x, mean) if is_node(first) else None
-
-  def freeze(self) -> Any:
-    """Return the smallest node or array that decodes to the same bits."""
-    return self
-
-  def apply_mask(self, mask: Array) -> Any:
-    """Return this node, 0 where `mask` is False, or None if it cannot."""
-    del mask
-
-  def scatter(self, keep: Array, axis: int, size: int) -> Any:
-    """Return this node among zeros along an axis, or None if it cannot."""
-    del keep, axis, size
-
-  def scale_channels(self, gain: Array) -> Any:
-    """Return this node times `gain` `[channels]`, or None if it cannot."""
-    del gain
-
-  def describe(self) -> str:
-    """Return what a report says of this weight, '' for nothing."""
-    return ''
-
-  def replace(self, **changes: Any) -> Any:
-    """Return a copy with some fields changed."""
-    return dataclasses.replace(self, **changes)  # type: ignore[type-var]
-
-
-def is_node(x: Any) -> TypeGuard[Compressed]:
-  """Tell whether `x` is a compressed weight."""
-  return isinstance(x, Compressed)
+from compress.node import Array as Array
+from compress.node import Compressed as Compressed
+from compress.node import Features as Features
+from compress.node import Key as Key
+from compress.node import Mean as Mean
+from compress.node import Params as Params
+from compress.node import Path as Path
+from compress.node import Stats as Stats
+from compress.node import is_node as is_node
 
 
 def is_weight(x: Any) -> bool:
   """Tell whether an array is a weight: two axes or more, floating point.
 
-  Biases, scales and statistics have one axis: methods leave them alone, and
-  weight decay does not touch them.
+  Biases, scales and statistics have one axis: neither methods nor weight decay
+  change them.
+
+  >>> is_weight(jnp.zeros((2, 3), jnp.bfloat16)), is_weight(jnp.zeros(3))
+  (True, False)
   """
-  return np.ndim(x) >= 2 and np.issubdtype(x.dtype, np.floating)
+  return np.ndim(x) >= 2 and bool(jnp.issubdtype(x.dtype, jnp.floating))
 
 
 def holds_weight(x: Any) -> bool:
@@ -180,8 +119,8 @@ def find(kind: type, params: Params) -> dict[Path, Any]:
 def meeting(params: Params) -> dict[Path, Path]:
   """Return which weight's input an innermost array meets, by its path.
 
-  Of several arrays in one node the first meets the input of the layer, and the
-  others what it makes of it, which nobody sees: they are not in here.
+  Of several arrays in one node the first meets the input of the layer. The
+  others meet intermediate values, which are not observed, and are left out.
   """
   found: dict[Path, Path] = {}
   for path, x in paths(params).items():
@@ -199,10 +138,15 @@ def decode(params: Params, key: Key | None = None) -> Params:
 
   Args:
     params: A tree of arrays and nodes.
-    key: Randomness for stochastic nodes; `None` decodes deterministically.
+    key: Randomness of one training step. `None` gives the arrays that are
+      deployed.
 
   Returns:
     The tree of arrays that the network is applied to.
+
+  Raises:
+    ValueError: If the result is differentiated although no key was given and a
+      node decodes to another array in training (`Compressed.needs_key`).
   """
   leaves, treedef = jax.tree.flatten(params, is_leaf=is_node)
   keys = [None] * len(leaves)
@@ -215,7 +159,26 @@ def _decode(x: Any, key: Key | None) -> Array:
   if not is_node(x):
     return x
   here, below = (None, None) if key is None else jax.random.split(key)
-  return descend(lambda _, y: _decode(y, below), '', x).decode(here)
+  decoded: Array = descend(lambda _, y: _decode(y, below), '', x).decode(here)
+  if key is None and x.needs_key:
+    return _deployed(type(x).__name__, decoded)
+  return decoded
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _deployed(kind: str, x: Array) -> Array:
+  """Return `x`, which has no derivative: it is not what trains."""
+  del kind
+  return x
+
+
+@_deployed.defjvp
+def _no_derivative(kind: str, *_: Any) -> Any:
+  raise ValueError(
+    f'tree.decode: expected a key, got none where {kind} is differentiated: '
+    'without one it decodes to what is deployed, which is not what trains. '
+    'Pass decode(params, key).'
+  )
 
 
 def scattered(
@@ -241,7 +204,7 @@ def latent(x: Any) -> Array:
   """Return the trained array under a node, before masks and grids.
 
   Scores read this: ranking the quantized values instead makes ties, and ties
-  miss the sparsity asked for.
+  miss the given sparsity.
   """
   while is_node(x) and len(x.inner) == 1:
     x = getattr(x, x.inner[0])
@@ -258,25 +221,28 @@ def freeze(params: Params) -> Params:
 
 
 def split(params: Params) -> tuple[Params, Params]:
-  """Split a tree into what the optimiser may move and what is held.
+  """Split a tree into what the optimizer may move and what it may not.
 
   Args:
     params: A tree of arrays and nodes.
 
   Returns:
-    `(free, held)`: two trees of the same shape; each has `None` where the
-    other has the array. `merge` is the inverse.
+    `(trainable, frozen)`: two trees of the same shape; each has `None` where
+    the other has the array. `merge` is the inverse.
   """
-  marks = jax.tree.map(_marks, params, is_leaf=is_node)
-  free = jax.tree.map(lambda m, x: x if m else None, marks, params)
-  held = jax.tree.map(lambda m, x: None if m else x, marks, params)
-  return free, held
+  marks = _marks(params, lambda node: node.trainable, lambda _: True)
+  trainable = jax.tree.map(lambda m, x: x if m else None, marks, params)
+  frozen = jax.tree.map(lambda m, x: None if m else x, marks, params)
+  return trainable, frozen
 
 
-def merge(free: Params, held: Params) -> Params:
+def merge(trainable: Params, frozen: Params) -> Params:
   """Undo `split`."""
   return jax.tree.map(
-    lambda a, b: b if a is None else a, free, held, is_leaf=lambda x: x is None
+    lambda a, b: b if a is None else a,
+    trainable,
+    frozen,
+    is_leaf=lambda x: x is None,
   )
 
 
@@ -285,15 +251,44 @@ def filled(params: Params, dense: Params) -> Params:
   return merge(decode(params), dense)
 
 
-def _marks(x: Any) -> Any:
-  """Return `x` with True in place of each trainable array, else False."""
-  if not is_node(x):
-    return jax.tree.map(lambda _: True, x)
-  held = functools.partial(jax.tree.map, lambda _: False)
-  return x.replace(
-    **{
-      f.name: (_marks if f.name in x.trainable else held)(getattr(x, f.name))
-      for f in dataclasses.fields(x)  # type: ignore[arg-type]
-      if f.metadata.get('pytree_node', True) and getattr(x, f.name) is not None
-    }
-  )
+def decayed(params: Params) -> Params:
+  """Tell which arrays weight decay may shrink.
+
+  Args:
+    params: A tree of arrays and nodes, whole or the first of `split`.
+
+  Returns:
+    True in place of each weight that the optimizer moves and its node lets
+    decay, else False.
+  """
+
+  def fields(node: Compressed) -> tuple[str, ...]:
+    named = node.inner if node.decayed is None else node.decayed
+    return tuple(f for f in named if f in node.trainable)
+
+  return _marks(params, fields, is_weight)
+
+
+def _marks(
+  params: Params,
+  fields: Callable[[Compressed], tuple[str, ...]],
+  mark: Callable[[Any], bool],
+) -> Params:
+  """Replace arrays by their mark, and by False those in no such field."""
+
+  def visit(x: Any) -> Any:
+    if not is_node(x):
+      return jax.tree.map(mark, x)
+    marks = {}
+    for f in dataclasses.fields(x):  # type: ignore[arg-type]
+      value = getattr(x, f.name)
+      if f.metadata.get('pytree_node', True) and value is not None:
+        chosen = f.name in fields(x)
+        marks[f.name] = visit(value) if chosen else _unmarked(value)
+    return x.replace(**marks)
+
+  return jax.tree.map(visit, params, is_leaf=is_node)
+
+
+def _unmarked(x: Any) -> Any:
+  return jax.tree.map(lambda _: False, x)

@@ -99,7 +99,7 @@ def calibrated(spec: sp.Spec) -> Ctx:
 
 @struct.dataclass
 class Offset(tree.Compressed):
-  """A weight beside one that is held, both as large as weights are."""
+  """A weight beside one that is frozen, both as large as weights are."""
 
   trainable = ('w',)
   inner = ('w',)

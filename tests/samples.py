@@ -108,7 +108,7 @@ SAMPLES = {
 }
 # Methods that say which share of the weights they prune.
 SHARE = re.compile(
-  r'prune\.(?:auto|l0|movement|obs|rigl|ticket|variational|weights)'
+  r'prune\.(?:auto|l0|lottery_ticket|movement|obs|rigl|variational|weights)'
   r'\((?:[.\d]+, sparsity=)?([.\d]+)'
 )
 WHOLE = re.compile('global|auto|l0|variational')  # over all layers
@@ -134,14 +134,14 @@ CLAIMS = (
 )
 # Masks and grids are on their factors, under other paths than the weights'.
 FACTORED = tuple(name for name in SAMPLES if name.startswith('lowrank'))
-MADE = ('structured', 'transfer')  # of plain arrays: no mask inside or outside
+MADE = ('structured',)  # of plain arrays: no mask inside or outside
 # One of each family is chained with one of each; the others stand before the
 # grid, and beside the masks that most of them do not go with.
 # Like `only`, what differs from `regularize.l1` in its penalty alone is not.
 ALONE = (
   # Losses alone, as distill.kd is.
-  *(f'distill.{name}' for name in ('attention', 'correlation', 'decoupled')),
-  *(f'distill.{name}' for name in ('probe', 'relations', 'squared')),
+  *(f'distill.{name}' for name in ('attention', 'dist', 'dkd')),
+  *(f'distill.{name}' for name in ('mse', 'probe', 'rkd')),
   *('binary.bnn', 'binary.react', 'binary.xnor'),  # of parts that are here
   *('admm', 'lc'),  # of a method, as `only`
   *('share.hashed', 'share.product'),
@@ -201,8 +201,8 @@ CHAINS = [
 TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
 # Compiling a step takes seconds, so that the others are held to one shot.
 LIVELY = re.compile(
-  r'prune.(filters|l0|movement|ticket|variational|weights).* >> '
-  r'quantize.(grid|int8|lsq)'
+  r'prune.(filters|l0|lottery_ticket|movement|variational|weights).* >> '
+  r'quantize.(uniform|int8|lsq)'
   '|filters.* >> prune.weights|^distill.* >> quantize'
 )
 TRAINED = [text for text in CHAINS if LIVELY.search(text)]

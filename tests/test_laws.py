@@ -334,7 +334,7 @@ def test_frozen_nodes_decode_to_the_same_bits(text: str) -> None:
     sizes = np.abs(codes.astype(int)).max(axis=tuple(range(codes.ndim - 1)))
     assert np.all(sizes <= top)
     # The largest weight of a channel spans the grid, unless it was pruned.
-    if re.search(r'(grid\(\d+(, \d+)?|int8\()\)', text):
+    if re.search(r'(uniform\(\d+(, \d+)?|int8\()\)', text):
       assert np.all(sizes == top) or 'prune' in text
 
 
@@ -355,17 +355,19 @@ def test_compiled_frozen_networks_give_the_same_logits() -> None:
 # Training moves what is trainable and nothing else.
 
 
-def test_held_fields_do_not_move() -> None:
+def test_frozen_fields_do_not_move() -> None:
   offset = Method(
     lambda params, ctx: tree.map_arrays(lambda _, w: Offset(w, w), params)
   )
   text = 'prune.weights(0.35) >> quantize.uniform(5, 6, momentum=1.0)'
   done = fit(chain(offset, recipe.parse(text)))
-  free, held = tree.split(done.before)
-  free_after, held_after = tree.split(done.state.params)
-  assert len(jax.tree.leaves(held)) == 2 * len(['base', 'mask', 'low', 'high'])
-  assert_same_bits(held_after, held)
+  trainable, frozen = tree.split(done.before)
+  trainable_after, frozen_after = tree.split(done.state.params)
+  assert len(jax.tree.leaves(frozen)) == 2 * len(
+    ['base', 'mask', 'low', 'high']
+  )
+  assert_same_bits(frozen_after, frozen)
   for x, y in zip(
-    jax.tree.leaves(free), jax.tree.leaves(free_after), strict=True
+    jax.tree.leaves(trainable), jax.tree.leaves(trainable_after), strict=True
   ):
     assert np.any(np.asarray(x) != np.asarray(y))

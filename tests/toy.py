@@ -48,18 +48,18 @@ def fit(
 
   def step(carry: Any, at: Any) -> Any:
     params, opt = carry
-    free, held = tree.split(params)
+    trainable, frozen = tree.split(params)
     key = jax.random.fold_in(jax.random.key(0), at)
     rows = jax.random.choice(key, len(x), (batch,))
 
-    def loss(free: Any) -> Any:
-      nodes = tree.merge(free, held)
+    def loss(trainable: Any) -> Any:
+      nodes = tree.merge(trainable, frozen)
       error = x[rows] @ tree.decode(nodes, key)['w'] - y[rows]
       likelihood = jnp.mean(jnp.sum(error**2, -1)) / (2 * NOISE**2)
       return likelihood + method.loss(nodes, Ctx(at, steps))
 
-    updates, opt = tx.update(jax.grad(loss)(free), opt, free)
-    params = tree.merge(optax.apply_updates(free, updates), held)
+    updates, opt = tx.update(jax.grad(loss)(trainable), opt, trainable)
+    params = tree.merge(optax.apply_updates(trainable, updates), frozen)
     params = method.update(params, Ctx(at + 1, steps))
     return (params, opt), tree.decode(params)['w']
 

@@ -8,8 +8,8 @@ from flax import struct
 
 from compress import tree
 from compress.binary.straight_through import SIGNS
+from compress.errors import expect_name
 from compress.method import Ctx, Method, expect_probe
-from compress.prune.masked import expect_name
 from compress.tree import Array, Compressed, Key, Mean, Params, Path
 
 

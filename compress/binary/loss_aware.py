@@ -14,8 +14,8 @@ from compress.binary.weights import (
   size_of,
   started,
 )
+from compress.errors import expect_name
 from compress.method import Ctx, Method
-from compress.prune.masked import expect_name
 from compress.quantize.affine import straight_through
 from compress.tree import Array, Key, Params, Path
 

@@ -8,8 +8,8 @@ from flax import struct
 from compress import tree
 from compress.binary import straight_through as straight_through_lib
 from compress.binary.inputs import map_others, outer
+from compress.errors import expect_name
 from compress.method import Ctx, Method
-from compress.prune.masked import expect_name
 from compress.quantize.affine import straight_through
 from compress.quantize.fake_quant import Quantizing
 from compress.quantize.nodes import Quantized
@@ -37,6 +37,11 @@ class Binarizing(Compressed):
   w: Any
   alpha: Array | None
   stochastic: bool = struct.field(pytree_node=False)
+
+  @property
+  def needs_key(self) -> bool:
+    """Whether training decodes to another array: to drawn signs."""
+    return self.stochastic
 
   def decode(self, key: Key | None) -> Array:
     """Return the scaled signs; the gradient reaches `w` through both."""

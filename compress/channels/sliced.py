@@ -37,6 +37,11 @@ class Sliced(Compressed):
     del key
     return tree.scattered(self.w, self.keep, self.axis, self.size)
 
+  @property
+  def transforms_input(self) -> bool:
+    """Whether the weight inside transforms the layer's input."""
+    return tree.is_node(self.w) and self.w.transforms_input
+
   def scale_output(self, x: Array, mean: Mean) -> Array | None:
     """Return the output scale of the content, given its remaining inputs."""
     inputs = jax.eval_shape(tree.decode, self).ndim - 2

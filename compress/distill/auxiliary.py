@@ -25,6 +25,7 @@ class WithAuxiliary(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'extra')
   inner: ClassVar[tuple[str, ...]] = ('w',)
+  decayed: ClassVar[tuple[str, ...]] = ('w', 'extra')
 
   w: Any
   extra: Array

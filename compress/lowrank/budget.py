@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import allocation, tree
+from compress.errors import expect_name
 from compress.lowrank import factors
 from compress.lowrank.decompose import refuse_structure
 from compress.lowrank.factors import FOLDS
 from compress.method import Ctx, Method, expect_clock, expect_probe
-from compress.prune.masked import expect_name
 from compress.tree import Array, Params, Path
 
 BUDGETS = ('macs', 'size', 'ms')

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple, TypeAlias
 import jax.numpy as jnp
 
 from compress import tree
-from compress.errors import shorten
+from compress.errors import expect_name, shorten
 from compress.lowrank import factors, polyadic, rank_selection
 from compress.lowrank.factors import FOLDS, Factored
 from compress.lowrank.rank_selection import Rank
 from compress.method import Ctx, Method
-from compress.prune.masked import Masked, expect_name
+from compress.prune.masked import Masked
 from compress.tree import Array, Params, Path
 from compress.unchanged import warn_unchanged
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import learning_compression, tree
+from compress.errors import expect_name
 from compress.learning_compression import Pace
 from compress.lowrank import factors
 from compress.lowrank.factors import FOLDS, Factored, LowRank
 from compress.method import Ctx, Method, expect_probe
-from compress.prune.masked import expect_name
 from compress.tree import Array, Key, Params, Path
 
 

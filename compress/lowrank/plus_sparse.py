@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import calibration, scaling, tree
+from compress.errors import expect_sparsity
 from compress.lowrank import factors, rank_selection
 from compress.lowrank.decompose import (
   expect_ranks,
@@ -19,7 +20,7 @@ from compress.lowrank.decompose import (
 )
 from compress.method import Ctx, Method, expect_probe
 from compress.prune import masked
-from compress.prune.masked import Masked, expect_sparsity
+from compress.prune.masked import Masked
 from compress.tree import Array, Compressed, Key, Params, Path
 
 DAMPING = 1e-2  # of the mean square of the inputs, for a unique solution

@@ -11,17 +11,14 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import tree
-from compress.method import Ctx, Method
+from compress.errors import expect_name, expect_schedule, expect_sparsity
+from compress.method import Ctx, Method, expect_run
 from compress.prune import importance
 from compress.prune.masked import (
   UPDATES,
   Masked,
   add_masks,
   due,
-  expect_name,
-  expect_run,
-  expect_schedule,
-  expect_sparsity,
   keep_highest,
   map_latent,
   replace_masks,

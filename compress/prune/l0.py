@@ -8,14 +8,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import tree
-from compress.method import Ctx, Method
+from compress.errors import expect_name, expect_schedule
+from compress.method import Ctx, Method, expect_run
 from compress.prune.masked import (
   Masked,
   Scores,
   add_masks,
-  expect_name,
-  expect_run,
-  expect_schedule,
   map_latent,
   select_share,
 )
@@ -54,6 +52,11 @@ class Gated(Masked):
   def log_alpha(self) -> Array:
     r"""$\log \alpha$ of each gate, the shape of `gate`."""
     return (self.speed * self.logits).reshape(self.gate.shape)
+
+  @property
+  def needs_key(self) -> bool:
+    """Whether training decodes to another array: to sampled gates."""
+    return True
 
   def decode(self, key: Key | None) -> Array:
     """Return the gated weight: sampled with a key, deterministic without."""

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import tree
-from compress.method import Ctx, Method
+from compress.method import Ctx, Method, expect_run
 from compress.prune import importance
 from compress.prune.masked import (
   Masked,
   add_masks,
-  expect_run,
   map_latent,
   masked_scores,
   replace_masks,

@@ -1,7 +1,7 @@
 """Masks that hold weights at exactly 0, and the selection of positions."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import tree
+from compress.errors import expect_name, expect_schedule, expect_sparsity
 from compress.method import Ctx, Method
 from compress.prune.importance import Score
 from compress.schedule import Schedule, at_once
@@ -309,39 +310,4 @@ def _check_room(
       f'{where}: expected a floor that leaves at most {left} of {sum(sizes)}, '
       f'got {floor!r}, which leaves {least} in {len(sizes)} arrays. Lower the '
       'sparsity or the floor.'
-    )
-
-
-def expect_sparsity(where: str, sparsity: float) -> None:
-  """Raise ValueError if a sparsity is outside [0, 1)."""
-  if not 0 <= sparsity < 1:
-    raise ValueError(
-      f'{where}: expected a sparsity in [0, 1), got {sparsity!r}. It is the '
-      'share of weights that become 0.'
-    )
-
-
-def expect_schedule(where: str, schedule: Schedule) -> None:
-  """Raise ValueError if a schedule cannot be called."""
-  if not callable(schedule):
-    raise ValueError(
-      f'{where}: expected a schedule, got {schedule!r}. Call one of '
-      'compress.schedule, as cubic(0.0, 0.5).'
-    )
-
-
-def expect_name(where: str, what: str, got: str, names: Iterable[str]) -> None:
-  """Raise ValueError if a choice is none of the names."""
-  if got not in names:
-    raise ValueError(
-      f'{where}: expected a {what} of {", ".join(names)}, got {got!r}.'
-    )
-
-
-def expect_run(where: str, ctx: Ctx) -> None:
-  """Raise ValueError if a method that prunes by training is given none."""
-  if not ctx.steps:
-    raise ValueError(
-      f'{where}: expected a run of some steps, got none. It prunes while the '
-      'network trains; prune.weights and prune.obs need no training.'
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import tree
+from compress.errors import expect_sparsity
 from compress.method import Ctx, Method
 from compress.prune import masked
 from compress.prune.importance import Score
@@ -87,7 +88,7 @@ def counts_from_shares(where: str, amounts: dict[Path, float]) -> ZeroCounts:
     ValueError: If a share is impossible.
   """
   for amount in amounts.values():
-    masked.expect_sparsity(where, amount)
+    expect_sparsity(where, amount)
 
   def counts(params: Params, ctx: Ctx) -> dict[Path, int]:
     del ctx

@@ -7,15 +7,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import tree
-from compress.method import Ctx, Method
+from compress.errors import expect_schedule
+from compress.method import Ctx, Method, expect_run
 from compress.prune.l0 import expect_freezing, freezes_now, frozen
-from compress.prune.masked import (
-  Masked,
-  add_masks,
-  expect_run,
-  expect_schedule,
-  select_share,
-)
+from compress.prune.masked import Masked, add_masks, select_share
 from compress.random import draw
 from compress.schedule import Schedule, linear
 from compress.tree import Array, Key, Params, Path
@@ -42,6 +37,11 @@ class Noisy(Masked):
   log_var: Array
   frozen: Array
   speed: float = struct.field(pytree_node=False)
+
+  @property
+  def needs_key(self) -> bool:
+    """Whether training decodes to another array: to a noisy one."""
+    return True
 
   def decode(self, key: Key | None) -> Array:
     r"""Return the masked weight; with a key, $w + \sigma \epsilon$."""

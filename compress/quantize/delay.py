@@ -31,6 +31,11 @@ class Delayed(Compressed):
     del key
     return self.w
 
+  @property
+  def transforms_input(self) -> bool:
+    """Whether there is a grid to delay."""
+    return tree.is_node(self.w) and self.w.transforms_input
+
   def transform_input(self, x: Array) -> Array:
     """Return the layer input, on its grid once that is live."""
     return jnp.where(self.live, super().transform_input(x), x)

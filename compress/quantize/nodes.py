@@ -65,6 +65,11 @@ class Quantized(Compressed):
     del key
     return affine.decoded(self.codes, self.scale, None)
 
+  @property
+  def transforms_input(self) -> bool:
+    """Whether the layer's input has a grid."""
+    return self.inputs is not None
+
   def transform_input(self, x: Array) -> Array:
     """Return the layer input on its grid."""
     return self.inputs.round(x) if self.inputs else x
@@ -172,6 +177,12 @@ class Gridded(Compressed):
   @abc.abstractmethod
   def coded(self) -> affine.Coded:
     """Return the codes and the grid."""
+
+  @property
+  def transforms_input(self) -> bool:
+    """Whether the layer's input has a grid, here or inside."""
+    inside = tree.is_node(self.w) and self.w.transforms_input
+    return self.inputs is not None or inside
 
   def transform_input(self, x: Array) -> Array:
     """Return the layer input on its grid."""

@@ -16,6 +16,7 @@ class Sharing(Compressed):
   """A weight whose numbers are looked up; a gain a channel is beside them."""
 
   trainable: ClassVar[tuple[str, ...]] = ('values',)
+  decayed: ClassVar[tuple[str, ...]] = ('values',)
   keeps_zero: ClassVar[bool] = False  # a mask comes first
   bits: ClassVar[int] = FLOAT_BITS
 

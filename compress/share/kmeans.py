@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import random
+from compress.errors import expect_name
 from compress.method import Ctx, Method
-from compress.prune.masked import expect_name
 from compress.share import base, clustering
 from compress.share.codebook import Shared
 from compress.tree import Array, Path

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import dataflow, tree
+from compress import dataflow, recipe, tree
 from compress.method import Ctx
 from compress.quantize.fake_quant import Quantizing
 from compress.quantize.nodes import Inputs
@@ -176,3 +176,51 @@ def test_gradients_reach_inputs_inside_the_grid() -> None:
 
   found = jax.grad(loss)(jnp.array([[-1.0, 1.4, 9.0]]))
   np.testing.assert_allclose(found, [[0.0, 1.0, 0.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize('way', ['jitted', 'keyword', 'elsewhere'])
+def test_grids_that_no_input_met_are_told(way: str) -> None:
+  dense, x = nn.Dense(2), jnp.ones((1, 4))
+  kernel = jnp.ones((4, 2))
+  grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
+  plain = {'params': {'bias': jnp.zeros(2), 'kernel': kernel}}
+  nodes = {'bias': jnp.zeros(2), 'kernel': Quantizing(kernel, grid, 8)}
+  jitted = jax.jit(dense.apply)
+  jitted(plain, x)  # compiled before, so that no interceptor is asked
+
+  def run() -> jax.Array:
+    if way == 'jitted':
+      return jitted(plain, x)
+    if way == 'keyword':
+      return dense.apply(plain, inputs=x)
+    return x @ kernel
+
+  with pytest.raises(ValueError, match=r'at kernel: .*Quantizing.* got none'):
+    dataflow.apply(run, nodes)
+  # Without a grid for inputs nothing is missed.
+  nodes = {'bias': jnp.zeros(2), 'kernel': Quantizing(kernel, None, 8)}
+  out, stats = dataflow.apply(run, nodes)
+  assert stats == {}
+  np.testing.assert_allclose(out, 4 * np.ones((1, 2)))
+
+
+@pytest.mark.parametrize(
+  ('text', 'transforms'),
+  [
+    ('binary.weights()', False),
+    ('quantize.uniform(4, 6) >> prune.weights(0.5)', True),
+    ('prune.weights(0.5) >> quantize.uniform(4)', False),
+    ('quantize.delay(0.5) >> quantize.uniform(4, 4)', True),
+    ('quantize.delay(0.5) >> quantize.uniform(4)', False),
+    ('quantize.dorefa(4, 4)', True),
+    ('prune.weights(0.5)', False),
+  ],
+)
+def test_nodes_say_whether_they_transform_inputs(
+  text: str, transforms: bool
+) -> None:
+  params = {'fc': {'kernel': jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)}}
+  ctx = Ctx(stats={'fc/kernel': jnp.array([-1.0, 1.0])})
+  node = recipe.parse(text).init(params, ctx)['fc']['kernel']
+  for x in (node, tree.freeze(node)):
+    assert transforms == (tree.is_node(x) and x.transforms_input)

@@ -56,16 +56,17 @@ def descend(
 
   @jax.jit
   def step(nodes: Any, at: Any) -> Any:
-    free, held = tree.split(nodes)
+    trainable, frozen = tree.split(nodes)
     dense, pull = jax.vjp(
-      lambda f: tree.decode(tree.merge(f, held), jax.random.key(0))['w'], free
+      lambda f: tree.decode(tree.merge(f, frozen), jax.random.key(0))['w'],
+      trainable,
     )
     direct = jax.grad(
-      lambda f: method.loss(tree.merge(f, held), Ctx(at, steps))
-    )(free)
+      lambda f: method.loss(tree.merge(f, frozen), Ctx(at, steps))
+    )(trainable)
     grads = jax.tree.map(jnp.add, pull(slope(dense))[0], direct)
-    free = jax.tree.map(lambda x, g: x - lr * g, free, grads)
-    return method.update(tree.merge(free, held), Ctx(at + 1, steps))
+    trainable = jax.tree.map(lambda x, g: x - lr * g, trainable, grads)
+    return method.update(tree.merge(trainable, frozen), Ctx(at + 1, steps))
 
   for at in range(steps):
     nodes = step(nodes, jnp.int32(at))

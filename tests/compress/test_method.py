@@ -116,7 +116,7 @@ def test_only_leaves_the_rest_alone() -> None:
 
 
 def test_only_matches_whole_paths() -> None:
-  with pytest.raises(ValueError, match="got 'fc'.*nearest: fc/kernel"):
+  with pytest.raises(ValueError, match="got 'fc'.*Nearest: 'fc/kernel'"):
     only('fc', adding(1.0)).init(PARAMS, Ctx())
   twins = {'kernel': jnp.ones((2, 2)), 'kernel_2': jnp.ones((2, 2))}
   after = only('kernel', adding(1.0)).init(twins, Ctx())
@@ -173,7 +173,7 @@ def test_only_refuses_what_is_no_pattern(where: str) -> None:
 
 
 def test_only_in_a_network_without_weights() -> None:
-  with pytest.raises(ValueError, match='nearest: none'):
+  with pytest.raises(ValueError, match="Nearest: 'none'"):
     only('.*', adding(1.0)).init({'bias': jnp.zeros(3)}, Ctx())
 
 

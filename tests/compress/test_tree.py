@@ -10,7 +10,8 @@ from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import tree
+from compress import recipe, tree
+from compress.method import Ctx
 from compress.prune.magnitude import Masked
 from compress.quantize.fake_quant import Quantizing
 from compress.quantize.nodes import Inputs, Quantized
@@ -76,33 +77,33 @@ trees = st.dictionaries(st.sampled_from('abc'), nodes, min_size=1)
 @given(trees)
 @settings(max_examples=40, deadline=None)
 def test_merge_undoes_split(params: dict[str, Any]) -> None:
-  free, held = tree.split(params)
-  merged = tree.merge(free, held)
+  trainable, frozen = tree.split(params)
+  merged = tree.merge(trainable, frozen)
   assert jax.tree.structure(merged) == jax.tree.structure(params)
   for one, other in zip(
     jax.tree.leaves(merged), jax.tree.leaves(params), strict=True
   ):
     assert one is other
-  parts = len(jax.tree.leaves(free)) + len(jax.tree.leaves(held))
+  parts = len(jax.tree.leaves(trainable)) + len(jax.tree.leaves(frozen))
   assert parts == len(jax.tree.leaves(params))
 
 
 def test_split_tells_trainable_from_held() -> None:
-  free, held = tree.split(nested())
-  assert jax.tree.leaves(free['deep']) == [W]
-  assert [x.shape for x in jax.tree.leaves(held['deep'])] == [(), (), (2, 3)]
-  assert held['conv']['bias'] is None
-  assert held['table'] is None
-  assert held['sum'].v.mask is MASK
+  trainable, frozen = tree.split(nested())
+  assert jax.tree.leaves(trainable['deep']) == [W]
+  assert [x.shape for x in jax.tree.leaves(frozen['deep'])] == [(), (), (2, 3)]
+  assert frozen['conv']['bias'] is None
+  assert frozen['table'] is None
+  assert frozen['sum'].v.mask is MASK
   codes = Quantized(jnp.zeros((2, 3), jnp.int8), jnp.ones(3), None, 8)
   assert not jax.tree.leaves(tree.split({'w': codes})[0])
 
 
 def test_gradients_flow_to_free_leaves_alone() -> None:
-  free, held = tree.split({'w': Masked(W, MASK)})
+  trainable, frozen = tree.split({'w': Masked(W, MASK)})
   pulled = jax.grad(
-    lambda f: jnp.sum(tree.decode(tree.merge(f, held))['w'] ** 2)
-  )(free)
+    lambda f: jnp.sum(tree.decode(tree.merge(f, frozen))['w'] ** 2)
+  )(trainable)
   np.testing.assert_array_equal(pulled['w'].w, 2 * W * MASK)
   assert pulled['w'].mask is None
 
@@ -295,3 +296,62 @@ def test_the_first_array_of_a_node_meets_the_input() -> None:
     'sum/u': 'sum',
     'table': 'table',
   }
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'lc(prune.weights(0.5))',
+    'admm(quantize.uniform(4))',
+    'prune.l0(1.0)',
+    'prune.variational(1.0)',
+    'binary.weights(stochastic=True)',
+    'prune.l0(1.0) >> quantize.uniform(4)',
+  ],
+)
+def test_what_trains_otherwise_is_not_trained_without_a_key(text: str) -> None:
+  nodes = recipe.parse(text).init({'w': W}, Ctx(steps=9))
+  trainable, frozen = tree.split(nodes)
+
+  def loss(trainable: Any, key: Any = None) -> jax.Array:
+    return jnp.sum(tree.decode(tree.merge(trainable, frozen), key)['w'] ** 2)
+
+  key = jax.random.key(0)
+  assert np.isfinite(loss(trainable))  # it may be evaluated
+  for grad in (jax.grad(loss), jax.jit(jax.value_and_grad(loss))):
+    with pytest.raises(ValueError, match=r'Pass decode\(params, key\)'):
+      grad(trainable)
+  assert jax.tree.leaves(jax.grad(loss)(trainable, key))
+
+
+@pytest.mark.parametrize('text', ['', 'prune.weights(0.5)', 'quantize.lsq(3)'])
+def test_what_trains_as_it_is_deployed_needs_no_key(text: str) -> None:
+  trainable, frozen = tree.split(recipe.parse(text).init({'w': W}, Ctx()))
+  grads = jax.grad(
+    lambda x: jnp.sum(tree.decode(tree.merge(x, frozen))['w'] ** 2)
+  )(trainable)
+  assert np.any(np.asarray(jax.tree.leaves(grads)[0]) != 0)
+
+
+@pytest.mark.parametrize(
+  ('text', 'want'),
+  [
+    ('', ['w']),
+    ('quantize.lsq(3, per=1)', ['w/w']),  # steps [2, 3], one an entry
+    ('quantize.lsq(3, per=2) >> prune.weights(0.5)', ['w/w/w']),
+    ('prune.weights(0.5) >> quantize.uniform(4)', ['w/w/w']),
+    ('prune.l0(1.0)', ['w/w']),
+    ('prune.variational(1.0)', ['w/w']),
+    ('lowrank.svd(1)', ['w/u', 'w/v']),
+    ('lc(lowrank.svd(1))', ['w/goal/u', 'w/goal/v', 'w/w']),
+    ('share.product(2, 1)', ['w/values']),
+  ],
+)
+def test_nodes_say_what_decays(text: str, want: list[str]) -> None:
+  params = {'b': jnp.ones(3), 'w': W}
+  if text:
+    params = recipe.parse(text).init(params, Ctx(0, 9, jax.random.key(0)))
+  for part in (params, tree.split(params)[0]):
+    marks = jax.tree_util.tree_leaves_with_path(tree.decayed(part))
+    assert sorted(tree.join(path) for path, mark in marks if mark) == want
+    assert jax.tree.structure(tree.decayed(part)) == jax.tree.structure(part)

@@ -1,8 +1,5 @@
 """Optimizers and learning rates from the settings of a run."""
 
-import functools
-
-import jax
 import ml_collections
 import optax
 
@@ -21,21 +18,20 @@ def from_settings(
 
   Returns:
     An optax transformation. Weight decay applies to weights only, not to
-    biases, norms or scales.
+    biases and norms; of nodes, to `compress.tree.decayed`.
   """
   lr = learning_rate(settings, steps)
-  decay = functools.partial(jax.tree.map, tree.is_weight)
   match settings.optimizer:
     case 'adamw':
       tx = optax.adamw(
         lr,
         b1=settings.momentum,
         weight_decay=settings.weight_decay,
-        mask=decay,
+        mask=tree.decayed,
       )
     case 'sgd':
       tx = optax.chain(
-        optax.add_decayed_weights(settings.weight_decay, mask=decay),
+        optax.add_decayed_weights(settings.weight_decay, mask=tree.decayed),
         optax.sgd(lr, momentum=settings.momentum, nesterov=True),
       )
     case other:

@@ -1,0 +1,100 @@
+"""Compressed weights: pytree nodes that decode to the array they stand for."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias, TypeGuard
+
+import jax
+
+Array: TypeAlias = jax.Array
+Key: TypeAlias = jax.Array
+Params: TypeAlias = Any  # a pytree whose leaves are Arrays or Compressed nodes
+Path: TypeAlias = str  # 'conv1/kernel'
+Stats: TypeAlias = dict[Path, Array]  # [min, max] of the input of each weight
+Features: TypeAlias = dict[Path, Array]  # what each module puts out
+Mean: TypeAlias = Callable[[Array], Array]  # [..., inputs] -> [..., 1]
+
+
+class Compressed(abc.ABC):
+  """A `flax.struct.dataclass` that stands for ONE array of the network.
+
+  Attributes:
+    trainable: Fields that the optimizer may move; every other is frozen.
+    inner: Fields holding the weights that a later method compresses further.
+    decayed: Fields whose weights weight decay may shrink, of those that are
+      trainable; None for `inner`. Steps, thresholds and gates are no weights,
+      whatever their shape.
+    keeps_zero: Whether what is 0 inside decodes to 0; masks go around others.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ()
+  inner: ClassVar[tuple[str, ...]] = ()
+  decayed: ClassVar[tuple[str, ...] | None] = None
+  keeps_zero: ClassVar[bool] = True
+
+  @property
+  def needs_key(self) -> bool:
+    """Whether training decodes to another array than deployment does."""
+    return False
+
+  @property
+  def transforms_input(self) -> bool:
+    """Whether the layer's input has to pass through this node."""
+    kind, first = type(self), self._first()
+    return (
+      kind.transform_input is not Compressed.transform_input
+      or kind.scale_output is not Compressed.scale_output
+      or (is_node(first) and first.transforms_input)
+    )
+
+  def _first(self) -> Any:
+    return getattr(self, self.inner[0]) if self.inner else None
+
+  @abc.abstractmethod
+  def decode(self, key: Key | None) -> Array:
+    """Return the array; pure and differentiable (straight-through here)."""
+
+  def transform_input(self, x: Array) -> Array:
+    """Return the layer input that this weight multiplies, as on a grid."""
+    first = self._first()
+    return first.transform_input(x) if is_node(first) else x
+
+  def scale_output(self, x: Array, mean: Mean) -> Array | None:
+    """Return the factor of the layer's output before its bias, None for 1.
+
+    Args:
+      x: The layer input before `transform_input`.
+      mean: Averages such an array over the window of each output position.
+    """
+    first = self._first()
+    return first.scale_output(x, mean) if is_node(first) else None
+
+  def freeze(self) -> Any:
+    """Return the smallest node or array that decodes to the same bits."""
+    return self
+
+  def apply_mask(self, mask: Array) -> Any:
+    """Return this node, 0 where `mask` is False, or None if it cannot."""
+    del mask
+
+  def scatter(self, keep: Array, axis: int, size: int) -> Any:
+    """Return this node among zeros along an axis, or None if it cannot."""
+    del keep, axis, size
+
+  def scale_channels(self, gain: Array) -> Any:
+    """Return this node times `gain` `[channels]`, or None if it cannot."""
+    del gain
+
+  def describe(self) -> str:
+    """Return a remark on this weight for reports, '' for none."""
+    return ''
+
+  def replace(self, **changes: Any) -> Any:
+    """Return a copy with some fields changed."""
+    return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def is_node(x: Any) -> TypeGuard[Compressed]:
+  """Tell whether `x` is a compressed weight."""
+  return isinstance(x, Compressed)
