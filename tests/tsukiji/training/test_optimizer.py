@@ -17,11 +17,9 @@ STEPS = 20
 @pytest.mark.parametrize('name', ['adamw', 'sgd'])
 def test_weights_decay_and_their_steps_do_not(name: str) -> None:
   chosen = settings.training(
-    lr=0.05, weight_decay=0.1, schedule='constant', warmup=0.0
+    optimizer=name, lr=0.05, weight_decay=0.1, schedule='constant', warmup=0.0
   )
-  chosen[next(k for k in chosen if k.startswith('optimi'))] = name
-  maker = getattr(optimizer, 'optimizer', None) or optimizer.optimiser
-  tx = maker(chosen, STEPS)
+  tx = optimizer.from_settings(chosen, STEPS)
   w = jnp.linspace(-1.0, 2.0, 24).reshape(8, 3)
   params = {'b': jnp.ones(3), 'w': w}
   # Groups of four inputs have steps of their own: two axes, as weights have.
