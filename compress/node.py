@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias, TypeGuard
 
 import jax
+import jax.numpy as jnp
+from flax import struct
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array
@@ -98,3 +100,67 @@ class Compressed(abc.ABC):
 def is_node(x: Any) -> TypeGuard[Compressed]:
   """Tell whether `x` is a compressed weight."""
   return isinstance(x, Compressed)
+
+
+@struct.dataclass
+class Narrowed(Compressed):
+  """A weight of 16-bit floats, compressed and trained in 32 bits.
+
+  Steps, sums and decompositions are not exact enough in 16 bits, and some do
+  not exist there; what the network multiplies has the type that it had.
+
+  Attributes:
+    w: The compressed weight.
+    dtype: Of the weight that it stands for, as 'bfloat16'.
+  """
+
+  trainable: ClassVar[tuple[str, ...]] = ('w',)
+  inner: ClassVar[tuple[str, ...]] = ('w',)
+
+  w: Any
+  dtype: str = struct.field(pytree_node=False)
+
+  def decode(self, key: Key | None) -> Array:
+    """Return the weight in its own type."""
+    del key
+    top = float(jnp.finfo(self.dtype).max)
+    w: Array = jnp.clip(self.w, -top, top).astype(self.dtype)
+    return w
+
+  def freeze(self) -> Any:
+    """Return an array where there is nothing else inside."""
+    return self if is_node(self.w) else self.decode(None)
+
+  def apply_mask(self, mask: Array) -> Any:
+    """Return this node, 0 where `mask` is False, or None if it cannot."""
+    return self._around(self.w.apply_mask(mask))
+
+  def scatter(self, keep: Array, axis: int, size: int) -> Any:
+    """Return this node among zeros along an axis, or None if it cannot."""
+    return self._around(self.w.scatter(keep, axis, size))
+
+  def scale_channels(self, gain: Array) -> Any:
+    """Return this node times `gain` `[channels]`, or None if it cannot."""
+    return self._around(self.w.scale_channels(gain))
+
+  def _around(self, w: Any) -> Any:
+    return None if w is None else self.replace(w=w)
+
+
+def in_32_bits(fn: Callable[[Array], Any], x: Array) -> Any:
+  """Return `fn(x)`, computed in float32 where `x` has fewer bits.
+
+  Args:
+    fn: Array -> array, node or anything else.
+    x: An array of floats.
+
+  Returns:
+    An array of the type of `x`, a node that decodes to it, or what `fn` gave.
+  """
+  if x.dtype.itemsize >= 4:
+    return fn(x)
+  made = fn(x.astype(jnp.float32))
+  if is_node(made):
+    return Narrowed(made, x.dtype.name)
+  same = getattr(made, 'shape', None) == x.shape and made.dtype == jnp.float32
+  return made.astype(x.dtype) if same else made

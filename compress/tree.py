@@ -21,6 +21,7 @@ from compress.node import Mean as Mean
 from compress.node import Params as Params
 from compress.node import Path as Path
 from compress.node import Stats as Stats
+from compress.node import in_32_bits as in_32_bits
 from compress.node import is_node as is_node
 
 
@@ -85,12 +86,16 @@ def descend(fn: Callable[[Path, Any], Any], path: Path, node: Any) -> Any:
 
 
 def map_arrays(fn: Callable[[Path, Array], Any], params: Params) -> Params:
-  """Replace every innermost weight array by `fn(path, array)`."""
+  """Replace every innermost weight array by `fn(path, array)`.
+
+  Arrays of 16-bit floats are given to `fn` as float32, and what it makes of
+  them decodes to their own type (`in_32_bits`).
+  """
 
   def visit(path: Path, x: Any) -> Any:
     if is_node(x):
       return descend(visit, path, x)
-    return fn(path, x) if is_weight(x) else x
+    return in_32_bits(lambda w: fn(path, w), x) if is_weight(x) else x
 
   return map_paths(visit, params)
 

@@ -38,7 +38,7 @@ def sharing(where: str, share: Share) -> Method:
       if not tree.is_weight(x):
         return x
       own = mask if mask is not None and mask.shape == x.shape else None
-      return share(path, x, own, ctx)
+      return tree.in_32_bits(lambda w: share(path, w, own, ctx), x)
 
     return tree.map_paths(lambda path, x: visit(path, x, None), params)
 

@@ -25,6 +25,7 @@ from tsukiji.data import datasets
 from tsukiji.data.datasets import Data, Split
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.passes.shrink import Variables, shrink
+from tsukiji.deploy.tsk import kinds
 from tsukiji.errors import expect
 from tsukiji.experiments import capacity, identity, store, tuning
 from tsukiji.experiments.jobs import (
@@ -161,6 +162,7 @@ def _try_method(experiment: Experiment, network: str, name: str) -> None:
     begin = functools.partial(_begin, experiment, network, sketch.plan)
     state = method.traced(begin, sketch.shapes, sketch.values)
     sign_inputs.expect_both(sketch.plan.spec, state.variables['params'])
+    kinds.expect_known(state.params)
     step = step_lib.make_step(sketch.plan)
     jax.eval_shape(step, state, *_seen(experiment))
   except ValueError as e:
