@@ -54,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     _keep_programs()
     command = parse(argv)
-    run(command, Console(width=None if sys.stdout.isatty() else 120))
+    with errors.warnings_on_one_line():
+      run(command, Console(width=None if sys.stdout.isatty() else 120))
   except interrupt.Stopped as e:
     return 128 + e.signum
   except Exception as e:

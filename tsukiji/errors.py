@@ -1,7 +1,11 @@
 """The one form of the messages about mistakes of the user."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from compress.errors import shorten
 from tsukiji.console import printable
@@ -71,3 +75,15 @@ def line(error: object) -> str:
   300
   """
   return shorten(printable(error), LIMIT)
+
+
+@contextlib.contextmanager
+def warnings_on_one_line() -> Iterator[None]:
+  """Print warnings as errors are: one line, without their place in the code."""
+
+  def show(message: Warning | str, *_: Any, **__: Any) -> None:
+    print('Warning:', line(message), file=sys.stderr)
+
+  with warnings.catch_warnings():
+    warnings.showwarning = show
+    yield

@@ -1,10 +1,19 @@
 """Messages: one line, short, the nearest name in sight."""
 
+import warnings
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from tsukiji.errors import LIMIT, expect, expect_name, line
+from compress.unchanged import warn_unchanged
+from tsukiji.errors import (
+  LIMIT,
+  expect,
+  expect_name,
+  line,
+  warnings_on_one_line,
+)
 
 TEXT = st.text(max_size=500)
 
@@ -36,3 +45,21 @@ def test_the_nearest_of_many_names_is_in_sight() -> None:
 
 def test_a_line_has_no_control_characters() -> None:
   assert line('a\x1b[2Jb\n  c') == 'a[2Jb c'
+
+
+def test_warnings_are_one_line_on_stderr(
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  names = [f'layer{i}/kernel' for i in range(100)]
+  with warnings.catch_warnings():
+    warnings.simplefilter('default')
+    with warnings_on_one_line():
+      warn_unchanged('lowrank.svd', names[:1], 'their full rank is below 64')
+      warn_unchanged('lowrank.svd', names, 'their full rank is below 64')
+      warn_unchanged('lowrank.svd', [], 'nothing to say')
+  one, other = capsys.readouterr().err.splitlines()
+  assert one == (
+    'Warning: lowrank.svd: left layer0/kernel unchanged: their full rank is '
+    'below 64.'
+  )
+  assert len(other) <= len('Warning: ') + LIMIT
