@@ -62,7 +62,7 @@ def stock() -> Step:
       x = nn.relu(nn.Dense(256)(x.reshape(len(x), -1)))
       return nn.Dense(10)(nn.Dropout(0.3, deterministic=not train)(x))
 
-  net, optimiser = Tsukijinet2021(), optax.adamw(RATE, weight_decay=DECAY)
+  net, optimizer = Tsukijinet2021(), optax.adamw(RATE, weight_decay=DECAY)
   x = jax.random.normal(jax.random.key(0), (BATCH, 28, 28, 1))
   labels = jax.numpy.arange(BATCH) % 10
 
@@ -82,12 +82,12 @@ def stock() -> Step:
       return cost.mean(), new['batch_stats']
 
     grads, stats = jax.grad(loss, has_aux=True)(params)
-    updates, slots = optimiser.update(grads, slots, params)
+    updates, slots = optimizer.update(grads, slots, params)
     return optax.apply_updates(params, updates), stats, slots, key
 
   begun = net.init(jax.random.key(1), x, False)
   params, stats = begun['params'], begun['batch_stats']
-  state = [(params, stats, optimiser.init(params), jax.random.key(2))]
+  state = [(params, stats, optimizer.init(params), jax.random.key(2))]
   run = jax.jit(step, donate_argnums=0)
 
   def advance() -> None:
@@ -109,16 +109,16 @@ def torch_step() -> Step:
   layers += [nn.Flatten(), nn.Linear(1024, 256), nn.ReLU()]
   layers += [nn.Dropout(0.3), nn.Linear(256, 10)]
   net = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-  optimiser = torch.optim.AdamW(
+  optimizer = torch.optim.AdamW(
     net.parameters(), lr=RATE, weight_decay=DECAY, fused=True
   )
   x = torch.randn(BATCH, 1, 28, 28).to(memory_format=torch.channels_last)
   labels = torch.arange(BATCH) % 10
 
   def advance() -> None:
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     nn.functional.cross_entropy(net(x), labels).backward()
-    optimiser.step()
+    optimizer.step()
 
   return advance
 
@@ -133,7 +133,7 @@ VARIANTS: dict[str, tuple[Callable[[], Step], dict[str, str]]] = {
 
 
 def work(name: str) -> None:
-  """Answer each line on stdin with a block's process and wall milliseconds."""
+  """Reply to each line on stdin with the milliseconds of a block of steps."""
   advance = VARIANTS[name][0]()
   for _ in range(3):
     advance()

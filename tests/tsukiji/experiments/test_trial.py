@@ -13,7 +13,9 @@ from search import space as spaces
 from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji import interrupt
 from tsukiji.config import ranges, settings
-from tsukiji.experiments import cell, jobs, prepare, store, trial
+from tsukiji.experiments import cell, jobs, prepare, row, store, trial
+from tsukiji.measure import latency
+from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Spec
 from tsukiji.training import loop, vmapped
 from tsukiji.training.vmapped import Member
@@ -57,10 +59,10 @@ def test_costs_are_known_before_and_those_of_the_row_after(
   winner = prepare.of(full, made.folder, made.data)
   store.claim(made.folder, full)
   cell.run_dense(winner, 'net', 0, loop.ignore)
-  row = store.cell(made.folder, 'net-0-dense') or {}
-  assert {name: row[name] for name in settings.KNOWN} == known
+  found = store.cell(made.folder, 'net-0-dense') or {}
+  assert {name: found[name] for name in settings.KNOWN} == known
   # An epoch in a trial is an epoch in the experiment.
-  assert row['val_accuracy'] == pytest.approx(1 - values.objectives[0])
+  assert found['val_accuracy'] == pytest.approx(1 - values.objectives[0])
 
 
 def test_what_is_known_before_holds_beside_what_is_measured(
@@ -74,6 +76,29 @@ def test_what_is_known_before_holds_beside_what_is_measured(
   values = trial.run(made._replace(config=config), spaces.of(config), at(made))
   _, size, energy = values.objectives
   assert (size, energy) == (trial.known(made, at(made), ('bytes',))['bytes'], 2)
+
+
+def test_a_latency_is_on_the_scale_of_the_reference(
+  made: jobs.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config = made.config.copy_and_resolve_references()
+  config.search.objectives = ('val_accuracy', 'latency_ms')
+  one, spec = made._replace(config=config), made.specs['net']
+  done = row.Trained(spec, net_lib.init_variables(spec, 0), 0.0)
+  slow = iter([1.0, 5.0])
+
+  def timed(job: dict[str, Any]) -> dict[str, Any]:
+    names = job['artefacts']
+    assert all(pathlib.Path(path).is_file() for path in names.values())
+    base = 0.5 * next(slow)
+    times = dict.fromkeys(names, {'batch_1': {'p50': base / 2}})
+    times[job['reference']] = {'batch_1': {'p50': base}}
+    return {'latency_ms': times, 'speedups': dict.fromkeys(names, 2.0)}
+
+  monkeypatch.setattr(latency, 'run_pinned', timed)
+  meta = row.meta_of(made.data, 'trial')
+  for _ in range(2):  # on a machine that is five times as slow then
+    assert trial.shipped(one, done, meta).costs['latency_ms'] == 0.25
 
 
 def test_a_trial_goes_on_from_its_checkpoint_and_keeps_metrics(
