@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
-from compress.channels.filters import refuse_nodes
+from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.tree import Array, Compressed, Key, Params, Path
 
@@ -197,7 +196,7 @@ def learning(
   pace.check(where)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_nodes(where, params)
+    kinds.refuse(where, kinds.ARRAYS, params)
     goals = project(params, ctx, pace.penalty(jnp.float32(0)), None)
     _expect_fixed(where, project, params, goals, ctx)
     weights = tree.paths(params)

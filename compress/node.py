@@ -27,13 +27,14 @@ class Compressed(abc.ABC):
     decayed: Fields whose weights weight decay may shrink, of those that are
       trainable; None for `inner`. Steps, thresholds and gates are no weights,
       whatever their shape.
-    keeps_zero: Whether what is 0 inside decodes to 0; masks go around others.
+    kind: What it makes of a weight, one of `compress.kinds.KINDS`, where the
+      methods that may follow are looked up.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ()
   inner: ClassVar[tuple[str, ...]] = ()
   decayed: ClassVar[tuple[str, ...] | None] = None
-  keeps_zero: ClassVar[bool] = True
+  kind: ClassVar[str] = ''
 
   @property
   def needs_key(self) -> bool:

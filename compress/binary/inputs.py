@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.binary.straight_through import SIGNS
 from compress.errors import expect_name
 from compress.method import Ctx, Method, expect_probe
@@ -28,6 +28,7 @@ class Signed(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'threshold')
   inner: ClassVar[tuple[str, ...]] = ('w',)
+  kind: ClassVar[str] = kinds.INPUT_SIGNS
   input_bits: ClassVar[int] = 1
 
   w: Any
@@ -126,7 +127,7 @@ def inputs(
     return Signed(w, turn, gradient, scaled)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    _refuse(params)
+    kinds.refuse('binary.inputs', kinds.INPUT_SIGNS, params)
     first, last = outer('binary.inputs', ctx)
     skip = {first} if ends else {first, last}
     return map_others('binary.inputs', skip, wrap, params)
@@ -181,18 +182,3 @@ def map_others(where: str, skip: set[Path], fn: Any, params: Params) -> Params:
       'stay as they are, got none. Take a deeper network, or ends=True.'
     )
   return params
-
-
-def _refuse(params: Params) -> None:
-  for path, node in tree.find(Compressed, params).items():
-    kind = type(node).__name__
-    if isinstance(node, Signed):
-      raise ValueError(
-        f'binary.inputs: expected inputs that are not binary yet, got {kind} '
-        f'at {path}. Give each weight one such method.'
-      )
-    if hasattr(node, 'bits'):
-      raise ValueError(
-        f'binary.inputs: expected weights without a grid, got {kind} at '
-        f'{path}. Put it first: binary.inputs() >> the grid of the weights.'
-      )

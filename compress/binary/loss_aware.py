@@ -1,7 +1,8 @@
-"""Loss-aware signs: a scale that minds what the loss feels."""
+"""Loss-aware binarization: scales weighted by the curvature of the loss."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -23,8 +24,8 @@ DAMPING = 1e-8  # of the curvature, as Adam's epsilon
 
 
 @struct.dataclass
-class Weighing(Binarizing):
-  """A weight trained through signs whose scale is weighed by curvature.
+class LossAware(Binarizing):
+  """A weight trained through signs whose scale is weighted by curvature.
 
   Attributes:
     squares: Running mean of the squared gradient of the decoded weight, its
@@ -52,27 +53,27 @@ class Weighing(Binarizing):
 def loss_aware(
   *, scale: str = 'layer', decay: float = 0.999, ends: bool = True
 ) -> Method:
-  r"""Train weights through signs that are nearest in the metric of the loss.
+  r"""Train weights through the signs nearest to them in the metric of the loss.
 
   $w_b = \alpha \, \mathrm{sign}(w)$ with $\alpha = \lVert d \odot w \rVert_1 /
   \lVert d \rVert_1$ is the minimum of $\sum_i d_i (\alpha b_i - w_i)^2$, where
-  $d$ stands for the diagonal of the Hessian: weights that the loss does not
-  feel have no say in the scale. As in Adam, $d = \sqrt{v} + \epsilon$, $v$ the
+  $d$ approximates the diagonal of the Hessian: weights that do not affect the
+  loss do not affect the scale. As in Adam, $d = \sqrt{v} + \epsilon$, $v$ the
   running mean of the squared gradient of $w_b$ (Hou+ 2017, arXiv 1611.01600,
-  proposition 3.1). The gradient is passed on to $w$ whole, and
-  $w$ is clipped to [-1, 1] after each step.
+  proposition 3.1). The gradient reaches $w$ unchanged, and $w$ is clipped to
+  [-1, 1] after each step.
 
   Args:
-    scale: One $\alpha$ a 'layer', as in the paper, or a 'filter'.
+    scale: One $\alpha$ per 'layer', as in the paper, or per 'filter'.
     decay: Share of the old $v$ kept at each step.
     ends: Whether the first and the last weight become binary too.
 
   Returns:
-    The method. Before the first gradient all weights count alike. Chain
-    `binary.inputs` before it for signs on both sides.
+    The method. Before the first gradient all weights have equal curvature.
+    Chain `binary.inputs` before it for signs on both sides.
 
   Raises:
-    ValueError: If the scale is none or the decay outside [0, 1), and as
+    ValueError: If the scale is unknown or the decay outside [0, 1), and as
       `binary.weights`.
   """
   where = 'binary.loss_aware'
@@ -83,23 +84,50 @@ def loss_aware(
       'the old curvature kept at each step.'
     )
 
-  def wrap(path: Path, w: Array) -> Weighing:
+  def wrap(path: Path, w: Array) -> LossAware:
     del path
-    return Weighing(w, started(w, scale), False, jnp.zeros_like(w))
+    return LossAware(w, started(w, scale), False, jnp.zeros_like(w))
 
   def init(params: Params, ctx: Ctx) -> Params:
     return binarized(where, wrap, ends, params, ctx)
 
   def update(params: Params, ctx: Ctx) -> Params:
-    grads = {} if ctx.grads is None else tree.paths(ctx.grads)
+    grads = {} if ctx.grads is None else _gradients(params, ctx.grads)
 
-    def follow(path: Path, node: Weighing) -> Binarizing:
+    def follow(path: Path, node: LossAware) -> Binarizing:
       grad = grads.get(path)
       if grad is not None:
         squares = decay * node.squares + (1 - decay) * grad**2
         node = node.replace(squares=squares)
       return node.settled()
 
-    return tree.map_nodes(Weighing, follow, params)
+    return tree.map_nodes(LossAware, follow, params)
 
   return Method(init, update)
+
+
+def _gradients(params: Params, grads: Params) -> dict[Path, Array]:
+  """Return the gradient in what each node here decodes to, by path.
+
+  Gradients of a step are those in the decoded weights. What is around a node,
+  such as channels that are gone or another factor, is differentiated through.
+  """
+  found: dict[Path, Array] = {}
+
+  def visit(path: Path, x: Any, grad: Array) -> None:
+    if isinstance(x, LossAware):
+      found[path] = grad
+      return
+    if not tree.find(LossAware, x):
+      return
+    inside = {field: tree.decode(getattr(x, field)) for field in x.inner}
+    _, pull = jax.vjp(lambda parts: x.replace(**parts).decode(None), inside)
+    for field, part in pull(grad)[0].items():
+      below = path if len(x.inner) == 1 else f'{path}/{field}'
+      visit(below, getattr(x, field), part)
+
+  dense = tree.paths(grads)
+  for path, x in tree.paths(params).items():
+    if path in dense:
+      visit(path, x, dense[path])
+  return found

@@ -5,13 +5,12 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.binary import straight_through as straight_through_lib
 from compress.binary.inputs import map_others, outer
 from compress.errors import expect_name
 from compress.method import Ctx, Method
 from compress.quantize.affine import straight_through
-from compress.quantize.fake_quant import Quantizing
 from compress.quantize.nodes import Quantized
 from compress.tree import Array, Compressed, Key, Params, Path
 
@@ -31,7 +30,7 @@ class Binarizing(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
   inner: ClassVar[tuple[str, ...]] = ('w',)
-  keeps_zero: ClassVar[bool] = False
+  kind: ClassVar[str] = kinds.SIGNS
   bits: ClassVar[int] = 1
 
   w: Any
@@ -76,7 +75,7 @@ class Binarized(Compressed):
     scale: `[channels]` or `()` float32 of any sign, or None for 1.
   """
 
-  keeps_zero: ClassVar[bool] = False
+  kind: ClassVar[str] = kinds.SIGNS
   bits: ClassVar[int] = 1
 
   signs: Array
@@ -201,12 +200,6 @@ def binarized(
   Raises:
     ValueError: If a weight has a grid already, or no weight is left.
   """
-  for kind in (Binarizing, Binarized, Quantizing, Quantized):
-    for path in tree.find(kind, params):
-      raise ValueError(
-        f'{where}: expected weights without a grid, got {kind.__name__} at '
-        f'{path}. Give each weight one quantization method; '
-        "`only('path', ...)` tells them apart."
-      )
+  kinds.refuse(where, kinds.SIGNS, params)
   skip = set() if ends else {*outer(where, ctx)}
   return map_others(where, skip, wrap, params)

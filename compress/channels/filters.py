@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from compress import tree
+from compress import kinds, tree
 from compress.channels import budget as sizing
 from compress.channels import dependency
 from compress.channels.budget import Remove, Widths
@@ -76,7 +76,7 @@ def filters(
 
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.filters', ctx)
-    refuse_nodes('prune.filters', params)
+    kinds.refuse('prune.filters', kinds.ARRAYS, params)
     # All groups use the same gradients.
     asked = functools.cache(lambda count: probe.samples(params, count))
     ctx = ctx._replace(
@@ -145,16 +145,6 @@ def _make_remove(
     return small
 
   return remove
-
-
-def refuse_nodes(where: str, params: Params) -> None:
-  """Raise ValueError if a method that slices arrays is not the first."""
-  for path, x in tree.paths(params).items():
-    if tree.is_node(x):
-      raise ValueError(
-        f'{where}: expected plain arrays, got {type(x).__name__} at {path}. '
-        f'Put it first: "{where}(...) >> ...".'
-      )
 
 
 def _check(

@@ -7,8 +7,8 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from compress import tree
-from compress.channels import budget, dependency, filters, importance, sliced
+from compress import kinds, tree
+from compress.channels import budget, dependency, importance, sliced
 from compress.channels.dependency import Group
 from compress.method import Ctx, Method, expect_probe
 from compress.tree import Params
@@ -54,7 +54,7 @@ def neurons(
 
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.neurons', ctx)
-    filters.refuse_nodes('prune.neurons', params)
+    kinds.refuse('prune.neurons', kinds.ARRAYS, params)
     found = dependency.groups(probe.apply, budget.full_shapes(params, probe))
     have = tree.paths(params)
     plain = [

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.channels.dependency import Group, Slice
 from compress.tree import Array, Compressed, Key, Mean, Params, Path
 
@@ -26,6 +26,7 @@ class Sliced(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
   inner: ClassVar[tuple[str, ...]] = ('w',)
+  kind: ClassVar[str] = kinds.CHANNELS
 
   w: Any
   keep: Array

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from compress import allocation, tree
+from compress import allocation, kinds, tree
 from compress.errors import expect_name
 from compress.lowrank import factors
-from compress.lowrank.decompose import refuse_structure
 from compress.lowrank.factors import FOLDS
 from compress.method import Ctx, Method, expect_clock, expect_probe
 from compress.tree import Array, Params, Path
@@ -106,7 +105,7 @@ def auto(
   options = Options(sensitivity, goal, folds, candidates)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_structure(where, params)
+    kinds.refuse(where, kinds.FACTORS, params)
     count = 'size' if of == 'size' else 'macs'
     found = gathered(where, params, ctx, count, options)
     if of == 'ms':

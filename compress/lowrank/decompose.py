@@ -5,13 +5,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 
-from compress import tree
+from compress import kinds, tree
 from compress.errors import expect_name, shorten
 from compress.lowrank import factors, polyadic, rank_selection
 from compress.lowrank.factors import FOLDS, Factored
 from compress.lowrank.rank_selection import Rank
 from compress.method import Ctx, Method
-from compress.prune.masked import Masked
 from compress.tree import Array, Params, Path
 from compress.unchanged import warn_unchanged
 
@@ -175,7 +174,7 @@ def factoring(where: str, how: Decomposition, rank: Rank) -> Method:
 
   def init(params: Params, ctx: Ctx) -> Params:
     del ctx
-    refuse_structure(where, params)
+    kinds.refuse(where, kinds.FACTORS, params)
     limits = weight_limits(where, how.limits, params, how.kind)
     ranks = rank if isinstance(rank, dict) else dict.fromkeys(limits, rank)
     for path in ranks:
@@ -267,20 +266,6 @@ def _has_rank(rank: Rank, limits: tuple[int, ...]) -> bool:
   return all(
     n <= limit for n, limit in zip(given, limits, strict=True) if type(n) is int
   )
-
-
-def refuse_structure(where: str, params: Params) -> None:
-  """Check that no weight is factored or masked.
-
-  Raises:
-    ValueError: If one is: a masked product is neither sparse nor of low rank.
-  """
-  for kind in (Factored, Masked):
-    for path, node in tree.find(kind, params).items():
-      raise ValueError(
-        f'{where}: expected plain weights, got {type(node).__name__} at '
-        f'{path}. Put it first: "{where}(...) >> ..." compresses the factors.'
-      )
 
 
 def _expect_sweeps(where: str, sweeps: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import struct
 
-from compress import scaling, tree
+from compress import kinds, scaling, tree
 from compress.tree import Array, Compressed, Key
 
 FOLDS = ('channel', 'spatial')
@@ -22,6 +22,8 @@ class Factored(Compressed):
   outputs as the factor before it is depthwise. Each factor is therefore a
   layer, and the layers in sequence compute what the weight does.
   """
+
+  kind: ClassVar[str] = kinds.FACTORS
 
   def factors(self) -> dict[str, Any]:
     """Return the kernels by field, in the order in which they are applied."""

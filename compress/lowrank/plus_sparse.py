@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import calibration, scaling, tree
+from compress import calibration, kinds, scaling, tree
 from compress.errors import expect_sparsity
 from compress.lowrank import factors, rank_selection
 from compress.lowrank.decompose import (
   expect_ranks,
-  refuse_structure,
   weight_limits,
 )
 from compress.method import Ctx, Method, expect_probe
@@ -57,6 +56,7 @@ class Summed(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('low', 'sparse')
   inner: ClassVar[tuple[str, ...]] = ('low', 'sparse')
+  kind: ClassVar[str] = kinds.FACTORS
 
   low: Any
   sparse: Any
@@ -134,7 +134,7 @@ def plus_sparse(
     return Summed(node, Masked(sparse, kept))
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_structure(where, params)
+    kinds.refuse(where, kinds.FACTORS, params)
     limits = weight_limits(where, _full_rank, params)
     fitting = expect_ranks(where, limits, dict.fromkeys(limits, rank))
     weights: dict[Path, Array] = {}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.errors import expect_name, expect_schedule, expect_sparsity
 from compress.method import Ctx, Method
 from compress.prune.importance import Score
@@ -32,6 +32,7 @@ class Masked(Compressed):
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
+  kind: ClassVar[str] = kinds.MASK
   inner: ClassVar[tuple[str, ...]] = ('w',)
 
   w: Any
@@ -73,18 +74,7 @@ def add_masks(
   Raises:
     ValueError: If a weight is masked already, or cannot represent 0.
   """
-  for path in tree.find(Masked, params):
-    raise ValueError(
-      f'{where}: expected weights that are not pruned yet, got a mask at '
-      f'{path}. Give each weight one pruning method; '
-      "`only('path', ...)` tells them apart."
-    )
-  for path, found in tree.find(Compressed, params).items():
-    if not found.keeps_zero:
-      raise ValueError(
-        f'{where}: expected weights that can be 0, got {type(found).__name__} '
-        f'at {path}. Put {where} before that method in the chain.'
-      )
+  kinds.refuse(where, kinds.MASK, params)
   return tree.map_arrays(
     lambda path, w: node(w, jnp.ones(w.shape, bool)), params
   )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.tree import Array, Compressed, Key, Mean, Params
 
@@ -22,6 +22,7 @@ class Delayed(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
   inner: ClassVar[tuple[str, ...]] = ('w',)
+  kind: ClassVar[str] = kinds.SIGNAL
 
   w: Any
   live: Array

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import straight_through
-from compress.quantize.fake_quant import input_ranges, refuse_grids
+from compress.quantize.fake_quant import input_ranges
 from compress.quantize.nodes import Gridded, Inputs
 from compress.tree import Array, Key, Params, Path
 
@@ -83,7 +83,7 @@ def dorefa(
   affine.expect_widths(where, weight_bits, activation_bits)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids(where, params)
+    kinds.refuse(where, kinds.GRID, params)
     ranges = input_ranges(where, params, ctx, activation_bits)
 
     def wrap(path: Path, w: Array) -> Squashing:

@@ -1,17 +1,17 @@
-"""Channels scaled so that layers use their grids well."""
+"""Cross-layer equalization: channels scaled so that layers use their grids."""
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from compress import tree
-from compress.channels import budget, dependency, filters, importance
+from compress import kinds, tree
+from compress.channels import budget, dependency, importance
 from compress.channels.dependency import Group, Slice
+from compress.errors import shorten
 from compress.method import Ctx, Method, Probe, expect_probe
+from compress.quantize import homogeneity
 from compress.tree import Array, Params, Path
-
-SAME = 1e-3  # relative change of outputs that rounding of floats explains
 
 DEVIATIONS = 3.0  # that the outputs of a norm reach from their mean
 
@@ -19,26 +19,28 @@ DEVIATIONS = 3.0  # that the outputs of a norm reach from their mean
 def cross_layer_equalization(*, sweeps: int = 10) -> Method:
   r"""Scale channels so that both layers that share them use their grids well.
 
-  Where what follows a layer is positively homogeneous, as a ReLU is, channel i
-  may be divided by $s_i$ in one layer and multiplied in the next. With
-  $s_i = \sqrt{r_i^{(1)} / r_i^{(2)}}$ the ranges $r^{(1)}$ of the weights that
-  make it and $r^{(2)}$ of those that take it in become equal (Nagel+ 2019,
-  arXiv 1906.04721, equations 7 to 11). Where a norm is in between, its scale
-  and bias are divided and $r^{(1)} = |\beta| + 3 |\gamma|$. Channels whose
-  scaling changes the outputs, as through a tanh, stay as they are.
+  If the function between two layers is positively homogeneous, such as a ReLU,
+  channel i can be divided by $s_i$ in the first and multiplied in the second.
+  With $s_i = \sqrt{r_i^{(1)} / r_i^{(2)}}$ the ranges $r^{(1)}$ of the weights
+  that produce it and $r^{(2)}$ of those that consume it become equal (Nagel+
+  2019, arXiv 1906.04721, equations 7 to 11). If there is a norm in between, its
+  scale and bias are divided and $r^{(1)} = |\beta| + 3 |\gamma|$. Other
+  channels, such as those that pass through a tanh, are not changed: the
+  operations of the traced network are compared with a list of homogeneous ones
+  (`homogeneity`).
 
-  It gains most before `quantize.uniform(per='tensor')`; steps a channel make up
-  for the ranges of outputs, not for those of inputs.
+  It helps most before `quantize.uniform(per='tensor')`: a step per channel
+  absorbs the ranges of outputs, but not those of inputs.
 
   Args:
-    sweeps: How often the pairs of layers are gone through; a layer is in two.
+    sweeps: Number of passes over the pairs of layers; a layer is in two.
 
   Returns:
-    The method; it moves arrays in `init` and has no nodes.
+    The method. It changes arrays in `init` and adds no nodes.
 
   Raises:
-    ValueError: If a weight is not a plain array any more, there is no probe, or
-      no two layers share channels that may be scaled.
+    ValueError: If a weight is not a plain array, there is no probe, or no two
+      layers share channels that can be scaled.
   """
   where = 'quantize.cross_layer_equalization'
   if type(sweeps) is not int or sweeps < 1:
@@ -46,16 +48,17 @@ def cross_layer_equalization(*, sweeps: int = 10) -> Method:
 
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe(where, ctx)
-    filters.refuse_nodes(where, params)
-    found = dependency.groups(probe.apply, budget.full_shapes(params, probe))
-    have = tree.paths(params)
-    whole = [g for g in found if all(s.path in have for s in g.slices)]
-    free = [g for g in whole if _harmless(probe, params, g)]
+    kinds.refuse(where, kinds.ARRAYS, params)
+    full = budget.full_shapes(params, probe)
+    found = dependency.groups(probe.apply, full)
+    blocked = _blocked(probe, params, full, found)
+    free = [group for group in found if not blocked[group.name]]
     if not free:
+      why = [f'{name} ({reason})' for name, reason in blocked.items()]
       raise ValueError(
-        f'{where}: expected layers with a ReLU or nothing nonlinear between '
-        f'them, got none among {", ".join(g.name for g in found) or "no"} '
-        'channels. Leave it out.'
+        f'{where}: expected channels with only ReLU, pools and the like '
+        f'between layers, got {shorten(", ".join(why), 120) or "no channels"}. '
+        'Leave it out.'
       )
     for _ in range(sweeps):
       for group in free:
@@ -68,8 +71,8 @@ def cross_layer_equalization(*, sweeps: int = 10) -> Method:
 def factors(params: Params, group: Group) -> np.ndarray:
   """Return what each channel is divided by, `[channels]`."""
   arrays = tree.paths(params)
-  makers = _makers(group)
-  ranges = [_sizes(arrays, part) for part in makers if _counts(arrays, part)]
+  producers = _producers(group)
+  ranges = [_sizes(arrays, part) for part in producers if _counts(arrays, part)]
   if group.of('carries'):
     made = np.sum(ranges, axis=0)
   else:
@@ -84,7 +87,7 @@ def factors(params: Params, group: Group) -> np.ndarray:
 
 def scaled(params: Params, group: Group, by: np.ndarray) -> Params:
   """Return the network with each channel divided, then multiplied again."""
-  parts = {s.path: (s, 1 / by) for s in _makers(group)}
+  parts = {s.path: (s, 1 / by) for s in _producers(group)}
   parts |= {s.path: (s, by) for s in group.of('consumes')}
 
   def visit(path: Path, x: Any) -> Any:
@@ -93,13 +96,13 @@ def scaled(params: Params, group: Group, by: np.ndarray) -> Params:
   return tree.map_paths(visit, params)
 
 
-def _makers(group: Group) -> list[Slice]:
-  """Return what sets the size of a channel last."""
+def _producers(group: Group) -> list[Slice]:
+  """Return the last slices that determine the size of a channel."""
   return group.of('carries') or group.of('produces')
 
 
 def _counts(arrays: dict[Path, Any], part: Slice) -> bool:
-  """Tell whether an array is one of those whose range is looked at."""
+  """Return whether the range of an array counts; that of a bias does not."""
   return arrays[part.path].ndim > 1 or part.role == 'carries'
 
 
@@ -119,16 +122,25 @@ def _times(x: Array, part: Slice, by: np.ndarray) -> Array:
   return x * jnp.asarray(factor.reshape(shape), x.dtype)
 
 
-def _harmless(probe: Probe, params: Params, group: Group) -> bool:
-  """Tell whether the outputs stay when the channels of a group are scaled."""
+def _blocked(
+  probe: Probe, params: Params, full: Params, found: list[Group]
+) -> dict[str, str]:
+  """Return why the channels of each group cannot be scaled, '' if they can."""
   arrays = tree.paths(params)
-  makers, takes = _makers(group), group.of('consumes')
-  # Another layer on the way, as a depthwise one, has sizes of its own.
-  if any(s.role == 'carries' and arrays[s.path].ndim > 1 for s in makers):
-    return False
-  if not (takes and makers):
-    return False
-  drawn = np.random.default_rng(0).uniform(0.5, 2.0, group.channels)
-  before = np.asarray(probe.apply(params))
-  after = np.asarray(probe.apply(scaled(params, group, drawn)))
-  return bool(np.abs(after - before).max() <= SAME * np.abs(before).max())
+  reason = homogeneity.reasons(probe.apply, full)
+
+  def why(group: Group) -> str:
+    producers, takes = _producers(group), group.of('consumes')
+    if any(arrays.get(s.path) is None for s in group.slices):
+      return 'not among these weights'
+    if not (takes and producers):
+      return 'no layer on each side'
+    # A depthwise layer in between has a range of its own.
+    if any(s.role == 'carries' and arrays[s.path].ndim > 1 for s in producers):
+      return 'a depthwise layer'
+    made, taken = ({s.path for s in part} for part in (producers, takes))
+    if made & taken:
+      return 'a layer on both sides'
+    return reason(made, taken)
+
+  return {group.name: why(group) for group in found}

@@ -14,7 +14,7 @@ from compress.quantize import affine, observers
 from compress.quantize.affine import Per, straight_through
 from compress.quantize.nodes import Gridded, Inputs
 from compress.quantize.observers import Clip
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Key, Params, Path
 
 
 @struct.dataclass
@@ -146,25 +146,6 @@ def reach(where: str, params: Params, ctx: Ctx, how: How) -> dict[Path, Array]:
     path: observers.share(clip, x, bits, symmetric=False)
     for path, x in found.items()
   }
-
-
-def refuse_grids(where: str, params: Params) -> None:
-  """Check that no weight is quantized.
-
-  Raises:
-    ValueError: If one is: two grids on one weight are a mistake.
-  """
-
-  def refuse(path: Path, node: Compressed) -> Compressed:
-    if hasattr(node, 'bits'):
-      raise ValueError(
-        f'{where}: expected weights that are not quantized yet, got a '
-        f'grid at {path}. Give each weight one quantization method; '
-        "`only('path', ...)` tells them apart."
-      )
-    return node
-
-  tree.map_nodes(Compressed, refuse, params)
 
 
 def is_signed(ctx: Ctx, path: Path) -> bool:

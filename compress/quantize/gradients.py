@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.random import own
 from compress.tree import Array, Compressed, Key, Params, Path
@@ -25,6 +25,7 @@ class Backward(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
   inner: ClassVar[tuple[str, ...]] = ('w',)
+  kind: ClassVar[str] = kinds.SIGNAL
 
   w: Any
   noise: Array

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.quantize.affine import straight_through
-from compress.quantize.fake_quant import refuse_grids
 from compress.tree import Array, Compressed, Key, Params
 
 
@@ -21,6 +20,8 @@ class Half(Compressed):
     halves: float16, or the bits of bfloat16 as uint16, `[..., channels]`.
     gain: What each channel is multiplied by, `[channels]` float32, or None.
   """
+
+  kind: ClassVar[str] = kinds.GRID
 
   halves: Array
   gain: Array | None = None
@@ -67,6 +68,7 @@ class Halving(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
   inner: ClassVar[tuple[str, ...]] = ('w',)
+  kind: ClassVar[str] = kinds.GRID
 
   w: Any
   dtype: str = struct.field(pytree_node=False)
@@ -114,7 +116,7 @@ def half(dtype: str = 'float16') -> Method:
     )
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids('quantize.half', params)
+    kinds.refuse('quantize.half', kinds.GRID, params)
     return tree.map_arrays(lambda path, w: Halving(w, dtype), params)
 
   return Method(init)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from compress import calibration, tree
+from compress import calibration, kinds, tree
 from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Per, straight_through
-from compress.quantize.fake_quant import input_ranges, is_signed, refuse_grids
+from compress.quantize.fake_quant import input_ranges, is_signed
 from compress.quantize.nodes import Gridded, Inputs
 from compress.tree import Array, Key, Params, Path
 
@@ -147,7 +147,7 @@ def lsq(
   top = 2 ** (weight_bits - 1) - 1
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids(where, params)
+    kinds.refuse(where, kinds.GRID, params)
     ranges = input_ranges(where, params, ctx, activation_bits)
     met = tree.meeting(params)
     values: dict[Path, Array] = {}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.quantize import affine
 from compress.tree import Array, Compressed, Key
 
@@ -54,6 +54,8 @@ class Quantized(Compressed):
     inputs: The grid of the layer's input, or None.
     bits: Width of a code.
   """
+
+  kind: ClassVar[str] = kinds.GRID
 
   codes: Array
   scale: Array
@@ -168,6 +170,7 @@ class Gridded(Compressed):
   """
 
   inner: ClassVar[tuple[str, ...]] = ('w',)
+  kind: ClassVar[str] = kinds.GRID
   between: ClassVar[bool] = False
 
   w: Any

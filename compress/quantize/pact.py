@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Per, straight_through
@@ -14,7 +14,6 @@ from compress.quantize.fake_quant import (
   Quantizing,
   input_ranges,
   is_signed,
-  refuse_grids,
 )
 from compress.quantize.nodes import Inputs
 from compress.tree import Array, Params, Path
@@ -91,7 +90,7 @@ def pact(
     raise ValueError(f'{where}: expected a decay from 0, got {decay!r}.')
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids(where, params)
+    kinds.refuse(where, kinds.GRID, params)
     ranges = input_ranges(where, params, ctx, activation_bits)
     met = tree.meeting(params)
 

@@ -6,11 +6,12 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 
-from compress import calibration, tree
+from compress import calibration, kinds, tree
+from compress.errors import shorten
 from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Coded
-from compress.quantize.fake_quant import How, input_ranges, refuse_grids
+from compress.quantize.fake_quant import How, input_ranges
 from compress.quantize.nodes import Quantized, stored
 from compress.tree import Array, Params, Path
 
@@ -34,16 +35,18 @@ def layer_by_layer(
   inside = functools.partial(rounder, ends=ends)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids(where, params)
+    kinds.refuse(where, kinds.GRID, params)
     ranges = input_ranges(where, params, ctx, how.activation_bits)
     todo: dict[Path, Array] = {}
     tree.map_arrays(lambda path, w: todo.setdefault(path, w), params)
     order = [p for p in calibration.order(where, ctx, params) if p in todo]
     for path in todo:
       if path not in order:
+        known = shorten(', '.join(order), 120) or 'no weight'
         raise ValueError(
-          f'{where} at {path}: expected a weight that layers multiply, got '
-          f'one beside {", ".join(order)}. Leave it out with `only`.'
+          f'{where} at {path}: expected a weight whose layer inputs are '
+          f'observed, got those of {known}. Use Flax Dense or Conv layers, or '
+          'leave it out with `only`.'
         )
     for path in order:
       found = calibration.moments(where, ctx, params, how.examples, (path,))

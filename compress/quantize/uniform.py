@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from compress import tree
+from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.prune.masked import due
 from compress.quantize import affine
@@ -16,7 +16,6 @@ from compress.quantize.fake_quant import (
   Quantizing,
   input_ranges,
   reach,
-  refuse_grids,
 )
 from compress.quantize.nodes import Inputs
 from compress.quantize.observers import Clip
@@ -135,7 +134,7 @@ def by_widths(where: str, widths: Widths, how: How) -> Method:
   how.check(where)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids(where, params)
+    kinds.refuse(where, kinds.GRID, params)
     ranges = input_ranges(where, params, ctx, how.activation_bits)
     reached = reach(where, params, ctx, how)
     width = widths(params, ctx)

@@ -1,24 +1,23 @@
-"""What the methods that share weights have in common."""
+"""The common part of methods that share weights."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 
-from compress import tree
+from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.prune.masked import Masked
-from compress.quantize.fake_quant import refuse_grids
 from compress.tree import Array, Params, Path
 
-# Path, weight, what of it is kept (None is all), context -> node.
+# Path, weight, mask of the entries that count (None is all), context -> node.
 Share: TypeAlias = Callable[[Path, Array, Array | None, Ctx], Any]
 
 WIDE = 2**16  # as many codes as a 16-bit index has
 
 
 def sharing(where: str, share: Share) -> Method:
-  """Return the method that puts a node on each weight, given its mask.
+  """Return the method that replaces each weight by a node.
 
   Args:
     where: Its name, for errors.
@@ -29,7 +28,7 @@ def sharing(where: str, share: Share) -> Method:
   """
 
   def init(params: Params, ctx: Ctx) -> Params:
-    refuse_grids(where, params)
+    kinds.refuse(where, kinds.CODEBOOK, params)
 
     def visit(path: Path, x: Any, mask: Array | None) -> Any:
       if tree.is_node(x):
@@ -46,10 +45,15 @@ def sharing(where: str, share: Share) -> Method:
 
 
 def expect_count(where: str, what: str, n: Any) -> None:
+  """Check a count.
+
+  Raises:
+    ValueError: If it is not an integer from 1.
+  """
   if type(n) is not int or n < 1:
     raise ValueError(f'{where}: expected {what} from 1, got {n!r}.')
 
 
 def index_dtype(codes: int) -> Any:
-  """Return the integers that number the codes."""
+  """Return the smallest unsigned type that numbers the codes."""
   return jnp.uint8 if codes <= 2**8 else jnp.uint16

@@ -1,6 +1,7 @@
-"""k-means: few values, or few rows, that stand for many."""
+"""Lloyd's algorithm for values and for rows, with exact means."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,30 +10,31 @@ from compress.tree import Array, Key
 
 STARTS = ('linear', 'density', 'random')
 SWEEPS = 30  # of Lloyd's algorithm
-AT_ONCE = 2**22  # distances held at once
+MAX_DISTANCES = 2**22  # held at once
+BLOCK = 512  # values that are added up without compensation
 
 
 def started(
   values: Array, kept: Array, count: int, start: str, key: Key | None
 ) -> Array:
-  """Return the first centroids of one-dimensional values, rising.
+  """Return the initial centroids of one-dimensional values, in rising order.
 
   Han+ 2016 (arXiv 1510.00149, section 3.2).
 
   Args:
     values: `[n]`.
     kept: Which of them count, `[n]` bool.
-    count: How many centroids.
-    start: 'linear' spaces them evenly from the least value to the largest,
-      'density' so that equally many values are between them, 'random' draws
+    count: Number of centroids.
+    start: 'linear' spaces them evenly from the smallest value to the largest,
+      'density' so that equally many values lie between them, 'random' draws
       them from the values.
-    key: Of what is drawn.
+    key: For 'random'.
 
   Returns:
     `[count]`.
 
   Raises:
-    ValueError: If something is to be drawn without a key.
+    ValueError: If 'random' has no key.
   """
   if start == 'linear':
     low = jnp.min(jnp.where(kept, values, jnp.inf))
@@ -64,24 +66,27 @@ def nearest(values: Array, centroids: Array) -> Array:
 def lloyd(
   values: Array, kept: Array, centroids: Array, sweeps: int = SWEEPS
 ) -> Array:
-  r"""Return centroids that minimise $\sum_i (w_i - c_{a_i})^2$, rising.
+  r"""Return centroids that minimize $\sum_i (w_i - c_{a_i})^2$, rising.
 
-  Lloyd's algorithm; a centroid that nothing is nearest to stays.
+  Lloyd's algorithm; the centroid of an empty cluster stays.
 
   Args:
     values: `[n]`.
     kept: Which of them count, `[n]` bool.
     centroids: `[count]`, rising.
-    sweeps: How often values are assigned and centroids moved.
+    sweeps: Number of iterations.
 
   Returns:
-    `[count]`.
+    `[count]` float32.
   """
 
   def sweep(_: int, centroids: Array) -> Array:
-    return jnp.sort(_means(values, nearest(values, centroids), kept, centroids))
+    at = nearest(values, centroids)
+    return jnp.sort(means(values, at, centroids, kept))
 
-  found: Array = jax.lax.fori_loop(0, sweeps, sweep, centroids)
+  values = values.astype(jnp.float32)
+  first = centroids.astype(jnp.float32)
+  found: Array = jax.lax.fori_loop(0, sweeps, sweep, first)
   return found
 
 
@@ -99,41 +104,85 @@ def closest(rows: Array, centroids: Array) -> Array:
   return jax.lax.map(
     lambda row: jnp.argmin(square - 2 * centroids @ row).astype(jnp.int32),
     rows,
-    batch_size=max(1, AT_ONCE // math.prod(centroids.shape)),
+    batch_size=max(1, MAX_DISTANCES // math.prod(centroids.shape)),
   )
 
 
 def lloyd_rows(
   rows: Array, count: int, key: Key, sweeps: int = SWEEPS
 ) -> Array:
-  """Return centroids of rows: as `lloyd`, from rows drawn at random.
+  """Return the centroids of rows, as `lloyd`, from rows drawn at random.
 
   Args:
     rows: `[n, length]`.
-    count: How many centroids, at most n.
-    key: Of what is drawn.
+    count: Number of centroids, at most n.
+    key: Of the first centroids.
     sweeps: As `lloyd`.
 
   Returns:
-    `[count, length]`.
+    `[count, length]` float32.
   """
-  every = jnp.ones(len(rows), bool)
+  rows = rows.astype(jnp.float32)
   drawn = jnp.argsort(jax.random.uniform(key, (len(rows),)))[:count]
 
   def sweep(_: int, centroids: Array) -> Array:
-    return _means(rows, closest(rows, centroids), every, centroids)
+    return means(rows, closest(rows, centroids), centroids)
 
   found: Array = jax.lax.fori_loop(0, sweeps, sweep, rows[drawn])
   return found
 
 
-def _means(
-  values: Array, assigned: Array, kept: Array, centroids: Array
+def means(
+  values: Array,
+  assigned: Array,
+  centroids: Array,
+  kept: Array | None = None,
 ) -> Array:
-  """Return the mean of each cluster, or its centroid if it is empty."""
-  weight = kept.astype(values.dtype)
-  number = jnp.zeros(len(centroids)).at[assigned].add(weight)
-  each = weight.reshape(-1, *(1,) * (values.ndim - 1))
-  total = jnp.zeros_like(centroids).at[assigned].add(values * each)
-  number = number.reshape(-1, *(1,) * (values.ndim - 1))
-  return jnp.where(number > 0, total / jnp.maximum(number, 1), centroids)
+  r"""Return the mean of each cluster, or its centroid if it is empty.
+
+  $c + \mathrm{mean}(v - c)$: the sums are of small numbers of both signs. They
+  are taken over `BLOCK` values at a time and added up with the error of each
+  addition carried along (Knuth's two-sum), and members are counted in integers;
+  one float32 sum over millions of values would drift, and stop counting at
+  2^24.
+
+  Args:
+    values: `[n]` or `[n, length]`.
+    assigned: The cluster of each value, `[n]`.
+    centroids: `[count]` or `[count, length]`, near the means.
+    kept: Which values count, `[n]` bool; None is all.
+
+  Returns:
+    float32, the shape of `centroids`.
+  """
+  n = len(values)
+  kept = jnp.ones(n, bool) if kept is None else kept
+  centroids = centroids.astype(jnp.float32)
+
+  def blocks(x: Array, fill: Any) -> Array:
+    short = [(0, -n % BLOCK)] + [(0, 0)] * (x.ndim - 1)
+    padded = jnp.pad(x, short, constant_values=fill)
+    return padded.reshape(-1, BLOCK, *x.shape[1:])
+
+  def add(
+    carry: tuple[Array, Array, Array], block: tuple[Array, Array, Array]
+  ) -> tuple[tuple[Array, Array, Array], None]:
+    total, error, number = carry
+    x, at, here = block
+    apart = x.astype(jnp.float32) - centroids[at]
+    apart = jnp.where(here.reshape(-1, *(1,) * (x.ndim - 1)), apart, 0.0)
+    part = jnp.zeros_like(centroids).at[at].add(apart)
+    new = total + part
+    taken = new - total
+    lost = (total - (new - taken)) + (part - taken)
+    return (new, error + lost, number.at[at].add(here)), None
+
+  zeros = jnp.zeros_like(centroids)
+  (total, error, number), _ = jax.lax.scan(
+    add,
+    (zeros, zeros, jnp.zeros(len(centroids), jnp.int32)),
+    (blocks(values, 0), blocks(assigned, 0), blocks(kept, False)),
+  )
+  number = number.reshape(-1, *(1,) * (centroids.ndim - 1))
+  shift = (total + error) / jnp.maximum(number, 1)
+  return jnp.where(number > 0, centroids + shift, centroids)

@@ -1,4 +1,4 @@
-"""Nodes of shared weights: numbers that stand for many, looked up."""
+"""Nodes of shared weights: each entry is looked up among few numbers."""
 
 from typing import Any, ClassVar
 
@@ -6,34 +6,40 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from compress import tree
+from compress import kinds, tree
 from compress.tree import Array, Compressed, Key
 
 FLOAT_BITS = 32  # of a shared number: what multipliers take
 
 
 class Sharing(Compressed):
-  """A weight whose numbers are looked up; a gain a channel is beside them."""
+  """A weight whose entries are looked up among stored values.
+
+  Attributes:
+    values: The stored values, which are trained.
+    gain: What each channel is multiplied by, `[channels]`, or None.
+  """
 
   trainable: ClassVar[tuple[str, ...]] = ('values',)
   decayed: ClassVar[tuple[str, ...]] = ('values',)
-  keeps_zero: ClassVar[bool] = False  # a mask comes first
+  kind: ClassVar[str] = kinds.CODEBOOK
   bits: ClassVar[int] = FLOAT_BITS
 
+  values: Array
   gain: Array | None
 
   def decode(self, key: Key | None) -> Array:
-    """Return the weight; its gradient is summed over what is shared."""
+    """Return the weight; the gradient of a value is summed over its uses."""
     del key
     w = self.looked_up()
-    return w if self.gain is None else w * self.gain
+    return w if self.gain is None else (w * self.gain).astype(w.dtype)
 
   def looked_up(self) -> Array:
     """Return the weight without the gain."""
     raise NotImplementedError
 
   def scale_channels(self, gain: Array) -> Any:
-    """Return the node times `gain`; what is shared stays."""
+    """Return the node times `gain`; the values stay."""
     return self.replace(gain=gain if self.gain is None else self.gain * gain)
 
 
@@ -54,7 +60,6 @@ class Shared(Sharing):
 
   def looked_up(self) -> Array:
     """Return the value of each index."""
-    # A gather whose gradient is a scatter: the sum over each cluster.
     at = jnp.maximum(self.index.astype(jnp.int32) - 1, 0)
     return jnp.where(self.index > 0, self.values[at], 0)
 
@@ -74,7 +79,7 @@ class Shared(Sharing):
 
 @struct.dataclass
 class Products(Sharing):
-  """A weight whose inputs are cut to pieces, each one of a few.
+  """A weight whose inputs are split into pieces, each one of a few codewords.
 
   Attributes:
     values: `[codebooks, clusters, length]`.
@@ -89,7 +94,7 @@ class Products(Sharing):
   gain: Array | None = None
 
   def looked_up(self) -> Array:
-    """Return the pieces put together."""
+    """Return the concatenated codewords."""
     books, _, length = self.values.shape
     pieces, channels = self.index.shape
     book = np.arange(pieces) * books // pieces
@@ -117,7 +122,7 @@ class Hashed(Sharing):
   def looked_up(self) -> Array:
     """Return the value of each bucket under its sign."""
     at, sign = hashes(self.shape, len(self.values), self.seed)
-    return self.values[at] * sign
+    return self.values[at] * sign.astype(self.values.dtype)
 
 
 def hashes(
@@ -143,7 +148,7 @@ def hashes(
 
 
 def _scrambled(x: Array) -> Array:
-  """Return 32 bits mixed: the finaliser of MurmurHash3."""
+  """Return 32 bits mixed: the finalizer of MurmurHash3."""
   x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
   return x ^ (x >> 16)

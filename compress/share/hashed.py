@@ -1,25 +1,25 @@
-"""HashedNets: a hash tells which weights share a value."""
+"""HashedNets: a hash function chooses which weights share a value."""
 
 import zlib
 
 import jax.numpy as jnp
 
 from compress.method import Ctx, Method
-from compress.share import base
+from compress.share import base, clustering
 from compress.share.codebook import Hashed, hashes
 from compress.tree import Array, Path
 
 
 def hashed(share: float, *, seed: int = 0) -> Method:
-  r"""Let a hash tell which weights of a layer share a value.
+  r"""Share the values of each layer among weights chosen by a hash.
 
-  $w_i = \xi(i) v_{h(i)}$ with a second hash for the sign, so that nothing but
-  the values is stored (HashedNets: Chen+ 2015, arXiv 1504.04788, equations 3
-  and 7). A trained weight starts from the values that are nearest to it.
+  $w_i = \xi(i) v_{h(i)}$ with a second hash for the sign, so that only the
+  values are stored (HashedNets: Chen+ 2015, arXiv 1504.04788, equations 3 and
+  7). They start as the least-squares fit to the trained weights.
 
   Args:
     share: Values per weight, in (0, 1].
-    seed: Of the hashes, from 0 and under 2**16; layers differ.
+    seed: Seed of the hashes, in [0, 2**16); layers differ.
 
   Returns:
     The method.
@@ -41,9 +41,11 @@ def hashed(share: float, *, seed: int = 0) -> Method:
     own = (seed ^ zlib.crc32(path.encode())) % 2**24
     buckets = max(1, round(share * w.size))
     at, sign = hashes(w.shape, buckets, own)
-    kept = jnp.ones(w.shape) if mask is None else mask.astype(w.dtype)
-    total = jnp.zeros(buckets).at[at].add(w * sign * kept)
-    number = jnp.zeros(buckets).at[at].add(kept)
-    return Hashed(total / jnp.maximum(number, 1), own, w.shape)
+    signed = (w.astype(jnp.float32) * sign).ravel()
+    kept = None if mask is None else mask.ravel()
+    values = jnp.zeros(buckets)
+    for _ in range(2):  # the second sum is about the mean, and exact
+      values = clustering.means(signed, at.ravel(), values, kept)
+    return Hashed(values.astype(w.dtype), own, w.shape)
 
   return base.sharing(where, hash_)

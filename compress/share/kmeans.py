@@ -1,4 +1,4 @@
-"""k-means: the weights of a layer share a few values."""
+"""k-means: the weights of each layer share a few values."""
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +19,18 @@ def kmeans(
   start: str = 'linear',
   sweeps: int = clustering.SWEEPS,
 ) -> Method:
-  r"""Let the weights of each layer share a few values, which then train.
+  r"""Cluster the weights of each layer, and train the centroids.
 
-  k-means over the weights of a layer, then training of the centroids: the
-  gradient of one is the sum of those of its weights (Han+ 2016, arXiv
-  1510.00149, section 3). After `prune.weights` only what is left is clustered
-  and zeros stay zeros; the packed file range codes masks and indices.
+  The gradient of a centroid is the sum of those of its weights (Han+ 2016,
+  arXiv 1510.00149, section 3). After `prune.weights` only the weights that are
+  left are clustered and zeros stay zeros; the packed file range codes masks and
+  indices.
 
   Args:
-    clusters: Values a layer, from 1; or give `bits`.
+    clusters: Values per layer, from 1; or give `bits`.
     bits: Width of an index, 1 to 15: `2**bits` clusters.
-    start: Where centroids start: 'linear' (the paper's best), 'density' or
-      'random'.
+    start: How centroids are initialized: 'linear' (best in the paper),
+      'density' or 'random'.
     sweeps: Sweeps of Lloyd's algorithm, from 1.
 
   Returns:
@@ -53,18 +53,19 @@ def kmeans(
         f'weights, {left}, got {count}. Ask for fewer, or prune less.'
       )
     kept = jnp.ones(w.size, bool) if mask is None else mask.ravel()
-    values = w.ravel()
+    values = w.ravel().astype(jnp.float32)
     key = None if ctx.key is None else random.own(ctx.key, path)
     first = clustering.started(values, kept, count, start, key)
-    found = clustering.lloyd(values, kept, first, sweeps)
-    index = (clustering.nearest(values, found) + 1).reshape(w.shape)
+    found = clustering.lloyd(values, kept, first, sweeps).astype(w.dtype)
+    near = clustering.nearest(values, found.astype(jnp.float32))
+    index = (near + 1).reshape(w.shape)
     return Shared(found, index.astype(base.index_dtype(count + 1)))
 
   return base.sharing(where, share)
 
 
 def _count(where: str, clusters: int | None, bits: int | None) -> int:
-  """Return how many clusters one of two arguments asks for."""
+  """Return the number of clusters that one of two arguments gives."""
   if (clusters is None) == (bits is None):
     raise ValueError(
       f'{where}: expected clusters or bits, got {clusters!r} and {bits!r}.'
@@ -83,7 +84,7 @@ def _count(where: str, clusters: int | None, bits: int | None) -> int:
 
 
 def _number(mask: Array) -> int:
-  """Return how many weights a mask keeps; all of them where it is traced."""
+  """Return how many weights a mask keeps; all of them if it is traced."""
   if isinstance(mask, jax.core.Tracer):
     return mask.size
   return int(np.sum(np.asarray(mask)))

@@ -1,4 +1,4 @@
-"""Product quantization: pieces of weights that are one of a few."""
+"""Product quantization: pieces of weights share a few codewords."""
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,17 @@ def product(
   codebooks: int = 1,
   sweeps: int = clustering.SWEEPS,
 ) -> Method:
-  """Let pieces of the inputs of each channel be one of a few.
+  """Cluster pieces of the inputs of each channel, and train the codewords.
 
   Product quantization (Gong+ 2014, arXiv 1412.6115, section 3.3): the inputs
-  of a kernel are cut to pieces of `length` and the pieces clustered; the
-  codewords then train. An index takes log2(clusters) / length bits a weight.
+  of a kernel are split into pieces of `length` and the pieces clustered. An
+  index takes log2(clusters) / length bits per weight.
 
   Args:
-    clusters: Codewords a codebook, from 1.
-    length: Inputs a piece, from 1; the last one is filled up with zeros.
-    codebooks: Each is for as many neighbouring pieces as the others; as many
-      as pieces is the paper's, which only wide layers pay for.
+    clusters: Codewords per codebook, from 1.
+    length: Inputs per piece, from 1; the last one is padded with zeros.
+    codebooks: Each serves the same number of neighboring pieces; the paper has
+      one per piece, whose size pays off only in wide layers.
     sweeps: As `kmeans`.
 
   Returns:
@@ -47,7 +47,7 @@ def product(
     base.expect_count(where, what, n)
 
   def share(path: Path, w: Array, mask: Array | None, ctx: Ctx) -> Products:
-    del mask  # what it covers is 0 whatever the piece is
+    del mask  # pruned entries are 0 whatever the codeword is
     flat = w.reshape(-1, w.shape[-1])
     pieces = -(-len(flat) // length)
     members = pieces // max(codebooks, 1) * w.shape[-1]
@@ -71,9 +71,9 @@ def product(
       part = rows[book == i]
       these = part.reshape(-1, length)
       values.append(clustering.lloyd_rows(these, clusters, own, sweeps))
-      near = clustering.closest(these, values[-1])
+      near = clustering.closest(these.astype(jnp.float32), values[-1])
       index.append(near.reshape(len(part), -1))
     codes = jnp.concatenate(index).astype(base.index_dtype(clusters))
-    return Products(jnp.stack(values), codes, w.shape)
+    return Products(jnp.stack(values).astype(w.dtype), codes, w.shape)
 
   return base.sharing(where, share)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import struct
 
-from compress import allocation, tree
+from compress import allocation, kinds, tree
 from compress.method import Ctx, Method
 from compress.structured import methods
 from compress.structured.methods import FAMILIES, Structured, label
@@ -93,7 +93,7 @@ def auto(
       )
 
   def init(params: Params, ctx: Ctx) -> Params:
-    methods.refuse_nodes(where, params)
+    kinds.refuse(where, kinds.STRUCTURE, params)
     found: dict[Path, list[Candidate]] = {}
     tree.map_arrays(
       lambda path, w: found.setdefault(

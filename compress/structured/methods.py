@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import struct
 
-from compress import scaling, tree
-from compress.channels.sliced import unsliced
+from compress import kinds, scaling, tree
 from compress.errors import shorten
 from compress.method import Ctx, Method
 from compress.structured import tiles
@@ -42,7 +41,7 @@ class Structured(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('values',)
   inner: ClassVar[tuple[str, ...]] = ('values',)
-  keeps_zero: ClassVar[bool] = False
+  kind: ClassVar[str] = kinds.STRUCTURE
 
   values: Any
   held: Array | None
@@ -184,7 +183,7 @@ def _structured(family: str, block: int, rank: int, pad: bool) -> Method:
 
   def init(params: Params, ctx: Ctx) -> Params:
     del ctx
-    refuse_nodes(where, params)
+    kinds.refuse(where, kinds.STRUCTURE, params)
     shapes: dict[Path, tuple[int, ...]] = {}
     tree.map_arrays(lambda path, w: shapes.setdefault(path, w.shape), params)
     blocks = {
@@ -258,21 +257,6 @@ def covering_block(shape: tuple[int, ...], halves: bool) -> int:
   """Return the side of one tile that covers a weight."""
   side = max(2, math.prod(shape[:-1]), shape[-1])
   return int(2 ** math.ceil(math.log2(side))) if halves else side
-
-
-def refuse_nodes(where: str, params: Params) -> None:
-  """Check that weights are arrays, possibly without some channels.
-
-  Raises:
-    ValueError: If one is compressed otherwise.
-  """
-  for path, x in tree.paths(params).items():
-    if tree.is_node(unsliced(x)):
-      raise ValueError(
-        f'{where}: expected plain arrays, got {type(unsliced(x)).__name__} at '
-        f'{path}. Put it first, and give each weight one such method; '
-        "`only('path', ...)` tells them apart."
-      )
 
 
 def _divides(block: int, shape: tuple[int, ...]) -> bool:

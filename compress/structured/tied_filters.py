@@ -13,9 +13,8 @@ import numpy as np
 from flax import struct
 from scipy.optimize import linear_sum_assignment
 
-from compress import tree
+from compress import kinds, tree
 from compress.method import Ctx, Method
-from compress.structured.methods import refuse_nodes
 from compress.tree import Array, Compressed, Key, Params, Path
 
 ROUNDS = 10  # of assignment and least squares
@@ -52,7 +51,7 @@ class Transferred(Compressed):
 
   trainable: ClassVar[tuple[str, ...]] = ('values',)
   inner: ClassVar[tuple[str, ...]] = ('values',)
-  keeps_zero: ClassVar[bool] = False
+  kind: ClassVar[str] = kinds.STRUCTURE
 
   values: Any
   order: Array
@@ -221,7 +220,7 @@ def _transferred(where: str, family: str, extent: int) -> Method:
 
   def init(params: Params, ctx: Ctx) -> Params:
     del ctx
-    refuse_nodes(where, params)
+    kinds.refuse(where, kinds.STRUCTURE, params)
     found = []
 
     def make(path: Path, w: Array) -> Any:

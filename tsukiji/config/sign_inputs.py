@@ -1,4 +1,4 @@
-"""Signs of what is never negative: all are +1, and a network is constant."""
+"""Binary inputs behind activations that are never negative: all are +1."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ KEEPING = (sp.Pool, sp.GlobalMean, sp.Flatten, sp.Dropout)
 
 
 def expect_both(spec: Spec, params: dict[str, Any]) -> None:
-  """Raise where a layer sees signs that cannot differ.
+  """Check that no layer meets signs that are all +1.
 
-  Those that turn at thresholds of their own may, and sums that are scaled by
-  the sizes of their inputs still tell something of them.
+  Learned thresholds may make them differ. A scale does not: the sums of
+  XNOR-Net behind a ReLU depend on the mean of the inputs alone.
 
   Args:
     spec: The network.
@@ -64,6 +64,6 @@ def _sees_signs(kernel: Any) -> bool:
   node = kernel
   while tree.is_node(node):
     if isinstance(node, Signed):
-      return node.threshold is None and not node.sized
+      return node.threshold is None
     node = getattr(node, node.inner[0]) if node.inner else None
   return False

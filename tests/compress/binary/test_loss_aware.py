@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import tree
-from compress.binary.loss_aware import Weighing, loss_aware
+from compress import recipe, tree
+from compress.binary.loss_aware import LossAware, loss_aware
 from compress.binary.weights import Binarized, weights
+from compress.channels.sliced import Sliced
 from compress.method import Ctx, chain, only
+from compress.prune.masked import Masked
 from tests import toy
 from tests.runs import assert_same_bits
 
@@ -20,14 +22,14 @@ SIGNS = np.where(W >= 0, 1, -1)
 PARAMS = {'fc': {'bias': jnp.ones(5), 'kernel': jnp.asarray(W)}}
 
 
-def after(grads: list[np.ndarray], **how: Any) -> Weighing:
+def after(grads: list[np.ndarray], **how: Any) -> LossAware:
   """Return the node after some gradients of the decoded weight."""
   method = loss_aware(**how)
   params = method.init(PARAMS, Ctx())
   for grad in grads:
     seen = {'fc': {'bias': jnp.ones(5), 'kernel': jnp.asarray(grad)}}
     params = method.update(params, Ctx(grads=seen))
-  node: Weighing = params['fc']['kernel']
+  node: LossAware = params['fc']['kernel']
   return node
 
 
@@ -100,7 +102,7 @@ def test_it_lives_beside_the_plain_form() -> None:
     alone.init({'one': PARAMS['fc']}, Ctx()), Ctx(grads={'one': grads['one']})
   )
   assert_same_bits(found['one'], want['one'])
-  assert not isinstance(found['two']['kernel'], Weighing)
+  assert not isinstance(found['two']['kernel'], LossAware)
 
 
 def test_a_run_finds_signs_and_scale() -> None:
@@ -120,3 +122,30 @@ def test_a_scale_is_needed() -> None:
     loss_aware(scale='none')
   with pytest.raises(ValueError, match='binary.loss_aware: .* at fc/kernel'):
     loss_aware().init(weights().init(PARAMS, Ctx()), Ctx())
+
+
+def test_removed_channels_and_masks_have_the_gradient_of_what_is_left() -> None:
+  drawn = np.random.default_rng(1)
+  w = drawn.uniform(-0.9, 0.9, (8, 6)).astype(np.float32)
+  grad = drawn.normal(size=(8, 6)).astype(np.float32)
+  keep, mask = np.array([0, 2, 3, 7]), np.arange(24).reshape(4, 6) % 5 > 0
+  method = loss_aware()
+  left = method.init({'fc': jnp.asarray(w[keep])}, Ctx())['fc']
+  node = Sliced(Masked(left, jnp.asarray(mask)), jnp.asarray(keep), 0, 8)
+  params = method.update({'fc': node}, Ctx(grads={'fc': jnp.asarray(grad)}))
+  d = np.sqrt(0.001 * np.where(mask, grad[keep], 0.0) ** 2) + 1e-8
+  alpha = (d * np.abs(w[keep])).sum() / d.sum()
+  want = np.zeros((8, 6))
+  want[keep] = np.where(mask, np.sign(w[keep]) * alpha, 0.0)
+  np.testing.assert_allclose(tree.decode(params)['fc'], want, rtol=1e-4)
+
+
+def test_factors_have_gradients_of_their_own() -> None:
+  drawn = np.random.default_rng(2)
+  w, grad = (drawn.normal(size=(6, 5)).astype(np.float32) for _ in range(2))
+  method = recipe.parse('lowrank.svd(2) >> binary.loss_aware()')
+  before = method.init({'fc': jnp.asarray(w)}, Ctx())
+  after = method.update(before, Ctx(grads={'fc': jnp.asarray(grad)}))
+  u, v = (np.asarray(before['fc'].factors()[k].decode(None)) for k in 'uv')
+  for found, part in ((after['fc'].u, grad @ v.T), (after['fc'].v, u.T @ grad)):
+    np.testing.assert_allclose(found.squares, 0.001 * part**2, rtol=1e-4)

@@ -283,7 +283,7 @@ def test_a_second_grid_is_refused(other: str) -> None:
   params = start(TINY)['params']
   once = recipe.parse(other).init(params, ctx)
   for found in (once, tree.freeze(once)):
-    with pytest.raises(ValueError, match='without a grid, got .* at conv/ker'):
+    with pytest.raises(ValueError, match='not quantized yet, got .* at conv/k'):
       weights().init(found, ctx)
 
 

@@ -242,7 +242,7 @@ def test_unknown_choices_are_refused(wrong: Any, message: str) -> None:
 
 def test_pruning_twice_is_refused() -> None:
   once = magnitude.weights(0.5).init(PARAMS, Ctx())
-  with pytest.raises(ValueError, match='a mask at conv/kernel'):
+  with pytest.raises(ValueError, match='got .* at conv/kernel'):
     magnitude.weights(0.2).init(once, Ctx())
 
 

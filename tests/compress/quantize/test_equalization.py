@@ -12,7 +12,10 @@ from compress.quantize import equalization
 from compress.quantize.uniform import uniform
 from tests.nets import PLAIN, groups
 from tests.runs import TINY, calibrated, run, start
+from tsukiji.data.datasets import Split
 from tsukiji.models import spec as sp
+from tsukiji.models.net import Net
+from tsukiji.training import probe
 
 PAIR = sp.Spec(
   name='pair',
@@ -105,6 +108,53 @@ def test_channels_behind_a_tanh_stay() -> None:
   assert changed == {'one/kernel', 'one/bias', 'two/kernel'}
 
 
+def bent(fn: str) -> sp.Spec:
+  """Return a network with a rectifier, then another activation."""
+  layers = (
+    sp.Dense(name='into', features=2, bias=False),
+    sp.Act(),
+    sp.Dense(name='mid', features=1, bias=False),
+    sp.Act(fn=fn),
+    sp.Dense(name='out', features=2, bias=False),
+  )
+  return sp.Spec(name=fn, input_shape=(1,), layers=layers)
+
+
+@pytest.mark.parametrize('fn', ['tanh', 'elu'])
+def test_small_signals_through_other_activations_stay(fn: str) -> None:
+  spec = bent(fn)
+  params = {
+    'into': {'kernel': jnp.array([[1.0, -1.0]])},
+    'mid': {'kernel': jnp.array([[0.01], [-0.01]])},
+    'out': {'kernel': jnp.array([[100.0, -100.0]])},
+  }
+  variables = {'params': params, 'batch_stats': {}}
+  x = jnp.array([[1.0], [-1.0], [0.5], [2.0], [3.0]])
+  split = Split(np.asarray(x), np.zeros(5, np.int32))
+  ctx = Ctx(probe=probe.probe(spec, variables, split))
+  method = equalization.cross_layer_equalization()
+  after = method.init(params, ctx)
+  found = Net(spec).apply({'params': after, 'batch_stats': {}}, x)
+  if fn == 'tanh':
+    want = [1.0, -1.0, 0.5, 2.0, 3.0]
+  else:
+    want = [1.0, 100 * np.expm1(-0.01), 0.5, 2.0, 3.0]
+  np.testing.assert_allclose(found[:, 0], want, atol=1e-3)
+  np.testing.assert_allclose(found[:, 1], -found[:, 0], atol=1e-6)
+  np.testing.assert_array_equal(after['out']['kernel'], params['out']['kernel'])
+  # The pair with the rectifier is equal: sqrt(1 * 0.01) on both sides.
+  for name in ('into', 'mid'):
+    np.testing.assert_allclose(np.abs(after[name]['kernel']), 0.1, rtol=1e-5)
+
+
+def test_reasons_are_said_where_nothing_can_be_scaled() -> None:
+  layers = bent('tanh').layers[2:]
+  spec = sp.Spec(name='one', input_shape=(1,), layers=layers)
+  params = start(spec)['params']
+  with pytest.raises(ValueError, match=r'only ReLU.* got mid \(tanh\)'):
+    equalization.cross_layer_equalization().init(params, calibrated(spec))
+
+
 def test_dead_channels_are_left_alone() -> None:
   params = uneven()
   kernel = params['conv']['kernel'].at[..., 1].set(0.0)
@@ -128,5 +178,5 @@ def test_what_does_not_fit_is_refused() -> None:
     ValueError, match='cross_layer_equalization: expected plain arrays'
   ):
     equalization.cross_layer_equalization().init(nodes, ctx)
-  with pytest.raises(ValueError, match='expected layers with a ReLU or'):
+  with pytest.raises(ValueError, match='got conv .not among these'):
     only('fc/.*', equalization.cross_layer_equalization()).init(params, ctx)

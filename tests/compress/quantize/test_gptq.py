@@ -11,7 +11,7 @@ import pytest
 from compress import calibration, recipe, tree
 from compress.method import Ctx
 from compress.quantize import affine, rounding
-from compress.quantize.adaround import learned
+from compress.quantize.adaround import adaround, learned
 from compress.quantize.gptq import compensated, gptq
 from compress.quantize.nodes import Quantized, Shifted
 from compress.quantize.uniform import uniform
@@ -188,9 +188,18 @@ def test_without_data_there_is_no_rounding() -> None:
   with pytest.raises(ValueError, match='gptq at conv/kernel: .*statistics'):
     ctx = calibrated(TINY)._replace(stats=None)
     gptq(4, 4).init(params, ctx)
-  beside = {'loose': jnp.ones((3, 4)), **params}
-  with pytest.raises(ValueError, match='at loose: expected a weight that'):
-    gptq(4).init(beside, calibrated(TINY))
+  more = {'loose': jnp.ones((3, 4)), **params}
+  with pytest.raises(ValueError, match='at loose: .*got those of conv/kernel'):
+    gptq(4).init(more, calibrated(TINY))
+
+
+def test_a_network_without_observed_layers_is_said_to_have_none() -> None:
+  ctx, params = calibrated(TINY), start(TINY)['params']
+  blind = ctx.probe._replace(inputs=lambda params, see, count: {})
+  message = 'at conv/kernel: .*observed, got those of no weight. Use Flax'
+  for method in (gptq(4), adaround(4)):
+    with pytest.raises(ValueError, match=message):
+      method.init(params, ctx._replace(probe=blind))
 
 
 def test_what_is_left_of_a_layer_is_refused() -> None:

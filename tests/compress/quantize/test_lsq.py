@@ -177,7 +177,7 @@ def test_inputs_need_calibration(name: str) -> None:
   with pytest.raises(ValueError, match=f'quantize.{name}.*expected calibrat'):
     method.init(start(TINY)['params'], Ctx())
   nodes = method.init(start(TINY)['params'], calibrated(TINY))
-  with pytest.raises(ValueError, match='a grid at conv/kernel'):
+  with pytest.raises(ValueError, match='got .* at conv/kernel'):
     method.init(nodes, calibrated(TINY))
 
 

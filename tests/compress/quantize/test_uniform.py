@@ -163,7 +163,7 @@ def test_quantizing_twice_is_refused(frozen: bool) -> None:
   once = uniform(8).init(PARAMS, Ctx())
   once = tree.freeze(once) if frozen else once
   assert tree.find(Quantized if frozen else Quantizing, once)
-  with pytest.raises(ValueError, match='a grid at fc/kernel'):
+  with pytest.raises(ValueError, match='got Quantizing at fc/kernel'):
     uniform(4).init(once, Ctx())
 
 

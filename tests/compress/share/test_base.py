@@ -73,3 +73,20 @@ def test_what_does_not_fit_is_refused(text: str, message: str) -> None:
 def test_impossible_arguments_are_refused(text: str, message: str) -> None:
   with pytest.raises(ValueError, match=message):
     recipe.parse(text)
+
+
+@pytest.mark.parametrize('dtype', ['float16'])
+@pytest.mark.parametrize(
+  'text', ['share.kmeans(5)', 'share.product(3, 2)', 'share.hashed(0.5)']
+)
+def test_narrow_floats_keep_their_type(text: str, dtype: str) -> None:
+  w = jnp.float32(DRAWN.normal(size=(10, 6)))
+  method = recipe.parse(text)
+  wide = method.init({'w': w}, CTX)['w']
+  node = method.init({'w': w.astype(dtype)}, CTX)['w']
+  assert (node.decode(None).dtype, node.values.dtype) == (dtype, dtype)
+  gained = node.scale_channels(jnp.arange(1.0, 7.0)).decode(None)
+  assert gained.dtype == dtype
+  np.testing.assert_allclose(
+    node.decode(None).astype(jnp.float32), wide.decode(None), atol=0.3
+  )

@@ -84,3 +84,30 @@ def test_rows_fall_to_clusters_that_are_there() -> None:
   within = rows.reshape(3, 30, 2)
   want = np.sum((within - within.mean(1, keepdims=True)) ** 2)
   np.testing.assert_allclose(best, want, rtol=1e-3)
+
+
+def test_one_cluster_of_many_equal_values_is_their_mean() -> None:
+  # 2^18 sums of 0.1 in float32 drift by 2e-4; exact is the double's mean.
+  values = np.full(2**18, 0.1, np.float32)
+  values[::2] += np.float32(0.01)
+  want = values.astype(float).mean()
+  for first in (values[:1], np.zeros(1, np.float32)):
+    found = clustering.lloyd(
+      jnp.asarray(values), jnp.ones(len(values), bool), jnp.asarray(first), 2
+    )
+    np.testing.assert_allclose(found, [want], rtol=1e-6)
+
+
+def test_rows_have_exact_means() -> None:
+  rows = np.full((2**16, 2), [0.1, 3000.1], np.float32)
+  rows[::2] += np.float32([0.01, 1.0])
+  found = clustering.lloyd_rows(jnp.asarray(rows), 1, jax.random.key(0), 2)
+  want = rows.astype(float).mean(axis=0)
+  np.testing.assert_allclose(found, [want], rtol=1e-6)
+
+
+def test_members_are_counted_in_integers() -> None:
+  assigned = jnp.arange(1000) % 3
+  values = jnp.where(assigned == 2, jnp.nan, 7.0)
+  found = clustering.means(values, assigned, jnp.zeros(3), assigned < 2)
+  assert found.tolist() == [7.0, 7.0, 0.0]

@@ -25,7 +25,6 @@ def params(spec: Spec, text: str) -> dict[str, Any]:
     (SIGNED, 'binary.bnn()'),
     (SIGNED, 'binary.inputs(ends=False) >> binary.weights()'),
     (RELU, 'binary.react()'),
-    (RELU, 'binary.inputs(scaled=True)'),
     (RELU, 'binary.weights()'),
   ],
 )
@@ -39,6 +38,8 @@ def test_signs_that_may_differ_are_fine(spec: Spec, text: str) -> None:
     'binary.bnn()',
     'binary.inputs() >> binary.weights()',
     'binary.inputs() >> prune.weights(0.5)',
+    'binary.xnor()',
+    'binary.inputs(scaled=True)',
   ],
 )
 def test_signs_behind_relu_are_refused(text: str) -> None:
