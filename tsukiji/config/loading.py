@@ -113,7 +113,7 @@ def _where(path: pathlib.Path, error: Exception) -> str:
 
 
 def _said(error: Exception) -> str:
-  plain = isinstance(error, ValueError | SyntaxError)
+  plain = isinstance(error, ValueError | SyntaxError | flags.Error)
   text = getattr(error, 'msg', None) if isinstance(error, SyntaxError) else None
   said = shorten(f'{text or error}', 200)
   return said if plain and said else f'{type(error).__name__}: {said}'

@@ -201,13 +201,19 @@ def npz(path: Path) -> Raw:
   except Exception as error:  # zipfile, zlib and numpy each raise their own
     fix = 'Write it with np.savez(path, x_train=..., y_train=..., ...).'
     raise ValueError(
-      f'{path}: expected an .npz of plain arrays, got {line(error)}. {fix}'
+      f'{path}: expected an .npz of plain arrays, got {_said(error)}. {fix}'
     ) from error
   missing = [key for key in KEYS if key not in found]
   fix = f'Add {", ".join(missing)}.'
   expect(f'{path}', not missing, f'keys {KEYS}', tuple(found), fix)
   classes = np.atleast_1d(found.pop('classes', np.array([], str))).tolist()
   return Raw(**found, classes=tuple(map(str, classes)))
+
+
+def _said(error: Exception) -> str:
+  """Return what numpy says of a file, without its advice to trust it."""
+  text = line(error)
+  return 'a file of another kind or of objects' if 'pickle' in text else text
 
 
 def check(raw: Raw, where: str) -> Raw:

@@ -75,7 +75,7 @@ def trained(
     tell: See `fit.fit`.
     epochs: After which it rests, on its way to all of them; 0 for never.
   """
-  return _fit(experiment, network, seed, jobs.DENSE, None, tell, epochs)
+  return _fit(experiment, (network, seed), jobs.DENSE, None, tell, epochs)
 
 
 def run_recipe(
@@ -86,7 +86,7 @@ def run_recipe(
   if store.cell(experiment.folder, title):
     tell(title, jobs.steps_of(experiment, network, name)[1])
     return
-  dense = _fit(experiment, network, seed, jobs.DENSE, None, ignore)
+  dense = _fit(experiment, (network, seed), jobs.DENSE, None)
   done = compressed(experiment, network, seed, name, dense.variables, tell)
   made = row.finish(experiment, network, seed, name, done)
   store.write_cell(experiment.folder, made)
@@ -110,21 +110,22 @@ def compressed(
     dense: The trained network.
     tell: See `fit.fit`.
   """
-  return _fit(experiment, network, seed, name, dense, tell)
+  return _fit(experiment, (network, seed), name, dense, tell)
 
 
 def _fit(
   experiment: jobs.Experiment,
-  network: str,
-  seed: int,
+  job: jobs.Job,
   name: str,
   dense: Variables | None,
-  tell: Tell,
+  tell: Tell = ignore,
   epochs: int = 0,
 ) -> Trained:
   """Train a dense network from scratch, or fine-tune it under a recipe."""
+  network, seed = job
   spec, split = experiment.specs[network], experiment.data.train
-  chosen, steps = jobs.steps_of(experiment, network, name)
+  length = jobs.steps_of(experiment, network, name)
+  chosen, steps = length
   stats, asked, own = None, None, None
   if dense is None:
     begun = Begun(spec, net_lib.init_variables(spec, seed))
@@ -145,7 +146,7 @@ def _fit(
       ),
       loss=chosen.loss,
     )
-  plan = jobs.plan_of(experiment, network, name, begun.spec, chosen, steps, own)
+  plan = jobs.plan_of(experiment, network, name, begun.spec, length, own)
   start = step.init_state(plan, begun.variables, seed, stats, asked)
   plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
@@ -170,9 +171,8 @@ def _own(
 ) -> Teacher:
   """Return a dense network as a teacher, trained now where it is not known."""
   if name not in known:
-    known[name] = _fit(
-      experiment, name, seed, jobs.DENSE, None, ignore
-    ).variables
+    done = _fit(experiment, (name, seed), jobs.DENSE, None)
+    known[name] = done.variables
   return evaluate.predictor(experiment.specs[name], known[name])
 
 
@@ -201,7 +201,7 @@ def _begun(
   """
   spec, variables = experiment.specs[network], dense
   if item.start not in settings.STARTS:
-    done = _fit(experiment, network, seed, item.start, dense, ignore)
+    done = _fit(experiment, (network, seed), item.start, dense)
     spec, variables = done.spec, done.variables
   if item.dropout >= 0:
     spec = sp.with_dropout(spec, item.dropout)

@@ -60,6 +60,7 @@ def train_and_compress(
 def opened(config: ConfigDict, workdir: pathlib.Path) -> Iterator[Experiment]:
   """Check a config, load its data, and hold its workdir meanwhile."""
   with contextlib.ExitStack() as stack:
+    store.expect_place(workdir)
     there = workdir.is_dir()
     if there:
       stack.enter_context(lock.held(workdir))

@@ -45,6 +45,13 @@ class Experiment(NamedTuple):
   digest: str = ''
 
 
+class Length(NamedTuple):
+  """How long a run takes: its settings, and the steps that they make."""
+
+  settings: ConfigDict
+  steps: int
+
+
 def specs_of(
   config: ConfigDict, loaded: Data, moments: Moments
 ) -> dict[str, Spec]:
@@ -67,8 +74,7 @@ def plan_of(
   network: str,
   name: str,
   spec: Spec,
-  chosen: ConfigDict,
-  steps: int,
+  length: Length,
   own: Callable[[str], Teacher] | None = None,
 ) -> Plan:
   """Return the plan of a run of one recipe.
@@ -78,11 +84,10 @@ def plan_of(
     network: Name in the config.
     name: Of the recipe, or `DENSE`.
     spec: The network as the run begins.
-    chosen: Settings of the run.
-    steps: Its length.
+    length: Settings and steps of the run.
     own: A network of the experiment as a teacher, by default untrained.
   """
-  plan = step.plain(spec, chosen, steps)
+  plan = step.plain(spec, *length)
   if name == DENSE:
     return plan
   item, specs = experiment.config.recipes[name], experiment.specs
@@ -91,7 +96,7 @@ def plan_of(
   if not made.requires:
     return plan
   if item.train_teacher:
-    other = step.plain(specs[item.teacher[0]], chosen, steps)
+    other = step.plain(specs[item.teacher[0]], *length)
     return plan._replace(joint_teacher=other)
   own = own or (lambda name: teacher.untrained(specs[name]))
   size = spec.input_shape
@@ -152,9 +157,7 @@ def batches_of(experiment: Experiment, network: str, seed: int) -> int:
   )
 
 
-def steps_of(
-  experiment: Experiment, network: str, name: str
-) -> tuple[ConfigDict, int]:
+def steps_of(experiment: Experiment, network: str, name: str) -> Length:
   """Return the training settings of a recipe and the steps they make."""
   config = experiment.config
   if name == DENSE:
@@ -163,7 +166,7 @@ def steps_of(
     chosen = settings.finetuning_of(config, name)
   examples = len(experiment.data.train.y)
   count = batches.steps_per_epoch(examples, chosen.batch_size)
-  return chosen, chosen.epochs * count
+  return Length(chosen, chosen.epochs * count)
 
 
 def reference_of(config: ConfigDict, network: str) -> str:

@@ -30,6 +30,7 @@ from tsukiji.errors import expect
 from tsukiji.experiments import capacity, identity, store, tuning
 from tsukiji.experiments.jobs import (
   Experiment,
+  Length,
   cell_name,
   plan_of,
   specs_of,
@@ -210,7 +211,7 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
   if item.start == 'folded':
     spec, folded = lower(spec, values())
     shapes, values = jax.eval_shape(lambda: folded), lambda: folded
-  plan = plan_of(experiment, network, name, spec, config.finetune, 1)
+  plan = plan_of(experiment, network, name, spec, Length(config.finetune, 1))
   return _Sketch(plan, shapes, values)
 
 

@@ -23,6 +23,22 @@ KEYS = {'name', 'recipe', 'network', 'seed', 'artefact', 'bytes'}
 LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
+def expect_place(folder: pathlib.Path) -> None:
+  """Raise a ValueError where no folder can be made: before anything else."""
+  there = next(path for path in (folder, *folder.parents) if path.exists())
+  right = there.is_dir() and os.access(there, os.W_OK)
+  got = 'Permission denied' if there.is_dir() else 'Not a directory'
+  if not right:
+    raise _unwritable(folder, got)
+
+
+def _unwritable(folder: pathlib.Path, reason: str | None) -> ValueError:
+  return ValueError(
+    f'workdir {folder}: expected a folder that can be written, got {reason}. '
+    'Use another --workdir.'
+  )
+
+
 def claim(folder: pathlib.Path, config: ConfigDict) -> None:
   """Make the folder this experiment's, or find that it already is.
 
@@ -42,10 +58,7 @@ def claim(folder: pathlib.Path, config: ConfigDict) -> None:
     if not path.exists():
       write_json(path, _provenance(config))
   except OSError as e:
-    raise ValueError(
-      f'workdir {folder}: expected a folder that can be written, got '
-      f'{e.strerror}. Use another --workdir.'
-    ) from e
+    raise _unwritable(folder, e.strerror) from e
 
 
 def _expect_same(

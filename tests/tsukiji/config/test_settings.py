@@ -54,7 +54,7 @@ def test_every_config_file_is_valid(name: str, arg: str) -> None:
 
 def test_every_method_has_a_row_of_its_own() -> None:
   recipes = importlib.import_module('configs.methods').get_config().recipes
-  made = ('admm', 'binary', 'distill', 'lc', 'lowrank', 'prune', 'quantize')
+  made = ('admm', 'binary', 'lc', 'lowrank', 'prune', 'quantize')
   made += ('regularize', 'share', 'structured')
   wanted = {x.replace('.', '_') for x in recipe.TABLE if x.startswith(made)}
   assert {*recipes} == wanted

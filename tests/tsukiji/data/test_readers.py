@@ -231,6 +231,16 @@ def test_npz_damaged_missing_or_lying(tmp_path: Path) -> None:
   refuses('No such file', str(path))
 
 
+def test_npz_that_is_text_or_holds_objects(tmp_path: Path) -> None:
+  text = tmp_path / 'text.npz'
+  text.write_bytes(b'x,y\n1,2\n')
+  objects = write_npz(tmp_path, y_train=np.array([{}] * 20, object))
+  for path in (str(text), objects):
+    with pytest.raises(ValueError, match='a file of another kind') as raised:
+      datasets.load(path)
+    assert 'pickle' not in str(raised.value)
+
+
 @pytest.mark.parametrize(
   ('content', 'match'),
   [

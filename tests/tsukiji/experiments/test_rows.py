@@ -166,9 +166,9 @@ def test_recipes_may_settle_norms_in_their_own_time(
   found = []
   for settle in (-1.0, 0.0, 0.5, 1.0):
     config.recipes.both.freeze_bn_at = settle
-    chosen, steps = jobs.steps_of(changed, 'net', 'both')
+    length = jobs.steps_of(changed, 'net', 'both')
     spec = done.specs['net']
-    plan = jobs.plan_of(changed, 'net', 'both', spec, chosen, steps)
+    plan = jobs.plan_of(changed, 'net', 'both', spec, length)
     found.append(plan.freeze_bn_at)
   assert found == [0.8, 0.0, 0.5, 1.0]
 

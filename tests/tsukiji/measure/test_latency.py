@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tsukiji import interrupt
 from tsukiji.deploy import artefact
 from tsukiji.deploy.tsk import pack
 from tsukiji.measure import latency
@@ -168,3 +169,9 @@ def test_a_fresh_process_runs_on_one_core(packed):
 def test_a_fresh_process_reports_mistakes():
   with pytest.raises(ValueError, match='any of artefacts'):
     latency.run_pinned({'artefacts': {}, 'colour': 'red'})
+
+
+def test_a_signal_ends_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setattr(interrupt, 'requested', lambda: 15)
+  with pytest.raises(interrupt.Stopped):
+    latency.run_pinned({'artefacts': {}, 'core': None})

@@ -151,3 +151,10 @@ def test_a_save_that_was_killed_leaves_the_one_before(
   newer = STATE | {'key': np.uint32([7, 8])}
   checkpoint.save(folder, 5, newer)
   assert_same_bits(checkpoint.restore(folder, STATE), newer)
+
+
+def test_a_place_that_takes_nothing_is_one_line(tmp_path: pathlib.Path) -> None:
+  (tmp_path / 'file').touch()
+  with pytest.raises(OSError, match='expected a place to write to') as raised:
+    checkpoint.save(tmp_path / 'file' / 'run', 1, {'a': np.zeros(3)})
+  assert '\n' not in str(raised.value) and len(str(raised.value)) < 300

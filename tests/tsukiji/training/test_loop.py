@@ -343,5 +343,13 @@ def test_curves_keep_the_later_of_two(tmp_path: pathlib.Path) -> None:
   }
 
 
+def test_curves_leave_out_what_is_no_line(tmp_path: pathlib.Path) -> None:
+  line = b'{"run": "a", "step": 1, "split": "train"}'
+  odd = (b'\xff\xfe{', b'[1]', b'3', b'{"run": []}', b'{"run": "a"')
+  (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join((*odd, line, *odd)))
+  (entry,) = fitting.curves(tmp_path)['a']
+  assert entry['step'] == 1
+
+
 def test_curves_of_nothing(tmp_path: pathlib.Path) -> None:
   assert fitting.curves(tmp_path) == {}
