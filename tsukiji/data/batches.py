@@ -106,7 +106,7 @@ def _filled(x: np.ndarray, count: int) -> np.ndarray:
 
 def over_devices() -> NamedSharding:
   """Return the sharding that splits a batch over all devices."""
-  auto = (AxisType.Auto,)  # the compiler places what lies between
+  auto = (AxisType.Auto,)  # the compiler shards intermediate values
   mesh = jax.make_mesh((jax.device_count(),), ('batch',), auto)
   return NamedSharding(mesh, PartitionSpec('batch'))
 

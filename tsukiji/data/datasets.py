@@ -205,7 +205,7 @@ def _laid_out(raw: Raw) -> tuple[Raw, Scaling | None]:
 def _cached(name: str, folder: str, cache: str) -> Raw:
   """Return a named dataset from the cache, or from its source through it."""
   path = _cache_path(name, folder, cache)
-  with contextlib.suppress(ValueError):  # absent or damaged: made anew
+  with contextlib.suppress(ValueError):  # absent or damaged: rebuilt below
     return readers.check(readers.npz(path), str(path))
   raw = _in_order(readers.check(tfds.named(name, folder, str(path)), name))
   with contextlib.suppress(OSError):  # no cache costs time, not results

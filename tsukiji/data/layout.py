@@ -53,7 +53,7 @@ def with_four_axes(x: np.ndarray) -> np.ndarray:
 
 
 def scaling(x: np.ndarray) -> Scaling | None:
-  """Return how to standardize inputs that float32 cannot tell apart.
+  """Return how to standardize inputs that float32 cannot distinguish.
 
   Args:
     x: [n, height, width, channels] of any real type: the training examples.

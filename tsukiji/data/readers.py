@@ -1,4 +1,4 @@
-"""Sources of data that lie in files: each function gives a `Raw`.
+"""Readers of data from files: each returns a `Raw`.
 
 Nothing read here is trusted: there is no pickle, a header is compared with the
 bytes at hand before it is believed, and `check` admits only images, or sensor
@@ -60,7 +60,7 @@ def digits() -> Raw:
   """Read the 1797 handwritten digits that scikit-learn carries.
 
   They come without an official test split, so one is fixed here: 20 % of each
-  class, the same for ever.
+  class, always the same.
 
   Returns:
     [1438, 8, 8] and [359, 8, 8] uint8 in 0..16, and their labels.
@@ -80,7 +80,7 @@ def digits_angle(largest: float = 45.0) -> Raw:
   """Rotate each digit of `digits` by a random angle, the label.
 
   Args:
-    largest: Angle in degrees, either way; drawn evenly, the same for ever.
+    largest: Angle in degrees, either way; drawn uniformly, always the same.
 
   Returns:
     [1438, 8, 8] and [359, 8, 8] float32 in 0..16, and the angles over the

@@ -47,7 +47,7 @@ FASHION_CLASSES = (
   'Bag',
   'Ankle boot',
 )
-# Of the decompressed files: Debian compresses them anew, so the .gz differ.
+# Of the decompressed files: Debian recompresses them, so the .gz differ.
 FASHION_SHA256 = {
   'train-images-idx3-ubyte': (
     'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888'

@@ -71,8 +71,8 @@ def measure(
     batches: Batch sizes.
     repeats: Samples of each network and batch size.
     seconds: Budget of each batch size.
-    engines: What may run them; each network runs in the fastest that is there,
-      the reference too.
+    engines: Engines to choose from; each network, the reference included, runs
+      in the fastest one installed.
 
   Returns:
     `latency_ms`: by name, as in a results row: `engine`, that of the first

@@ -103,8 +103,8 @@ def quartiles(times: np.ndarray) -> dict[str, float]:
 def ratios(samples: Samples, reference: str) -> dict[str, float]:
   """Return how many times faster than a reference each variant is.
 
-  The median over rounds of reference / variant: both times of a pair are
-  neighbours, so what slows the machine down cancels.
+  The median over rounds of reference / variant: the times of a pair are taken
+  next to each other, so a slow-down of the machine cancels.
 
   Args:
     samples: What `sample` gave.

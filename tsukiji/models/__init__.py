@@ -1,1 +1,1 @@
-"""The zoo: networks as values, one module that applies them, surgery."""
+"""Networks: specs, the Flax module that applies them, the zoo, surgery."""

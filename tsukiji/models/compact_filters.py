@@ -91,7 +91,7 @@ def fire(conv: Conv, channels: int) -> tuple[Layer, ...]:
   """Return 1 x 1 to few channels, then half of the outputs 1 x 1 and half not.
 
   SqueezeNet: Iandola+ 2016, arXiv 1602.07360, section 3.2. A ReLU between
-  them leaves no closed form: the layers are drawn anew.
+  them leaves no closed form: the layers are reinitialized.
   """
   fix = 'Pad the network, or use another kind.'
   right = conv.padding == 'SAME'
@@ -148,7 +148,7 @@ def compact(
     spec: The network.
     variables: Its parameters (arrays or nodes) and batch statistics.
     kind: One of `KINDS`.
-    seed: Of the layers that have to be drawn anew.
+    seed: Of the layers that are reinitialized.
 
   Returns:
     The spec and variables of the network, which has to be trained again.

@@ -30,7 +30,7 @@ from tsukiji.models.spec import (
 
 
 class Unit(NamedTuple):
-  """Layers that stay or go together: `spec.layers[start:stop]`.
+  """Layers that are kept or dropped together: `spec.layers[start:stop]`.
 
   Attributes:
     name: Of its layer; of a branch, what the names of its layers begin with.
@@ -49,7 +49,7 @@ class Dropped(NamedTuple):
   Attributes:
     spec: The network.
     variables: Its variables: those of the original where shapes agree.
-    fresh: Layers whose shapes did not agree: they are drawn anew.
+    fresh: Layers whose shapes did not agree: they are reinitialized.
   """
 
   spec: Spec
@@ -60,9 +60,9 @@ class Dropped(NamedTuple):
 def units(spec: Spec) -> tuple[Unit, ...]:
   """Return the units of a network, in order.
 
-  A convolution or dense layer goes with the norm, activation and dropout right
-  behind it, a branch with its activation. What only changes the shape (pools,
-  flattening) belongs to no unit.
+  A convolution or dense layer forms a unit with the norm, activation and
+  dropout right behind it, a branch with its activation. Layers that only change
+  the shape (pools, flattening) belong to no unit.
 
   >>> one, two = (Dense(name=name, features=2) for name in ('one', 'two'))
   >>> layers = (one, Act(), two)
@@ -100,12 +100,12 @@ def _names(layer: Any) -> Iterator[str]:
 
 
 def removable(spec: Spec, reshape: bool = False) -> dict[str, tuple[str, ...]]:
-  """Return the units that can go, and what each then needs drawn anew.
+  """Return the units that can be dropped, and what each then reinitializes.
 
   Args:
     spec: The network.
     reshape: Whether to count units that change the shape, as do those that
-      halve the sides: without them, later layers may have to be drawn anew.
+      halve the sides: without them, later layers may be reinitialized.
       Otherwise only blocks and layers whose input and output shapes agree.
 
   Returns:
@@ -131,8 +131,8 @@ def _shape(spec: Spec, at: int) -> sp.Shape:
 def cut(spec: Spec, names: Collection[str]) -> Spec:
   """Return the network without some units.
 
-  The activation behind a block goes only where it would repeat a ReLU: then
-  removing a block that adds 0 changes nothing.
+  The activation behind a block is dropped only where it would repeat a ReLU:
+  then removing a block that adds 0 changes nothing.
 
   Args:
     spec: The network.
@@ -208,7 +208,7 @@ def drop(
     spec: The network.
     variables: Its parameters (arrays or nodes) and batch statistics.
     names: Units to remove; see `removable` and `choose`.
-    seed: Of the layers that have to be drawn anew.
+    seed: Of the layers that are reinitialized.
 
   Returns:
     The smaller network. It has to be trained again, above all if `fresh`.
@@ -241,7 +241,7 @@ def choose(
   count: int | None = None,
   reshape: bool = False,
 ) -> tuple[str, ...]:
-  """Choose the units that add least, of those that can go together.
+  """Choose the units that add least among those that fit together.
 
   All are chosen from one set of readings, as in the paper; how much a unit adds
   once others are gone is not measured.

@@ -44,7 +44,7 @@ def gain(layer: sp.Norm, scale: Array, var: Array) -> Array:
 
 
 class Norm(nn.Module):
-  r"""Normalize each channel, as `nn.BatchNorm` does but for what `layer` says.
+  r"""Normalize each channel as `nn.BatchNorm`, except as `layer` specifies.
 
   $C(x) = x - \mu$ and $y = \gamma \, C(x) / \sqrt{v + \epsilon} + \beta$.
   A `ShiftNorm` takes $v = \langle C(x) \, \mathrm{AP2}(C(x)) \rangle$ and
@@ -94,7 +94,7 @@ class Norm(nn.Module):
     """Return the mean and the variance of a batch."""
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
-    centred = x - mean
+    centered = x - mean
     shifts = isinstance(self.layer, sp.ShiftNorm)
-    other = power_of_two(centred) if shifts else centred
-    return mean, jnp.mean(centred * other, axes)
+    other = power_of_two(centered) if shifts else centered
+    return mean, jnp.mean(centered * other, axes)

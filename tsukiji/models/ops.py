@@ -50,7 +50,7 @@ def compiler_options() -> dict[str, str]:
 
 @functools.cache
 def _known() -> bool:
-  """Tell whether this compiler knows the options: they are experimental."""
+  """Return whether this compiler has the options, which are experimental."""
   try:
     jax.jit(lambda x: x, compiler_options=_OPTIONS)(0.0)
   except RuntimeError:
@@ -147,7 +147,7 @@ def _slices(x: Array, window: Sequence, strides: Sequence) -> list[Array]:
 
 
 def _tiles(x: Array, window: Sequence, strides: Sequence) -> bool:
-  """Tell whether the windows cover x without overlap or remainder."""
+  """Return whether the windows cover x without overlap or remainder."""
   rest = (n % k for n, k in zip(x.shape[1:3], window, strict=True))
   return tuple(window) == tuple(strides) and not any(rest)
 

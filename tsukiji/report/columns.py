@@ -16,7 +16,7 @@ WARNING = '⚠'
 
 
 class Cell(NamedTuple):
-  """A value as it is shown: text, a quieter addition, and its sort key."""
+  """A formatted value: text, a less prominent addition, and a sort key."""
 
   text: str = DASH
   minor: str = ''

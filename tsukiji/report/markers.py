@@ -1,4 +1,4 @@
-"""The mark that stands for a network: its shape tells family and role."""
+"""Markers of networks: the shape encodes family and role."""
 
 from collections.abc import Iterable
 
@@ -29,7 +29,7 @@ FRONT = {'linestyle': (0, (4, 2)), 'linewidth': 1.0}
 
 
 def kind(row: Row) -> str:
-  """Say what a mark stands for: a role, or the family of a method.
+  """Return what a marker represents: a role, or the family of a method.
 
   >>> kind({'role': 'compressed', 'family': 'prune'})
   'prune'

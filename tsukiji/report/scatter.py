@@ -150,7 +150,7 @@ def _ascending(point: tuple[float, float]) -> tuple[float, float]:
 
 
 def _points(rows: Sequence[Row], cost: Cost) -> list[Point]:
-  """Make points of the rows that tell both accuracy and cost."""
+  """Return points for the rows that have both accuracy and cost."""
   found = [
     r for r in rows if number(r, 'accuracy') is not None and cost.read(r)
   ]

@@ -117,7 +117,7 @@ def slices(searched: Searched, theme: Theme) -> Figure:
 
 
 def _slice(axes: Axes, path: str, searched: Searched, floor: float) -> None:
-  """Draw a panel; what is worse than the floor lies on it, faint."""
+  """Draw a panel; values below the floor are drawn on it, faint."""
   span, looks = searched.ranges[path], colors(searched)
   own = [t for t in searched.trials if t.values and path in t.params]
   for trial in own:

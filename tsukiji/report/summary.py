@@ -25,7 +25,7 @@ PER_SEED = (
   'seed',
   'n_seeds',
   *(f'{key}_std' for key in SCORES),
-)  # their mean says nothing
+)  # their mean is meaningless
 SETTINGS = ('engine', 'threads')
 QUARTILES = ('p25', 'p50', 'p75')
 
@@ -88,8 +88,8 @@ def _seeds(group: Iterable[Row]) -> list[Row]:
 
 
 def _summary(group: Sequence[Row]) -> Row:
-  said = [row for row in group if row.get('role') == 'summary']
-  known = dict(said[-1]) if said else {}
+  earlier = [row for row in group if row.get('role') == 'summary']
+  known = dict(earlier[-1]) if earlier else {}
   if not (seeds := _seeds(group)):
     return known
   known = {key: known[key] for key in known if key not in PER_SEED}

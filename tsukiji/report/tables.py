@@ -31,8 +31,8 @@ def role(row: Row) -> str:
   >>> role({'role': 'summary', 'of': 'reference'})
   'reference'
   """
-  said = str(row.get('of') or row.get('role') or 'compressed')
-  return 'compressed' if said == 'summary' else said
+  kind = str(row.get('of') or row.get('role') or 'compressed')
+  return 'compressed' if kind == 'summary' else kind
 
 
 def recipe(row: Row) -> str:
@@ -41,14 +41,14 @@ def recipe(row: Row) -> str:
 
 
 def distinguishing_keys(rows: Sequence[Row]) -> list[str]:
-  """List which of network and dataset it takes to tell the rows apart."""
+  """Return which of network and dataset are needed to distinguish rows."""
   own = [row for row in rows if role(row) not in CONTROLS]
   keys = ('network', 'dataset')
   return [key for key in keys if len({str(row.get(key)) for row in own}) > 1]
 
 
 def names(rows: Sequence[Row]) -> list[str]:
-  """Name each row by its recipe and by what else tells it from the others.
+  """Return unique names: the recipe, with network, dataset or role if needed.
 
   >>> names([{'recipe': 'dense', 'role': 'reference'}, {'recipe': 'int8'}])
   ['dense (reference)', 'int8']

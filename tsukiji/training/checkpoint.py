@@ -54,7 +54,7 @@ def restore(folder: pathlib.Path, like: T) -> T | None:
 
   Raises:
     ValueError: If the checkpoint is damaged or of another network, method or
-      optimiser; the message names the first difference.
+      optimizer; the message names the first difference.
   """
   if not folder.is_dir():
     return None
@@ -111,7 +111,7 @@ def _check(
     if expected != got:
       raise ValueError(
         f'checkpoint {folder}: expected {name} to be {expected}, got {got}. '
-        'It belongs to another network, method or optimiser; use another '
+        'It belongs to another network, method or optimizer; use another '
         'workdir.'
       )
 

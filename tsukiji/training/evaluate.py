@@ -183,10 +183,10 @@ def _at_once(
   batch_size: int,
   loss: str,
 ) -> Score:
-  said = jnp.asarray(outputs(predictor(spec, variables), split, batch_size))
+  found = jnp.asarray(outputs(predictor(spec, variables), split, batch_size))
   y = jnp.asarray(split.y)
-  losses = LOSSES[loss].value(said, y, 0.0)
-  return Score(float(jnp.mean(losses)), float(goal_of(loss).score(said, y)))
+  losses = LOSSES[loss].value(found, y, 0.0)
+  return Score(float(jnp.mean(losses)), float(goal_of(loss).score(found, y)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

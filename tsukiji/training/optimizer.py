@@ -12,7 +12,7 @@ def from_settings(
   """Return the optimizer of the settings.
 
   Args:
-    settings: `optimiser`, `lr`, `schedule`, `warmup` (fraction of the run),
+    settings: `optimizer`, `lr`, `schedule`, `warmup` (fraction of the run),
       `momentum`, `weight_decay`, `clip` (largest gradient norm, 0 for none).
     steps: Length of the run.
 

@@ -95,7 +95,7 @@ def untrained(spec: Spec) -> Teacher:
 
 
 def is_outside(name: str) -> bool:
-  """Tell whether a teacher is a file or code, not a network of the config."""
+  """Return whether a teacher is a file or code, not a network of the config."""
   return ':' in name or name.endswith('.tsk')
 
 

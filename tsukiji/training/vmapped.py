@@ -4,7 +4,7 @@ Runs of one network whose settings differ in `VALUES`, in their dropout or in
 their seeds have the same shapes, so that one compiled step takes them all: it
 is mapped over the members, and the members are spread over the devices. A CPU
 computes the convolutions of several members as grouped ones, 3.6 times as slow
-as one after the other: there they go one after the other by themselves.
+as training them in turn: there they are trained in turn.
 """
 
 import contextlib

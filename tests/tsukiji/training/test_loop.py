@@ -314,7 +314,7 @@ def test_weights_that_explode_in_the_last_step_are_seen(
 
 
 def test_another_network_is_refused(whole: pathlib.Path) -> None:
-  with pytest.raises(ValueError, match='another network, method or optimiser'):
+  with pytest.raises(ValueError, match='another network, method or optimizer'):
     fit(dense(), whole)
 
 
