@@ -116,7 +116,7 @@ def test_a_budget_of_numbers_is_met_too() -> None:
   assert count <= 0.7 * sum(x.size for x in whole if x.ndim > 1)
 
 
-def test_the_whole_budget_leaves_the_network_alone() -> None:
+def test_the_full_budget_leaves_the_network_unchanged() -> None:
   assert lowered('lowrank.auto(macs=1.0, sensitivity="energy")')[0] == SPEC
 
 
@@ -131,19 +131,19 @@ def test_the_worst_sensitivity_is_least() -> None:
     values = np.append(values, 0) / values[0]
     want = [values[choice.rank] if choice.rank else 0 for choice in row]
     np.testing.assert_allclose(found.sensitivity[path], want, atol=1e-5)
-  harms = [np.asarray(x) for x in found.sensitivity.values()]
+  losses = [np.asarray(x) for x in found.sensitivity.values()]
   costs = list(found.cost.values())
   budget = 0.6 * sum(row[0] for row in costs)
   best = min(
-    max(h[i] for h, i in zip(harms, pick, strict=True))
-    for pick in itertools.product(*(range(len(h)) for h in harms))
+    max(x[i] for x, i in zip(losses, pick, strict=True))
+    for pick in itertools.product(*(range(len(x)) for x in losses))
     if sum(c[i] for c, i in zip(costs, pick, strict=True)) <= budget
   )
-  chosen = allocation.minimax(harms, costs, budget)
-  assert max(h[i] for h, i in zip(harms, chosen, strict=True)) == best
+  chosen = allocation.minimax(losses, costs, budget)
+  assert max(x[i] for x, i in zip(losses, chosen, strict=True)) == best
 
 
-def test_time_is_halved_for() -> None:
+def test_a_time_is_met_by_bisection() -> None:
   """A clock that counts stored numbers stands in for one of seconds."""
   params, ctx = start(SPEC)['params'], calibrated(SPEC)
   assert ctx.probe is not None

@@ -47,13 +47,13 @@ def test_shares_and_bayes_set_a_rank_for_each() -> None:
   assert done['fc']['kernel'].u.shape[1] == max(1, rank_selection.vbmf(matrix))
 
 
-def test_by_path_others_stay_whole() -> None:
+def test_by_path_others_are_not_factored() -> None:
   done = init('lowrank.svd({"fc/kernel": 2}, fold="spatial")')
   assert done['conv']['kernel'] is PARAMS['conv']['kernel']
   assert done['fc']['kernel'].u.shape == (12, 2)
 
 
-def test_convolutions_alone_have_three_or_four() -> None:
+def test_only_convolutions_have_three_or_four_factors() -> None:
   for text, kind in (
     ('lowrank.tucker(2)', Tucker),
     ('lowrank.tucker(0.5)', Tucker),
@@ -151,7 +151,7 @@ def test_later_methods_compress_the_factors() -> None:
   done = chained.init(PARAMS, Ctx(stats=stats))
   node = done['fc']['kernel']
   assert int(jnp.sum(node.u.mask)) == 12
-  # The first factor meets the input, the second what nobody has seen.
+  # The first factor has the input of the layer, the second has none known.
   assert node.u.w.inputs is not None
   assert node.v.w.inputs is None
   seen = {path: jnp.array([0.0, 3.0]) for path in stats}

@@ -1,4 +1,4 @@
-"""Low rank plus sparse: planted sums are found, inputs are minded."""
+"""Low rank plus sparse: planted sums are found, inputs count."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_a_planted_sum_is_found_again() -> None:
   assert error < 1e-3 * np.linalg.norm(w)
 
 
-def test_inputs_are_minded() -> None:
+def test_inputs_count() -> None:
   w = planted(3, 60)
   x = DRAWN.normal(size=(300, 30)) @ np.diag(np.linspace(0.1, 3, 30))
   root = jnp.linalg.cholesky(jnp.float32(x.T @ x / 300)).T
@@ -60,7 +60,7 @@ def test_amounts_are_exact() -> None:
     assert errors[0] < errors[1] < np.linalg.norm(w)
 
 
-def test_a_layer_makes_up_for_those_before() -> None:
+def test_a_layer_corrects_those_before() -> None:
   """The last layer is fitted to what the compressed one before it gives."""
   loss = {}
   probe = calibrated(TINY).probe
@@ -87,7 +87,7 @@ def test_impossible_arguments_are_refused(text: str, message: str) -> None:
     recipe.parse(text)
 
 
-def test_inputs_are_asked_for() -> None:
+def test_calibration_data_is_required() -> None:
   method = recipe.parse('lowrank.plus_sparse(2)')
   with pytest.raises(ValueError, match='expected calibration data'):
     method.init(start(TINY)['params'], Ctx())

@@ -27,7 +27,7 @@ def test_bayes_finds_the_rank_above_the_noise(
   assert rank_selection.vbmf(noisy(rank, 0.5, shape)) == rank
 
 
-def test_bayes_does_not_mind_units() -> None:
+def test_bayes_is_independent_of_units() -> None:
   matrix = noisy(4, 1.0, (30, 50))
   assert (
     rank_selection.vbmf(1e-4 * matrix) == rank_selection.vbmf(1e4 * matrix) == 4
@@ -57,7 +57,7 @@ def test_energy_is_of_squares(share: float, want: int) -> None:
   assert rank_selection.energy(np.diag([3.0, 0.99, 0.1]), share) == want
 
 
-def test_numbers_are_taken_as_they_are_and_values_not_looked_at() -> None:
+def test_numbers_are_ranks_and_values_are_not_read() -> None:
   untouched: Any = None
   assert rank_selection.resolve(3, untouched) == 3
   assert rank_selection.resolve('vbmf', np.zeros((2, 2))) == 1

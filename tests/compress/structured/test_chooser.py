@@ -1,4 +1,4 @@
-"""The choice of a structure, and what a reader is told of it."""
+"""The choice of a structure, and its description."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +24,9 @@ def test_each_weight_gets_the_structure_it_has() -> None:
   assert made['shifts'].family == 'toeplitz'
   for path, node in made.items():
     np.testing.assert_allclose(node.decode(None), PARAMS[path], atol=1e-3)
-    harms = [harm for _, harm in node.tried]
-    assert harms == sorted(harms)
-    assert len(harms) > 4
+    losses = [loss for _, loss in node.tried]
+    assert losses == sorted(losses)
+    assert len(losses) > 4
     assert f'sensitivity: {node.tried[0][0]} ' in node.describe()
     assert 'circulant/2 +' in node.describe()
 

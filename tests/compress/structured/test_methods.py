@@ -1,4 +1,4 @@
-"""Weights made of tiles: what is refused, told and stored."""
+"""Weights made of tiles: what is refused, described and stored."""
 
 import jax
 import jax.numpy as jnp
