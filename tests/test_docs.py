@@ -19,6 +19,7 @@ import pytest
 from compress import recipe
 from tests import test_laws
 from tests.commands import ROOT, once, workdir
+from tests.runs import TINY, calibrated, start
 from tsukiji import report
 from tsukiji.config import settings
 from tsukiji.experiments import publish
@@ -202,6 +203,22 @@ def test_the_method_of_the_readme_keeps_the_law(name: str, text: str) -> None:
 def test_the_method_of_the_readme_keeps_zeros() -> None:
   assert len(laws()) >= 10
   test_laws.test_pruned_positions_are_zero_at_the_end(f'{PRUNED} >> {ALONE}')
+
+
+@pytest.mark.usefixtures('row')
+def test_the_method_of_the_readme_is_a_grid() -> None:
+  both = recipe.parse(f'{ALONE} >> quantize.int8()')
+  with pytest.raises(ValueError, match='one quantization method'):
+    both.init(start(TINY)['params'], calibrated(TINY))
+
+
+@pytest.mark.parametrize('name', recipe.TABLE)
+def test_every_recipe_is_described(name: str) -> None:
+  _, _, after = PAGES['docs/methods.md'].partition(f'\n### `{name}`\n')
+  section = after.partition('\n### ')[0]
+  assert section
+  for part in ('- **Paper**: ', '- **Use**: ', '- **Cost**: '):
+    assert section.count(part) == 1
 
 
 @pytest.mark.parametrize(('name', 'table'), TABLES)
