@@ -1,7 +1,12 @@
 """Structured matrices and tied filters: weights made from fewer numbers."""
 
 from compress.structured.chooser import auto
-from compress.structured.methods import butterfly, circulant, fastfood, toeplitz
+from compress.structured.matrices import (
+  butterfly,
+  circulant,
+  fastfood,
+  toeplitz,
+)
 from compress.structured.tied_filters import crelu, crop, multi_bias, rotate
 
 __all__ = [

@@ -7,8 +7,8 @@ from flax import struct
 
 from compress import allocation, kinds, tree
 from compress.method import Ctx, Method
-from compress.structured import methods
-from compress.structured.methods import FAMILIES, Structured, label
+from compress.structured import matrices
+from compress.structured.matrices import FAMILIES, Structured, label
 from compress.tree import Array, Params, Path
 from compress.unchanged import warn_unchanged
 
@@ -16,7 +16,7 @@ RANKS = {'toeplitz': (1, 2, 4)}  # to be measured; others have none
 
 
 class Candidate(NamedTuple):
-  """A structure: the arguments of `methods.project`."""
+  """A structure: the arguments of `matrices.project`."""
 
   family: str
   block: int
@@ -102,7 +102,7 @@ def auto(
       params,
     )
     tried = {path: fit for path, fit in found.items() if fit}
-    methods.expect_any(where, tried, found)
+    matrices.expect_any(where, tried, found)
     warn_unchanged(
       where,
       [path for path in found if path not in tried],
@@ -112,7 +112,7 @@ def auto(
       ctx,
       params,
       tried,
-      lambda path, w, c: methods.project(path, w, *c),
+      lambda path, w, c: matrices.project(path, w, *c),
       sensitivity,
     )
 
@@ -136,10 +136,10 @@ def candidates(
   """
   found = []
   for family in families:
-    largest = methods.covering_block(shape, True)
+    largest = matrices.covering_block(shape, True)
     for rank in RANKS.get(family, (1,)):
       for block in (2**k for k in range(1, largest.bit_length())):
-        count = methods.numbers(family, shape, block, rank)
+        count = matrices.numbers(family, shape, block, rank)
         if count <= size * np.prod(shape):
           found.append(Candidate(family, block, rank))
           break
@@ -158,7 +158,7 @@ def _best(
     )
     for i, c in ((i, tried[i]) for i in order)
   )
-  made = methods.project(path, w, *tried[order[0]])
+  made = matrices.project(path, w, *tried[order[0]])
   return Chosen(
     made.values, made.held, made.gain, made.family, made.shape, labels
   )

@@ -15,7 +15,7 @@ from search.study import Plan
 from tsukiji.config import ranges, stages
 from tsukiji.experiments import store, trial, tuning
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.report.trials import Range, Searched, Tested, Trial
+from tsukiji.report.search_data import Range, Searched, Tested, Trial
 from tsukiji.training import evaluate
 
 FEW = 8  # trials that tell nothing of what matters

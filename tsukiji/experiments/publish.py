@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from tsukiji import report
 from tsukiji.experiments import store
 from tsukiji.experiments.store import Row
-from tsukiji.report import trials
-from tsukiji.report.trials import Searched
+from tsukiji.report import search_data
+from tsukiji.report.search_data import Searched
 
 ROOT = pathlib.Path(__file__).parents[2]
 MARKER = re.compile(
@@ -65,7 +65,7 @@ def _search(searched: Searched) -> dict[str, Any]:
   """Return a search as JSON: its trials, and what is said of them."""
   return {
     'search': searched.name,
-    'told': trials.sentences(searched),
+    'told': search_data.sentences(searched),
     'tested': {
       name: [one._asdict() for one in seeds]
       for name, seeds in searched.tested.items()

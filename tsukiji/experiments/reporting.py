@@ -11,8 +11,8 @@ from tsukiji.console import plain
 from tsukiji.experiments import searching, store
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.store import Row
-from tsukiji.report import trials
-from tsukiji.report.trials import Searched
+from tsukiji.report import search_data
+from tsukiji.report.search_data import Searched
 from tsukiji.training import loop
 
 SIZE = (
@@ -77,7 +77,7 @@ def show(found: Report, console: Console) -> None:
   lines = report.sentences(summary)
   lines += [f'removed by {line}' for line in report.removed(found.rows)]
   for one in found.searched:
-    lines += trials.sentences(one)
+    lines += search_data.sentences(one)
   for line in lines:
     console.print(plain(f'- {line}'), soft_wrap=True)
   console.print(plain(f'Report: {found.path}'), soft_wrap=True)

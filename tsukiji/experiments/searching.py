@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from tsukiji.config import ranges, stages
 from tsukiji.experiments import findings, pool, prepare, tuning, winner
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.report.trials import Searched
+from tsukiji.report.search_data import Searched
 
 Say = Callable[[str], None]
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tsukiji import atomic
 from tsukiji.report import html as report_html
-from tsukiji.report import tables, trials
+from tsukiji.report import search_data, tables
 from tsukiji.report.columns import Row, digits, meanings, number, points
 from tsukiji.report.contents import Contents, Extras
 from tsukiji.report.figures import draw
@@ -133,9 +133,9 @@ def _markdown(contents: Contents) -> str:
   parts += [_bullets('What was removed', map(tables.escape, contents.removed))]
   parts += [_bullets('How to read', words)]
   for one in contents.searched:
-    found = map(tables.escape, trials.sentences(one))
+    found = map(tables.escape, search_data.sentences(one))
     parts += [_bullets(one.title, found)]
-    best = trials.table(one)
+    best = search_data.table(one)
     parts += [f'### Best trials\n\n{tables.plain(best)}'] if best else []
   parts += [
     f'## {p.title}\n\n![{tables.escape(p.alt)}]({p.path})'

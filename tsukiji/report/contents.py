@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from tsukiji.report.columns import Row
 from tsukiji.report.figures import Picture
+from tsukiji.report.search_data import Searched
 from tsukiji.report.summary import Line
-from tsukiji.report.trials import Searched
 
 
 class Extras(NamedTuple):

@@ -11,14 +11,14 @@ from tsukiji.report import (
   linear_probe,
   parallel_coordinates,
   scatter,
+  search_data,
   search_figures,
   training_curves,
-  trials,
 )
 from tsukiji.report import theme as theme_lib
 from tsukiji.report.columns import Row, digits
+from tsukiji.report.search_data import Searched
 from tsukiji.report.theme import Theme
-from tsukiji.report.trials import Searched
 
 
 class Picture(NamedTuple):
@@ -66,8 +66,8 @@ def draw(
 
 
 def _search(searched: Searched) -> list[Picture]:
-  summary = '; '.join(trials.sentences(searched))
-  words = ', '.join(trials.short([*searched.ranges]).values())
+  summary = '; '.join(search_data.sentences(searched))
+  words = ', '.join(search_data.short([*searched.ranges]).values())
   shares = ', '.join(
     f'{name} {100 * share:.0f} %'
     for name, share in searched.importances.items()

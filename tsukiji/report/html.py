@@ -7,7 +7,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from tsukiji.report import trials
+from tsukiji.report import search_data
 from tsukiji.report.columns import (
   WARNING,
   Cell,
@@ -21,10 +21,10 @@ from tsukiji.report.columns import (
 )
 from tsukiji.report.contents import Contents
 from tsukiji.report.figures import Picture
+from tsukiji.report.search_data import Searched
 from tsukiji.report.style import SCRIPT, STYLE
 from tsukiji.report.summary import Line
 from tsukiji.report.tables import CONTROLS, distinguishing_keys, recipe, role
-from tsukiji.report.trials import Searched
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -202,9 +202,9 @@ def _list(head: str, items: Sequence[str], style: str = '') -> str:
 
 
 def _search(searched: Searched) -> str:
-  """Write how a search went, and its best trials."""
-  words = _list(searched.title, trials.sentences(searched))
-  return words + _plain('Best trials', trials.table(searched))
+  """Write how a search went, and its best search_data."""
+  words = _list(searched.title, search_data.sentences(searched))
+  return words + _plain('Best trials', search_data.table(searched))
 
 
 def _plain(head: str, rows: Sequence[Sequence[str]]) -> str:

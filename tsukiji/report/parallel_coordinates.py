@@ -10,8 +10,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from tsukiji.report import theme as theme_lib
+from tsukiji.report.search_data import (
+  Range,
+  Searched,
+  Trial,
+  accuracy,
+  short,
+  word,
+)
 from tsukiji.report.theme import Theme
-from tsukiji.report.trials import Range, Searched, Trial, accuracy, short, word
 
 UNUSED = -0.14  # where a line passes a parameter that its trial does not have
 ACCURACY = 'validation accuracy, %'

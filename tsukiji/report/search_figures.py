@@ -14,8 +14,7 @@ from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 from tsukiji.report import theme as theme_lib
 from tsukiji.report.line_plots import logarithmic
 from tsukiji.report.scatter import pareto
-from tsukiji.report.theme import Theme
-from tsukiji.report.trials import (
+from tsukiji.report.search_data import (
   OBJECTIVES,
   Range,
   Searched,
@@ -27,6 +26,7 @@ from tsukiji.report.trials import (
   twice,
   word,
 )
+from tsukiji.report.theme import Theme
 
 ACROSS = 4  # panels in a row
 DASHES = (0, (4, 2))

@@ -17,7 +17,7 @@ from tsukiji.config import ranges, settings, validate
 from tsukiji.experiments import findings, prepare, row, trial, tuning, winner
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.models import net as net_lib
-from tsukiji.report import trials as report
+from tsukiji.report import search_data as report
 
 
 def found(experiment: Experiment, space: Space, config: ConfigDict) -> Values:

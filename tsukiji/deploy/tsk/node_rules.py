@@ -13,7 +13,7 @@ import numpy as np
 from compress.binary.straight_through import SIGNS
 from compress.lowrank.factors import is_depthwise
 from compress.structured import tied_filters
-from compress.structured.methods import FAMILIES
+from compress.structured.matrices import FAMILIES
 from tsukiji.deploy.tsk.header import damaged
 from tsukiji.deploy.tsk.node_fields import (
   BOOLS,

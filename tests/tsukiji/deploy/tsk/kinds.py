@@ -14,7 +14,7 @@ from compress.quantize.batch_norm import Folded
 from compress.quantize.half import Half
 from compress.quantize.nodes import Inputs, Quantized, Shifted
 from compress.share.codebook import Hashed, Products, Shared
-from compress.structured.methods import Structured
+from compress.structured.matrices import Structured
 from compress.structured.tied_filters import Transferred
 
 

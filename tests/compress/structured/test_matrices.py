@@ -7,7 +7,7 @@ import pytest
 
 from compress import recipe, tree
 from compress.method import Ctx
-from compress.structured.methods import Structured
+from compress.structured.matrices import Structured
 from compress.unchanged import UnchangedWarning
 from tests.runs import assert_same_bits
 from tsukiji.deploy.tsk import pack

@@ -8,11 +8,17 @@ import pytest
 from matplotlib.image import imread
 
 from tsukiji import report
-from tsukiji.report import figures, html, parallel_coordinates, tables, trials
+from tsukiji.report import (
+  figures,
+  html,
+  parallel_coordinates,
+  search_data,
+  tables,
+)
 from tsukiji.report import search_figures as pictures
 from tsukiji.report.contents import Contents
+from tsukiji.report.search_data import Range, Searched, Trial
 from tsukiji.report.theme import DARK, LIGHT, png
-from tsukiji.report.trials import Range, Searched, Trial
 
 RANGES = {
   'train.lr': Range(True, ()),
@@ -38,7 +44,7 @@ def one(designer: str, seed: int, number: int) -> Trial:
 
 
 def searched(objectives: int = 2, importances: bool = True) -> Searched:
-  """Return two designers, three seeds, ten trials."""
+  """Return two designers, three seeds, ten search_data."""
   every = itertools.product(('gp', 'random'), range(3), range(10))
   found = [one(*where) for where in every]
   names = ('val_accuracy', 'bytes')[:objectives]
@@ -51,7 +57,7 @@ def searched(objectives: int = 2, importances: bool = True) -> Searched:
 
 
 def test_courses_never_fall_and_end_at_the_best() -> None:
-  found = trials.courses(searched())
+  found = search_data.courses(searched())
   assert {name: len(seeds) for name, seeds in found.items()} == {
     'gp': 3,
     'random': 3,
@@ -59,44 +65,44 @@ def test_courses_never_fall_and_end_at_the_best() -> None:
   for course in found['gp']:
     assert course == sorted(course) and len(course) == 10
   own = [t for t in searched().trials if (t.designer, t.seed) == ('gp', 1)]
-  assert found['gp'][1][-1] == max(map(trials.accuracy, own))
+  assert found['gp'][1][-1] == max(map(search_data.accuracy, own))
 
 
 @pytest.mark.parametrize('count', [1, 2, 4])
 def test_the_expected_best_is_that_of_all_draws(count: int) -> None:
   values = [0.3, 0.9, 0.1, 0.5]
   draws = itertools.combinations(values, count)
-  assert trials.best_of(values, count) == pytest.approx(
+  assert search_data.best_of(values, count) == pytest.approx(
     statistics.fmean(map(max, draws))
   )
 
 
 def test_twice_as_many_needs_several_seeds() -> None:
   whole = searched()
-  more = trials.twice(whole)
+  more = search_data.twice(whole)
   assert len(more) == 10 and more == sorted(more)
   alone = [t for t in whole.trials if t.seed == 0]
-  assert trials.twice(whole._replace(trials=alone)) == []
+  assert search_data.twice(whole._replace(trials=alone)) == []
 
 
 def test_the_table_has_the_best_first_and_dashes_where_not_active() -> None:
-  heads, *rows = trials.table(searched())
+  heads, *rows = search_data.table(searched())
   assert heads[1:3] == [
     'validation accuracy, %',
     'size of the file, kB',
   ]
   assert heads[-4:] == ['lr', 'optimiser', 'momentum', 'kernel']
-  assert len(rows) == trials.SHOWN
+  assert len(rows) == search_data.SHOWN
   accuracies = [float(row[1]) for row in rows]
   assert accuracies == sorted(accuracies, reverse=True)
   for row in rows:
     assert (row[-2] == '–') == (row[-3] == 'adamw')
   nothing = [t._replace(values={}) for t in searched().trials]
-  assert trials.table(searched()._replace(trials=nothing)) == []
+  assert search_data.table(searched()._replace(trials=nothing)) == []
 
 
 def test_words_name_designers_and_failures() -> None:
-  gp, random, twice = trials.sentences(searched())
+  gp, random, twice = search_data.sentences(searched())
   assert gp.startswith('gp: 90.00 % on the validation set is the best of 10')
   assert '6 of 30 were infeasible' in random
   assert twice.startswith('random with twice as many trials')
@@ -131,7 +137,7 @@ def test_every_trial_is_a_line_over_its_parameters() -> None:
     'kernel',
     parallel_coordinates.ACCURACY,
   ]
-  done = sorted((t for t in whole.trials if t.values), key=trials.accuracy)
+  done = sorted((t for t in whole.trials if t.values), key=search_data.accuracy)
   [lines] = axes.collections
   paths = [path.vertices for path in lines.get_paths()]
   assert len(paths) == len(done)
@@ -174,7 +180,7 @@ def test_the_band_is_of_seeds_and_lines_are_medians() -> None:
   [axes] = figure.axes
   labels = [line.get_label() for line in axes.lines]
   assert labels == ['gp', 'random', 'random, twice as many (expected)']
-  found = trials.courses(searched())['gp']
+  found = search_data.courses(searched())['gp']
   expected = [100 * statistics.median(x) for x in zip(*found, strict=True)]
   assert list(axes.lines[0].get_ydata()) == pytest.approx(expected)
 
@@ -186,7 +192,7 @@ def test_short_trials_take_less_along_the_course() -> None:
   [axes] = figure.axes
   assert axes.get_xlabel() == 'trials of full length'
   assert list(axes.lines[0].get_xdata()) == [n / 4 for n in range(1, 11)]
-  expected = trials.courses(drawn._replace(trials=every))['gp']
+  expected = search_data.courses(drawn._replace(trials=every))['gp']
   means = [100 * statistics.median(x) for x in zip(*expected, strict=True)]
   assert list(axes.lines[0].get_ydata()) == pytest.approx(means)
 
