@@ -220,8 +220,7 @@ def _loss(params: Params, ctx: Ctx) -> Measure:
 def _fisher(params: Params, ctx: Ctx) -> Measure:
   probe = expect_probe('allocate.sensitivity', ctx)
   dense = tree.paths(tree.decode(params))
-  grads = tree.paths(probe.samples(params, SAMPLES))
-  fisher = {path: jnp.mean(grads[path] ** 2, axis=0) for path in dense}
+  fisher = probe.reduce(params, tuple(dense), hessian.squares, SAMPLES)
 
   def measure(changed: Params) -> Array:
     return 0.5 * sum(

@@ -1,4 +1,4 @@
-"""How curved the loss is: traces of the Hessian, layer by layer."""
+"""Curvature of the loss: traces of the Hessian, squares of gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -48,3 +48,14 @@ def traces(
   first = jax.random.key(0) if ctx.key is None else ctx.key
   found = jax.lax.map(product, jax.random.split(first, draws))
   return {path: jnp.mean(x) for path, x in found.items()}
+
+
+def squares(
+  weights: dict[Path, Array], gradients: dict[Path, Array]
+) -> dict[Path, Array]:
+  """Return the summed squares of gradients: a statistic of `Probe.reduce`.
+
+  Its mean is the diagonal of the empirical Fisher matrix.
+  """
+  del weights
+  return {path: jnp.sum(g**2, axis=0) for path, g in gradients.items()}

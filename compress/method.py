@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,11 @@ class Weight(NamedTuple):
   uses: int
 
 
+# (weights, gradients `[examples, *shape]` of a few single examples), both by
+# path -> a pytree of sums over these examples. A probe compiles it once.
+Statistic: TypeAlias = Callable[[dict[Path, Array], dict[Path, Array]], Any]
+
+
 class Probe(NamedTuple):
   """What `init` may ask of the trained network, on calibration data.
 
@@ -58,8 +63,10 @@ class Probe(NamedTuple):
       to be run under `flax.linen.intercept_methods`.
     loss: Params -> mean loss over the calibration examples, `()`.
     grad: Params -> gradient of that mean loss in the decoded tree.
-    samples: Params, count -> the gradients of `count` single examples in the
-      decoded tree, stacked: leaves `[count, *shape]`.
+    reduce: Params, paths, statistic, count -> the mean of a statistic over the
+      gradients of at most `count` single examples in the decoded weights at
+      these paths. It is computed in parts, so that memory does not grow with
+      the count.
     uses: How often each entry of a weight is multiplied for one example, by
       path: a convolution's output positions, 1 for a dense layer. In the order
       in which the network applies them.
@@ -77,7 +84,7 @@ class Probe(NamedTuple):
   apply: Callable[[Params], Array]
   loss: Callable[[Params], Array]
   grad: Callable[[Params], Params]
-  samples: Callable[[Params, int], Params]
+  reduce: Callable[[Params, tuple[Path, ...], Statistic, int], Any]
   uses: dict[Path, int]
   dense: dict[Path, Weight] | None = None
   milliseconds: Callable[[Params], float] | None = None

@@ -97,6 +97,19 @@ def calibrated(spec: sp.Spec) -> Ctx:
   return Ctx(0, STEPS, jax.random.key(2), None, stats, batch, asked, found)
 
 
+def single_gradients(spec: sp.Spec, count: int) -> Any:
+  """Return the gradients of the loss of single examples, stacked."""
+  variables = start(spec)
+
+  def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    outputs = Net(spec).apply({**variables, 'params': params}, x[None])[0]
+    return jax.nn.logsumexp(outputs) - outputs[y]
+
+  gradients = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))
+  y = jnp.arange(count) % 3
+  return gradients(variables['params'], images(spec, count), y)
+
+
 @struct.dataclass
 class Offset(tree.Compressed):
   """A weight beside one that is frozen, both as large as weights are."""

@@ -6,28 +6,21 @@ perturbation reaches through norms, activations, pools, sums and concatenations
 before the next layer mixes it depends on that channel.
 """
 
-import itertools
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from compress import tree
+from compress.channels.perturbation import Hit, hits, kernel, leaves
 from compress.tree import Array, Params, Path
 
-PERTURBATION = 1e3  # large for any activation of a random network
 ROLES = ('produces', 'carries', 'consumes')
 Members: TypeAlias = dict[
   tuple[str, str], list[int]
 ]  # (module, role) -> channels
-_INPUT = '<input>'  # the network's, among the names of modules
-_BATCH = 32  # perturbations in one batch
-CHANGED = 1e-3  # relative; rounding errors are smaller, effects larger
 
 
 class Slice(NamedTuple):
@@ -69,27 +62,6 @@ class Group(NamedTuple):
     return [s for s in self.slices if s.role == role]
 
 
-class _Call(NamedTuple):
-  """One call of a module that holds parameters."""
-
-  module: str
-  kind: str  # 'mixes', 'carries' or 'opaque'
-  inputs: Array
-  shape: tuple[int, ...]  # of the outputs
-
-
-class _Hit(NamedTuple):
-  """The effect of perturbing the channels of one module on a call.
-
-  The outputs of the network are the module '' of kind 'output'.
-  """
-
-  producer: str
-  module: str
-  kind: str
-  changed: np.ndarray  # [channels of the producer, channels of the input]
-
-
 def groups(apply: Callable[[Params], Array], params: Params) -> list[Group]:
   """Find the removable channels of a network and their dependencies.
 
@@ -108,8 +80,7 @@ def groups(apply: Callable[[Params], Array], params: Params) -> list[Group]:
     path: x.shape
     for path, x in tree.paths(jax.eval_shape(tree.decode, params)).items()
   }
-  drawn = _drawn(jax.eval_shape(tree.decode, params))
-  return _grouped(_perturbed(apply, drawn, shapes), shapes)
+  return _grouped(hits(apply, params, shapes), shapes)
 
 
 def describe(found: Iterable[Group]) -> list[str]:
@@ -127,153 +98,7 @@ def describe(found: Iterable[Group]) -> list[str]:
   ]
 
 
-def _drawn(shapes: Params) -> Params:
-  """Return random parameters, positive so that no channel is dead."""
-  generator = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: jnp.asarray(generator.uniform(0.5, 1.5, x.shape), x.dtype),
-    shapes,
-  )
-
-
-def _leaves(module: str, shapes: dict[Path, Any]) -> dict[Path, Any]:
-  return {p: s for p, s in shapes.items() if p.rpartition('/')[0] == module}
-
-
-def _kernel(module: str) -> Path:
-  return f'{module}/kernel' if module else 'kernel'
-
-
-def _kind(module: str, shapes: dict[Path, Any], before: int, after: int) -> str:
-  """Return what a module does with the channels of its input."""
-  leaves = _leaves(module, shapes)
-  within = f'{module}/' if module else ''
-  if any(p.startswith(within) and p not in leaves for p in shapes):
-    return 'opaque'  # parameters of its own next to those of its layers
-  weights = [p for p, s in leaves.items() if len(s) >= 2]
-  if not weights:
-    each = all(s in ((), (1,), (before,)) for s in leaves.values())
-    return 'carries' if each and before == after else 'opaque'
-  if weights != [_kernel(module)]:
-    return 'opaque'
-  *_, wide, out = shapes[weights[0]]
-  if wide == 1 and before == out == after > 1:
-    return 'carries'  # depthwise
-  return 'mixes' if (wide, out) == (before, after) else 'opaque'
-
-
-def _run(
-  apply: Callable[[Params], Array],
-  params: Params,
-  shapes: dict[Path, Any],
-  visit: Callable[[_Call], Array | None],
-) -> Array:
-  """Apply a network; `visit` may replace its inputs and layer outputs."""
-  owners = {path.rpartition('/')[0] for path in shapes}
-
-  def intercept(
-    call: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    context: nn.module.InterceptorContext,
-  ) -> Any:
-    module = '/'.join(context.module.path)
-    if context.method_name != '__call__' or not args or not _is_array(args[0]):
-      return call(*args, **kwargs)
-    x, *rest = args
-    if not module and jnp.issubdtype(x.dtype, jnp.floating):
-      start = visit(_Call(_INPUT, 'opaque', x, x.shape))
-      x = x if start is None else start
-    outputs = call(x, *rest, **kwargs)
-    if module not in owners or not _is_array(outputs):
-      return outputs
-    kind = _kind(module, shapes, x.shape[-1], outputs.shape[-1])
-    if kind == 'opaque':  # perturbations of its inner layers may leave it
-      visit(_Call(module, kind, outputs, outputs.shape))
-    replaced = visit(_Call(module, kind, x, outputs.shape))
-    return outputs if replaced is None else replaced
-
-  with nn.intercept_methods(intercept):
-    return apply(params)
-
-
-def _is_array(x: Any) -> bool:
-  return isinstance(x, jax.Array | np.ndarray) and x.ndim > 0
-
-
-def _perturbed(
-  apply: Callable[[Params], Array], params: Params, shapes: dict[Path, Any]
-) -> list[_Hit]:
-  """Perturb each output channel of each module and record what changes.
-
-  The outputs of all modules but those that carry channels on, and the inputs
-  of the network, are replaced by noise of unit size plus the perturbation.
-  """
-  calls: list[_Call] = []
-  wide = _widths(apply, params, shapes)
-  starts = dict(
-    zip(wide, itertools.accumulate(wide.values(), initial=0), strict=False)
-  )
-
-  def inputs(shift: Array) -> list[Array]:
-    calls.clear()
-
-    def visit(call: _Call) -> Array | None:
-      calls.append(call)
-      if call.kind == 'carries':
-        return None
-      noise = _noise(len(calls), call.shape)
-      if call.shape[-1] != wide[call.module]:
-        return noise
-      first = starts[call.module]
-      return noise + shift[first : first + wide[call.module]]
-
-    end = _run(apply, params, shapes, visit)
-    return [*(call.inputs for call in calls), end]
-
-  @jax.jit
-  def reached(shifts: Array) -> list[Array]:
-    base = inputs(jnp.zeros(shifts.shape[1]))
-    return jax.lax.map(
-      lambda shift: list(map(_changed, inputs(shift), base)),
-      shifts,
-      batch_size=_BATCH,
-    )
-
-  units = PERTURBATION * jnp.eye(sum(wide.values()))
-  up, down = (jax.device_get(reached(sign * units)) for sign in (1, -1))
-  names = [*((call.module, call.kind) for call in calls), ('', 'output')]
-  return [
-    _Hit(producer, module, kind, (a | b)[first : first + wide[producer]])
-    for producer, first in starts.items()
-    for (module, kind), a, b in zip(names, up, down, strict=True)
-  ]
-
-
-def _noise(seed: int, shape: tuple[int, ...]) -> Array:
-  """Return irregular numbers in [-1, 1]; cheaper to compile than random."""
-  size = math.prod(shape)
-  return jnp.sin(
-    (1 + jnp.arange(size, dtype=jnp.float32)) * (seed + 0.7)
-  ).reshape(shape)
-
-
-def _widths(
-  apply: Callable[[Params], Array], params: Params, shapes: dict[Path, Any]
-) -> dict[str, int]:
-  """Return the widths of the modules to perturb, in the order of calls."""
-  found: list[_Call] = []
-  jax.eval_shape(lambda p: _run(apply, p, shapes, found.append), params)
-  return {c.module: c.shape[-1] for c in found if c.kind != 'carries'}
-
-
-def _changed(x: Array, base: Array) -> Array:
-  """Return which channels differ anywhere, `[channels]`."""
-  far = jnp.abs(x - base) > CHANGED * (1 + jnp.abs(base))
-  return jnp.any(far, axis=tuple(range(far.ndim - 1)))
-
-
-def _grouped(hits: list[_Hit], shapes: dict[Path, Any]) -> list[Group]:
+def _grouped(hits: list[Hit], shapes: dict[Path, Any]) -> list[Group]:
   """Join channels that share an input into groups of equal structure."""
   order = list(dict.fromkeys(hit.producer for hit in hits))
   families: dict[tuple[str, ...], list[Members]] = {}
@@ -293,7 +118,7 @@ def _grouped(hits: list[_Hit], shapes: dict[Path, Any]) -> list[Group]:
   return [group for group in found if group is not None]
 
 
-def _components(hits: list[_Hit]) -> list[set[tuple[str, str, int]]]:
+def _components(hits: list[Hit]) -> list[set[tuple[str, str, int]]]:
   """Return connected components of (module, role, channel)."""
   parts: dict[Any, set[Any]] = {}
 
@@ -335,11 +160,11 @@ def _slices(
   module: str, role: str, index: np.ndarray, shapes: dict[Path, Any]
 ) -> list[Slice]:
   """Return the slices of one module: all its arrays, or its inputs."""
-  kernel = _kernel(module)
+  weight = kernel(module)
   if role == 'consumes':
-    return [Slice(kernel, len(shapes[kernel]) - 2, index, role)]
+    return [Slice(weight, len(shapes[weight]) - 2, index, role)]
   return [
     Slice(path, len(shape) - 1, index, role)
-    for path, shape in _leaves(module, shapes).items()
-    if shape and shape[-1] > 1 or path == kernel
+    for path, shape in leaves(module, shapes).items()
+    if shape and shape[-1] > 1 or path == weight
   ]

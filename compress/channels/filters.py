@@ -1,6 +1,5 @@
 """Structured pruning: removal of filters and neurons."""
 
-import functools
 import re
 from typing import Any
 
@@ -9,13 +8,14 @@ import numpy as np
 
 from compress import kinds, tree
 from compress.channels import budget as sizing
-from compress.channels import dependency
+from compress.channels import dependency, importance
 from compress.channels.budget import Remove, Widths
 from compress.channels.dependency import Group
 from compress.channels.importance import SCORES
 from compress.channels.sliced import Sliced, cut, unsliced
 from compress.method import Ctx, Method, expect_probe
 from compress.tree import Params, Path
+from compress.unchanged import warn_unchanged
 
 
 def filters(
@@ -48,8 +48,9 @@ def filters(
     score: 'l1' or 'l2' norm of the filters (Li+ 2017), 'taylor' the effect
       on the loss over calibration data (Molchanov+ 2019, arXiv 1906.10771,
       equation 8), 'bn_scale' the scale of the batch norm (Liu+ 2017, arXiv
-      1708.06519), 'fpgm' the distance from the other filters (He+ 2019,
-      arXiv 1811.00250), or 'random'.
+      1708.06519; groups without one stay, with a warning), 'fpgm' the
+      distance from the other filters (He+ 2019, arXiv 1811.00250), or
+      'random'.
     scope: 'uniform' removes the same share of each group; 'auto' searches the
       widths: it removes channels where the loss over calibration data rises
       least per saved cost.
@@ -77,13 +78,10 @@ def filters(
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.filters', ctx)
     kinds.refuse('prune.filters', kinds.ARRAYS, params)
-    # All groups use the same gradients.
-    asked = functools.cache(lambda count: probe.samples(params, count))
-    ctx = ctx._replace(
-      probe=probe._replace(samples=lambda _, count: asked(count))
-    )
     every = dependency.groups(probe.apply, sizing.full_shapes(params, probe))
     found = _chosen(every, layers, params)
+    if score == 'bn_scale':
+      found = _with_norms(found)
     choices = {
       g.name: sizing.width_choices(g, multiple, probe, params) for g in found
     }
@@ -125,19 +123,30 @@ def _chosen(found: list[Group], layers: str, params: Params) -> list[Group]:
   return chosen
 
 
+def _with_norms(found: list[Group]) -> list[Group]:
+  """Return the groups with a norm, all of them if there is none."""
+  scored = [g for g in found if importance.norm_scales(g)]
+  if not scored:
+    return found  # the score raises
+  others = [g.name for g in found if not importance.norm_scales(g)]
+  why = "no norm follows them, which score='bn_scale' needs"
+  warn_unchanged('prune.filters', others, why)
+  return scored
+
+
 def _make_remove(
   found: list[Group], score: str, greedy: bool, params: Params, ctx: Ctx
 ) -> Remove:
   """Return the function that reduces every group to its width."""
   score_fn = SCORES[score]
-  dense = {} if greedy else {g.name: score_fn(g, params, ctx) for g in found}
+  dense = {} if greedy else score_fn(found, params, ctx)
 
   def remove(widths: Widths) -> Params:
     small = params
     for group in found:
       scores = dense.get(group.name)
       if scores is None:
-        scores = score_fn(group, tree.decode(small), ctx)
+        scores = score_fn([group], tree.decode(small), ctx)[group.name]
       order = np.argsort(-scores, kind='stable')
       keep = np.zeros(group.channels, bool)
       keep[order[: widths[group.name]]] = True

@@ -1,18 +1,22 @@
 """Importance scores of channels: low scores are pruned first."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from compress import tree
 from compress.channels.dependency import Group, Slice
 from compress.method import Ctx, expect_probe
 from compress.random import own
-from compress.tree import Params
+from compress.tree import Array, Params, Path
 
-Importance = Callable[[Group, Params, Ctx], np.ndarray]
+# Groups -> scores `[channels]` by name of the group.
+Importance: TypeAlias = Callable[
+  [Sequence[Group], Params, Ctx], dict[str, np.ndarray]
+]
 
 
 def l1(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
@@ -45,11 +49,7 @@ def bn_scale(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
   """Score by the scale of the batch norm (Liu+ 2017, arXiv 1708.06519)."""
   del ctx
   found = tree.paths(params)
-  scales = [
-    np.abs(rows(found[part.path], part)).sum(1)
-    for part in group.of('carries')
-    if part.path.endswith('scale')
-  ]
+  scales = [np.abs(rows(found[s.path], s)).sum(1) for s in norm_scales(group)]
   if not scales:
     raise ValueError(
       f"score='bn_scale' at {group.name}: expected a norm behind it, got "
@@ -58,7 +58,14 @@ def bn_scale(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
   return np.sum(scales, 0)
 
 
-def taylor(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
+def norm_scales(group: Group) -> list[Slice]:
+  """Return the scales of the norms behind the channels of a group."""
+  return [s for s in group.of('carries') if s.path.endswith('scale')]
+
+
+def taylor(
+  groups: Sequence[Group], params: Params, ctx: Ctx
+) -> dict[str, np.ndarray]:
   r"""Score by the effect on the loss over calibration data.
 
   $\mathbb{E}_x (\sum_{s} g_s(x) w_s)^2$ over the parameters $s$ of a channel
@@ -67,15 +74,25 @@ def taylor(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
   8).
   """
   probe = expect_probe("score='taylor'", ctx)
-  grads = tree.paths(probe.samples(params, SAMPLES))
-  found = tree.paths(params)
-  total: Any = 0.0
-  for part in group.of('produces') + group.of('carries'):
-    product = np.asarray(grads[part.path]) * np.asarray(found[part.path])
-    moved = np.moveaxis(product, part.axis + 1, 1)
-    flat = moved.reshape(*moved.shape[:2], -1).sum(2)  # [samples, entries]
-    total = total + flat[:, part.entries].sum(2)
-  return np.mean(np.square(total), 0)
+  parts = {g.name: g.of('produces') + g.of('carries') for g in groups}
+  paths = dict.fromkeys(s.path for part in parts.values() for s in part)
+
+  def squares(
+    weights: dict[Path, Array], gradients: dict[Path, Array]
+  ) -> dict[str, Array]:
+    def change(part: Slice) -> Array:
+      product = gradients[part.path] * weights[part.path]
+      moved = jnp.moveaxis(product, part.axis + 1, 1)
+      flat = moved.reshape(*moved.shape[:2], -1).sum(2)  # [examples, entries]
+      return flat[:, part.entries].sum(2)
+
+    return {
+      name: jnp.sum(sum(map(change, part), jnp.zeros(())) ** 2, axis=0)
+      for name, part in parts.items()
+    }
+
+  found = probe.reduce(params, tuple(paths), squares, SAMPLES)
+  return {name: np.asarray(scores) for name, scores in found.items()}
 
 
 def random(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
@@ -90,7 +107,7 @@ def random(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
   return np.asarray(jax.random.uniform(key, (group.channels,)))
 
 
-def rows(x: Any, part: Slice) -> np.ndarray:
+def rows(x: Array, part: Slice) -> np.ndarray:
   """Return the entries of each channel in one array, `[channels, n]`."""
   moved = np.moveaxis(np.asarray(x), part.axis, 0)[part.entries]
   return moved.reshape(len(part.entries), -1)
@@ -109,12 +126,19 @@ def _filters(group: Group, params: Params) -> np.ndarray:
   )
 
 
+def _each(score: Callable[[Group, Params, Ctx], np.ndarray]) -> Importance:
+  """Return the score of several groups, given that of one."""
+  return lambda groups, params, ctx: {
+    group.name: score(group, params, ctx) for group in groups
+  }
+
+
 SAMPLES = 256  # examples whose gradients are squared
 SCORES: dict[str, Importance] = {
-  'bn_scale': bn_scale,
-  'fpgm': fpgm,
-  'l1': l1,
-  'l2': l2,
-  'random': random,
+  'bn_scale': _each(bn_scale),
+  'fpgm': _each(fpgm),
+  'l1': _each(l1),
+  'l2': _each(l2),
+  'random': _each(random),
   'taylor': taylor,
 }

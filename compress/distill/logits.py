@@ -130,7 +130,7 @@ def dkd(
     non_target: $\beta$, above 0; 8 on CIFAR-100, 0.5 on ImageNet.
     weight: w, above 0.
     schedule: How the weight grows; the paper warms up over 20 of 240 epochs,
-      `linear(0.0, 0.08)`. By default whole at once.
+      `linear(0.0, 0.08)`. By default constant.
 
   Returns:
     The method.

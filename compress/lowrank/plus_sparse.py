@@ -18,7 +18,7 @@ from compress.lowrank.decompose import (
   weight_limits,
 )
 from compress.method import Ctx, Method, expect_probe
-from compress.prune import masked
+from compress.prune import selection
 from compress.prune.masked import Masked
 from compress.tree import Array, Compressed, Key, Params, Path
 
@@ -127,7 +127,7 @@ def plus_sparse(
     target, root = (matrix, None) if metric is None else metric
     zeros = round(sparsity * w.size)
     low, rest = alternated(target, root, found, zeros, sweeps)
-    kept = masked.keep_highest(jnp.abs(rest), zeros).reshape(w.shape)
+    kept = selection.keep_highest(jnp.abs(rest), zeros).reshape(w.shape)
     u, v = ((x * unit).astype(w.dtype) for x in low)
     sparse = (rest * unit * unit).astype(w.dtype).reshape(w.shape)
     node = factors.unfolded(u, v, w.shape, 'channel')
@@ -227,7 +227,7 @@ def _growing(rank: int) -> list[int]:
 
 def _largest(x: Array, zeros: int) -> Array:
   """Return an array with its least entries 0."""
-  return jnp.where(masked.keep_highest(jnp.abs(x), zeros), x, 0)
+  return jnp.where(selection.keep_highest(jnp.abs(x), zeros), x, 0)
 
 
 def _balanced(u: Array, v: Array) -> tuple[Array, Array]:

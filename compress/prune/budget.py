@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -231,12 +232,20 @@ def _spend_rest(
   slopes: Array,
 ) -> Array:
   """Keep as many more weights as the budget allows, steepest layers first."""
-  limits, unit = jnp.array(sizes, jnp.int32), jnp.array(unit_costs, jnp.int32)
-  room = jnp.int32(int(limit)) - jnp.sum(left * unit)
-  for at in jnp.argsort(-slopes):
-    more = jnp.minimum(limits[at] - left[at], room // unit[at])
-    left, room = left.at[at].add(more), room - more * unit[at]
-  return left
+
+  def spend(left: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    kept = np.asarray(left, np.int64)
+    units = np.asarray(unit_costs, np.int64)
+    room = int(limit) - int(np.sum(kept * units))
+    for at in np.argsort(-np.asarray(slopes), kind='stable'):
+      more = min(sizes[at] - kept[at], room // units[at])
+      kept[at] += more
+      room -= more * units[at]
+    return kept.astype(np.int32)
+
+  # On the host: counts of multiplications exceed 32 bits.
+  shape = jax.ShapeDtypeStruct(left.shape, jnp.int32)
+  return jax.pure_callback(spend, shape, left, slopes)
 
 
 def _budget(**given: float | None) -> Budget:
@@ -281,11 +290,6 @@ def _check(budget: Budget) -> None:
 
 
 def _check_room(budget: Budget, limit: float, least: list[float]) -> None:
-  if limit >= 2**31:
-    raise ValueError(
-      f'prune.auto: expected a budget below 2**31, got {limit:g}. Give a '
-      'sparsity instead of macs.'
-    )
   if sum(least) > limit:
     raise ValueError(
       f'prune.auto: expected a floor that leaves at most {limit:g} of '

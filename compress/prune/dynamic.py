@@ -19,13 +19,13 @@ from compress.prune.masked import (
   Masked,
   add_masks,
   due,
-  keep_highest,
   map_latent,
   replace_masks,
-  select_share,
 )
+from compress.prune.selection import keep_highest, select_share
 from compress.schedule import Schedule, cubic
 from compress.tree import Array, Params, Path
+from compress.unchanged import warn_unchanged
 
 
 @struct.dataclass
@@ -134,8 +134,8 @@ def rigl(
 
   Raises:
     ValueError: If the sparsity, distribution, fraction, end or number of
-      updates is impossible, an array would be emptied, or the run has no
-      steps.
+      updates is impossible, every array would be emptied, or the run has no
+      steps. Arrays that would be emptied are not pruned, with a warning.
   """
   where = 'prune.rigl'
   expect_sparsity(where, sparsity)
@@ -196,27 +196,36 @@ def densities(
     distribution: 'uniform' or 'erk', as `rigl`.
 
   Returns:
-    Counts by path; those of 'erk' sum to `n - round(sparsity * n)`.
+    Counts by path; those of 'erk' sum to `n - round(sparsity * n)`. Arrays
+    that would be emptied are kept whole and do not count; a warning names
+    them.
 
   Raises:
-    ValueError: If an array would be emptied.
+    ValueError: If every array would be emptied.
 
   >>> densities({'a': (2, 3), 'b': (40, 10)}, 0.8, 'erk')
   {'a': 6, 'b': 75}
   """
   sizes = {path: math.prod(shape) for path, shape in arrays.items()}
-  if distribution == 'uniform':
-    left = {path: n - round(sparsity * n) for path, n in sizes.items()}
+  rest, left = dict(arrays), dict(sizes)
+  while rest:
+    if distribution == 'uniform':
+      left = {p: sizes[p] - round(sparsity * sizes[p]) for p in rest}
+    else:
+      total = sum(sizes[path] for path in rest)
+      left = _erk(rest, sizes, total - round(sparsity * total))
+    if all(left.values()):
+      break
+    rest = {path: shape for path, shape in rest.items() if left[path]}
   else:
-    total = sum(sizes.values())
-    left = _erk(arrays, sizes, total - round(sparsity * total))
-  for path, count in left.items():
-    if not count:
-      raise ValueError(
-        f'prune.rigl at {path}: expected a sparsity that leaves a weight, got '
-        f'{sparsity!r} for {sizes[path]}. Lower it, or exclude this array.'
-      )
-  return left
+    path = max(sizes, key=lambda path: sizes[path], default='')
+    raise ValueError(
+      f'prune.rigl at {path}: expected a sparsity that leaves a weight, got '
+      f'{sparsity!r} for {sizes.get(path, 0)}. Lower it.'
+    )
+  small = [path for path in arrays if path not in rest]
+  warn_unchanged('prune.rigl', small, f'a sparsity of {sparsity} empties them')
+  return {path: left.get(path, sizes[path]) for path in arrays}
 
 
 def _erk(

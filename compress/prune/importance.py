@@ -13,7 +13,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from compress import tree
+from compress import hessian, tree
 from compress.method import Ctx, expect_probe
 from compress.random import draw, own
 from compress.schedule import Schedule
@@ -64,8 +64,10 @@ def fisher(params: Params, ctx: Ctx) -> ScoreFn:
   diagonal of the empirical Fisher matrix for that of the Hessian: $g$ are the
   gradients of `SAMPLES` single calibration examples.
   """
-  sample = samples('score.fisher', params, ctx, SAMPLES)
-  return lambda path, w: w**2 * jnp.mean(sample(path, w) ** 2, axis=0) / 2
+  where = 'score.fisher'
+  probe = expect_probe(where, ctx)
+  found = probe.reduce(params, weight_paths(params), hessian.squares, SAMPLES)
+  return lambda path, w: w**2 * _pick(where, found, path, w.shape) / 2
 
 
 SCORES: dict[str, Score] = {
@@ -124,27 +126,22 @@ def gradients(where: str, params: Params, ctx: Ctx) -> ScoreFn:
   if dense is None:
     dense = expect_probe(where, ctx).grad(params)
   found = tree.paths(dense)
-  return lambda path, w: _pick(where, found, path, w.shape, 0)
+  return lambda path, w: _pick(where, found, path, w.shape)
 
 
-def samples(where: str, params: Params, ctx: Ctx, count: int) -> ScoreFn:
-  """Return single-example gradients in each decoded weight.
+def weight_paths(params: Params) -> tuple[Path, ...]:
+  """Return the paths of the weights of the network among the given arrays.
 
-  Args:
-    where: Name of the caller, for error messages.
-    params: A tree of arrays and nodes.
-    ctx: With a probe.
-    count: How many examples to ask for; there may be fewer.
-
-  Returns:
-    A function of a path and the weight there, giving `[examples, *shape]`; it
-    raises ValueError as that of `gradients`.
-
-  Raises:
-    ValueError: If there is no probe.
+  Arrays that are only a part of a weight, as a factor, are left out.
   """
-  found = tree.paths(expect_probe(where, ctx).samples(params, count))
-  return lambda path, w: _pick(where, found, path, w.shape, 1)
+  dense = tree.paths(jax.eval_shape(tree.decode, params))
+  found: dict[Path, Array] = {}
+  tree.map_arrays(lambda path, w: found.setdefault(path, w), params)
+  return tuple(
+    path
+    for path, w in found.items()
+    if path in dense and dense[path].shape == w.shape
+  )
 
 
 def _pick(
@@ -152,12 +149,16 @@ def _pick(
   found: dict[Path, Array],
   path: Path,
   shape: tuple[int, ...],
-  skip: int,
 ) -> Array:
-  if path not in found or found[path].shape[skip:] != shape:
-    raise ValueError(
-      f'{where} at {path}: expected a weight of the network, which has a '
-      f'gradient, got one of shape {shape} inside another node. Prune before '
-      'what factors it, or choose score="magnitude".'
-    )
+  if path not in found or found[path].shape != shape:
+    raise no_gradient(where, path, shape)
   return found[path]
+
+
+def no_gradient(where: str, path: Path, shape: tuple[int, ...]) -> ValueError:
+  """Return the error for an array that is not a weight of the network."""
+  return ValueError(
+    f'{where} at {path}: expected a weight of the network, which has a '
+    f'gradient, got one of shape {shape} inside another node. Prune before '
+    'factorizing, or choose score="magnitude".'
+  )

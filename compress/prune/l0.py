@@ -1,10 +1,12 @@
 """L0 regularization: pruning with hard concrete gates."""
 
 import math
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from compress import tree
@@ -12,11 +14,10 @@ from compress.errors import expect_name, expect_schedule
 from compress.method import Ctx, Method, expect_run
 from compress.prune.masked import (
   Masked,
-  Scores,
   add_masks,
   map_latent,
-  select_share,
 )
+from compress.prune.selection import select_share
 from compress.random import draw
 from compress.schedule import Schedule, linear
 from compress.tree import Array, Key, Params, Path
@@ -57,6 +58,11 @@ class Gated(Masked):
   def needs_key(self) -> bool:
     """Whether training decodes to another array: to sampled gates."""
     return True
+
+  @property
+  def weights_per_gate(self) -> int:
+    """Number of weights that each gate multiplies."""
+    return self.mask.size // self.gate.size
 
   def decode(self, key: Key | None) -> Array:
     """Return the gated weight: sampled with a key, deterministic without."""
@@ -112,19 +118,21 @@ def l0(
 ) -> Method:
   r"""Learn which weights to keep with a penalty on the number of open gates.
 
-  Each weight is multiplied by a hard concrete gate, and the loss grows by
-  $\lambda \frac{1}{n} \sum_i P(z_i \neq 0)$, the expected share of the open
-  among the $n$ gates of all arrays (Louizos+ 2018, arXiv 1712.01312, equation
-  12, which divides by the number of examples instead). All arrays share one
+  Each weight, or group of weights $g$, is multiplied by a hard concrete gate,
+  and the loss grows by $\lambda \frac{1}{n} \sum_g |g| P(z_g \neq 0)$, the
+  expected share of the $n$ weights of all arrays whose gate is open (Louizos+
+  2018, arXiv 1712.01312, equation 12 and section 2.3, which divides by the
+  number of examples instead). All arrays share one
   budget. Once frozen, the gates are multiplied into the kept weights, which
   then train without noise.
 
   Args:
     strength: $\lambda$, the penalty of the dense network in units of the loss
       (nats), independent of its size; 0.1 to 1, with a sparsity 3 to 30.
-    sparsity: Exact share of closed gates at the end, in [0, 1). The penalty
-      is then that of the excess, $\max(0, \cdot - (1 - s))$, and the gates
-      with the lowest $\log \alpha$ close. None closes those of equation 13.
+    sparsity: Share of zeros among the weights at the end, in [0, 1): exact, or
+      as little above as whole channels allow. The penalty is then that of the
+      excess, $\max(0, \cdot - (1 - s))$, and the gates with the lowest
+      $\log \alpha$ close. None closes those of equation 13.
     per: 'weight', or 'channel' for one gate for each output channel.
     schedule: Growth of the penalty or target over the run; by default linear
       over its first half.
@@ -161,7 +169,9 @@ def l0(
 
   def init(params: Params, ctx: Ctx) -> Params:
     expect_run(where, ctx)
-    return add_masks(where, params, wrap)
+    params = add_masks(where, params, wrap)
+    _expect_room(where, tree.find(Gated, params).values(), sparsity or 0.0)
+    return params
 
   def update(params: Params, ctx: Ctx) -> Params:
     params = tree.map_nodes(Gated, lambda path, node: _follow(node), params)
@@ -170,11 +180,14 @@ def l0(
     )
 
   def close(params: Params) -> Params:
-    scores = {p: x.log_alpha for p, x in tree.find(Gated, params).items()}
+    nodes = tree.find(Gated, params)
+    scores = {path: node.log_alpha for path, node in nodes.items()}
     if sparsity is None:
       keep = {
         p: (deterministic(x) > 0) | (x == jnp.max(x)) for p, x in scores.items()
       }
+    elif per == 'channel':
+      keep = _open_channels(nodes, sparsity)
     else:
       keep = select(scores, jnp.ones(()))
     return tree.map_nodes(
@@ -184,9 +197,7 @@ def l0(
   def loss(params: Params, ctx: Ctx) -> Array:
     nodes = tree.find(Gated, params)
     part = amount(ctx.progress)
-    kept = _mean(
-      {path: open_probability(x.log_alpha) for path, x in nodes.items()}
-    )
+    kept = _expected_share(nodes.values())
     if sparsity is None:
       cost = part * kept
     else:
@@ -237,7 +248,49 @@ def _closed(where: str, path: Path, node: Gated, keep: Array) -> Gated:
   ).replace(mask=mask, gate=jnp.ones_like(gate), frozen=jnp.ones((), bool))
 
 
-def _mean(scores: Scores) -> Array:
-  """Return the mean over all arrays together; 0 of none."""
-  total = sum((jnp.sum(x) for x in scores.values()), jnp.zeros(()))
-  return total / max(1, sum(x.size for x in scores.values()))
+def _expected_share(nodes: Collection[Gated]) -> Array:
+  """Return the expected share of weights with an open gate; 0 of none."""
+  total = sum(
+    (
+      x.weights_per_gate * jnp.sum(open_probability(x.log_alpha)) for x in nodes
+    ),
+    jnp.zeros(()),
+  )
+  return total / max(1, sum(x.mask.size for x in nodes))
+
+
+def _expect_room(where: str, nodes: Collection[Gated], sparsity: float) -> None:
+  """Raise ValueError if a sparsity leaves less than a gate of each array."""
+  total = sum(x.mask.size for x in nodes)
+  least = sum(x.weights_per_gate for x in nodes)
+  if total - least < round(sparsity * total):
+    raise ValueError(
+      f'{where}: expected a sparsity that leaves a gate of each array, got '
+      f'{sparsity!r}. At most {(total - least) / total:.3g} is possible.'
+    )
+
+
+def _open_channels(
+  nodes: dict[Path, Gated], sparsity: float
+) -> dict[Path, Array]:
+  r"""Return the gates to keep: the fewest closed that reach the sparsity.
+
+  Gates close in the order of their $\log \alpha$; the last one of each array
+  stays open.
+  """
+  if not nodes:
+    return {}
+  scores = [
+    x.log_alpha.at[jnp.argmax(x.log_alpha)].set(jnp.inf) for x in nodes.values()
+  ]
+  sizes = [
+    np.full(len(s), x.weights_per_gate)
+    for s, x in zip(scores, nodes.values(), strict=True)
+  ]
+  goal = round(sparsity * sum(x.mask.size for x in nodes.values()))
+  flat, weights = jnp.concatenate(scores), jnp.asarray(np.concatenate(sizes))
+  order = jnp.argsort(flat, stable=True)
+  before = jnp.cumsum(weights[order]) - weights[order]
+  keep = jnp.zeros(flat.shape, bool).at[order].set(before >= goal)
+  ends = np.cumsum([len(s) for s in scores])[:-1].tolist()
+  return dict(zip(nodes, jnp.split(keep, ends), strict=True))

@@ -13,8 +13,8 @@ from compress.prune.masked import (
   map_latent,
   masked_scores,
   replace_masks,
-  select_share,
 )
+from compress.prune.selection import select_share
 from compress.tree import Array, Params, Path
 
 

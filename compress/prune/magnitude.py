@@ -5,12 +5,13 @@ import jax.numpy as jnp
 from compress.method import Ctx, Method
 from compress.prune.importance import ScoreFn, score_by_name
 from compress.prune.masked import Masked as Masked
-from compress.prune.masked import Scores, prune_by_score, select_share
+from compress.prune.masked import Scores, prune_by_score
 from compress.prune.per_layer import (
   ZeroCounts,
   counts_from_shares,
   prune_per_layer,
 )
+from compress.prune.selection import select_share
 from compress.schedule import Schedule
 from compress.tree import Array, Params, Path
 

@@ -1,6 +1,5 @@
-"""Masks that hold weights at exactly 0, and the selection of positions."""
+"""Masks that hold weights at exactly 0, and when they change."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import kinds, tree
-from compress.errors import expect_name, expect_schedule, expect_sparsity
+from compress.errors import expect_schedule
 from compress.method import Ctx, Method
 from compress.prune.importance import Score
 from compress.schedule import Schedule, at_once
@@ -126,21 +125,6 @@ def due(ctx: Ctx, times: int = UPDATES) -> Array:
   return jnp.floor(ctx.progress * times) != jnp.floor(before * times)
 
 
-def keep_highest(scores: Array, drop: Array | int) -> Array:
-  """Return False at the `drop` lowest scores, ties broken by index.
-
-  >>> keep_highest(jnp.array([3.0, 1.0, 1.0]), 1).tolist()
-  [True, False, True]
-  """
-  order = jnp.argsort(scores, axis=None, stable=True)
-  rank = (
-    jnp.zeros(scores.size, jnp.int32)
-    .at[order]
-    .set(jnp.arange(scores.size, dtype=jnp.int32))
-  )
-  return (rank >= drop).reshape(scores.shape)
-
-
 def masked_scores(params: Params, score: Score, ctx: Ctx) -> Scores:
   """Return the scores of every masked weight, -inf where it is pruned."""
   worth = score(params, ctx)
@@ -223,81 +207,3 @@ def same_masks(params: Params, ctx: Ctx) -> Params:
   """Return the parameters: one-shot masks do not change in training."""
   del ctx
   return params
-
-
-def select_share(
-  where: str, sparsity: float, scope: str, floor: float
-) -> Select:
-  """Return a selection with an exact sparsity, by array or over all arrays.
-
-  Args:
-    where: Name of the caller, for error messages.
-    sparsity: Share of zeros, in [0, 1).
-    scope: 'layer' or 'global'.
-    floor: Least share of each array that a global ranking keeps; at least one
-      weight.
-
-  Returns:
-    The selection.
-
-  Raises:
-    ValueError: If the sparsity, scope or floor is impossible.
-  """
-  expect_sparsity(where, sparsity)
-  expect_name(where, 'scope', scope, ('layer', 'global'))
-  if not 0 <= floor <= 1:
-    raise ValueError(
-      f'{where}: expected a floor in [0, 1], got {floor!r}. It is the least '
-      'share of its weights that each array keeps.'
-    )
-
-  def keep(scores: Array, part: Array) -> Array:
-    # Counted from the end, so that the target is met exactly.
-    target = round(sparsity * scores.size)
-    rest = jnp.round((1.0 - part) * target).astype(jnp.int32)
-    return keep_highest(scores, target - rest)
-
-  def by_layer(scores: Scores, part: Array) -> dict[Path, Array]:
-    return {path: keep(x, part) for path, x in scores.items()}
-
-  def globally(scores: Scores, part: Array) -> dict[Path, Array]:
-    _check_room(where, [x.size for x in scores.values()], sparsity, floor)
-    return _select_globally(lambda x: keep(x, part), scores, floor)
-
-  return by_layer if scope == 'layer' else globally
-
-
-def _select_globally(
-  keep: Callable[[Array], Array], scores: Scores, floor: float
-) -> dict[Path, Array]:
-  """Rank all arrays as one; the best weights of each are kept first."""
-  guarded = [
-    jnp.where(
-      keep_highest(x, x.size - _least(x.size, floor)), jnp.inf, x
-    ).ravel()
-    for x in scores.values()
-  ]
-  ends = list(itertools.accumulate(x.size for x in guarded))[:-1]
-  parts = jnp.split(keep(jnp.concatenate(guarded)), ends)
-  return {
-    path: part.reshape(x.shape)
-    for (path, x), part in zip(scores.items(), parts, strict=True)
-  }
-
-
-def _least(size: int, floor: float) -> int:
-  """Return how many weights of an array a global ranking keeps at least."""
-  return max(1, round(floor * size))
-
-
-def _check_room(
-  where: str, sizes: list[int], sparsity: float, floor: float
-) -> None:
-  left = sum(sizes) - round(sparsity * sum(sizes))
-  least = sum(_least(size, floor) for size in sizes)
-  if least > left:
-    raise ValueError(
-      f'{where}: expected a floor that leaves at most {left} of {sum(sizes)}, '
-      f'got {floor!r}, which leaves {least} in {len(sizes)} arrays. Lower the '
-      'sparsity or the floor.'
-    )

@@ -1,5 +1,6 @@
 """Optimal Brain Surgeon: pruning that updates the remaining weights."""
 
+import dataclasses
 import functools
 import math
 
@@ -7,13 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from compress import tree
-from compress.method import Ctx, Method
+from compress.method import Ctx, Method, expect_probe
 from compress.prune import importance
 from compress.prune.lottery_ticket import cumulative_shares
-from compress.prune.masked import Masked, add_masks, replace_masks, select_share
+from compress.prune.masked import Masked, add_masks, replace_masks
+from compress.prune.selection import select_share
 from compress.tree import Array, Params, Path
 
-BATCH = 32  # blocks factored at a time
+ENTRIES = 2**28  # of all matrices, by default: 1 GiB
 MIN_DAMPING = 1e-6  # keeps F regular where all gradients are 0
 
 
@@ -21,7 +23,7 @@ def obs(
   sparsity: float,
   *,
   scope: str = 'layer',
-  block: int = 128,
+  block: int | None = None,
   samples: int = 256,
   damping: float = 0.01,
   rounds: int = 4,
@@ -45,9 +47,10 @@ def obs(
   Args:
     sparsity: Share of zeros among the weights, in [0, 1); exact.
     scope: 'layer' or 'global', as `prune.weights`.
-    block: Weights in a block, B. Time is O(B^2) per weight.
-    samples: Calibration examples whose gradients make F, N. All gradients are
-      held at once: N times the size of the network.
+    block: Weights in a block, B, by default 128, or less if the matrices of
+      the network would take more than 1 GiB. Memory is 4 B bytes and time
+      O(B^2) per weight.
+    samples: Calibration examples whose gradients make F, N.
     damping: Added to the diagonal of F, as a fraction of its mean.
     rounds: Number of pruning steps, each with new gradients and pruning the
       same share of the remaining weights.
@@ -61,7 +64,9 @@ def obs(
   """
   where = 'prune.obs'
   select = select_share(where, sparsity, scope, floor)
-  counts = {'block': block, 'samples': samples, 'rounds': rounds}
+  counts = {'samples': samples, 'rounds': rounds}
+  if block is not None:
+    counts['block'] = block
   for what, count in counts.items():
     _expect_count(where, what, count)
   if not 0 < damping < float('inf'):
@@ -78,11 +83,7 @@ def obs(
 
   def prune_once(params: Params, ctx: Ctx, part: Array) -> Params:
     nodes = tree.find(Masked, params)
-    sample = importance.samples(where, params, ctx, samples)
-    fishers = {
-      path: fisher(sample(path, node.w), block, damping)
-      for path, node in nodes.items()
-    }
+    fishers = _fishers(where, params, ctx, samples, block, damping)
     scores = {p: saliency(node, *fishers[p]) for p, node in nodes.items()}
     masks = select(scores, part)
 
@@ -94,31 +95,91 @@ def obs(
   return Method(init)
 
 
+@dataclasses.dataclass(frozen=True)
+class BlockProducts:
+  """The statistic of `Probe.reduce` whose mean is F, without damping.
+
+  Attributes:
+    block: Weights in a block, B.
+  """
+
+  block: int
+
+  def __call__(
+    self, weights: dict[Path, Array], gradients: dict[Path, Array]
+  ) -> dict[Path, Array]:
+    """Return the sum of outer products in each block, `[blocks, B, B]`."""
+    del weights
+
+    def products(g: Array) -> Array:
+      return jax.lax.map(
+        lambda rows: rows.T @ rows,
+        _cut(g, 1, self.block),
+        batch_size=_batch(self.block),
+      )
+
+    return {path: products(g) for path, g in gradients.items()}
+
+
+def _fishers(
+  where: str,
+  params: Params,
+  ctx: Ctx,
+  samples: int,
+  block: int | None,
+  damping: float,
+) -> dict[Path, tuple[Array, Array]]:
+  """Return the Fisher matrices of each masked weight, as `damped`."""
+  probe = expect_probe(where, ctx)
+  nodes = tree.find(Masked, params)
+  paths = importance.weight_paths(params)
+  for path, node in nodes.items():
+    if path not in paths:
+      raise importance.no_gradient(where, path, node.mask.shape)
+  sizes = {path: node.mask.size for path, node in nodes.items()}
+  if block is None:
+    block = default_block(sum(sizes.values()))
+  found = probe.reduce(params, tuple(nodes), BlockProducts(block), samples)
+  # One after the other, so that the undamped matrices can be freed.
+  return {p: damped(found.pop(p), n, damping) for p, n in sizes.items()}
+
+
+def default_block(weights: int) -> int:
+  """Return the largest power of two up to 128 within the memory limit.
+
+  >>> default_block(2_000_000), default_block(11_000_000)
+  (128, 16)
+  """
+  return 2 ** max(0, min(7, int(math.log2(ENTRIES / max(1, weights)))))
+
+
+def _batch(block: int) -> int:
+  """Return the number of blocks to process at a time."""
+  return max(1, 2**19 // block**2)
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def fisher(grads: Array, block: int, damping: float) -> tuple[Array, Array]:
+def damped(products: Array, size: int, damping: float) -> tuple[Array, Array]:
   r"""Return the damped empirical Fisher matrices of the blocks of a weight.
 
   $F = \frac{1}{N} \sum_n g_n g_n^T + \lambda I$, with $\lambda$ a fraction of
   the mean of the diagonal.
 
   Args:
-    grads: Gradients of single examples, `[examples, *shape]`.
-    block: Weights in a block, B.
+    products: Mean outer products of gradients, `[blocks, B, B]`.
+    size: Number of weights.
     damping: That fraction.
 
   Returns:
     `(matrices, unit)`: `[blocks, B, B]` in units of the mean square gradient
     of the array, so that entries are near 1, and that unit, `()`.
   """
-  square = jnp.mean(grads**2)
+  traces = jnp.trace(products, axis1=1, axis2=2)
+  square = jnp.sum(traces) / size
   unit = jnp.where(square > 0, square, 1.0)
-
-  def visit(g: Array) -> Array:
-    matrix = g.T @ g / (len(g) * unit)
-    added = damping * (jnp.trace(matrix) / block + MIN_DAMPING)
-    return matrix + added * jnp.eye(block)
-
-  return jax.lax.map(visit, _cut(grads, 1, block), batch_size=BATCH), unit
+  block = products.shape[-1]
+  added = damping * (traces / (block * unit) + MIN_DAMPING)
+  return products / unit + added[:, None, None] * jnp.eye(block), unit
 
 
 @jax.jit
@@ -127,8 +188,8 @@ def saliency(node: Masked, fishers: Array, unit: Array) -> Array:
 
   Args:
     node: The weight and its current mask.
-    fishers: `[blocks, B, B]`, as `fisher`.
-    unit: As `fisher`.
+    fishers: `[blocks, B, B]`, as `damped`.
+    unit: As `damped`.
 
   Returns:
     Scores of the shape of the weight, -inf where it is pruned.
@@ -142,7 +203,7 @@ def saliency(node: Masked, fishers: Array, unit: Array) -> Array:
 
   size = fishers.shape[-1]
   cut = (_cut(x, 0, size) for x in (node.w, node.mask))
-  found = jax.lax.map(visit, (fishers, *cut), batch_size=BATCH)
+  found = jax.lax.map(visit, (fishers, *cut), batch_size=_batch(size))
   return jnp.where(node.mask, _join(found, node.mask.shape), -jnp.inf)
 
 
@@ -168,7 +229,7 @@ def compensated(node: Masked, mask: Array, fishers: Array) -> Array:
 
   size = fishers.shape[-1]
   cut = (_cut(x, 0, size) for x in (node.w, node.mask, mask))
-  found = jax.lax.map(visit, (fishers, *cut), batch_size=BATCH)
+  found = jax.lax.map(visit, (fishers, *cut), batch_size=_batch(size))
   return _join(found, mask.shape)
 
 

@@ -9,7 +9,7 @@ from flax import struct
 from compress import tree
 from compress.errors import expect_sparsity
 from compress.method import Ctx, Method
-from compress.prune import masked
+from compress.prune import masked, selection
 from compress.prune.importance import Score
 from compress.prune.masked import Masked
 from compress.schedule import Schedule
@@ -54,7 +54,7 @@ def prune_per_layer(
     def keep(path: Path, zeros: Array) -> Array:
       # Counted from the end, so that the target is met exactly.
       rest = jnp.round((1.0 - part) * zeros).astype(jnp.int32)
-      return masked.keep_highest(scores[path], zeros - rest)
+      return selection.keep_highest(scores[path], zeros - rest)
 
     nodes = tree.find(PerLayerMasked, params)
     masks = {path: keep(path, node.zeros) for path, node in nodes.items()}

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from compress.method import Method
 from compress.prune.importance import score_by_name
-from compress.prune.masked import Scores, prune_by_score, select_share
+from compress.prune.masked import Scores, prune_by_score
+from compress.prune.selection import select_share
 from compress.schedule import Schedule
 from compress.tree import Array, Path
 

@@ -10,7 +10,8 @@ from compress import tree
 from compress.errors import expect_schedule
 from compress.method import Ctx, Method, expect_run
 from compress.prune.l0 import expect_freezing, freezes_now, frozen
-from compress.prune.masked import Masked, add_masks, select_share
+from compress.prune.masked import Masked, add_masks
+from compress.prune.selection import select_share
 from compress.random import draw
 from compress.schedule import Schedule, linear
 from compress.tree import Array, Key, Params, Path

@@ -15,7 +15,7 @@ from compress import allocation, hessian, tree
 from compress.method import Ctx
 from compress.prune.magnitude import Masked
 from compress.quantize.fake_quant import Quantizing
-from tests.runs import TINY, calibrated, start
+from tests.runs import TINY, calibrated, single_gradients, start
 
 WHOLE = st.integers(0, 40)
 PARTS = st.integers(0, 10**6).map(lambda n: n / 64)  # sums are exact
@@ -127,7 +127,7 @@ def changed(path: str, amount: float) -> Any:
 def test_damage_is_that_of_one_weight_alone(damage: str) -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
   found = allocation.sensitivity(ctx, params, CANDIDATES, shrink, damage)
-  grads = ctx.probe.samples(params, allocation.SAMPLES)
+  grads = single_gradients(TINY, 32)
 
   def naive(path: str, amount: float) -> float:
     if damage == 'loss':

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from compress import dataflow, tree
-from compress.method import Probe, Weight
+from compress.method import Probe, Statistic, Weight
 from compress.tree import Array, Params, Path, Stats
 from tsukiji.data.datasets import Split
 from tsukiji.deploy.passes.lower import lower
@@ -23,6 +23,7 @@ Clock: TypeAlias = Callable[[Spec, dict[str, Any]], float]  # milliseconds
 
 SHOWN = 4  # examples of `Probe.apply`
 PART = 64  # examples whose layer inputs are held at once
+GRADIENTS = 16  # examples whose gradients are held at once
 
 
 def probe(
@@ -65,16 +66,22 @@ def probe(
     logits: Array = run(network, jnp.asarray(x[:SHOWN]))
     return logits
 
-  def samples(params: Params, count: int) -> Params:
+  def reduce(
+    params: Params, paths: tuple[Path, ...], statistic: Statistic, count: int
+  ) -> Any:
     dense = tree.filled(params, start)
-    return singly(dense, jnp.asarray(x[:count]), jnp.asarray(y[:count]))
+    shown = jnp.asarray(x[:count]), jnp.asarray(y[:count])
+    return reduced(paths, statistic, dense, *shown)
 
-  @jax.jit
-  def singly(dense: Params, x: Array, y: Array) -> Params:
-    # One by one: a convolution under vmap becomes a grouped one, and slow.
-    return jax.lax.map(
-      lambda pair: jax.grad(cost)(dense, pair[0][None], pair[1][None]), (x, y)
-    )
+  @functools.partial(jax.jit, static_argnums=(0, 1))
+  def reduced(
+    paths: tuple[Path, ...],
+    statistic: Statistic,
+    dense: Params,
+    x: Array,
+    y: Array,
+  ) -> Any:
+    return mean_over_examples(cost, paths, statistic, dense, x, y)
 
   def milliseconds(params: Params) -> float:
     assert clock is not None
@@ -90,7 +97,7 @@ def probe(
     apply,
     lambda params: mean(tree.filled(params, start), x, y),
     lambda params: slope(tree.filled(params, start), x, y),
-    samples,
+    reduce,
     uses(spec),
     dense=weights(dense or spec),
     milliseconds=milliseconds if clock else None,
@@ -99,6 +106,41 @@ def probe(
     ),
     ranges=ranges,
   )
+
+
+def mean_over_examples(
+  cost: Callable[[Params, Array, Array], Array],
+  paths: tuple[Path, ...],
+  statistic: Statistic,
+  dense: Params,
+  x: Array,
+  y: Array,
+) -> Any:
+  """Return the mean of a statistic of single gradients; see `Probe.reduce`."""
+  found = tree.paths(dense)
+  weights = {path: found[path] for path in paths}
+  size = max(n for n in range(1, GRADIENTS + 1) if len(x) % n == 0)
+
+  def gradient(pair: tuple[Array, Array]) -> dict[Path, Array]:
+    def single(weights: dict[Path, Array]) -> Array:
+      filled = tree.map_paths(lambda path, w: weights.get(path, w), dense)
+      return cost(filled, pair[0][None], pair[1][None])
+
+    return jax.grad(single)(weights)
+
+  def add(total: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
+    # One by one: a convolution under vmap becomes a grouped one, and slow.
+    sums = statistic(weights, jax.lax.map(gradient, part))
+    return jax.tree.map(jnp.add, total, sums), None
+
+  x_parts, y_parts = (a.reshape(-1, size, *a.shape[1:]) for a in (x, y))
+  shapes = jax.eval_shape(
+    lambda part: statistic(weights, jax.lax.map(gradient, part)),
+    (x_parts[0], y_parts[0]),
+  )
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  total, _ = jax.lax.scan(add, zeros, (x_parts, y_parts))
+  return jax.tree.map(lambda a: a / len(x), total)
 
 
 def _inputs(

@@ -12,6 +12,7 @@ from compress import tree
 from compress.channels import budget, filters, sliced
 from compress.method import Ctx, only
 from compress.quantize.uniform import uniform
+from compress.unchanged import UnchangedWarning
 from tests.nets import SPECS, groups
 from tests.runs import NETWORKS, TINY, calibrated, images, start
 from tsukiji.data.datasets import Split
@@ -215,7 +216,7 @@ def test_an_unreachable_budget_names_the_minimum() -> None:
     ({'macs': 1.1}, r'macs in \(0, 1\], got 1.1'),
     ({'share': 1.0}, r'share in \[0, 1\), got 1.0'),
     ({'share': -0.1}, r'share in \[0, 1\), got -0.1'),
-    ({'share': 0.5, 'score': 'size'}, "score of l1, .*got 'size'"),
+    ({'share': 0.5, 'score': 'size'}, "score of bn_scale, .*got 'size'"),
     ({'share': 0.5, 'scope': 'all'}, "scope of uniform, auto, got 'all'"),
     ({'size': 0}, r'size in \(0, 1\], got 0'),
     ({'ms': 0}, 'ms above 0, got 0'),
@@ -224,7 +225,7 @@ def test_an_unreachable_budget_names_the_minimum() -> None:
     ({'share': 0.5, 'multiple': 2.0}, 'multiple from 1, got 2.0'),
     *(
       ({'share': 0.5, 'greedy': True, 'score': s}, f"greedy=True, got '{s}'")
-      for s in ('taylor', 'norm', 'random')
+      for s in ('taylor', 'bn_scale', 'random')
     ),
   ],
 )
@@ -240,8 +241,14 @@ def test_nodes_and_single_layers_are_refused() -> None:
     compress.init(params, Ctx())
   with pytest.raises(ValueError, match='got Quantizing at conv1.*Put it first'):
     compress.init(uniform(4).init(params, ctx), ctx)
-  with pytest.raises(ValueError, match="'norm' at dense1: expected a norm"):
-    pruned(NET, share=0.5, score='bn_scale')
+  with pytest.raises(ValueError, match="'bn_scale' at dense1: expected a norm"):
+    pruned(NET, share=0.5, score='bn_scale', layers='dense1')
+
+
+def test_groups_without_a_norm_stay_under_scores_of_norms() -> None:
+  with pytest.warns(UnchangedWarning, match='prune.filters: left dense1 unch'):
+    params = pruned(NET, share=0.5, score='bn_scale')
+  assert left(NET, params) == {'conv1': 2, 'conv2': 2, 'dense1': 8}
 
 
 @pytest.mark.parametrize('shown', ['.*/kernel', 'conv1/.*', '(conv|dense).*'])
@@ -263,10 +270,12 @@ def test_only_may_select_a_whole_group() -> None:
 
 def test_every_score_keeps_its_best() -> None:
   kept = {}
-  for score in ('l1', 'l2', 'median', 'norm', 'random', 'taylor'):
+  for score in ('l1', 'l2', 'fpgm', 'bn_scale', 'random', 'taylor'):
     small = pruned(TINY, share=0.5, score=score)
     kept[score] = tuple(sliced.kept(small['norm']['scale'], 0).tolist())
   scale = np.asarray(start(TINY)['params']['norm']['scale'])
-  assert kept['norm'] == tuple(sorted(np.argsort(-np.abs(scale))[:2].tolist()))
+  assert kept['bn_scale'] == tuple(
+    sorted(np.argsort(-np.abs(scale))[:2].tolist())
+  )
   assert set(kept.values()) <= set(itertools.combinations(range(4), 2))
   assert len(set(kept.values())) > 1

@@ -97,6 +97,25 @@ def test_multiplications_are_counted_by_use() -> None:
     assert share < 1 or left == total
 
 
+def test_counts_of_multiplications_exceed_32_bits() -> None:
+  ctx = calibrated(TINY)
+  assert ctx.probe is not None
+  uses = {'one': 2**31 + 11, 'other': 1000}
+  ctx = ctx._replace(probe=ctx.probe._replace(uses=uses))
+  one = jnp.float32([[8.0, 7.0, 6.0, 5.0], [4.0, 3.0, 2.0, 1.0]])
+  params = {'one': one, 'other': 1e-3 * one}
+  compress = budget_lib.auto(
+    macs=0.6, sensitivity='energy', candidates=2, floor=0.125
+  )
+  # The budget is 0.6 * 8 * (2^31 + 1011) = 4.8 * 2^31 + 4852.8. Either array
+  # is whole or has one weight. 'one' as a whole exceeds it; one weight of it
+  # and 'other' cost 2^31 + 8011, which leaves room for 3 more weights.
+  found = zeros(compress.init(params, ctx))
+  assert found == {'one': 4, 'other': 0}
+  mask = compress.init(params, ctx)['one'].mask
+  assert mask.tolist() == [[True] * 4, [False] * 4]
+
+
 def bits(size: int, count: int) -> float:
   """Return what an array with `count` zeros takes, by counting masks."""
   p = np.array([count, size - count]) / size

@@ -17,6 +17,7 @@ from compress.prune import dynamic
 from compress.prune.masked import Masked
 from compress.quantize.uniform import uniform as quantize_grid
 from compress.random import draw
+from compress.unchanged import UnchangedWarning
 
 DRAWN = np.random.default_rng(0)
 PARAMS = {
@@ -229,6 +230,20 @@ def test_empty_arrays_are_refused() -> None:
       ValueError, match='rigl at .* leaves a weight, got 0.99'
     ):
       begun(dynamic.rigl(0.996, distribution=distribution))
+
+
+def test_small_arrays_are_kept_whole_with_a_warning() -> None:
+  # round(0.9 * 4) = 4 would empty 'b'; 'a' alone has 0.1 * 1000 left.
+  with pytest.warns(UnchangedWarning, match='prune.rigl: left b unchanged'):
+    found = dynamic.densities({'a': (50, 20), 'b': (2, 2)}, 0.9, 'uniform')
+  assert found == {'a': 100, 'b': 4}
+  params = {'a': jnp.ones((50, 20)), 'b': jnp.ones((2, 2))}
+  compress = dynamic.rigl(0.9, distribution='uniform')
+  with pytest.warns(UnchangedWarning, match='left b unchanged'):
+    nodes = compress.init(params, Ctx(0, 20, KEY))
+  assert int(nodes['a'].mask.sum()) == 100 and nodes['b'].mask.all()
+  after = compress.update(nodes, Ctx(1, 20, grads=params))
+  assert int(after['a'].mask.sum()) == 100 and after['b'].mask.all()
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,19 @@ def asked(inputs: jax.Array) -> Probe:
   def filled(params: Any) -> Any:
     return tree.filled(params, PARAMS)
 
+  def reduce(params: Any, paths: Any, statistic: Any, count: int) -> Any:
+    stacked = jax.vmap(jax.grad(loss), (None, 0))(
+      filled(params), inputs[:count]
+    )
+    weights, grads = tree.paths(filled(params)), tree.paths(stacked)
+    total = statistic(weights, {path: grads[path] for path in paths})
+    return jax.tree.map(lambda x: x / min(count, len(inputs)), total)
+
   return Probe(
     apply=lambda params: jnp.zeros(()),
     loss=lambda params: mean(filled(params)),
     grad=lambda params: jax.grad(mean)(filled(params)),
-    samples=lambda params, count: jax.vmap(jax.grad(loss), (None, 0))(
-      filled(params), inputs[:count]
-    ),
+    reduce=reduce,
     uses={},
   )
 

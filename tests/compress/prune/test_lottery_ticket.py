@@ -74,7 +74,7 @@ def test_rounds_prune_by_size_and_rewind(grid: bool) -> None:
 
 
 def test_the_start_may_be_the_rewind_point() -> None:
-  history = run(lottery_ticket(0.5, at=0.0, rounds=1), 4)
+  history = run(lottery_ticket(0.5, rewind_at=0.0, rounds=1), 4)
   assert [int(node.mask.sum()) for node, _ in history] == [40, 40, 20, 20, 20]
   np.testing.assert_array_equal(history[2][0].w, W)
 
@@ -107,8 +107,8 @@ def test_tickets_need_training() -> None:
   ('wrong', 'message'),
   [
     ({'sparsity': 1.0}, r'a sparsity in \[0, 1\), got 1.0'),
-    ({'at': 1.0}, r'a rewind point in \[0, 1\), got 1.0'),
-    ({'at': -0.1}, r'a rewind point in \[0, 1\), got -0.1'),
+    ({'rewind_at': 1.0}, r'a rewind point in \[0, 1\), got 1.0'),
+    ({'rewind_at': -0.1}, r'a rewind point in \[0, 1\), got -0.1'),
     ({'rounds': 0}, '1 round or more, got 0'),
     ({'rounds': 1.5}, '1 round or more, got 1.5'),
     ({'scope': 'all'}, 'a scope of layer, global'),

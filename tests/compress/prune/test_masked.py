@@ -1,5 +1,7 @@
 """Masks: which scores stay, when they change, how they are stored."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from compress import schedule, tree
 from compress.method import Ctx
-from compress.prune import importance, masked
+from compress.prune import importance, masked, selection
 from compress.prune.masked import Masked
 from compress.quantize.fake_quant import Quantizing
 from compress.quantize.nodes import Quantized
@@ -18,16 +20,31 @@ W = jnp.float32([[0.5, -3.0], [1.0, 2.0]])
 
 
 @given(
-  scores=st.lists(st.sampled_from([-np.inf, 0.0, 1.0, np.inf]), min_size=6),
+  scores=st.lists(
+    st.sampled_from([-np.inf, -1e-40, -0.0, 0.0, 1.0, np.inf]), min_size=6
+  ),
   drop=st.integers(0, 6),
 )
 @settings(max_examples=30, deadline=None)
 def test_the_lowest_scores_are_dropped_by_index(
   scores: list[float], drop: int
 ) -> None:
-  found = masked.keep_highest(jnp.float32(scores[:6]).reshape(2, 3), drop)
+  found = selection.keep_highest(jnp.float32(scores[:6]).reshape(2, 3), drop)
   order = sorted(range(6), key=lambda i: (scores[i], i))
   assert set(np.flatnonzero(~np.asarray(found))) == set(order[:drop])
+
+
+@pytest.mark.parametrize('kind', [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_selection_does_not_sort_and_agrees_with_numpy(kind: Any) -> None:
+  scores = jnp.asarray(np.random.default_rng(0).normal(size=(40, 50)), kind)
+  scores = scores.at[3, 4].set(jnp.nan)  # last, as numpy sorts it
+  order = np.argsort(np.float32(scores), axis=None, kind='stable')
+  keep = jax.jit(selection.keep_highest)
+  for drop in (0, 1, 999, 1999, 2000):
+    want = np.ones(2000, bool)
+    want[order[:drop]] = False
+    np.testing.assert_array_equal(keep(scores, drop).ravel(), want)
+  assert 'sort' not in str(jax.make_jaxpr(selection.keep_highest)(scores, 3))
 
 
 @pytest.mark.parametrize(('steps', 'times'), [(12, 4), (5, 100), (100, 3)])

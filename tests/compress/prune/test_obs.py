@@ -14,8 +14,7 @@ from compress import tree
 from compress.method import Ctx, Probe, only
 from compress.prune import magnitude
 from compress.prune.masked import Masked
-from compress.prune.obs import fisher as second_order_fisher
-from compress.prune.obs import obs, saliency
+from compress.prune.obs import BlockProducts, damped, obs, saliency
 
 DRAWN = np.random.default_rng(0)
 COUNT, DAMPING = 30, 0.05
@@ -25,15 +24,24 @@ def fixed(params: Any, grads: Any) -> Ctx:
   """Return a context whose probe gives certain gradients."""
   del params
   ask: Any = None
-  return Ctx(
-    probe=Probe(
-      ask,
-      ask,
-      ask,
-      lambda _, count: jax.tree.map(lambda g: g[:count], grads),
-      {},
-    )
-  )
+  return Ctx(probe=Probe(ask, ask, ask, reducing(lambda *_: grads), {}))
+
+
+def reducing(gradients: Any) -> Any:
+  """Return `Probe.reduce`, given a function that stacks single gradients."""
+
+  def reduce(params: Any, paths: Any, statistic: Any, count: int) -> Any:
+    found = tree.paths(gradients(params, count))
+    grads = {path: found[path][:count] for path in paths}
+    (number,) = {len(g) for g in grads.values()}
+    weights = tree.paths(tree.decode(params))
+    parts = [  # of unequal sizes, as a statistic must allow
+      statistic(weights, {path: g[part] for path, g in grads.items()})
+      for part in (slice(0, 5), slice(5, None))
+    ]
+    return jax.tree.map(lambda a, b: (a + b) / number, *parts)
+
+  return reduce
 
 
 def woodbury(grads: np.ndarray) -> np.ndarray:
@@ -78,6 +86,12 @@ def compress(sparsity: float, **chosen: Any) -> Masked:
   return made.init(params, ctx)['w']
 
 
+def matrices_of(block: int) -> tuple[jax.Array, jax.Array]:
+  """Return the damped matrices of the weight."""
+  products = BlockProducts(block)({}, {'w': jnp.float32(GRADS)})['w'] / COUNT
+  return damped(products, 22, DAMPING)
+
+
 @pytest.mark.parametrize('count', [0, 1, 7, 15])
 def test_scores_and_updates_match_the_formula(count: int) -> None:
   scores, _ = by_hand(set())
@@ -106,7 +120,7 @@ def test_scores_and_updates_match_the_formula(count: int) -> None:
 
 def test_the_scores_are_exact() -> None:
   node = Masked(jnp.float32(W), jnp.ones(W.shape, bool))
-  found = second_order_fisher(jnp.float32(GRADS), 4, DAMPING)
+  found = matrices_of(4)
   scores = np.asarray(saliency(node, *found))
   np.testing.assert_allclose(scores.T.ravel(), by_hand(set())[0], rtol=1e-3)
 
@@ -115,7 +129,7 @@ def test_later_rounds_use_the_remaining_weights() -> None:
   mask = np.ones(W.shape, bool)
   mask[[0, 2, 5], [0, 0, 1]] = False
   node = Masked(jnp.float32(W), jnp.asarray(mask))
-  matrices, unit = second_order_fisher(jnp.float32(GRADS), 22, DAMPING)
+  matrices, unit = matrices_of(22)
   scores = np.asarray(saliency(node, matrices, unit)).T.ravel()
   left = np.flatnonzero(mask.T.ravel())
   fisher = float(unit) * np.asarray(matrices[0], np.float64)
@@ -183,7 +197,7 @@ def trained() -> tuple[Any, Ctx, jax.Array, jax.Array]:
     return jax.vmap(one)(x[:count], y[:count])
 
   ask: Any = None
-  return done, Ctx(probe=Probe(ask, ask, ask, samples, {})), x, y
+  return done, Ctx(probe=Probe(ask, ask, ask, reducing(samples), {})), x, y
 
 
 @pytest.mark.parametrize(

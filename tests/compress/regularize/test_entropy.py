@@ -10,7 +10,8 @@ from compress import recipe, tree
 from compress.method import Ctx, chain
 from compress.quantize.fake_quant import Quantizing
 from compress.quantize.nodes import Gridded
-from compress.regularize import entropy, penalties
+from compress.regularize import penalties
+from compress.regularize.entropy import entropy, geometric_entropy, node_bits
 from compress.schedule import linear
 
 DRAWN = np.random.default_rng(0)
@@ -24,9 +25,9 @@ def test_geometric_entropy_matches_the_distribution(theta: float) -> None:
   mean = (p * np.abs(k)).sum()
   logs = np.log2((1 - theta) / (1 + theta)) + np.abs(k) * np.log2(theta)
   want = -(p * logs).sum()
-  found = entropy.geometric_entropy(jnp.float32(mean))
+  found = geometric_entropy(jnp.float32(mean))
   assert float(found) == pytest.approx(want, rel=1e-4)
-  slope = jax.grad(entropy.geometric_entropy)(jnp.float32(mean))
+  slope = jax.grad(geometric_entropy)(jnp.float32(mean))
   assert float(slope) == pytest.approx(-np.log2(theta), rel=1e-4)
 
 
@@ -36,10 +37,7 @@ def test_the_geometric_entropy_is_an_upper_bound() -> None:
   _, counts = np.unique(codes, return_counts=True)
   p = counts / counts.sum()
   mean = np.abs(codes).mean()
-  assert (
-    float(entropy.geometric_entropy(jnp.float32(mean)))
-    > -(p * np.log2(p)).sum()
-  )
+  assert float(geometric_entropy(jnp.float32(mean))) > -(p * np.log2(p)).sum()
 
 
 @pytest.mark.parametrize('text', ['quantize.uniform(4)', 'quantize.lsq(3)'])
@@ -52,10 +50,8 @@ def test_layers_are_weighted_by_size(text: str) -> None:
   total = 0.0
   for node in tree.find(Gridded, nodes).values():
     mean = np.abs(np.asarray(node.coded().codes)).mean()
-    total += node.w.size * float(
-      entropy.geometric_entropy(mean + 1 / node.w.size)
-    )
-  method = entropy.entropy(0.3, schedule=linear(0.0, 1.0))
+    total += node.w.size * float(geometric_entropy(mean + 1 / node.w.size))
+  method = entropy(0.3, schedule=linear(0.0, 1.0))
   halfway = Ctx(5, 10)
   found = method.loss(nodes, halfway)
   assert float(found) == pytest.approx(0.15 * total / 650, rel=1e-4)
@@ -63,7 +59,7 @@ def test_layers_are_weighted_by_size(text: str) -> None:
 
 def test_training_reduces_the_bits() -> None:
   params = {'a': {'kernel': jnp.float32(DRAWN.normal(size=(40, 30)))}}
-  method = chain(recipe.parse('quantize.lsq(4)'), entropy.entropy(1.0))
+  method = chain(recipe.parse('quantize.lsq(4)'), entropy(1.0))
   nodes = method.init(params, Ctx())
   before = float(method.loss(nodes, Ctx(0, 10)))
   free, held = tree.split(nodes)
@@ -83,26 +79,26 @@ def test_training_reduces_the_bits() -> None:
 
 def test_zeros_have_finite_gradients() -> None:
   node = Quantizing(jnp.zeros((20, 10)).at[0].set(1.0), None, 4)
-  slope = jax.grad(lambda w: entropy.node_bits(node.replace(w=w)))(node.w)
+  slope = jax.grad(lambda w: node_bits(node.replace(w=w)))(node.w)
   assert np.isfinite(slope).all()
   empty = node.replace(w=jnp.zeros((2000, 10)).at[0].set(1.0))
-  assert float(entropy.node_bits(empty)) / empty.w.size < 0.05
+  assert float(node_bits(empty)) / empty.w.size < 0.05
 
 
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
     (
-      lambda: entropy.entropy(-1.0),
+      lambda: entropy(-1.0),
       'regularize.entropy: expected a strength of 0',
     ),
     (
-      lambda: entropy.entropy(1.0, schedule=3),
+      lambda: entropy(1.0, schedule=3),
       'regularize.entropy: expected a schedule',
     ),
     (lambda: penalties.l1(-1.0), 'regularize.l1: expected a strength of 0'),
     (
-      lambda: entropy.entropy(1.0).loss({'w': jnp.ones(3)}, Ctx()),
+      lambda: entropy(1.0).loss({'w': jnp.ones(3)}, Ctx()),
       'got none. Quantize',
     ),
   ],

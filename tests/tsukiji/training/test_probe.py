@@ -9,7 +9,7 @@ import pytest
 from compress import method, tree
 from compress.method import Ctx
 from compress.quantize.uniform import uniform
-from tests.runs import NETWORKS, TINY, images, run, start
+from tests.runs import NETWORKS, TINY, images, run, single_gradients, start
 from tsukiji.data.datasets import Split
 from tsukiji.measure import cost
 from tsukiji.models import zoo
@@ -38,13 +38,61 @@ def test_loss_is_the_mean_over_the_examples():
 
 def test_the_gradient_is_the_mean_of_those_of_single_examples():
   params = start(TINY)['params']
-  asked = probed()
-  each = asked.samples(params, EXAMPLES)
+  each = single_gradients(TINY, EXAMPLES)
   for mean, stacked in zip(
-    jax.tree.leaves(asked.grad(params)), jax.tree.leaves(each), strict=True
+    jax.tree.leaves(probed().grad(params)), jax.tree.leaves(each), strict=True
   ):
-    assert stacked.shape == (EXAMPLES, *mean.shape)
     np.testing.assert_allclose(stacked.mean(0), mean, atol=1e-6)
+
+
+def moments(weights, gradients):
+  """Return what a statistic may: sums over examples of any function."""
+  return {
+    'square': {p: (g**2).sum(0) for p, g in gradients.items()},
+    'change': ((gradients['fc/kernel'] * weights['fc/kernel']) ** 2).sum(0),
+  }
+
+
+@pytest.mark.parametrize('count', [7, EXAMPLES, 100])
+def test_statistics_of_single_gradients_are_means(count):
+  params, paths = start(TINY)['params'], ('conv/kernel', 'fc/kernel')
+  found = probed().reduce(params, paths, moments, count)
+  each = tree.paths(single_gradients(TINY, min(count, EXAMPLES)))
+  assert set(found['square']) == set(paths)
+  for path in paths:
+    want = np.mean(np.square(each[path]), 0)
+    np.testing.assert_allclose(found['square'][path], want, rtol=1e-4)
+  change = np.square(each['fc/kernel'] * params['fc']['kernel']).mean(0)
+  np.testing.assert_allclose(found['change'], change, rtol=1e-4)
+
+
+def largest(jaxpr):
+  """Return the size of the largest value in a program."""
+  inner = [
+    largest(x.jaxpr)
+    for eqn in jaxpr.eqns
+    for x in jax.tree.leaves(
+      list(eqn.params.values()), is_leaf=lambda x: hasattr(x, 'jaxpr')
+    )
+    if hasattr(x, 'jaxpr')
+  ]
+  return max([v.aval.size for e in jaxpr.eqns for v in e.outvars] + inner)
+
+
+def test_statistics_take_no_memory_for_more_examples():
+  x = np.asarray(images(TINY, 128))
+  asked = probe.probe(TINY, start(TINY), Split(x, np.arange(128) % 3))
+  params, paths = start(TINY)['params'], ('conv/kernel', 'fc/kernel')
+  sizes = [
+    largest(
+      jax.make_jaxpr(lambda p, n=n: asked.reduce(p, paths, moments, n))(
+        params
+      ).jaxpr
+    )
+    for n in (32, 128)
+  ]
+  assert sizes[0] < 32 * 108  # gradients of fc/kernel
+  assert sizes[1] == 128 * 25 > sizes[0]  # the examples themselves
 
 
 def test_missing_leaves_are_those_of_the_network():
