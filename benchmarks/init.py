@@ -134,41 +134,12 @@ def resnet() -> Any:
   return ResNet18()
 
 
-def context() -> tuple[Any, Any]:
-  """Return the parameters and a context with all that a method may use."""
-  import flax.linen as nn
+def shower(run: Any, start: Any, x: Any) -> tuple[Any, Any]:
+  """Return `Probe.inputs` and `Probe.ranges` of a network."""
   import jax
   import jax.numpy as jnp
-  import numpy as np
 
   from compress import dataflow, tree
-  from compress.method import Ctx, Probe
-  from tsukiji.training.probe import mean_over_examples
-
-  network, drawn = resnet(), np.random.default_rng(0)
-  x = jnp.float32(drawn.normal(size=(EXAMPLES, SIDE, SIDE, 3)))
-  y = jnp.asarray(drawn.integers(0, CLASSES, EXAMPLES))
-  variables = jax.jit(network.init)(jax.random.key(0), x[:1])
-  start, uses = variables['params'], {}
-
-  def run(params: Any, x: Any) -> Any:
-    return network.apply({**variables, 'params': params}, x)
-
-  def cost(params: Any, x: Any, y: Any) -> Any:
-    logits = run(params, x)
-    hot = jax.nn.one_hot(y, CLASSES)
-    return -jnp.mean(jnp.sum(hot * jax.nn.log_softmax(logits), -1))
-
-  def count(call: Any, args: Any, kwargs: Any, found: Any) -> Any:
-    out = call(*args, **kwargs)
-    if isinstance(found.module, nn.Conv | nn.Dense):
-      path = '/'.join((*found.module.path, 'kernel'))
-      uses[path] = int(np.prod(out.shape[1:-1]))
-    return out
-
-  def reduce(params: Any, paths: Any, statistic: Any, count: int) -> Any:
-    dense = tree.filled(params, start)
-    return reduced(paths, statistic, dense, x[:count], y[:count])
 
   def inputs(params: Any, see: Any, count: int) -> Any:
     order: list[str] = []
@@ -192,12 +163,42 @@ def context() -> tuple[Any, Any]:
       for path, e in found.items()
     }
 
-  reduced = jax.jit(
-    lambda paths, statistic, dense, x, y: mean_over_examples(
-      cost, paths, statistic, dense, x, y
-    ),
-    static_argnums=(0, 1),
-  )
+  return inputs, ranges
+
+
+def context() -> tuple[Any, Any]:
+  """Return the parameters and a context with all that a method may use."""
+  import flax.linen as nn
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from compress import tree
+  from compress.method import Ctx, Probe
+  from tsukiji.training.probe import reducer
+
+  network, drawn = resnet(), np.random.default_rng(0)
+  x = jnp.float32(drawn.normal(size=(EXAMPLES, SIDE, SIDE, 3)))
+  y = jnp.asarray(drawn.integers(0, CLASSES, EXAMPLES))
+  variables = jax.jit(network.init)(jax.random.key(0), x[:1])
+  start, uses = variables['params'], {}
+
+  def run(params: Any, x: Any) -> Any:
+    return network.apply({**variables, 'params': params}, x)
+
+  def cost(params: Any, x: Any, y: Any) -> Any:
+    logits = run(params, x)
+    hot = jax.nn.one_hot(y, CLASSES)
+    return -jnp.mean(jnp.sum(hot * jax.nn.log_softmax(logits), -1))
+
+  def count(call: Any, args: Any, kwargs: Any, found: Any) -> Any:
+    out = call(*args, **kwargs)
+    if isinstance(found.module, nn.Conv | nn.Dense):
+      path = '/'.join((*found.module.path, 'kernel'))
+      uses[path] = int(np.prod(out.shape[1:-1]))
+    return out
+
+  inputs, ranges = shower(run, start, x)
   with nn.intercept_methods(count):
     jax.eval_shape(run, start, x[:1])
   few = x[:LOSS_EXAMPLES], y[:LOSS_EXAMPLES]
@@ -206,7 +207,7 @@ def context() -> tuple[Any, Any]:
     lambda params: run(tree.filled(params, start), x[:4]),
     lambda params: mean(tree.filled(params, start), *few),
     lambda params: slope(tree.filled(params, start), *few),
-    reduce,
+    reducer(cost, start, x, y),
     uses,
     inputs=inputs,
     ranges=ranges,

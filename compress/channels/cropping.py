@@ -87,17 +87,12 @@ def _flat(jaxpr: Any) -> Iterator[Operation]:
   for operation in jaxpr.eqns:
     for value in operation.outvars:
       yield operation.primitive.name, getattr(value.aval, 'shape', ())
-    for inner in jax.tree.leaves(
-      list(operation.params.values()), is_leaf=_program
-    ):
-      if _program(inner) is not None:
-        yield from _flat(_program(inner))
-
-
-def _program(x: Any) -> Any:
-  """Return the program in a parameter of an operation, or None."""
-  x = getattr(x, 'jaxpr', x)  # of a closed one
-  return x if hasattr(x, 'eqns') else None
+    for parameter in operation.params.values():
+      several = isinstance(parameter, list | tuple)
+      for x in parameter if several else (parameter,):
+        inner = getattr(x, 'jaxpr', x)  # of a closed program
+        if hasattr(inner, 'eqns'):
+          yield from _flat(inner)
 
 
 def _same_structure(full: list[Operation], small: list[Operation]) -> bool:

@@ -208,7 +208,7 @@ def densities(
   """
   sizes = {path: math.prod(shape) for path, shape in arrays.items()}
   rest, left = dict(arrays), dict(sizes)
-  while rest:
+  while True:
     if distribution == 'uniform':
       left = {p: sizes[p] - round(sparsity * sizes[p]) for p in rest}
     else:
@@ -216,13 +216,13 @@ def densities(
       left = _erk(rest, sizes, total - round(sparsity * total))
     if all(left.values()):
       break
+    if not any(left.values()):
+      path = max(sizes, key=lambda path: sizes[path])
+      raise ValueError(
+        f'prune.rigl at {path}: expected a sparsity that leaves a weight, got '
+        f'{sparsity!r} for {sizes[path]}. Lower it.'
+      )
     rest = {path: shape for path, shape in rest.items() if left[path]}
-  else:
-    path = max(sizes, key=lambda path: sizes[path], default='')
-    raise ValueError(
-      f'prune.rigl at {path}: expected a sparsity that leaves a weight, got '
-      f'{sparsity!r} for {sizes.get(path, 0)}. Lower it.'
-    )
   small = [path for path in arrays if path not in rest]
   warn_unchanged('prune.rigl', small, f'a sparsity of {sparsity} empties them')
   return {path: left.get(path, sizes[path]) for path in arrays}

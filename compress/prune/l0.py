@@ -154,11 +154,7 @@ def l0(
   expect_name(where, 'granularity', per, ('weight', 'channel'))
   expect_freezing(where, strength, freeze_at, speed)
   select = select_share(where, sparsity or 0.0, 'global', 0.0)
-  if not 0 < drop_rate <= 0.5:
-    raise ValueError(
-      f'{where}: expected a drop_rate in (0, 0.5], got {drop_rate!r}. It '
-      'is the initial probability of a closed gate.'
-    )
+  _expect_drop_rate(where, drop_rate)
 
   def wrap(w: Array, mask: Array) -> Gated:
     shape = w.shape if per == 'weight' else w.shape[-1:]
@@ -183,9 +179,7 @@ def l0(
     nodes = tree.find(Gated, params)
     scores = {path: node.log_alpha for path, node in nodes.items()}
     if sparsity is None:
-      keep = {
-        p: (deterministic(x) > 0) | (x == jnp.max(x)) for p, x in scores.items()
-      }
+      keep = {path: _open_gates(x) for path, x in scores.items()}
     elif per == 'channel':
       keep = _open_channels(nodes, sparsity)
     else:
@@ -196,11 +190,9 @@ def l0(
 
   def loss(params: Params, ctx: Ctx) -> Array:
     nodes = tree.find(Gated, params)
-    part = amount(ctx.progress)
-    kept = _expected_share(nodes.values())
-    if sparsity is None:
-      cost = part * kept
-    else:
+    part, kept = amount(ctx.progress), _expected_share(nodes.values())
+    cost = part * kept
+    if sparsity is not None:
       cost = jnp.maximum(kept - (1 - sparsity * part), 0)
     return strength * jnp.where(frozen(Gated, params), 0, cost)
 
@@ -232,6 +224,14 @@ def expect_freezing(
     )
 
 
+def _expect_drop_rate(where: str, drop_rate: float) -> None:
+  if not 0 < drop_rate <= 0.5:
+    raise ValueError(
+      f'{where}: expected a drop_rate in (0, 0.5], got {drop_rate!r}. It '
+      'is the initial probability of a closed gate.'
+    )
+
+
 def _follow(node: Gated) -> Gated:
   return node.replace(
     gate=jnp.where(node.frozen, node.gate, deterministic(node.log_alpha))
@@ -246,6 +246,11 @@ def _closed(where: str, path: Path, node: Gated, keep: Array) -> Gated:
   return map_latent(
     where, path, node, lambda w: jnp.where(mask, w * gate, w)
   ).replace(mask=mask, gate=jnp.ones_like(gate), frozen=jnp.ones((), bool))
+
+
+def _open_gates(log_alpha: Array) -> Array:
+  """Return the gates that equation 13 leaves open, at least one."""
+  return (deterministic(log_alpha) > 0) | (log_alpha == jnp.max(log_alpha))
 
 
 def _expected_share(nodes: Collection[Gated]) -> Array:

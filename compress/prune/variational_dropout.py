@@ -1,5 +1,6 @@
 """Sparse variational dropout: pruning of weights with a high noise ratio."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import jax
@@ -160,19 +161,21 @@ def variational(
 
   def loss(params: Params, ctx: Ctx) -> Array:
     nodes = tree.find(Noisy, params).values()
-    total = sum(
-      (jnp.sum(divergence(log_alpha(node))) for node in nodes), jnp.zeros(())
-    )
     done = frozen(Noisy, params)
     if sparsity is not None:
       kept = sum((jnp.sum(node.mask) for node in nodes), jnp.zeros(()))
-      size = sum(node.mask.size for node in nodes)
-      done |= kept <= (1 - sparsity) * size
-    return jnp.where(
-      done, 0, strength / examples * amount(ctx.progress) * total
-    )
+      done |= kept <= (1 - sparsity) * sum(node.mask.size for node in nodes)
+    weight = strength / examples * amount(ctx.progress)
+    return jnp.where(done, 0, weight * _total_divergence(nodes))
 
   return Method(init, update, loss)
+
+
+def _total_divergence(nodes: Iterable[Noisy]) -> Array:
+  """Return the sum of the divergences of all weights."""
+  return sum(
+    (jnp.sum(divergence(log_alpha(node))) for node in nodes), jnp.zeros(())
+  )
 
 
 def _without_noise(

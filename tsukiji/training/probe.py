@@ -66,23 +66,6 @@ def probe(
     logits: Array = run(network, jnp.asarray(x[:SHOWN]))
     return logits
 
-  def reduce(
-    params: Params, paths: tuple[Path, ...], statistic: Statistic, count: int
-  ) -> Any:
-    dense = tree.filled(params, start)
-    shown = jnp.asarray(x[:count]), jnp.asarray(y[:count])
-    return reduced(paths, statistic, dense, *shown)
-
-  @functools.partial(jax.jit, static_argnums=(0, 1))
-  def reduced(
-    paths: tuple[Path, ...],
-    statistic: Statistic,
-    dense: Params,
-    x: Array,
-    y: Array,
-  ) -> Any:
-    return mean_over_examples(cost, paths, statistic, dense, x, y)
-
   def milliseconds(params: Params) -> float:
     assert clock is not None
     filled = _filled(params, variables['params'])
@@ -97,7 +80,7 @@ def probe(
     apply,
     lambda params: mean(tree.filled(params, start), x, y),
     lambda params: slope(tree.filled(params, start), x, y),
-    reduce,
+    reducer(cost, start, x, y),
     uses(spec),
     dense=weights(dense or spec),
     milliseconds=milliseconds if clock else None,
@@ -108,7 +91,42 @@ def probe(
   )
 
 
-def mean_over_examples(
+def reducer(
+  cost: Callable[[Params, Array, Array], Array], start: Params, x: Any, y: Any
+) -> Callable[[Params, tuple[Path, ...], Statistic, int], Any]:
+  """Return `Probe.reduce` of a network.
+
+  Args:
+    cost: Dense parameters, inputs, labels -> mean loss, `()`.
+    start: The parameters that stand for what is None.
+    x: Inputs of the calibration examples, `[examples, ...]`.
+    y: Their labels.
+
+  Returns:
+    The function.
+  """
+
+  @functools.partial(jax.jit, static_argnums=(0, 1))
+  def reduced(
+    paths: tuple[Path, ...],
+    statistic: Statistic,
+    dense: Params,
+    x: Array,
+    y: Array,
+  ) -> Any:
+    return _mean_over_examples(cost, paths, statistic, dense, x, y)
+
+  def reduce(
+    params: Params, paths: tuple[Path, ...], statistic: Statistic, count: int
+  ) -> Any:
+    dense = tree.filled(params, start)
+    shown = jnp.asarray(x[:count]), jnp.asarray(y[:count])
+    return reduced(paths, statistic, dense, *shown)
+
+  return reduce
+
+
+def _mean_over_examples(
   cost: Callable[[Params, Array, Array], Array],
   paths: tuple[Path, ...],
   statistic: Statistic,
