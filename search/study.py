@@ -89,8 +89,7 @@ def opened(plan: Plan, storage: BaseStorage) -> optuna.Study:
   elif there != here:
     raise ValueError(
       f'study {plan.name!r}: expected a study of this space, got one of '
-      f'{there[0]} objectives over {there[1]}'[:200]
-      + '. Choose another name or storage.'
+      f'{there[0]} objectives over {there[1]:.150}. Choose another name.'
     )
   return study
 

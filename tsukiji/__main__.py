@@ -11,7 +11,7 @@ def main() -> int:
   for signum in (signal.SIGINT, signal.SIGTERM):
     signal.signal(signum, _leave)
   sys.path.append(os.getcwd())  # where own networks and methods may be
-  from tsukiji import cli  # which takes seconds
+  from tsukiji import cli
 
   return cli.main(sys.argv[1:])
 

@@ -13,10 +13,7 @@ from flax import struct
 from compress import calibration, kinds, scaling, tree
 from compress.errors import expect_sparsity
 from compress.lowrank import factors, rank_selection
-from compress.lowrank.decompose import (
-  expect_ranks,
-  weight_limits,
-)
+from compress.lowrank.decompose import expect_ranks, weight_limits
 from compress.method import Ctx, Method, expect_probe
 from compress.prune import selection
 from compress.prune.masked import Masked

@@ -10,11 +10,7 @@ from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Per, straight_through
-from compress.quantize.fake_quant import (
-  Quantizing,
-  input_ranges,
-  is_signed,
-)
+from compress.quantize.fake_quant import Quantizing, input_ranges, is_signed
 from compress.quantize.nodes import Inputs
 from compress.tree import Array, Params, Path
 

@@ -27,7 +27,7 @@ from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.passes.shrink import Variables, shrink
 from tsukiji.deploy.tsk import kinds
 from tsukiji.errors import expect
-from tsukiji.experiments import capacity, identity, store, tuning
+from tsukiji.experiments import capacity, identity, store
 from tsukiji.experiments.jobs import (
   Experiment,
   Length,
@@ -35,6 +35,7 @@ from tsukiji.experiments.jobs import (
   plan_of,
   specs_of,
 )
+from tsukiji.experiments.sweep import tuning
 from tsukiji.models import compact_filters, drop_layers
 from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Spec

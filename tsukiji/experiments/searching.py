@@ -5,8 +5,9 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from tsukiji.config import ranges, stages
-from tsukiji.experiments import findings, pool, prepare, tuning, winner
+from tsukiji.experiments import pool, prepare
 from tsukiji.experiments.jobs import Experiment
+from tsukiji.experiments.sweep import findings, tuning, winner
 from tsukiji.report.search_data import Searched
 
 Say = Callable[[str], None]

@@ -14,15 +14,9 @@ from search.designer import Values
 from tests.tsukiji.config.test_ranges import put
 from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji.config import settings, stages, validate
-from tsukiji.experiments import (
-  cell,
-  findings,
-  prepare,
-  recipe_trial,
-  store,
-  tuning,
-)
+from tsukiji.experiments import cell, prepare, store
 from tsukiji.experiments.jobs import Experiment
+from tsukiji.experiments.sweep import findings, recipe_trial, tuning
 
 METHOD = '{cut} >> {grid}'
 

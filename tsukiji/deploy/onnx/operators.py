@@ -10,7 +10,6 @@ from compress.quantize.nodes import Inputs
 from tsukiji.deploy.onnx import quantized as grids
 from tsukiji.deploy.onnx.activations import ACTS
 from tsukiji.deploy.onnx.builder import Graph
-from tsukiji.deploy.onnx.products import grid_of, has_sums, product
 from tsukiji.deploy.onnx.quantized import Served
 from tsukiji.deploy.onnx.tensors import (
   Value,
@@ -20,6 +19,7 @@ from tsukiji.deploy.onnx.tensors import (
   unsupported,
   vector,
 )
+from tsukiji.deploy.onnx.weighted_layers import grid_of, has_sums, product
 from tsukiji.models import norm as norms
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Layer, Shape

@@ -13,7 +13,8 @@ from search import space as spaces
 from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji import interrupt
 from tsukiji.config import ranges, settings
-from tsukiji.experiments import cell, jobs, prepare, row, store, trial
+from tsukiji.experiments import cell, jobs, prepare, row, store
+from tsukiji.experiments.sweep import trial
 from tsukiji.measure import latency
 from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Spec

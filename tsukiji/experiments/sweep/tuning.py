@@ -28,8 +28,9 @@ from search.designer import Designer, Values
 from search.space import Space
 from search.study import Plan
 from tsukiji.config import ranges, settings, stages
-from tsukiji.experiments import crew, pool, recipe_trial, trial
+from tsukiji.experiments import crew, pool
 from tsukiji.experiments.jobs import Experiment
+from tsukiji.experiments.sweep import recipe_trial, trial
 
 DESIGNERS: dict[str, Callable[..., Designer]] = {
   'gp': bayes,

@@ -13,8 +13,9 @@ from search import pareto, storage
 from search import space as spaces
 from search.study import Plan
 from tsukiji.config import ranges, stages
-from tsukiji.experiments import store, trial, tuning
+from tsukiji.experiments import store
 from tsukiji.experiments.jobs import Experiment
+from tsukiji.experiments.sweep import trial, tuning
 from tsukiji.report.search_data import Range, Searched, Tested, Trial
 from tsukiji.training import evaluate
 

@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from search import space as spaces
 from search.designer import Values
 from search.space import Space
-from tests.tsukiji.experiments.test_trial import searched
+from tests.tsukiji.experiments.sweep.test_trial import searched
 from tsukiji.config import ranges, settings, validate
-from tsukiji.experiments import findings, prepare, row, trial, tuning, winner
+from tsukiji.experiments import prepare, row
 from tsukiji.experiments.jobs import Experiment
+from tsukiji.experiments.sweep import findings, trial, tuning, winner
 from tsukiji.models import net as net_lib
 from tsukiji.report import search_data as report
 

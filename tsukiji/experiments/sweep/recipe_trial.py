@@ -6,8 +6,9 @@ from search.designer import Values
 from search.space import Space
 from tsukiji import interrupt
 from tsukiji.config import ranges, settings, stages
-from tsukiji.experiments import cell, identity, jobs, row, trial
+from tsukiji.experiments import cell, identity, jobs, row
 from tsukiji.experiments.jobs import Experiment
+from tsukiji.experiments.sweep import trial
 from tsukiji.training import teacher
 
 

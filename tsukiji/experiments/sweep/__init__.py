@@ -1,0 +1,1 @@
+"""Searches: trials of configs, and what they find."""
