@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tsukiji.config import settings
+from tsukiji.console import plain
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.tsk import pack
@@ -136,7 +137,7 @@ def table(rows: Sequence[Row]) -> Table:
       cells += [one['engine'], f'{1000 * one["p50"]:.1f}', f'{rate:.2f}{mark}']
     sizes = row.get('sizes', {})
     weights = [str(sizes.get(key, '')) for key in ('bytes', 'xz', 'zstd')]
-    out.add_row(row['name'], *weights, *cells)
+    out.add_row(plain(row['name']), *weights, *cells)
   return out
 
 

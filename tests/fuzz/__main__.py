@@ -29,7 +29,8 @@ FRESH = 400  # files that a process loads: compiled programs stay in memory
 
 def run(minutes: float, folder: pathlib.Path, first: int) -> int:
   """Load files until the time is over; return how many were wrong."""
-  end, known = time.monotonic() + 60 * minutes, seeds()
+  known = seeds()
+  end = time.monotonic() + 60 * minutes
   counts: collections.Counter[str] = collections.Counter()
   folder.mkdir(parents=True, exist_ok=True)
   slowest = 0.0

@@ -2,15 +2,17 @@
 
 import contextlib
 import copy
+import json
 from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
 import numpy as np
 
 from tests.tsukiji.deploy.tsk import kinds
-from tsukiji.deploy.tsk import coding, header, limits, pack
+from tsukiji.deploy.tsk import coding, header, limits
+from tsukiji.deploy.tsk.costs import costs
 from tsukiji.deploy.tsk.header import Slot
-from tsukiji.deploy.tsk.nodes import from_json
+from tsukiji.deploy.tsk.nodes import from_json, to_json
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 
@@ -38,7 +40,7 @@ def seeds() -> list[Seed]:
 
 
 def _seed(node: Any, n: int) -> Seed:
-  shape = limits.check_tree({'w': node}, 1, 10**5).shapes['w']
+  shape = costs({'w': node})['w'].leaf.shape
   layer = sp.Dense(name='fc', features=shape[-1])
   layers: tuple[sp.Layer, ...] = (sp.Flatten(), layer, sp.Act())
   images = (1, 1, shape[0])
@@ -46,21 +48,19 @@ def _seed(node: Any, n: int) -> Seed:
     conv = sp.Conv(name='fc', features=shape[-1], kernel=(shape[0], shape[1]))
     layers = (conv, sp.Norm(name='norm'), sp.Pool(), sp.GlobalMean())
     images = (6, 6, shape[2])
-  spec = Spec(name='net', input_shape=images, layers=layers)
-  shapes = limits.weight_shapes(spec)
+  spec = Spec(name=f'net{n}', input_shape=images, layers=layers)
   variables: dict[str, Any] = {'params': {}, 'batch_stats': {}}
-  for path, found in shapes.items():
+  for path, found in limits.weight_shapes(spec).items():
     top, name, last = path.split('/')
     whole = node if last == 'kernel' else np.ones(found, np.float32)
     variables[top].setdefault(name, {})[last] = whole
-  blob = pack.pack(spec, variables)
-  opened = header.unseal(blob)
-  slots: list[Slot] = []
-  from_json('', opened.fields['v'], slots.append)  # type: ignore[arg-type]
-  parts, rest = {}, bytes(opened.rest)
-  for slot, size in zip(slots, opened.fields['a'], strict=True):
-    parts[_key(slot)], rest = rest[:size], rest[size:]
-  return Seed(opened.fields, parts)
+  arrays: list[np.ndarray] = []
+  plain, slots = to_json('', variables, arrays), list[Slot]()
+  from_json('', plain, slots.append)  # type: ignore[arg-type]
+  parts = {
+    _key(slot): coding.encode(x) for slot, x in zip(slots, arrays, strict=True)
+  }
+  return Seed({'m': {}, 's': json.loads(sp.dumps(spec)), 'v': plain}, parts)
 
 
 def _key(slot: Slot) -> str:

@@ -17,7 +17,7 @@ from tsukiji.deploy.tsk.nodes import from_json
 
 MEMORY = 64 * 2**20  # bytes, beside those that a file declares
 SECONDS = 8.0  # of the processor, beside those for each megabyte
-SILENCE = 240.0  # seconds after which a process counts as blocked
+SILENCE = 600.0  # seconds after which a process counts as blocked
 ADDRESSES = 6 * 2**30  # bytes of address space beside those at the start
 
 

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import dataflow as grids
-from compress import tree
 from tsukiji import atomic
+from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import binary_layers
 from tsukiji.deploy.tsk import header, limits, pack
+from tsukiji.deploy.tsk.limits import Sizes
 from tsukiji.deploy.tsk.pack import Packed
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
@@ -145,19 +146,11 @@ def load(path: str | os.PathLike[str]) -> Artefact:
   path = Path(path)
   try:
     blob = read(path)
-    packed = pack.unpack(blob)
-    run = _ready(packed)
+    packed, sizes, example = pack.unpack_sized(blob)
+    run = _ready(packed, sizes)
   except ValueError as e:
     raise ValueError(f'{path}: {e}') from e
-  return Artefact(
-    packed.spec,
-    packed.variables,
-    packed.meta,
-    len(blob),
-    run,
-    packed.sizes.weights,
-    packed.example_bytes,
-  )
+  return Artefact(*packed, len(blob), run, sizes.weights, example)
 
 
 def of(spec: Spec, variables: dict[str, Any]) -> Artefact:
@@ -197,7 +190,7 @@ def forward(
     return binary_layers.forward(spec, variables, counted)
   apply: Any = Net(spec).apply
   params = variables['params']
-  dense = {**variables, 'params': _decoded(params)}
+  dense = {**variables, 'params': decoded(params)}
 
   @jax.jit
   def run(images: jax.Array) -> jax.Array:
@@ -206,10 +199,10 @@ def forward(
   return run
 
 
-def _ready(packed: Packed) -> Callable[[jax.Array], jax.Array]:
+def _ready(packed: Packed, sizes: Sizes) -> Callable[[jax.Array], jax.Array]:
   """Return `forward`, having checked that the weights fit the network."""
   spec, want = packed.spec, limits.weight_shapes(packed.spec)
-  odd = sorted(want.items() ^ packed.sizes.shapes.items())
+  odd = sorted(want.items() ^ sizes.shapes.items())
   header.check(
     not odd, 'weights that the network takes, and no others', odd[:1]
   )
@@ -220,22 +213,6 @@ def _ready(packed: Packed) -> Callable[[jax.Array], jax.Array]:
   except Exception as e:  # whatever ill-matched weights make a network raise
     raise header.damaged('weights that the network takes', repr(e)) from e
   return run
-
-
-def _decoded(params: Any) -> Any:
-  """Return a tree of arrays; each distinct node is compiled once."""
-
-  def visit(path: str, x: Any) -> Any:
-    return _decode(tree.descend(visit, path, x)) if tree.is_node(x) else x
-
-  return tree.map_paths(visit, params)
-
-
-@jax.jit
-def _decode(node: Any) -> jax.Array:
-  """Decode a node whose inner nodes are decoded."""
-  array: jax.Array = node.decode(None)
-  return array
 
 
 def _listed(shape: tuple[Any, ...]) -> str:

@@ -21,6 +21,7 @@ from compress import tree
 from compress.binary.inputs import Signed
 from compress.binary.weights import Binarized
 from compress.tree import Array
+from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import popcount
 from tsukiji.errors import expect
 from tsukiji.models import spec as sp
@@ -138,7 +139,7 @@ def forward(
     expect('binary.forward', name in can, f'a layer of {can}', name)
   network = _Network(
     tree.freeze(variables['params']),
-    {**variables, 'params': tree.decode(variables['params'])},
+    {**variables, 'params': decoded(variables['params'])},
     frozenset(can if counted is None else counted),
   )
   return jax.jit(_joined(_stages(spec.layers, network)))

@@ -9,6 +9,7 @@ from compress.binary.inputs import Signed
 from compress.channels.sliced import Sliced
 from compress.quantize.nodes import Inputs, Quantized
 from compress.tree import Compressed
+from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.onnx import quantized as grids
 from tsukiji.deploy.onnx.builder import Graph
 from tsukiji.deploy.onnx.quantized import Served
@@ -71,7 +72,7 @@ def product(
     return _served(graph, layer, served, x)
   kernel, bias = held['kernel'], held.get('bias')
   grid = grid_of(layer.name, kernel)
-  dense = np.asarray(tree.decode(kernel))
+  dense = np.asarray(decoded(kernel))
   weights = [graph.hold(_turned(layer, dense, x))]
   if isinstance(grid, Signed):
     return _signed(graph, layer, grid, weights, bias, x)

@@ -35,13 +35,23 @@ class Packed(NamedTuple):
     spec: The network.
     variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
     meta: The metadata, as read from JSON.
-    sizes: Sizes and shapes of the decoded arrays.
-    example_bytes: Upper bound of the memory that an example takes.
   """
 
   spec: Spec
   variables: dict[str, Any]
   meta: dict[str, Any]
+
+
+class Sized(NamedTuple):
+  """What a file holds, and what that takes.
+
+  Attributes:
+    packed: The network.
+    sizes: Sizes and shapes of the decoded arrays.
+    example_bytes: Upper bound of the memory that an example takes.
+  """
+
+  packed: Packed
   sizes: Sizes
   example_bytes: int
 
@@ -135,10 +145,16 @@ def unpack(blob: bytes) -> Packed:
   Raises:
     ValueError: If the file is damaged, foreign, or of another version.
   """
+  return unpack_sized(blob).packed
+
+
+def unpack_sized(blob: bytes) -> Sized:
+  """Return the network that a file holds, as `unpack`, and its sizes."""
   file = _take_apart(blob)
   arrays = map(_array, file.slots, file.parts)
   variables = from_json('', file.tree, lambda slot: next(arrays))
-  return Packed(file.spec, variables, file.meta, file.sizes, file.example_bytes)
+  packed = Packed(file.spec, variables, file.meta)
+  return Sized(packed, file.sizes, file.example_bytes)
 
 
 def sections(blob: bytes) -> list[Section]:
