@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import recipe
+from compress import recipe, tree
 from compress.method import Ctx
+from compress.share.codebook import Shared
 
 DRAWN = np.random.default_rng(0)
 
@@ -75,18 +76,24 @@ def test_impossible_arguments_are_refused(text: str, message: str) -> None:
     recipe.parse(text)
 
 
-@pytest.mark.parametrize('dtype', ['float16'])
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 @pytest.mark.parametrize(
   'text', ['share.kmeans(5)', 'share.product(3, 2)', 'share.hashed(0.5)']
 )
 def test_narrow_floats_keep_their_type(text: str, dtype: str) -> None:
-  w = jnp.float32(DRAWN.normal(size=(10, 6)))
+  w = jnp.float32(DRAWN.normal(size=(10, 6))).astype(dtype)
   method = recipe.parse(text)
-  wide = method.init({'w': w}, CTX)['w']
-  node = method.init({'w': w.astype(dtype)}, CTX)['w']
-  assert (node.decode(None).dtype, node.values.dtype) == (dtype, dtype)
+  wide = tree.decode(method.init({'w': w.astype(jnp.float32)}, CTX))['w']
+  nodes = method.init({'w': w}, CTX)
+  assert not isinstance(nodes['w'], jax.Array)
+  for each in (nodes, tree.freeze(nodes)):
+    found = tree.decode(each)['w']
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, wide.astype(dtype))
+
+
+def test_gains_do_not_widen_narrow_values() -> None:
+  node = Shared(jnp.ones(3, jnp.float16), jnp.ones((4, 6), jnp.uint8))
   gained = node.scale_channels(jnp.arange(1.0, 7.0)).decode(None)
-  assert gained.dtype == dtype
-  np.testing.assert_allclose(
-    node.decode(None).astype(jnp.float32), wide.decode(None), atol=0.3
-  )
+  assert gained.dtype == jnp.float16
+  np.testing.assert_array_equal(gained[0], np.arange(1, 7))
