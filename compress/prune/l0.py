@@ -156,12 +156,10 @@ def l0(
   select = select_share(where, sparsity or 0.0, 'global', 0.0)
   _expect_drop_rate(where, drop_rate)
 
+  start = math.log((1 - drop_rate) / drop_rate) / speed
+
   def wrap(w: Array, mask: Array) -> Gated:
-    shape = w.shape if per == 'weight' else w.shape[-1:]
-    start = math.log((1 - drop_rate) / drop_rate) / speed
-    logits = jnp.full(math.prod(shape), start, w.dtype)
-    gate = jnp.ones(shape, w.dtype)
-    return Gated(w, mask, logits, gate, jnp.zeros((), bool), speed)
+    return _gated(w, mask, per, start, speed)
 
   def init(params: Params, ctx: Ctx) -> Params:
     expect_run(where, ctx)
@@ -197,6 +195,16 @@ def l0(
     return strength * jnp.where(frozen(Gated, params), 0, cost)
 
   return Method(init, update, loss)
+
+
+def _gated(
+  w: Array, mask: Array, per: str, start: float, speed: float
+) -> Gated:
+  """Return a node whose gates begin at `start`, in units of `speed`."""
+  shape = w.shape if per == 'weight' else w.shape[-1:]
+  logits = jnp.full(math.prod(shape), start, w.dtype)
+  gate = jnp.ones(shape, w.dtype)
+  return Gated(w, mask, logits, gate, jnp.zeros((), bool), speed)
 
 
 def frozen(kind: type, params: Params) -> Array:

@@ -138,13 +138,9 @@ def variational(
     return add_masks(where, params, wrap)
 
   def update(params: Params, ctx: Ctx) -> Params:
-    def follow(path: Path, node: Noisy) -> Noisy:
-      noise = log_alpha(node)
-      kept = (noise < threshold) | (noise == jnp.min(noise))
-      mask = jnp.where(node.frozen, node.mask, kept)
-      return node.replace(mask=mask)
-
-    params = tree.map_nodes(Noisy, follow, params)
+    params = tree.map_nodes(
+      Noisy, lambda path, node: _followed(node, threshold), params
+    )
     return jax.lax.cond(
       freezes_now(Noisy, params, ctx, freeze_at),
       remove_noise,
@@ -169,6 +165,13 @@ def variational(
     return jnp.where(done, 0, weight * _total_divergence(nodes))
 
   return Method(init, update, loss)
+
+
+def _followed(node: Noisy, threshold: float) -> Noisy:
+  """Return the node without its noisiest weights; one at least is kept."""
+  noise = log_alpha(node)
+  kept = (noise < threshold) | (noise == jnp.min(noise))
+  return node.replace(mask=jnp.where(node.frozen, node.mask, kept))
 
 
 def _total_divergence(nodes: Iterable[Noisy]) -> Array:
