@@ -21,7 +21,7 @@ from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.magnitude import Masked
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Quantized, Shifted
+from compress.quantize.integer_codes import Quantized, Shifted
 from tests.runs import (
   NETWORKS,
   STEPS,

@@ -11,7 +11,7 @@ from compress.binary.inputs import map_others, outer
 from compress.errors import expect_name
 from compress.method import Ctx, Method
 from compress.quantize.affine import straight_through
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from compress.tree import Array, Compressed, Key, Params, Path
 
 SCALES = ('filter', 'layer', 'none')

@@ -12,11 +12,7 @@ from flax import struct
 from compress import tree
 from compress.errors import expect_name, expect_schedule
 from compress.method import Ctx, Method, expect_run
-from compress.prune.masked import (
-  Masked,
-  add_masks,
-  map_latent,
-)
+from compress.prune.masked import Masked, add_masks, map_latent
 from compress.prune.selection import select_share
 from compress.random import draw
 from compress.schedule import Schedule, linear

@@ -12,7 +12,7 @@ from compress import calibration, tree
 from compress.method import Ctx
 from compress.quantize import affine, observers
 from compress.quantize.affine import Per, straight_through
-from compress.quantize.nodes import Gridded, Inputs
+from compress.quantize.integer_codes import Gridded, Inputs
 from compress.quantize.observers import Clip
 from compress.tree import Array, Key, Params, Path
 

@@ -12,7 +12,7 @@ from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Per, straight_through
 from compress.quantize.fake_quant import input_ranges, is_signed
-from compress.quantize.nodes import Gridded, Inputs
+from compress.quantize.integer_codes import Gridded, Inputs
 from compress.tree import Array, Key, Params, Path
 
 

@@ -11,7 +11,7 @@ from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Per, straight_through
 from compress.quantize.fake_quant import Quantizing, input_ranges, is_signed
-from compress.quantize.nodes import Inputs
+from compress.quantize.integer_codes import Inputs
 from compress.tree import Array, Params, Path
 
 

@@ -12,7 +12,7 @@ from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Coded
 from compress.quantize.fake_quant import How, input_ranges
-from compress.quantize.nodes import Quantized, stored
+from compress.quantize.integer_codes import Quantized, stored
 from compress.tree import Array, Params, Path
 
 # Weight rows `[groups, n, m]`, step, zero, what is kept, Gram matrices

@@ -12,7 +12,7 @@ from compress.prune.masked import due
 from compress.quantize import affine
 from compress.quantize.affine import Per
 from compress.quantize.fake_quant import How, Quantizing, input_ranges, reach
-from compress.quantize.nodes import Inputs
+from compress.quantize.integer_codes import Inputs
 from compress.quantize.observers import Clip
 from compress.tree import Array, Params, Path
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from compress import tree
 from compress.method import Ctx, Method
 from compress.quantize import affine
-from compress.quantize.nodes import Gridded
+from compress.quantize.integer_codes import Gridded
 from compress.regularize.penalties import expect_penalty
 from compress.schedule import Schedule, at_once
 from compress.tree import Array, Params

@@ -11,7 +11,7 @@ import pytest
 from compress import dataflow, recipe, tree
 from compress.method import Ctx
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Inputs
+from compress.quantize.integer_codes import Inputs
 from compress.quantize.uniform import uniform as quantize_grid
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)

@@ -14,7 +14,7 @@ from compress import recipe, tree
 from compress.method import Ctx
 from compress.prune.magnitude import Masked
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Inputs, Quantized
+from compress.quantize.integer_codes import Inputs, Quantized
 from compress.tree import Compressed
 
 W = jnp.array([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])

@@ -10,9 +10,9 @@ import numpy as np
 
 from tests.tsukiji.deploy.tsk import kinds
 from tsukiji.deploy.tsk import coding, header, limits
-from tsukiji.deploy.tsk.costs import costs
 from tsukiji.deploy.tsk.header import Slot
-from tsukiji.deploy.tsk.nodes import from_json, to_json
+from tsukiji.deploy.tsk.memory_bounds import costs
+from tsukiji.deploy.tsk.node_forms import from_json, to_json
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 

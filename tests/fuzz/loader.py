@@ -13,7 +13,7 @@ import numpy as np
 from tsukiji.deploy import artefact
 from tsukiji.deploy.tsk import header, limits
 from tsukiji.deploy.tsk.header import Slot
-from tsukiji.deploy.tsk.nodes import from_json
+from tsukiji.deploy.tsk.node_forms import from_json
 
 MEMORY = 64 * 2**20  # bytes, beside those that a file declares
 SECONDS = 8.0  # of the processor, beside those for each megabyte

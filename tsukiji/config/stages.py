@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from search import space as spaces
-from tsukiji.config import ranges
+from tsukiji.config import search_space
 
 
 def recipe_of(config: ConfigDict) -> str:
@@ -35,7 +35,7 @@ def of_recipes(
     The config, with the search of recipes as its search.
   """
   name = recipe_of(config)
-  chosen = chosen or ranges.examples(of_networks(config))[0]
+  chosen = chosen or search_space.examples(of_networks(config))[0]
   second = _open(chosen)
   second.recipes[name] = config.recipes[name].copy_and_resolve_references()
   network = config.search.network

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from compress import recipe
-from tsukiji.config import ranges, settings, validate_search
+from tsukiji.config import search_space, settings, validate_search
 from tsukiji.config.kinds import (
   expect_alike,
   expect_fields,
@@ -30,7 +30,7 @@ def check(config: ConfigDict) -> None:
     ValueError: If a field is unknown (the message gives the nearest) or has a
       value that cannot work, or may get one where it varies.
   """
-  examples = ranges.examples(config)
+  examples = search_space.examples(config)
   for example in examples:
     _check(example)
   _check_asked(examples)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from compress import method
 from tsukiji.config import (
   fields,
-  ranges,
+  search_space,
   settings,
   sign_inputs,
   stages,
@@ -65,7 +65,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   experiment = of(config, folder, load_data(config))
   experiment = experiment._replace(digest=identity.digest(config))
   first = stages.of_networks(config)
-  if ranges.varies(first):
+  if search_space.varies(first):
     tuning.expect_allowed(experiment._replace(config=first))
   return experiment
 
@@ -76,7 +76,7 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
   Where fields of the config vary, its networks are those of the first of
   `ranges.examples`.
   """
-  first, *others = ranges.examples(config)
+  first, *others = search_space.examples(config)
   moments = datasets.moments(loaded.train.x)
   specs = specs_of(first, loaded, moments)
   experiment = Experiment(first, folder, loaded, specs)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from tsukiji.config import ranges, stages
+from tsukiji.config import search_space, stages
 from tsukiji.experiments import pool, prepare
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import findings, tuning, winner
@@ -39,7 +39,7 @@ def _chosen(experiment: Experiment, say: Say) -> tuple[ConfigDict, list[str]]:
   """Return a config in which nothing varies, and where its values are from."""
   folder, data = experiment.folder, experiment.data
   chosen, origin = stages.of_networks(experiment.config), []
-  if ranges.varies(chosen):
+  if search_space.varies(chosen):
     best = tuning.run(experiment._replace(config=chosen))
     chosen = best.config
     place = f'{best.study}, trial {best.number}, {100 * best.accuracy:.2f} %'
@@ -63,7 +63,7 @@ def _chosen(experiment: Experiment, say: Say) -> tuple[ConfigDict, list[str]]:
 def test_best(experiment: Experiment) -> None:
   """Read the test set for the best trial of each study, once."""
   first = experiment._replace(config=stages.of_networks(experiment.config))
-  if ranges.varies(first.config) and first.config.search.batch_size == 1:
+  if search_space.varies(first.config) and first.config.search.batch_size == 1:
     findings.tested(first)
 
 
@@ -71,7 +71,7 @@ def found(experiment: Experiment) -> list[Searched]:
   """Return what each stage of a search has found."""
   config = experiment.config
   first = stages.of_networks(config)
-  configs = [first] if ranges.varies(first) else []
+  configs = [first] if search_space.varies(first) else []
   if stages.recipe_of(config):
     configs.append(stages.of_recipes(config))
   return [findings.told(experiment._replace(config=x)) for x in configs]

@@ -15,7 +15,7 @@ from compress.method import Ctx, Probe, chain, only
 from compress.prune import magnitude
 from compress.quantize.delay import Delayed
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Inputs, Quantized
+from compress.quantize.integer_codes import Inputs, Quantized
 from compress.quantize.uniform import uniform
 from tsukiji.measure import cost
 from tsukiji.models import spec as sp

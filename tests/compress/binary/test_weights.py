@@ -14,7 +14,7 @@ from compress.binary.weights import SCALES, Binarized, Binarizing, weights
 from compress.method import Ctx, chain, only
 from compress.prune import magnitude
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from tests.runs import TINY, assert_same_bits, calibrated, fit, run, start
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack

@@ -13,7 +13,7 @@ from compress.channels.dependency import Group, Slice
 from compress.channels.sliced import Sliced
 from compress.prune.magnitude import Masked
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 
 W = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
 ENTRIES = {1: np.array([[0, 2], [1, 3]]), 2: np.arange(6)[:, None]}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compress.lowrank import factors
 from compress.lowrank.factors import LowRank, Tucker
 from compress.prune.magnitude import Masked
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 
 W = jnp.float32(np.random.default_rng(0).normal(size=(3, 5, 4, 6)))
 SIDES = st.integers(1, 4)

@@ -17,7 +17,7 @@ from compress import tree
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.l0 import Gated, deterministic, l0, open_probability, sample
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from compress.quantize.uniform import uniform
 from compress.schedule import at_once, linear
 from tests import toy

@@ -14,7 +14,7 @@ from compress.method import Ctx
 from compress.prune import importance, masked, selection
 from compress.prune.masked import Masked
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 
 W = jnp.float32([[0.5, -3.0], [1.0, 2.0]])
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.quantize.affine import affine
-from compress.quantize.nodes import Inputs
+from compress.quantize.integer_codes import Inputs
 
 BITS = st.integers(2, 16)
 X = np.linspace(-4.0, 7.0, 641, dtype=np.float32)

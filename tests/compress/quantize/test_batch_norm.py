@@ -12,7 +12,7 @@ from compress.channels.sliced import Sliced
 from compress.method import Ctx, Method, chain
 from compress.quantize import batch_norm
 from compress.quantize.batch_norm import Folded, Folding
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from compress.quantize.uniform import uniform
 from tests.runs import (
   NETWORKS,

@@ -8,7 +8,7 @@ import pytest
 from compress import tree
 from compress.method import Ctx, chain
 from compress.quantize.delay import Delayed, delay
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from compress.quantize.uniform import uniform
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5, 4)), jnp.float32)

@@ -13,7 +13,7 @@ from compress.method import Ctx
 from compress.quantize import affine, rounding
 from compress.quantize.adaround import adaround, learned
 from compress.quantize.gptq import compensated, gptq
-from compress.quantize.nodes import Quantized, Shifted
+from compress.quantize.integer_codes import Quantized, Shifted
 from compress.quantize.uniform import uniform
 from tests.runs import TINY, calibrated, start
 

@@ -11,7 +11,7 @@ from compress import recipe, tree
 from compress.method import Ctx
 from compress.quantize.gradients import Backward, gradients
 from compress.quantize.gradients import rounded as passing_rounded
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from compress.quantize.uniform import int8
 from tests.runs import TINY, calibrated, start
 

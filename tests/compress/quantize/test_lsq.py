@@ -10,8 +10,8 @@ import pytest
 
 from compress import recipe, tree
 from compress.method import Ctx
+from compress.quantize.integer_codes import Shifted
 from compress.quantize.lsq import Stepping, Steps, lsq
-from compress.quantize.nodes import Shifted
 from tests.runs import TINY, assert_same_bits, calibrated, images, start
 
 W = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)

@@ -14,7 +14,7 @@ from compress import recipe, tree
 from compress.method import Ctx
 from compress.quantize.affine import straight_through
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from compress.quantize.uniform import int8, ternary, uniform
 from tests.runs import TINY, calibrated, images, run, start
 

@@ -9,7 +9,7 @@ import pytest
 from compress import recipe, tree
 from compress.method import Ctx, chain
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Gridded
+from compress.quantize.integer_codes import Gridded
 from compress.regularize import penalties
 from compress.regularize.entropy import entropy, geometric_entropy, node_bits
 from compress.schedule import linear

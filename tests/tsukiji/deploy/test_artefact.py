@@ -16,7 +16,7 @@ import pytest
 
 from compress import dataflow as grids
 from compress import tree
-from compress.quantize.nodes import Inputs, Quantized
+from compress.quantize.integer_codes import Inputs, Quantized
 from tests.tsukiji.deploy.tsk.test_pack import (
   SPEC,
   compressed,

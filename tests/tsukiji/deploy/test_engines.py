@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from compress.quantize.nodes import Inputs, Quantized
+from compress.quantize.integer_codes import Inputs, Quantized
 from tests.runs import TINY, images, one_shot
 from tsukiji.config import settings
 from tsukiji.deploy import artefact, engines

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.quantize.nodes import Inputs, Quantized
+from compress.quantize.integer_codes import Inputs, Quantized
 from tsukiji.measure import energy
 from tsukiji.models import spec as sp
 

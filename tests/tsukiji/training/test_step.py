@@ -17,7 +17,7 @@ from compress import recipe, tree
 from compress.method import Ctx
 from compress.prune import magnitude
 from compress.quantize.fake_quant import Quantizing
-from compress.quantize.nodes import Inputs
+from compress.quantize.integer_codes import Inputs
 from tests.devices import on_eight
 from tests.tsukiji.models.test_net import variables
 from tsukiji.config import settings as st_

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compress.quantize.nodes import Quantized, Shifted
+from compress.quantize.integer_codes import Quantized, Shifted
 
 
 class Codes(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from compress.quantize.nodes import Inputs
+from compress.quantize.integer_codes import Inputs
 from tsukiji.deploy.onnx import quantized as grids
 from tsukiji.deploy.onnx.activations import ACTS
 from tsukiji.deploy.onnx.builder import Graph

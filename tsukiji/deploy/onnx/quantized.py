@@ -10,7 +10,7 @@ import numpy as np
 
 from compress import tree
 from compress.quantize import affine as affine_lib
-from compress.quantize.nodes import Inputs
+from compress.quantize.integer_codes import Inputs
 from tsukiji.deploy.integer import kernels as whole
 from tsukiji.deploy.onnx.builder import Graph
 

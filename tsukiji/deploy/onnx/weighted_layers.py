@@ -7,7 +7,7 @@ import numpy as np
 from compress import tree
 from compress.binary.inputs import Signed
 from compress.channels.sliced import Sliced
-from compress.quantize.nodes import Inputs, Quantized
+from compress.quantize.integer_codes import Inputs, Quantized
 from compress.tree import Compressed
 from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.onnx import quantized as grids

@@ -19,7 +19,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from tsukiji.deploy.tsk import header
-from tsukiji.deploy.tsk.costs import Cost, costs
+from tsukiji.deploy.tsk.memory_bounds import Cost, costs
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Shape, Spec
 

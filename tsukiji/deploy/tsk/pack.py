@@ -22,8 +22,8 @@ from tsukiji.deploy.tsk import coding as coding_lib
 from tsukiji.deploy.tsk import header, limits
 from tsukiji.deploy.tsk.header import Slot, check, damaged
 from tsukiji.deploy.tsk.limits import Sizes
-from tsukiji.deploy.tsk.nodes import NODES as NODES
-from tsukiji.deploy.tsk.nodes import from_json, to_json, unfit
+from tsukiji.deploy.tsk.node_forms import NODES as NODES
+from tsukiji.deploy.tsk.node_forms import from_json, to_json, unfit
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 

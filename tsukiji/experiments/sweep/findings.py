@@ -12,7 +12,7 @@ from compress import recipe
 from search import pareto, storage
 from search import space as spaces
 from search.study import Plan
-from tsukiji.config import ranges, stages
+from tsukiji.config import search_space, stages
 from tsukiji.experiments import store
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import trial, tuning
@@ -96,7 +96,9 @@ def tested(experiment: Experiment) -> dict[str, list[Tested]]:
       if done:
         one = min(done, key=lambda t: t.values[0])
         config = storage.config_of(plan.space, one)
-        _, best = trial.trained(experiment, ranges.whole(plan.space, config))
+        _, best = trial.trained(
+          experiment, search_space.whole(plan.space, config)
+        )
         score = evaluate.evaluate(
           best.spec,
           best.variables,
@@ -130,7 +132,7 @@ def kept(experiment: Experiment) -> list[ConfigDict]:
   chosen = best[pareto.spread(values[best], experiment.config.search.keep)]
   found = []
   for plan, one in (done[i] for i in chosen):
-    config = ranges.whole(plan.space, storage.config_of(plan.space, one))
+    config = search_space.whole(plan.space, storage.config_of(plan.space, one))
     item = config.recipes[name]
     item.method, item.parts = recipe.filled(item.method, item.parts), {}
     found.append(item)

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from search.designer import Values
 from search.space import Space
 from tsukiji import interrupt
-from tsukiji.config import ranges, settings, stages
+from tsukiji.config import search_space, settings, stages
 from tsukiji.experiments import cell, identity, jobs, row
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import trial
@@ -33,7 +33,7 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
   """
   interrupt.stop_if_requested()
   name = stages.recipe_of(experiment.config)
-  config = ranges.whole(space, config)
+  config = search_space.whole(space, config)
   network, seed = settings.searched(config), config.seeds[0]
   short, title = shortened(experiment, config, name)
   folder = experiment.folder

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from search.designer import Values
 from search.space import Space
 from tsukiji import interrupt
-from tsukiji.config import ranges, settings
+from tsukiji.config import search_space, settings
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.passes.lower import Variables, lower
@@ -48,7 +48,7 @@ def is_allowed(
   most = experiment.config.search.limits
   wanted = {name: value for name, value in most.items() if value}
   try:
-    costs = known(experiment, ranges.whole(space, config), tuple(wanted))
+    costs = known(experiment, search_space.whole(space, config), tuple(wanted))
   except ValueError:  # sizes that do not go together
     return False
   return all(costs[name] <= value for name, value in wanted.items())
@@ -139,7 +139,7 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
     stop.Stopped: If a signal asked; the trial has a checkpoint.
   """
   interrupt.stop_if_requested()
-  config = ranges.whole(space, config)
+  config = search_space.whole(space, config)
   short, done = trained(experiment, config)
   return _measured(experiment, config, short, done)
 
@@ -183,7 +183,7 @@ def run_group(
     stop.Stopped: If a signal asked; what is trained as one begins anew.
   """
   found: dict[int, Values] = {}
-  wholes = [ranges.whole(space, config) for config in configs]
+  wholes = [search_space.whole(space, config) for config in configs]
   shorts = [shortened(experiment, config) for config in wholes]
   for (_, steps), places in _alike(shorts).items():
     (spec,) = shorts[places[0]].specs.values()

@@ -27,7 +27,7 @@ from search.bayes import bayes
 from search.designer import Designer, Values
 from search.space import Space
 from search.study import Plan
-from tsukiji.config import ranges, settings, stages
+from tsukiji.config import search_space, settings, stages
 from tsukiji.experiments import crew, pool
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import recipe_trial, trial
@@ -252,7 +252,9 @@ def best(experiment: Experiment) -> Best:
       f'{"; ".join(sorted(map(str, reasons)))[:300]}. Narrow the ranges.'
     )
   error, _, plan, chosen = min(done, key=lambda item: item[:2])
-  config = ranges.whole(plan.space, storage_lib.config_of(plan.space, chosen))
+  config = search_space.whole(
+    plan.space, storage_lib.config_of(plan.space, chosen)
+  )
   config.search = settings.searching()
   return Best(label_of(plan), chosen.number, 1 - error, config)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from compress import dataflow, recipe, tree
 from compress.method import Ctx, Method
 from compress.prune.magnitude import Masked
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from tests import runs
 from tests.runs import TINY
 from tests.tsukiji.models.test_net import images, variables

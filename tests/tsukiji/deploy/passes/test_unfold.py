@@ -8,7 +8,7 @@ import pytest
 
 from compress import recipe, tree
 from compress.lowrank.factors import Factored
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from tests.runs import calibrated, one_shot
 from tests.tsukiji.deploy.passes.test_lower import assert_same_outputs, signed
 from tests.tsukiji.models.test_spec import network

@@ -6,7 +6,7 @@ from typing import Any
 
 from tsukiji.deploy.tsk import header
 from tsukiji.deploy.tsk.header import Slot
-from tsukiji.deploy.tsk.nodes import from_json
+from tsukiji.deploy.tsk.node_forms import from_json
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 

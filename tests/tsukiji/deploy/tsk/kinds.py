@@ -12,7 +12,7 @@ from compress.lowrank.plus_sparse import Summed
 from compress.prune.masked import Masked
 from compress.quantize.batch_norm import Folded
 from compress.quantize.half import Half
-from compress.quantize.nodes import Inputs, Quantized, Shifted
+from compress.quantize.integer_codes import Inputs, Quantized, Shifted
 from compress.share.codebook import Hashed, Products, Shared
 from compress.structured.matrices import Structured
 from compress.structured.tied_filters import Transferred

@@ -17,7 +17,7 @@ from compress.lowrank.factors import LowRank
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.magnitude import Masked
-from compress.quantize.nodes import Quantized
+from compress.quantize.integer_codes import Quantized
 from compress.quantize.uniform import int8, uniform
 from tests.tsukiji.deploy.tsk.test_header import reseal
 from tsukiji.deploy.tsk import header, pack

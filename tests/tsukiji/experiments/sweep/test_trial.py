@@ -12,7 +12,7 @@ import search
 from search import space as spaces
 from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji import interrupt
-from tsukiji.config import ranges, settings
+from tsukiji.config import search_space, settings
 from tsukiji.experiments import cell, jobs, prepare, row, store
 from tsukiji.experiments.sweep import trial
 from tsukiji.measure import latency
@@ -56,7 +56,7 @@ def test_costs_are_known_before_and_those_of_the_row_after(
   values = trial.run(made, space, config)
   assert 0 <= values.objectives[0] <= 1
   assert values.objectives[1] == known['bytes']
-  full = ranges.whole(space, config)
+  full = search_space.whole(space, config)
   winner = prepare.of(full, made.folder, made.data)
   store.claim(made.folder, full)
   cell.run_dense(winner, 'net', 0, loop.ignore)

@@ -13,7 +13,7 @@ from search import space as spaces
 from search.designer import Values
 from search.space import Space
 from tests.tsukiji.experiments.sweep.test_trial import searched
-from tsukiji.config import ranges, settings, validate
+from tsukiji.config import search_space, settings, validate
 from tsukiji.experiments import prepare, row
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import findings, trial, tuning, winner
@@ -120,7 +120,7 @@ def test_trials_are_trained_together(
 
 
 def _with(made: Experiment, hidden: int) -> ConfigDict:
-  config = ranges.examples(made.config)[0]
+  config = search_space.examples(made.config)[0]
   config.networks.net.sizes.hidden = hidden
   return config
 

@@ -8,10 +8,10 @@ import pytest
 
 from compress import tree
 from tests.tsukiji.deploy.tsk import kinds
-from tsukiji.deploy.tsk import costs, node_rules
-from tsukiji.deploy.tsk.costs import Cost
+from tsukiji.deploy.tsk import memory_bounds, node_rules
 from tsukiji.deploy.tsk.header import Slot
-from tsukiji.deploy.tsk.nodes import NODES
+from tsukiji.deploy.tsk.memory_bounds import Cost
+from tsukiji.deploy.tsk.node_forms import NODES
 
 SMALL, LARGE = kinds.every(4), kinds.every(128)
 
@@ -19,7 +19,7 @@ SMALL, LARGE = kinds.every(4), kinds.every(128)
 def cost_of(node: Any) -> Cost:
   """Return what a node takes, of shapes alone."""
   slots = jax.tree.map(lambda x: Slot('w', x.dtype, x.shape), node)
-  (cost,) = costs.costs({'w': slots}).values()
+  (cost,) = memory_bounds.costs({'w': slots}).values()
   return cost
 
 
@@ -61,7 +61,7 @@ def test_products_are_counted() -> None:
 
 def test_an_array_costs_itself() -> None:
   x = np.zeros((3, 5), np.float16)
-  found = costs.costs({'a': ({'b': x}, None)})
+  found = memory_bounds.costs({'a': ({'b': x}, None)})
   assert [*found] == ['a/0/b']
   assert found['a/0/b'][1:4] == (30, 30, 0)
 
@@ -120,15 +120,15 @@ WRONG = {
 @pytest.mark.parametrize('name', WRONG)
 def test_fields_that_do_not_fit_are_refused(name: str) -> None:
   with pytest.raises(ValueError, match='^artefact: expected .* at w'):
-    costs.costs({'w': WRONG[name]})
+    memory_bounds.costs({'w': WRONG[name]})
 
 
 def test_nodes_nest_only_so_far() -> None:
   node: Any = kinds.floats(2, 2)
-  for _ in range(costs.NESTED + 1):
+  for _ in range(memory_bounds.NESTED + 1):
     node = around(node)
   with pytest.raises(ValueError, match='nodes inside each other'):
-    costs.costs({'w': node})
+    memory_bounds.costs({'w': node})
 
 
 def around(w: Any) -> Any:

@@ -9,9 +9,9 @@ import pytest
 from compress import tree
 from compress.channels.sliced import Sliced
 from compress.method import Ctx
-from compress.quantize import affine, nodes
+from compress.quantize import affine, integer_codes
 from compress.quantize.half import half
-from compress.quantize.nodes import Quantized, Shifted
+from compress.quantize.integer_codes import Quantized, Shifted
 from compress.quantize.uniform import uniform
 from tests.runs import TINY
 from tsukiji.deploy.tsk import pack
@@ -116,7 +116,7 @@ def test_codes_stay_in_their_width() -> None:
   for bits, width in ((8, jnp.int8), (9, jnp.int16)):
     for symmetric in (True, False):
       found = affine.coded(w, bits, 'channel', None, symmetric)
-      node = nodes.stored(found, None, bits)
+      node = integer_codes.stored(found, None, bits)
       assert node.codes.dtype == width
       assert type(node) is (Quantized if symmetric else Shifted)
       np.testing.assert_array_equal(node.decode(None), affine.decoded(*found))

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 import search
 from search import space as spaces
-from tsukiji.config import ranges, settings, validate
+from tsukiji.config import search_space, settings, validate
 
 
 def varied() -> ConfigDict:
@@ -35,17 +35,17 @@ def put(config: ConfigDict, path: str, value: Any) -> None:
 
 def test_what_does_not_vary_is_its_own_example() -> None:
   config = settings.default()
-  assert not ranges.varies(config)
-  assert ranges.examples(config) == [config]
+  assert not search_space.varies(config)
+  assert search_space.examples(config) == [config]
 
 
 def test_every_option_and_both_ends_occur_among_examples() -> None:
-  found = ranges.examples(varied())
+  found = search_space.examples(varied())
   assert {c.train.optimizer for c in found} == {'adamw', 'sgd'}
   assert {0.5, 0.99} <= {c.train.momentum for c in found}
   kernels = [c.networks.net.sizes.get('kernel') for c in found]
   assert {2, 5} <= {*kernels}
-  assert not any(map(ranges.varies, found))
+  assert not any(map(search_space.varies, found))
 
 
 def test_what_is_not_active_has_its_default() -> None:
@@ -53,7 +53,7 @@ def test_what_is_not_active_has_its_default() -> None:
   space = spaces.of(config)
   unit = np.full(len(space.names), 0.5)
   unit[space.names.index('train.optimizer')] = 0.25
-  whole = ranges.whole(space, spaces.to_config(space, unit))
+  whole = search_space.whole(space, spaces.to_config(space, unit))
   net = whole.networks.net
   assert whole.train.optimizer == 'adamw'
   assert whole.train.momentum == settings.training().momentum
@@ -69,7 +69,7 @@ def test_a_part_of_a_method_that_is_not_active_is_empty() -> None:
   parts = config.recipes.mix.parts
   parts.a = search.choice('', 'quantize.int8()')
   parts.b = search.choice('x', 'y', when={'recipes.mix.parts.a': ''})
-  wholes = ranges.examples(config)
+  wholes = search_space.examples(config)
   assert {c.recipes.mix.parts.b for c in wholes} == {'', 'x', 'y'}
 
 
