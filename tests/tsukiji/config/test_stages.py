@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 import search
 from search import space as spaces
 from search.designer import Values
-from tests.tsukiji.config.test_ranges import put
+from tests.tsukiji.config.test_search_space import put
 from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji.config import settings, stages, validate
 from tsukiji.experiments import cell, prepare, store

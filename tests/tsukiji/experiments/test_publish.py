@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from tests.tsukiji.experiments.test_rows import tiny
-from tests.tsukiji.report.test_trials import searched
+from tests.tsukiji.report.test_search_data import searched
 from tsukiji import report
 from tsukiji.experiments import store
 from tsukiji.experiments.publish import publish, quoted, rows_of, tables
