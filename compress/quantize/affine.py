@@ -32,12 +32,28 @@ class Coded(NamedTuple):
   zero: Array | None
 
 
+@jax.custom_jvp
 def straight_through(grid: Array, x: Array) -> Array:
-  """Return `grid` bit for bit, with the gradient of `x`.
+  """Return `grid` bit for bit, -0 as 0, with the gradient of `x`.
 
-  `x + (grid - x)` would round twice; adding `x - x = 0` does not.
+  No arithmetic does: `x + (grid - x)` rounds twice, and in `grid + (x - x)`
+  a compiler that contracts to fused multiply-adds keeps a rounding error of x.
   """
-  return jax.lax.stop_gradient(grid) + (x - jax.lax.stop_gradient(x))
+  del x
+  return _positive_zeros(grid)
+
+
+@straight_through.defjvp
+def _straight_through_jvp(
+  primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+  grid, _ = primals
+  return _positive_zeros(grid), tangents[1].astype(jnp.result_type(grid))
+
+
+def _positive_zeros(grid: Array) -> Array:
+  """Return an array whose zeros have no sign, as integer codes have none."""
+  return jnp.where(grid == 0, jnp.zeros_like(grid), grid)
 
 
 def columns(w: Array, per: Per, fill: float = 0.0) -> Array:
