@@ -29,6 +29,8 @@ SOURCES = sorted(
 LIBRARIES = [p for p in SOURCES if 'tests' not in p.relative_to(ROOT).parts]
 UNSAFE = {'cloudpickle', 'dill', 'joblib', 'marshal', 'pickle', 'shelve'}
 INTERNAL = ('jax.interpreters', 'jaxlib')
+# Documented, in spite of an underscore, and documented to be assigned.
+PUBLIC, ASSIGNED = {'os._exit'}, {'warnings.showwarning'}
 
 
 def named(paths: list[pathlib.Path]) -> pytest.MarkDecorator:
@@ -115,6 +117,7 @@ def test_private_parts_of_modules_stay_private(path: pathlib.Path) -> None:
     name = dotted(node) if isinstance(node, ast.Attribute) else ''
     if name.partition('.')[0] in known:
       wrong = is_private(name) or name.startswith(INTERNAL)
+      wrong &= name not in PUBLIC
       assert not wrong, f'{path.name}:{node.lineno} {name}'
 
 
@@ -132,6 +135,7 @@ def test_nothing_is_patched_or_unpickled(path: pathlib.Path) -> None:
     for target in targets:
       owner = dotted(target).partition('.')[0]
       patched = isinstance(target, ast.Attribute) and owner in known
+      patched &= dotted(target) not in ASSIGNED
       assert not patched, f'{path.name}:{node.lineno} {dotted(target)}'
     if isinstance(node, ast.Call):
       called = dotted(node.func)

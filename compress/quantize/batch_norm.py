@@ -114,7 +114,7 @@ def fold_batch_norm(method: Method) -> Method:
   where = 'quantize.fold_batch_norm'
   if not isinstance(method, Method):
     raise ValueError(
-      f'{where}: expected a method, as folded(quantize.uniform(4, '
+      f'{where}: expected a method, as {where}(quantize.uniform(4, '
       f"per='tensor')), got {method!r}."
     )
 

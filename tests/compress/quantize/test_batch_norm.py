@@ -228,5 +228,7 @@ def test_what_makes_no_channels_of_its_own_is_an_error(text: str) -> None:
 
 
 def test_what_is_no_method_is_an_error() -> None:
-  with pytest.raises(ValueError, match='folded: expected a method.*got 4'):
+  with pytest.raises(
+    ValueError, match='fold_batch_norm: expected a method.*got 4'
+  ):
     recipe.parse('quantize.fold_batch_norm(4)')

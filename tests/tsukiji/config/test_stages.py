@@ -160,7 +160,11 @@ def test_recipes_that_a_found_network_does_not_allow_are_left_out(
   [
     ('task', 'search', "expected 'study' where a recipe varies"),
     ('recipes.mix.start', 'int8', 'start: expected one of dense'),
-    ('recipes.mix.teacher', ('net',), 'no other network of the config'),
+    (
+      'recipes.mix.teacher',
+      ('net',),
+      'expected no teacher, since the method asks for',
+    ),
     ('recipes.mix.method', '{cot}', "names among .* in braces, got 'cot'"),
     ('recipes.mix.parts.grid', 'quantise.int8()', "Nearest: 'quantize.int8'"),
     ('recipes.int8.parts', {'a': search.float(0.0, 1.0)}, 'ranges in'),

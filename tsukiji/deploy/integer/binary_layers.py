@@ -170,7 +170,9 @@ class _Network(NamedTuple):
     """Return a layer in float32."""
     one = Spec(name='one', input_shape=(), layers=(layer,))
     run: Callable[..., Any] = Net(one).apply
-    return lambda x: grids.apply(lambda: run(self.dense, x), self.params)[0]
+    names = _names(layer)
+    own = {k: v for k, v in self.params.items() if k in names}
+    return lambda x: grids.apply(lambda: run(self.dense, x), own)[0]
 
   def valued(self, layer: Conv | Dense) -> Callable[..., Array]:
     """Return what makes the output of a binary layer of its sums."""
@@ -184,6 +186,13 @@ class _Network(NamedTuple):
       return x if bias is None else x + bias
 
     return value
+
+
+def _names(layer: Layer) -> set[str]:
+  """Return the names of a layer and of those inside it."""
+  if isinstance(layer, Branch):
+    return {n for path in layer.paths for one in path for n in _names(one)}
+  return {getattr(layer, 'name', '')}
 
 
 def _joined(stages: Iterator[Stage]) -> Stage:

@@ -204,7 +204,7 @@ def test_a_node_that_cannot_scale_keeps_its_norm(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   found = compressed('quantize.int8()')
-  monkeypatch.setattr(Quantized, 'scaled', lambda node, gain: None)
+  monkeypatch.setattr(Quantized, 'scale_channels', lambda node, gain: None)
   small, folded = lower(TWO, found)
   assert small == TWO
   assert folded['batch_stats'].keys() == {'n1', 'n2'}
