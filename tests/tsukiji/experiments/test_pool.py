@@ -43,7 +43,9 @@ def test_finished_jobs_are_not_started(
   monkeypatch.setattr(cell, 'run_network', lambda *args: started.append(args))
   pool.run(experiment)
   assert [args[1:3] for args in started] == [('net', 0)]
-  store.write_cell(tmp_path, {'name': 'net-0-dense'})
+  store.write_cell(
+    tmp_path, {**dict.fromkeys(store.KEYS), 'name': 'net-0-dense'}
+  )
   pool.run(experiment)
   assert len(started) == 1
 
@@ -56,7 +58,9 @@ def test_a_worker_that_dies_is_told_with_what_was_under_way(
   config.seeds = (0, 1)
   experiment = prepare.prepare(config, tmp_path)
   store.claim(tmp_path, config)
-  store.write_cell(tmp_path, {'name': 'net-1-dense'})
+  store.write_cell(
+    tmp_path, {**dict.fromkeys(store.KEYS), 'name': 'net-1-dense'}
+  )
 
   def broken(futures: Any, told: Any, tell: loop.Tell, then: Any) -> None:
     for seed in (0, 1):

@@ -10,6 +10,7 @@ from tests.tsukiji.report.test_search_data import searched
 from tsukiji import report
 from tsukiji.experiments import store
 from tsukiji.experiments.publish import publish, quoted, rows_of, tables
+from tsukiji.report import search_data
 
 ROWS = [
   {
@@ -58,7 +59,7 @@ def test_a_search_is_published_with_its_trials(root: pathlib.Path) -> None:
   store.claim(folder, tiny())
   path = publish(folder, ROWS, root, [made])
   (found,) = json.loads(path.read_text())['searches']
-  assert found['told'] == report.trials.sentences(made)
+  assert found['told'] == search_data.sentences(made)
   assert len(found['trials']) == len(made.trials)
   assert found['trials'][0].keys() >= {'designer', 'seed', 'values', 'params'}
 
