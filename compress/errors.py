@@ -4,13 +4,13 @@ import difflib
 from collections.abc import Iterable
 
 
-def shorten(text: str, width: int) -> str:
+def shorten(text: object, width: int) -> str:
   """Return a text on one line, its middle left out where it is too long.
 
   >>> shorten('prune.weights(0.9)', 13)
   'prun ... 0.9)'
   """
-  line = ' '.join(text.split())
+  line = ' '.join(f'{text}'.split())
   if len(line) <= width:
     return line
   start = (width - 4) // 2
