@@ -79,10 +79,12 @@ def _drawn(shapes: Params) -> Params:
 
 
 def leaves(module: str, shapes: dict[Path, Any]) -> dict[Path, Any]:
+  """Return the arrays of one module, by path."""
   return {p: s for p, s in shapes.items() if p.rpartition('/')[0] == module}
 
 
 def kernel(module: str) -> Path:
+  """Return the path of the kernel of a module."""
   return f'{module}/kernel' if module else 'kernel'
 
 

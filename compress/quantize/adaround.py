@@ -78,7 +78,7 @@ def learned(
   steps: int,
   lr: float,
 ) -> Array:
-  """Return the codes of `adaptive`.
+  """Return the codes of `adaround`.
 
   Args:
     w: Weights by input and output, `[groups, n, m]`.
@@ -87,8 +87,8 @@ def learned(
     keep: Where not 0 from the start, as `w`; the others stay 0.
     gram: `[groups, n, n]`, in any unit.
     ends: The first and the last code.
-    steps: As `adaptive`.
-    lr: As `adaptive`.
+    steps: As `adaround`.
+    lr: As `adaround`.
 
   Returns:
     Whole numbers as floats, as `w`; the nearest ones if those are better.

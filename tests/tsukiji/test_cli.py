@@ -26,7 +26,7 @@ from tsukiji.experiments import reporting
     (['--config'], 'expected one argument'),
     (['stray'], "expected flags alone, got 'stray'"),
     (['--config.seeds=(0,0)'], 'config.seeds: expected each once'),
-    (['--config.workers=None'], 'config.workers=None: invalid literal'),
+    (['--config.workers=None'], 'config.workers: expected a value like 0'),
     (['--config.measure.batches=(1000000000,)'], 'GiB'),
     (['--config.train.batch_size=5000'], 'training examples, got 5000'),
   ],

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from compress.errors import shorten
-from tsukiji.config import fields, settings
+from tsukiji.config import fields, kinds, settings
 from tsukiji.errors import expect, expect_name
 
 
@@ -162,3 +162,12 @@ def _expect_field(config: ConfigDict, flag: str) -> None:
     if name not in holder:
       expect_name(where, name, holder)
     where, holder = f'{where}.{name}', holder[name]
+  if found[3] == '=' and type(holder) in (int, float):
+    _expect_number(where, flag.partition('=')[2], holder)
+
+
+def _expect_number(where: str, text: str, known: float) -> None:
+  try:
+    type(known)(text)
+  except ValueError:
+    kinds.expect_alike(where, text, known)

@@ -90,7 +90,10 @@ def test_an_argument_that_changes_nothing() -> None:
     ('--config.trian.lr=0.1', "config: .* got 'trian'. Nearest: 'train'"),
     ('--config.train.rl=0.1', "config.train: .* got 'rl'. Nearest: 'lr'"),
     ('--noconfig.distribted', "config: .* Nearest: 'distributed'"),
-    ('--config.train.lr=fast', 'config.train.lr=fast'),
+    (
+      '--config.train.lr=fast',
+      "config.train.lr: expected a value like .* got 'fast'",
+    ),
     ('--cofnig=1', "got 'cofnig'. Nearest: 'config'"),
     ('--config.networks.net=1', 'networks'),
   ],

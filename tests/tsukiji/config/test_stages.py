@@ -180,3 +180,11 @@ def test_what_cannot_work_is_told(path: str, value: Any, said: str) -> None:
   put(config, path, value)
   with pytest.raises(ValueError, match=said):
     validate.check(config)
+
+
+def test_a_recipe_that_varies_has_no_teacher_of_the_config() -> None:
+  config = mixed()
+  config.recipes.mix.method += ' >> distill.kd(4.0)'
+  config.recipes.mix.teacher = ('net',)
+  with pytest.raises(ValueError, match='no other network of the config'):
+    validate.check(config)
