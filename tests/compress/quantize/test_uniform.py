@@ -162,8 +162,9 @@ def test_missing_statistics_are_named() -> None:
 def test_quantizing_twice_is_refused(frozen: bool) -> None:
   once = uniform(8).init(PARAMS, Ctx())
   once = tree.freeze(once) if frozen else once
-  assert tree.find(Quantized if frozen else Quantizing, once)
-  with pytest.raises(ValueError, match='got Quantizing at fc/kernel'):
+  kind = Quantized if frozen else Quantizing
+  assert tree.find(kind, once)
+  with pytest.raises(ValueError, match=f'got {kind.__name__} at fc/kernel'):
     uniform(4).init(once, Ctx())
 
 

@@ -137,7 +137,7 @@ def test_a_damaged_file_is_refused_or_not_needed(
 @pytest.mark.parametrize('gone', ['3/default', '3/default/d'])
 def test_a_lost_folder_is_refused(folder: pathlib.Path, gone: str) -> None:
   shutil.rmtree(folder / gone)
-  with pytest.raises(ValueError, match='whole checkpoint.*Remove the folder'):
+  with pytest.raises(ValueError, match='intact checkpoint.*Remove the folder'):
     checkpoint.restore(folder, STATE)
 
 

@@ -163,7 +163,8 @@ def test_killed_and_resumed_to_the_same_bits(
   whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
   code = (
-    f'from tests import test_fit; test_fit.run_and_die({str(tmp_path)!r}, 8)'
+    'from tests.tsukiji.training import test_loop as t;'
+    f't.run_and_die({str(tmp_path)!r}, 8)'
   )
   died = subprocess.run([sys.executable, '-c', code], cwd=devices.ROOT)
   assert died.returncode == -signal.SIGKILL

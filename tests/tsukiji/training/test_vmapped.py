@@ -126,7 +126,7 @@ def test_members_are_spread_over_devices(tmp_path: pathlib.Path) -> None:
 def test_a_traced_rate_drops_as_many() -> None:
   @jax.jit
   def dropped(rate: Any) -> Any:
-    with vmapped.dropping(rate):
+    with vmapped.traced_dropout(rate):
       return nn.Dropout(0.9, deterministic=False).apply(
         {}, jnp.ones(4000), rngs={'dropout': jax.random.key(0)}
       )
