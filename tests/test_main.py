@@ -58,8 +58,11 @@ def test_rows_are_complete(
   engines = kept['config']['measure']['engines']
   assert any(row['role'] == 'reference' for row in rows)
   for row in rows:
-    assert row['speedup_rate'] > 0
     assert row['compression_rate'] > 0
+    # Masks on dense kernels alone run as the dense network does.
+    masked = row.get('method', '').startswith('prune.weights')
+    if not masked or '>>' in row['method']:
+      assert row['speedup_rate'] > 0
     engine, _, how = row['latency_ms']['engine'].partition(' ')
     assert engine in engines and how in ('', 'int8', 'with popcounts')
     assert row['latency_ms']['threads'] == 1

@@ -57,7 +57,8 @@ def quantized(f: Fields) -> Made:
   steps = [f.array('scale', FLOATS)]
   if hasattr(f.node, 'zero'):
     zero = f.array('zero')
-    f.expect(zero.shape == steps[0].shape, 'zero as the scale', zero.shape)
+    right = zero.shape in ((), steps[0].shape)  # one zero, gains by channel
+    f.expect(right, f'zero of {steps[0].shape}', zero.shape)
     steps.append(zero)
   w = Leaf(codes.shape, steps[0].dtype)
   stretched = sum(_stretched(f, step, w) for step in steps)
