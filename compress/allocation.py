@@ -1,8 +1,8 @@
 """Allocation: one budget in, an amount for each layer out.
 
-Each layer has a few candidates, each with the damage it does and what it then
-costs; choosing one a layer is a multiple-choice knapsack. What an amount is
-(zeros, bits, a rank) only the caller knows.
+Each layer has a few candidates, each with a sensitivity (what it does to the
+network) and a cost; choosing one a layer is a multiple-choice knapsack. What an
+amount is (zeros, bits, a rank) only the caller knows.
 """
 
 import bisect
@@ -18,17 +18,17 @@ from compress.method import Ctx, expect_probe
 from compress.tree import Array, Params, Path
 
 Change: TypeAlias = Callable[[Path, Array, Any], Any]  # w, amount -> node
-Measure: TypeAlias = Callable[[Params], Array]  # changed tree -> damage `()`
+Measure: TypeAlias = Callable[[Params], Array]  # changed tree -> loss `()`
 
 STEPS = 4096  # of the budget, in the knapsack
-SAMPLES = 64  # single gradients of the Fisher damage
-WORST = 1e30  # damage of a candidate whose loss is not finite
+SAMPLES = 64  # single gradients of the Fisher measure
+WORST = 1e30  # sensitivity to a candidate whose loss is not finite
 
 
 def knapsack(
-  damage: Sequence[Any], cost: Sequence[Any], budget: float
+  losses: Sequence[Any], cost: Sequence[Any], budget: float
 ) -> Array:
-  r"""Choose one candidate a layer of least total damage within a budget.
+  r"""Choose one candidate a layer of least total loss within a budget.
 
   $\min_c \sum_l d_{l c_l}$ subject to $\sum_l k_{l c_l} \le B$, by dynamic
   programming over what is spent above the cheapest choice, in `STEPS` steps.
@@ -37,9 +37,9 @@ def knapsack(
   whole and at most `STEPS` are to be spent.
 
   Args:
-    damage: `[layers][candidates]`, each at least 0; may be traced.
+    losses: `[layers][candidates]`, each at least 0; may be traced.
     cost: `[layers][candidates]`, any unit, known numbers.
-    budget: Most that the chosen costs may sum to.
+    budget: Largest sum of the chosen costs.
 
   Returns:
     The candidate of each layer, `[layers]` int32; the first of equals.
@@ -51,22 +51,22 @@ def knapsack(
   [0, 1]
   """
   spent, room = _steps([np.asarray(row, np.float64) for row in cost], budget)
-  return _solve([_finite(row) for row in damage], spent, room)
+  return _solve([_finite(row) for row in losses], spent, room)
 
 
 def minimax(
-  damage: Sequence[Any], cost: Sequence[Any], budget: float
+  losses: Sequence[Any], cost: Sequence[Any], budget: float
 ) -> list[int]:
-  r"""Choose one candidate a layer of least worst damage within a budget.
+  r"""Choose one candidate a layer of least largest loss within a budget.
 
   $\min_c \max_l d_{l c_l}$ subject to $\sum_l k_{l c_l} \le B$: the least
   threshold under which each layer's cheapest candidate fits in (Liebenwein+
   2021, arXiv 2107.11442, section 3.3).
 
   Args:
-    damage: `[layers][candidates]`, each at least 0.
+    losses: `[layers][candidates]`, each at least 0.
     cost: `[layers][candidates]`, any unit.
-    budget: Most that the chosen costs may sum to.
+    budget: Largest sum of the chosen costs.
 
   Returns:
     The candidate of each layer.
@@ -77,19 +77,19 @@ def minimax(
   >>> minimax([[0, 4], [0, 1]], [[5, 2], [5, 2]], 7)
   [0, 1]
   """
-  harm = [np.asarray(row, np.float64) for row in damage]
+  rows = [np.asarray(row, np.float64) for row in losses]
   costs = [np.asarray(row, np.float64) for row in cost]
 
   def under(level: float) -> list[int]:
-    rows = zip(harm, costs, strict=True)
-    return [int(np.argmin(np.where(d <= level, k, np.inf))) for d, k in rows]
+    pairs = zip(rows, costs, strict=True)
+    return [int(np.argmin(np.where(d <= level, k, np.inf))) for d, k in pairs]
 
   def fits(level: float) -> bool:
     chosen = zip(costs, under(level), strict=True)
     return sum(row[i] for row, i in chosen) <= budget
 
-  least = max(row.min() for row in harm)
-  levels = np.unique([x for row in harm for x in row if x >= least])
+  least = max(row.min() for row in rows)
+  levels = np.unique([x for row in rows for x in row if x >= least])
   at = bisect.bisect_left(levels, True, key=fits)
   if at == len(levels):
     raise _over(sum(row.min() for row in costs), budget)
@@ -97,12 +97,12 @@ def minimax(
 
 
 @jax.jit
-def _solve(damage: list[Array], spent: list[Array], room: int) -> Array:
+def _solve(losses: list[Array], spent: list[Array], room: int) -> Array:
   """Choose by dynamic programming: costs and room are in whole steps."""
   best, picks = jnp.zeros(STEPS + 1), []
-  for harm, row in zip(damage, spent, strict=True):
+  for loss, row in zip(losses, spent, strict=True):
     left = jnp.arange(STEPS + 1) - row[:, None]
-    options = best[jnp.maximum(left, 0)] + harm[:, None]
+    options = best[jnp.maximum(left, 0)] + loss[:, None]
     options = jnp.where(left >= 0, options, jnp.inf)
     picks.append(jnp.argmin(options, axis=0))
     best = jnp.min(options, axis=0)
@@ -135,15 +135,15 @@ def _steps(
 
 def _over(least: float, budget: float) -> ValueError:
   return ValueError(
-    f'allocate: expected a budget of at least {least:g}, the cost of the '
+    f'allocation: expected a budget of at least {least:g}, the cost of the '
     f'cheapest candidates, got {budget!r}. Raise it or add cheaper ones.'
   )
 
 
-def _finite(damage: Any) -> Array:
-  """Return damage that can be summed."""
-  harm = jnp.nan_to_num(jnp.asarray(damage, jnp.float32), nan=WORST)
-  return jnp.minimum(harm, WORST)
+def _finite(losses: Any) -> Array:
+  """Return losses that can be summed."""
+  numbers = jnp.nan_to_num(jnp.asarray(losses, jnp.float32), nan=WORST)
+  return jnp.minimum(numbers, WORST)
 
 
 def sensitivity(
@@ -151,12 +151,12 @@ def sensitivity(
   params: Params,
   candidates: dict[Path, Any],
   change: Change,
-  damage: str = 'loss',
+  measure: str = 'loss',
 ) -> dict[Path, Array]:
   r"""Measure what each candidate does to the network on its own.
 
   One weight is changed by one amount, all others stay as they are. With
-  $\hat w$ for what the changed weight decodes to, the damage is
+  $\hat w$ for what the changed weight decodes to, the sensitivity is
 
   * 'loss': $L(\hat w) - L(w)$ on the calibration data (Li+ 2017, arXiv
     1608.08710, section 3.2), before any retraining;
@@ -165,39 +165,39 @@ def sensitivity(
     that does not saturate where the network is broken;
   * 'trace': $\frac12 \frac{\mathrm{tr} H}{n} \|w - \hat w\|^2$ with the
     mean curvature of the layer (HAWQ-V2: Dong+ 2020, arXiv 1911.03852,
-    equation 8; `curvature.traces`);
+    equation 8; `hessian.traces`);
   * 'energy': $e = \|w - \hat w\|^2 / \|w\|^2$; it needs no data;
-  * 'signal': $-\log(1 - e)$: what passes a chain of layers falls with the
-    product of the shares that they keep, so that no layer may lose nearly all.
+  * 'signal': $-\log(1 - e)$: the signal behind a chain of layers falls with the
+    product of the shares that they keep, so that no layer loses nearly all.
 
   Args:
     ctx: With a probe for what needs data.
     params: The tree of arrays and nodes; None stands for the trained weight.
-    candidates: By path, amounts in the order of growing harm.
+    candidates: By path, amounts in the order of growing sensitivity.
     change: Path, array, amount -> the array or node that stands for it.
-    damage: One of `DAMAGES`.
+    measure: One of `MEASURES`.
 
   Returns:
     By path, `[candidates]`, at least 0 and never falling: the running maximum,
-    so that noise in the measure makes no smaller amount look worse.
+    so that noise makes no smaller amount look worse.
   """
-  raw = damages(ctx, params, candidates, change, damage)
+  raw = sensitivities(ctx, params, candidates, change, measure)
   return {p: jax.lax.cummax(jnp.maximum(x, 0.0)) for p, x in raw.items()}
 
 
-def damages(
+def sensitivities(
   ctx: Ctx,
   params: Params,
   candidates: dict[Path, Any],
   change: Change,
-  damage: str = 'loss',
+  measure: str = 'loss',
 ) -> dict[Path, Array]:
-  """Measure candidates that have no order: `sensitivity` as it was measured.
+  """Measure candidates that have no order: `sensitivity` without its maximum.
 
   Returns:
     By path, `[candidates]`, below 0 where the network got better.
   """
-  measure = DAMAGES[damage](params, ctx)
+  loss_of = MEASURES[measure](params, ctx)
 
   def changed(path: Path, amount: Any) -> Params:
     return tree.map_arrays(
@@ -206,19 +206,19 @@ def damages(
 
   found = {}
   for path, amounts in candidates.items():
-    raw = jnp.stack([measure(changed(path, amount)) for amount in amounts])
+    raw = jnp.stack([loss_of(changed(path, amount)) for amount in amounts])
     found[path] = _finite(raw)
   return found
 
 
 def _loss(params: Params, ctx: Ctx) -> Measure:
-  probe = expect_probe('allocate.sensitivity', ctx)
+  probe = expect_probe('allocation.sensitivity', ctx)
   start = probe.loss(params)
   return lambda changed: probe.loss(changed) - start
 
 
 def _fisher(params: Params, ctx: Ctx) -> Measure:
-  probe = expect_probe('allocate.sensitivity', ctx)
+  probe = expect_probe('allocation.sensitivity', ctx)
   dense = tree.paths(tree.decode(params))
   fisher = probe.reduce(params, tuple(dense), hessian.squares, SAMPLES)
 
@@ -236,7 +236,7 @@ def _fisher(params: Params, ctx: Ctx) -> Measure:
 
 def _trace(params: Params, ctx: Ctx) -> Measure:
   dense = tree.paths(tree.decode(params))
-  found = hessian.traces('allocate.sensitivity', params, ctx)
+  found = hessian.traces('allocation.sensitivity', params, ctx)
   mean = {p: jnp.maximum(found[p], 0.0) / x.size for p, x in dense.items()}
 
   def measure(changed: Params) -> Array:
@@ -273,7 +273,7 @@ def _signal(params: Params, ctx: Ctx) -> Measure:
   return lambda changed: -jnp.log1p(-jnp.minimum(lost(changed), 1.0))
 
 
-DAMAGES: dict[str, Callable[[Params, Ctx], Measure]] = {
+MEASURES: dict[str, Callable[[Params, Ctx], Measure]] = {
   'energy': _energy,
   'fisher': _fisher,
   'loss': _loss,

@@ -1,4 +1,4 @@
-"""What layers take in on calibration data: samples, means, correlations."""
+"""Inputs of layers on calibration data: samples, means, correlations."""
 
 import functools
 import math
@@ -15,8 +15,8 @@ from compress.tree import Array, Params, Path
 class Moments(NamedTuple):
   """Sums over the rows that a weight multiplies.
 
-  A row is what meets one column of the kernel, flattened: the input of a dense
-  layer, a patch of that of a convolution.
+  A row is what one column of the kernel is multiplied by, flattened: the input
+  of a dense layer, a patch of that of a convolution.
 
   Attributes:
     number: How many rows, `()`.
@@ -34,7 +34,7 @@ def rows(module: nn.Module, x: Array) -> Array:
 
   Args:
     module: `flax.linen.Dense` or `flax.linen.Conv`.
-    x: What it takes in, `[batch, ..., channels]`.
+    x: Its input, `[batch, ..., channels]`.
 
   Returns:
     `[groups, rows, n]`, with n in the order of `kernel.reshape(n, -1)`.
@@ -46,8 +46,8 @@ def rows(module: nn.Module, x: Array) -> Array:
     return x.reshape(1, -1, x.shape[-1])
   if not isinstance(module, nn.Conv):
     raise ValueError(
-      f'seen.rows at {"/".join(module.path)}: expected a Dense or Conv layer, '
-      f'got {type(module).__name__}. Leave it out with `only`.'
+      f'calibration.rows at {"/".join(module.path)}: expected a Dense or Conv '
+      f'layer, got {type(module).__name__}. Leave it out with `only`.'
     )
   size = _each(module.kernel_size, 1)
   sides = len(size)
@@ -84,7 +84,9 @@ def order(where: str, ctx: Ctx, params: Params) -> list[Path]:
   Raises:
     ValueError: If there is no calibration data.
   """
-  found = _ask(where, ctx)(params, lambda seen, module, x: jnp.zeros(()), 1)
+  found = _inputs(where, ctx)(
+    params, lambda before, module, x: jnp.zeros(()), 1
+  )
   return list(found)
 
 
@@ -98,7 +100,7 @@ def moments(
   """Return the moments of the rows of weights, in order of execution.
 
   Args:
-    where: Who asks, for errors.
+    where: Name of the method, for errors.
     ctx: With a probe.
     params: The network: arrays and nodes, whose input grids are live.
     count: Calibration examples, at most.
@@ -112,7 +114,7 @@ def moments(
   """
   modules = wanted and {path.rpartition('/')[0] for path in wanted}
 
-  def see(seen: Any, module: nn.Module, x: Array) -> Moments | None:
+  def see(before: Any, module: nn.Module, x: Array) -> Moments | None:
     if modules is not None and '/'.join(module.path) not in modules:
       return None
     found = rows(module, x)
@@ -121,24 +123,24 @@ def moments(
       jnp.sum(found, axis=1),
       jnp.einsum('gri,grj->gij', found, found),
     )
-    return new if seen is None else jax.tree.map(jnp.add, seen, new)
+    return new if before is None else jax.tree.map(jnp.add, before, new)
 
-  stacked = _ask(where, ctx)(params, see, count)
+  stacked = _inputs(where, ctx)(params, see, count)
   add = functools.partial(jax.tree.map, lambda x: jnp.sum(x, axis=0))
   return {path: add(x) for path, x in stacked.items() if x is not None}
 
 
 def sample(
-  where: str, ctx: Ctx, params: Params, count: int, most: int = 2**16
+  where: str, ctx: Ctx, params: Params, count: int, limit: int = 2**16
 ) -> dict[Path, Array]:
   """Return values of the input of every weight, in order of execution.
 
   Args:
-    where: Who asks, for errors.
+    where: Name of the method, for errors.
     ctx: With a probe.
     params: The network: arrays and nodes.
     count: Calibration examples, at most.
-    most: Values kept of each input, evenly spaced among all.
+    limit: Values kept of each input, evenly spaced among all.
 
   Returns:
     By path, `[values]`.
@@ -147,22 +149,22 @@ def sample(
     ValueError: If there is no calibration data.
   """
 
-  def see(seen: Any, module: nn.Module, x: Array) -> Array:
+  def see(before: Any, module: nn.Module, x: Array) -> Array:
     new = x.reshape(len(x), -1)
-    return new if seen is None else jnp.concatenate([seen, new], axis=1)
+    return new if before is None else jnp.concatenate([before, new], axis=1)
 
   found = {}
-  for path, x in _ask(where, ctx)(params, see, count).items():
+  for path, x in _inputs(where, ctx)(params, see, count).items():
     flat = x.reshape(-1)
-    found[path] = flat[:: -(-flat.size // most)]
+    found[path] = flat[:: -(-flat.size // limit)]
   return found
 
 
-def _ask(where: str, ctx: Ctx) -> Any:
+def _inputs(where: str, ctx: Ctx) -> Any:
   probe = expect_probe(where, ctx)
   if probe.inputs is None:
     raise ValueError(
-      f'{where}: expected a probe that shows the inputs of layers, got one '
+      f'{where}: expected a probe with the inputs of layers, got one '
       'without `inputs`. Give Probe(..., inputs=...).'
     )
   return probe.inputs

@@ -1,8 +1,8 @@
 """Applying a network whose weights are compressed, whatever the network is.
 
-Input grids live in the weight's node and are applied through the public
-`flax.linen.intercept_methods`, and so are factors of a layer's sums: layers
-know nothing, and any Flax module works.
+Input grids are fields of the weight's node and are applied through the public
+`flax.linen.intercept_methods`, and so are factors of a layer's output: any Flax
+module works unchanged.
 """
 
 import functools
@@ -21,16 +21,16 @@ Out = TypeVar('Out')
 See: TypeAlias = Callable[[Any, nn.Module, Array], Any]
 
 
-def extent(seen: Array | None, module: nn.Module, x: Array) -> Array:
-  """Return `[min, max]` of what a layer took in so far: the usual `See`."""
+def extent(before: Array | None, module: nn.Module, x: Array) -> Array:
+  """Return `[min, max]` of the inputs of a layer so far: the usual `See`."""
   del module
   new = jnp.stack([jnp.min(x), jnp.max(x)])
-  if seen is None:
+  if before is None:
     return new
   return jnp.stack(
     [
-      jnp.minimum(seen[0], new[0]),
-      jnp.maximum(seen[1], new[1]),
+      jnp.minimum(before[0], new[0]),
+      jnp.maximum(before[1], new[1]),
     ]
   )
 
@@ -38,16 +38,16 @@ def extent(seen: Array | None, module: nn.Module, x: Array) -> Array:
 def apply(
   run: Callable[[], Out], params: Params, see: See = extent
 ) -> tuple[Out, Stats]:
-  """Run a network so that its inputs meet the grids of their weights.
+  """Run a network with the input of each layer transformed by its weight.
 
-  And so that the sums of each layer, before its bias, are multiplied by what
-  its weight says (`Compressed.leave`).
+  And with its output before the bias multiplied by what
+  `Compressed.scale_output` returns.
 
   Args:
     run: Applies Flax modules to *decoded* parameters and returns anything.
     params: The tree of nodes; its paths are the module paths.
-    see: What to note of an input: what was noted of the same weight before
-      (None at first), the module, and the input before rounding.
+    see: What it returned for the same weight before (None at first), the
+      module, and the input before it is transformed -> any tree.
 
   Returns:
     What `run` returned, and what `see` did, by path: `[min, max]`.
@@ -101,7 +101,7 @@ def apply(
 
 
 def features(run: Callable[[], Out]) -> tuple[Out, Features]:
-  """Run a network, any Flax module unjitted, and note what its modules put out.
+  """Run a network, any Flax module unjitted, and record its modules' outputs.
 
   Args:
     run: Applies Flax modules and returns anything.
@@ -114,7 +114,7 @@ def features(run: Callable[[], Out]) -> tuple[Out, Features]:
     >>> import jax
     >>> net, x = nn.Sequential([nn.Dense(2), nn.relu]), jnp.ones((1, 3))
     >>> y, found = features(lambda: net.init_with_output(jax.random.key(0), x))
-    >>> {path: seen.shape for path, seen in found.items()}
+    >>> {path: x.shape for path, x in found.items()}
     {'layers_0': (1, 2)}
   """
   found: Features = {}
@@ -142,7 +142,7 @@ def mean(
   padding: Any = 'VALID',
   dilation: Sequence[int] | None = None,
 ) -> Array:
-  r"""Return the mean over what each output place of a layer sees.
+  r"""Return the mean over the window of each output position of a layer.
 
   Of a convolution $A * k$, A the mean over the channels and k the box filter
   $1 / (w h)$; what is padded counts as 0 (Rastegari+ 2016, arXiv 1603.05279,

@@ -20,9 +20,9 @@ def traces(
   product the derivative of the gradient along $v_k$.
 
   Args:
-    where: Who asks, for errors.
-    params: Arrays and nodes; None stands for the trained weight.
-    ctx: With a probe, and a key or not.
+    where: Name of the method, for errors.
+    params: Arrays and nodes; None is replaced by the trained weight.
+    ctx: With a probe; the key may be None.
     draws: How many directions, m.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Learning-compression: free weights are drawn to what can be compressed.
+"""Learning-compression: free weights are pulled towards compressed ones.
 
 Any method whose `init` finds what is nearest to a weight (a projection) gets a
 second way to be trained: the network learns freely under a penalty on the
@@ -23,13 +23,13 @@ Project: TypeAlias = Callable[[Params, Ctx, Array, Params | None], Params]
 
 @struct.dataclass
 class Learning(Compressed):
-  """A free weight and the compressed one that it is drawn to.
+  """A free weight and the compressed one that it is pulled towards.
 
   Outside training it is the compressed one, so that what is evaluated and
   packed can always be had.
 
   Attributes:
-    goal: What the weight is compressed to.
+    goal: The compressed weight.
     w: The weight that learns, `[...]`.
     dual: Multiplier of `w = goal`, divided by the penalty, the shape of `w`.
     settled: Whether the goal itself is what trains, `()` bool.
@@ -67,7 +67,7 @@ class Learning(Compressed):
 
 
 class Pace(NamedTuple):
-  """How the penalty grows, and when weights are compressed; see `lc`."""
+  """Growth of the penalty and times of the rounds; see `lc`."""
 
   mu: float
   growth: float
@@ -122,12 +122,11 @@ def lc(
   compressed weights train as the method trains them.
 
   Args:
-    method: What compresses, or a chain: `prune.weights(0.9) >>
-      quantize.uniform(4)`. Its `init` must find what is nearest to the weights
-      it is given, of a structure that does not hang on their values (ranks by
-      number).
+    method: A method or a chain: `prune.weights(0.9) >> quantize.uniform(4)`.
+      Its `init` must project the weights it is given, to a structure that does
+      not depend on their values (ranks by number).
     mu: First penalty $\mu_0$, above 0.
-    growth: What it is multiplied by each round, from 1.
+    growth: Factor of the penalty in each round, from 1.
     rounds: C steps, from 1.
     settle: Fraction of the run taken by the rounds, in (0, 1].
     dual: Whether there are multipliers; else it is the quadratic penalty.
@@ -137,8 +136,8 @@ def lc(
 
   Raises:
     ValueError: If an argument is impossible, the method makes no nodes or
-      hangs on values or data, or stands behind or before another one that
-      compresses.
+      depends on values or data, or another method that compresses comes before
+      or after it.
   """
   pace = Pace(mu, growth, rounds, settle, dual)
   return learning('lc', method, _projection(method), pace)
@@ -183,9 +182,9 @@ def learning(
 
   Args:
     where: Its name, for errors.
-    method: Trains the compressed weights in the end, and has the loss.
-    project: Finds what is nearest.
-    pace: When.
+    method: Its `update` and `loss` train the compressed weights in the end.
+    project: Finds the nearest compressed weights.
+    pace: Growth of the penalty and times of the rounds.
 
   Returns:
     The method.
@@ -213,7 +212,7 @@ def learning(
     before = ctx._replace(step=ctx.step - 1)
     at, was = pace.round(ctx), pace.round(before)
     done = was >= pace.rounds
-    _expect_alone(where, project, params, ctx)
+    _expect_last(where, project, params, ctx)
     params = jax.lax.cond(
       ~done & (at > was),
       lambda p: _compressed(p, ctx, project, pace, was),
@@ -290,7 +289,7 @@ def _expect_fixed(
   if not tree.find(Compressed, goals):
     raise ValueError(
       f'{where}: expected a method that compresses weights, got one without '
-      'nodes. Put it beside: "lc(...) >> ...".'
+      'nodes. Chain it: "lc(...) >> ...".'
     )
   within = ctx._replace(probe=None)
   try:
@@ -309,7 +308,7 @@ def _expect_fixed(
   _expect_same(where, again, goals)
 
 
-def _expect_alone(
+def _expect_last(
   where: str, project: Project, params: Params, ctx: Ctx
 ) -> None:
   """Refuse goals that a later method of the chain has compressed again."""
@@ -323,6 +322,6 @@ def _expect_same(where: str, fresh: Params, goals: Params) -> None:
   one: Any = jax.tree.structure(fresh)
   if one != jax.tree.structure(goals):
     raise ValueError(
-      f'{where}: expected nothing that compresses behind it in a chain. Put '
+      f'{where}: expected no method that compresses after it in a chain. Put '
       f'it inside: "{where}(... >> ...)".'
     )

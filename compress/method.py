@@ -11,20 +11,21 @@ from compress import tree
 from compress.errors import nearest, shorten
 from compress.tree import Array, Features, Key, Params, Path, Stats
 
-TEACHER, FEATURES = 'teacher', 'features'  # what a method may ask for
+TEACHER, FEATURES = 'teacher', 'features'  # what a method may require
 
 
 class Batch(NamedTuple):
-  """What the network saw and said in one step.
+  """The inputs and outputs of the network in one step.
 
   Attributes:
     inputs: `[batch, ...]`.
     labels: `[batch]`.
-    outputs: `[batch, classes]`, or whatever else the task has.
-    teacher: What the teacher says of the same inputs, where a method asks.
-    features: What each module of the network put out, by path as `'conv1'`,
-      where a method asks.
-    teacher_features: Those of the teacher, where a method asks.
+    outputs: `[batch, classes]`, or of the shape that the task has.
+    teacher: Outputs of the teacher on the same inputs, where a method requires
+      them.
+    features: Outputs of each module of the network, by path as `'conv1'`, where
+      a method requires them.
+    teacher_features: Those of the teacher, where a method requires them.
   """
 
   inputs: Array
@@ -53,10 +54,10 @@ Statistic: TypeAlias = Callable[[dict[Path, Array], dict[Path, Array]], Any]
 
 
 class Probe(NamedTuple):
-  """What `init` may ask of the trained network, on calibration data.
+  """Functions of the trained network on calibration data, for `init`.
 
   Each function takes a parameter tree of arrays or nodes; a leaf that is None,
-  as under `only`, stands for that of the trained network.
+  as under `only`, is replaced by that of the trained network.
 
   Attributes:
     apply: Params -> logits `[examples, classes]` of some examples, unjitted,
@@ -73,12 +74,12 @@ class Probe(NamedTuple):
     dense: The weights of the dense network, where a method starts from one
       that was compressed already; None where it starts from the dense one.
     milliseconds: Params -> time of one example in the lowered network; None
-      where nobody measures.
-    inputs: Params, see, count -> what `see` notes of the inputs of each weight
-      (`forward.apply`) on `count` calibration examples, by path in order of
-      execution; in parts of equally many examples, stacked: leaves `[parts,
-      ...]`. None where the inputs are not known.
-    ranges: Params -> `Ctx.stats` with these weights; None where nobody knows.
+      where time is not measured.
+    inputs: Params, observe, count -> what `observe` returns for the inputs of
+      each weight (`dataflow.apply`) on `count` calibration examples, by path in
+      order of execution; in parts of equally many examples, stacked: leaves
+      `[parts, ...]`. None where the inputs are not known.
+    ranges: Params -> `Ctx.stats` with these weights; None where not known.
   """
 
   apply: Callable[[Params], Array]
@@ -109,15 +110,15 @@ def expect_probe(where: str, ctx: 'Ctx') -> Probe:
 def expect_clock(
   where: str, probe: Probe, others: str
 ) -> Callable[[Params], float]:
-  """Return what measures milliseconds.
+  """Return the function that measures milliseconds.
 
   Args:
-    where: Who asks, for errors.
+    where: Name of the method, for errors.
     probe: Of the network.
     others: Budgets to give in place of a time, for the error.
 
   Raises:
-    ValueError: If nobody measures.
+    ValueError: If there is none.
   """
   if probe.milliseconds is None:
     raise ValueError(
@@ -141,20 +142,20 @@ def expect_run(where: str, ctx: 'Ctx') -> None:
 
 
 class Ctx(NamedTuple):
-  """All that a method may look at; nothing is global.
+  """All that a method may read; nothing is global.
 
   Attributes:
     step: Steps taken so far, `()` int32.
-    steps: Steps that the whole run takes, so schedules are fractions of it.
+    steps: Steps of the run, so that schedules are fractions of it.
     key: Randomness of this step.
     grads: Gradient of the loss in the *decoded* tree; `None` in `init`, which
-      asks the probe.
-    stats: `[min, max]` of the input that met each weight, by path.
-    batch: The batch of this step in `loss`; its shapes alone in `init`, where
-      a method asks for a teacher or features; else `None`.
+      has the probe.
+    stats: `[min, max]` of the input of each weight, by path.
+    batch: The batch of this step in `loss`; only its shapes in `init`, where a
+      method requires a teacher or features; else `None`.
     probe: The trained network on calibration data; `None` outside `init`.
-    gains: What the norm right behind a weight multiplies its channels by in
-      use, `[channels]`, by the weight's path; `None` in `loss`.
+    gains: Factors of the channels of a weight in the norm that follows it, in
+      evaluation mode, `[channels]`, by the weight's path; `None` in `loss`.
   """
 
   step: Array | int = 0
@@ -190,11 +191,11 @@ class Method(NamedTuple):
 
   Attributes:
     init: Arrays -> nodes; once, outside jit; may change the tree structure.
-    update: Masks, schedules, ranges; after each optimiser step, inside jit;
+    update: Masks, schedules, ranges; after each optimizer step, inside jit;
       may not change the tree structure.
-    loss: What is added to the task loss.
-    asks: What `loss` needs beside inputs, labels and outputs: `TEACHER`,
-      `FEATURES` or both. Whoever trains computes nothing else.
+    loss: Added to the loss of the task.
+    requires: Fields of `Batch` that `loss` needs besides inputs, labels and
+      outputs: `TEACHER`, `FEATURES` or both; others are not computed.
   """
 
   init: Callable[[Params, Ctx], Params] = same
@@ -208,8 +209,8 @@ def chain(*methods: Method) -> Method:
 
   Later methods compress the arrays inside the nodes of earlier ones:
   `chain(prune, quantize)` gives `Masked(Quantizing(w), mask)`, so a pruned
-  position stays exactly 0 whatever the grid does. At the start each sees the
-  inputs of layers as the methods before it leave them, where a probe can tell.
+  position stays exactly 0 whatever the grid does. Each `init` is given the
+  statistics of inputs under the methods before it, where the probe has them.
 
   Args:
     *methods: Any number of methods; none gives the unit.
@@ -224,7 +225,7 @@ def chain(*methods: Method) -> Method:
     before = params
     for method in methods:
       if method.init is not same and params is not before:
-        ctx = _seen_anew(params, ctx)
+        ctx = _observed_again(params, ctx)
         before = params
       params = method.init(params, ctx)
     return params
@@ -237,13 +238,13 @@ def chain(*methods: Method) -> Method:
   def loss(params: Params, ctx: Ctx) -> Array:
     return sum((m.loss(params, ctx) for m in methods), jnp.zeros(()))
 
-  asks = frozenset().union(*(m.requires for m in methods))
+  requires = frozenset().union(*(m.requires for m in methods))
   begins = any(m.init is not same for m in methods)
-  return Method(init if begins else same, update, loss, asks)
+  return Method(init if begins else same, update, loss, requires)
 
 
-def _seen_anew(params: Params, ctx: Ctx) -> Ctx:
-  """Return the context of a network that a method has changed."""
+def _observed_again(params: Params, ctx: Ctx) -> Ctx:
+  """Return the context with statistics of a network that has changed."""
   if ctx.stats is None or ctx.probe is None or ctx.probe.ranges is None:
     return ctx
   return ctx._replace(stats=ctx.probe.ranges(params))
@@ -253,8 +254,9 @@ def only(where: str, method: Method) -> Method:
   r"""Restrict a method to the weights whose path matches.
 
   Args:
-    where: A regular expression for the whole path, as `r'dense\d/kernel'`.
-    method: What to apply there.
+    where: A regular expression that matches a path in full, as
+      `r'dense\d/kernel'`.
+    method: The method to apply there.
 
   Returns:
     The restricted method.
@@ -315,7 +317,7 @@ def abstract(method: Method, params: Params, ctx: Ctx) -> Params:
 def traced(
   fn: Callable[[Any], Any], shapes: Any, values: Callable[[], Any]
 ) -> Any:
-  """Return the shapes of `fn(x)`, computed only where they hang on values.
+  """Return the shapes of `fn(x)`, computed only where they depend on values.
 
   Args:
     fn: A function of a tree of arrays, as an `init`.

@@ -99,7 +99,7 @@ class Compressed(abc.ABC):
 
 
 def is_node(x: Any) -> TypeGuard[Compressed]:
-  """Tell whether `x` is a compressed weight."""
+  """Return whether `x` is a compressed weight."""
   return isinstance(x, Compressed)
 
 

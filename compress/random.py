@@ -18,20 +18,20 @@ def own(key: Key, path: Path) -> Key:
 def draw(
   sampler: Callable[..., Array], key: Key, shape: tuple[int, ...], *args: Any
 ) -> Array:
-  """Draw an array along one axis, and fold it to its shape.
+  """Draw an array along one axis, and reshape it.
 
-  XLA unrolls the hash of every number of a short inner axis: the kernel of a
-  small convolution takes a second to compile that way and a tenth of it this
-  way, to the same numbers.
+  XLA unrolls the hash of every number of a short inner axis: compiling the
+  kernel of a small convolution takes a second that way and a tenth of it this
+  way, with the same numbers.
 
   Args:
     sampler: Such as `jax.random.normal`.
     key: Of the numbers.
     shape: Of the array.
-    *args: Follow the shape in the sampler's arguments.
+    *args: Arguments of the sampler after the shape.
 
   Returns:
-    What `sampler(key, shape, *args)` is.
+    `sampler(key, shape, *args)`.
 
   >>> draw(jax.random.normal, jax.random.key(0), (3, 3, 1, 4)).shape
   (3, 3, 1, 4)

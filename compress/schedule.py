@@ -1,4 +1,4 @@
-"""How an amount grows over a run: functions of the fraction that is done."""
+"""Schedules: the growth of an amount as a function of the progress of a run."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -11,19 +11,19 @@ Schedule: TypeAlias = Callable[[Array], Array]  # progress -> [0, 1], rising
 
 
 def at_once() -> Schedule:
-  """Reach the whole amount before the first step (one-shot)."""
+  """Return the schedule that has the full amount before the first step."""
   return jnp.ones_like
 
 
 def cubic(begin: float = 0.0, end: float = 0.6) -> Schedule:
-  r"""Rise fast while weights are plentiful, then ever slower.
+  r"""Return the schedule that rises fast at first, then more and more slowly.
 
   $s(p) = 1 - (1 - \frac{p - b}{e - b})^3$, from Zhu & Gupta 2017 (arXiv
   1710.01878, equation 1), with progress in place of steps.
 
   Args:
     begin: Fraction of the run at which pruning begins.
-    end: Fraction of the run at which the whole amount is reached.
+    end: Fraction of the run at which the full amount is reached.
 
   Returns:
     The schedule.
@@ -44,11 +44,11 @@ def cubic(begin: float = 0.0, end: float = 0.6) -> Schedule:
 
 
 def linear(begin: float = 0.0, end: float = 1.0) -> Schedule:
-  """Rise evenly between two fractions of the run.
+  """Return the schedule that rises evenly between two fractions of the run.
 
   Args:
     begin: Fraction of the run at which the rise begins.
-    end: Fraction of the run at which the whole amount is reached.
+    end: Fraction of the run at which the full amount is reached.
 
   Returns:
     The schedule.
@@ -64,14 +64,14 @@ def linear(begin: float = 0.0, end: float = 1.0) -> Schedule:
 
 
 def steps(count: int, begin: float = 0.0, end: float = 1.0) -> Schedule:
-  r"""Rise in equal steps with training between (prune, retrain, repeat).
+  r"""Return the schedule of equal steps with training in between.
 
   $s(p) = \frac{1}{n} (1 + \lfloor n \frac{p - b}{e - b} \rfloor)$ inside
   [b, e): each of the n steps is followed by as much training (Han+ 2015, arXiv
   1506.02626, section 3.4).
 
   Args:
-    count: How many steps, n >= 1.
+    count: Number of steps, n >= 1.
     begin: Fraction of the run at which the first step is taken.
     end: Fraction of the run at which the training of the last step ends.
 
@@ -87,8 +87,8 @@ def steps(count: int, begin: float = 0.0, end: float = 1.0) -> Schedule:
   """
   if not isinstance(count, int) or count < 1:
     raise ValueError(
-      f'steps: expected a count of 1 or more, got {count!r}. It is how often '
-      'the network is pruned.'
+      f'steps: expected a count of 1 or more, got {count!r}. It is the number '
+      'of times that the network is pruned.'
     )
   _check('steps', begin, end)
 

@@ -26,7 +26,7 @@ from compress.node import is_node as is_node
 
 
 def is_weight(x: Any) -> bool:
-  """Tell whether an array is a weight: two axes or more, floating point.
+  """Return whether an array is a weight: two axes or more, floating point.
 
   Biases, scales and statistics have one axis: neither methods nor weight decay
   change them.
@@ -38,12 +38,12 @@ def is_weight(x: Any) -> bool:
 
 
 def holds_weight(x: Any) -> bool:
-  """Tell whether an array or what a node decodes to is a weight."""
+  """Return whether an array, or the one a node decodes to, is a weight."""
   return is_weight(jax.eval_shape(decode, x) if is_node(x) else x)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
-  """Return the shape of an array or of what a node decodes to."""
+  """Return the shape of an array, or of the one a node decodes to."""
   shape: tuple[int, ...] = jax.eval_shape(decode, x).shape
   return shape
 
@@ -54,7 +54,7 @@ def join(path: tuple[Any, ...]) -> Path:
 
 
 def paths(params: Params) -> dict[Path, Any]:
-  """Return the arrays and nodes of a tree by path, nodes whole.
+  """Return the arrays and outermost nodes of a tree by path.
 
   >>> paths({'fc': {'bias': 1, 'kernel': 2}})
   {'fc/bias': 1, 'fc/kernel': 2}
@@ -64,14 +64,14 @@ def paths(params: Params) -> dict[Path, Any]:
 
 
 def map_paths(fn: Callable[[Path, Any], Any], params: Params) -> Params:
-  """Replace every array and every whole node by `fn(path, leaf)`."""
+  """Replace every array and every outermost node by `fn(path, leaf)`."""
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: fn(join(path), leaf), params, is_leaf=is_node
   )
 
 
 def descend(fn: Callable[[Path, Any], Any], path: Path, node: Any) -> Any:
-  """Replace what is inside a node by `fn(path, inner)`.
+  """Replace the weights inside a node by `fn(path, inner)`.
 
   A single inner array keeps the path of its node, so that 'conv1/kernel' names
   the weight however many methods wrap it; several are told apart by field.
@@ -122,10 +122,10 @@ def find(kind: type, params: Params) -> dict[Path, Any]:
 
 
 def meeting(params: Params) -> dict[Path, Path]:
-  """Return which weight's input an innermost array meets, by its path.
+  """Return the weight whose layer input an innermost array is multiplied by.
 
-  Of several arrays in one node the first meets the input of the layer. The
-  others meet intermediate values, which are not observed, and are left out.
+  Of several arrays in one node the first is multiplied by the input of the
+  layer. The others follow, on inputs that are not observed, and are left out.
   """
   found: dict[Path, Path] = {}
   for path, x in paths(params).items():
@@ -226,7 +226,7 @@ def freeze(params: Params) -> Params:
 
 
 def split(params: Params) -> tuple[Params, Params]:
-  """Split a tree into what the optimizer may move and what it may not.
+  """Split a tree into trainable and frozen arrays.
 
   Args:
     params: A tree of arrays and nodes.
@@ -257,7 +257,7 @@ def filled(params: Params, dense: Params) -> Params:
 
 
 def decayed(params: Params) -> Params:
-  """Tell which arrays weight decay may shrink.
+  """Return which arrays weight decay may shrink.
 
   Args:
     params: A tree of arrays and nodes, whole or the first of `split`.

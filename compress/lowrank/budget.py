@@ -17,7 +17,7 @@ from compress.method import Ctx, Method, expect_clock, expect_probe
 from compress.tree import Array, Params, Path
 
 BUDGETS = ('macs', 'size', 'ms')
-SENSITIVITIES = (*allocation.DAMAGES, 'operator')
+SENSITIVITIES = (*allocation.MEASURES, 'operator')
 BISECTIONS = 6  # of the search for a time
 
 

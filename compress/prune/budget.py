@@ -264,7 +264,7 @@ def _check(budget: Budget) -> None:
   of, share = budget.of, budget.share
   for what, got, names in (
     ('budget', of, ('sparsity', 'macs', 'size')),
-    ('sensitivity', budget.sensitivity, tuple(allocation_lib.DAMAGES)),
+    ('sensitivity', budget.sensitivity, tuple(allocation_lib.MEASURES)),
     ('score', budget.score, tuple(SCORES)),
   ):
     if got not in names:

@@ -125,7 +125,7 @@ def input_ranges(
     if observed is None:
       raise ValueError(
         f'{where} at {path}: expected calibration statistics of the '
-        f'input, got {sorted(ctx.stats or {})}. Run `forward.apply` on a few '
+        f'input, got {sorted(ctx.stats or {})}. Run `dataflow.apply` on a few '
         'batches and pass Ctx(stats=...), or set activation_bits=0.'
       )
     if not isinstance(observed, jax.core.Tracer):

@@ -27,7 +27,7 @@ class Budget(NamedTuple):
     most: Of 'bits' the mean over the weights, milliseconds; else a share of
       float32.
     choices: The widths there are.
-    damage: How a width is judged, one of `allocate.DAMAGES`.
+    damage: How a width is judged, one of `allocation.MEASURES`.
   """
 
   of: str
@@ -245,9 +245,9 @@ def _budget(
     )
   for bits in choices:
     affine.expect_bits(where, 'choices', bits)
-  if damage not in allocation_lib.DAMAGES:
+  if damage not in allocation_lib.MEASURES:
     raise ValueError(
-      f'{where}: expected a damage of {", ".join(allocation_lib.DAMAGES)}, got '
-      f'{damage!r}.'
+      f'{where}: expected a damage of {", ".join(allocation_lib.MEASURES)}, '
+      f'got {damage!r}.'
     )
   return Budget(of, most, tuple(choices), damage)

@@ -84,7 +84,7 @@ def auto(
       'the numbers of each weight that remain.'
     )
   for what, got, names in (
-    ('sensitivity', (sensitivity,), allocation.DAMAGES),
+    ('sensitivity', (sensitivity,), allocation.MEASURES),
     ('families', families, FAMILIES),
   ):
     if not got or not set(got) <= {*names}:
@@ -108,7 +108,7 @@ def auto(
       [path for path in found if path not in tried],
       f'no tiles take {size} of their numbers',
     )
-    losses = allocation.damages(
+    losses = allocation.sensitivities(
       ctx,
       params,
       tried,

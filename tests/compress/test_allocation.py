@@ -123,7 +123,7 @@ def changed(path: str, amount: float) -> Any:
   )
 
 
-@pytest.mark.parametrize('damage', sorted(allocation.DAMAGES))
+@pytest.mark.parametrize('damage', sorted(allocation.MEASURES))
 def test_damage_is_that_of_one_weight_alone(damage: str) -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
   found = allocation.sensitivity(ctx, params, CANDIDATES, shrink, damage)

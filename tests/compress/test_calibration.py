@@ -85,7 +85,7 @@ def test_samples_are_values_of_the_inputs() -> None:
   np.testing.assert_array_equal(
     found['conv/kernel'], images(TINY, 32)[:20].ravel()
   )
-  few = calibration.sample('here', calibrated(TINY), params, 20, most=7)
+  few = calibration.sample('here', calibrated(TINY), params, 20, limit=7)
   assert all(len(x) <= 7 for x in few.values())
   _, stats = run(TINY, start(TINY), 20)
   for path, x in found.items():

@@ -194,5 +194,5 @@ def test_too_small_a_budget_is_refused() -> None:
     )
     with pytest.raises(ValueError, match='a share of at least 0.*rank 1'):
       method.init(params, Ctx())
-  with pytest.raises(ValueError, match='allocate: expected a budget'):
+  with pytest.raises(ValueError, match='allocation: expected a budget'):
     allocation.minimax([jnp.ones(2)], [[3.0, 2.0]], 1.0)
