@@ -131,5 +131,5 @@ def test_no_data_is_an_error() -> None:
     calibration.sample('here', Ctx(), {}, 4)
   ask: Any = None
   ctx = Ctx(probe=Probe(ask, ask, ask, ask, {}))
-  with pytest.raises(ValueError, match='here: expected a probe that shows'):
+  with pytest.raises(ValueError, match='here: expected a probe with the inputs'):
     calibration.moments('here', ctx, {}, 4)
