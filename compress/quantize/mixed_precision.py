@@ -51,8 +51,8 @@ def auto(
 ) -> Method:
   r"""Quantize to one budget, with the width of each layer found from data.
 
-  Each layer is quantized alone to each width, the damage is measured
-  (`allocation.sensitivity`; 'trace' is HAWQ-V2's, Dong+ 2020, arXiv 1911.03852),
+  Each layer is quantized alone to each width, the damage is measured (see
+  `allocation.sensitivity`; 'trace' is HAWQ-V2's, Dong+ 2020, arXiv 1911.03852),
   and a knapsack chooses the widths of least total damage within the budget.
   Everything else is as in `quantize.uniform`. One of the first three is the
   budget; under `only`, it is that of the weights that match.

@@ -131,5 +131,7 @@ def test_no_data_is_an_error() -> None:
     calibration.sample('here', Ctx(), {}, 4)
   ask: Any = None
   ctx = Ctx(probe=Probe(ask, ask, ask, ask, {}))
-  with pytest.raises(ValueError, match='here: expected a probe with the inputs'):
+  with pytest.raises(
+    ValueError, match='here: expected a probe with the inputs'
+  ):
     calibration.moments('here', ctx, {}, 4)
