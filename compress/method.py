@@ -208,7 +208,7 @@ def chain(*methods: Method) -> Method:
   """Apply methods left to right.
 
   Later methods compress the arrays inside the nodes of earlier ones:
-  `chain(prune, quantize)` gives `Masked(Quantizing(w), mask)`, so a pruned
+  `chain(prune, quantize)` gives `Masked(FakeQuantized(w), mask)`, so a pruned
   position stays exactly 0 whatever the grid does. Each `init` is given the
   statistics of inputs under the methods before it, where the probe has them.
 

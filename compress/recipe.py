@@ -98,6 +98,8 @@ RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {
   ('prune.l0', 'settle'): 'freeze_at',
   ('prune.lottery_ticket', 'at'): 'rewind_at',
   ('prune.variational', 'settle'): 'freeze_at',
+  ('quantize.auto', 'damage'): 'sensitivity',
+  ('quantize.uniform', 'settle'): 'freeze_at',
   ('lowrank.auto', 'damage'): 'sensitivity',
   ('structured.auto', 'damage'): 'sensitivity',
 }

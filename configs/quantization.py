@@ -153,7 +153,7 @@ def _methods() -> dict[str, ConfigDict]:
     'dorefa_w4a4_gradients': 'quantize.dorefa(4, 4) >> quantize.gradients(6)',
     'ternary': 'quantize.ternary()',
     'auto_3bits': 'quantize.auto(bits=3)',
-    'auto_3bits_trace': 'quantize.auto(bits=3, damage="trace")',
+    'auto_3bits_trace': 'quantize.auto(bits=3, sensitivity="trace")',
     'loss_aware_w1': 'binary.loss_aware()',
   }
   return {

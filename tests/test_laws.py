@@ -20,7 +20,7 @@ from compress.channels import sliced
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.magnitude import Masked
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Quantized, Shifted
 from tests.runs import (
   NETWORKS,
@@ -322,7 +322,7 @@ def test_removed_channels_are_zero_at_the_end(text: str) -> None:
 def test_frozen_nodes_decode_to_the_same_bits(text: str) -> None:
   params = finished(text)['params']
   frozen = tree.freeze(params)
-  assert not tree.find(Quantizing, frozen)
+  assert not tree.find(FakeQuantized, frozen)
   assert_same_bits(tree.decode(frozen), tree.decode(params))
   assert_same_bits(tree.decode(frozen), jax.jit(tree.decode)(params))
   for node in tree.find(Quantized, frozen).values():

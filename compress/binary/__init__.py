@@ -1,4 +1,4 @@
-"""Binary weights and inputs: one bit a number, trained through floats."""
+"""Binary weights and layer inputs, with latent weights in training."""
 
 from compress.binary.inputs import inputs
 from compress.binary.loss_aware import loss_aware

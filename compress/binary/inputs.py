@@ -1,4 +1,4 @@
-"""Binary inputs: a layer sees the signs of what it is given."""
+"""Binary layer inputs: signs."""
 
 from typing import Any, ClassVar
 
@@ -15,15 +15,15 @@ from compress.tree import Array, Compressed, Key, Mean, Params, Path
 
 @struct.dataclass
 class Signed(Compressed):
-  """A weight that is met by the signs of its layer's input.
+  """A weight that multiplies the signs of its layer's input.
 
   Attributes:
-    w: The weight `[..., inputs, channels]`, whatever it decodes to.
-    threshold: Where the sign turns, `[inputs]`, or None for 0. The groups of
-      a convolution share it.
-    gradient: Which of `sign.SIGNS`.
-    sized: Whether sums of signs are multiplied by the mean size of the inputs
-      that they are of.
+    w: The weight `[..., inputs, channels]`.
+    threshold: Threshold of the sign for each channel, `[inputs]`, or None for
+      0. The groups of a convolution share it.
+    gradient: A name in `straight_through.SIGNS`.
+    sized: Whether each output is multiplied by the mean magnitude of its
+      inputs.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'threshold')
@@ -42,19 +42,19 @@ class Signed(Compressed):
     return self.w
 
   def transform_input(self, x: Array) -> Array:
-    """Return the signs of the layer input; a grid inside sees nothing."""
-    turned = x
+    """Return the signs of the layer input; an inner grid is not applied."""
+    shifted = x
     if self.threshold is not None:
       groups = x.shape[-1] // self.threshold.size
-      turned = x - jnp.tile(self.threshold, groups)
-    return SIGNS[self.gradient](turned)
+      shifted = x - jnp.tile(self.threshold, groups)
+    return SIGNS[self.gradient](shifted)
 
   def scale_output(self, x: Array, mean: Mean) -> Array | None:
-    """Return the mean size of what each output place sees."""
+    """Return the mean magnitude of the inputs of each output position."""
     return mean(jnp.abs(x)) if self.sized else None
 
   def apply_mask(self, mask: Array) -> Any:
-    """Return the node around what is 0 where `mask` is False."""
+    """Return the node with a weight that is 0 where `mask` is False."""
     return self._around(
       self.w.apply_mask(mask)
       if tree.is_node(self.w)
@@ -62,9 +62,9 @@ class Signed(Compressed):
     )
 
   def scatter(self, keep: Array, axis: int, size: int) -> Any:
-    """Return the node around zeros along an axis except at `keep`.
+    """Return the node with 0 along an axis except at `keep`.
 
-    None for inputs whose mean size counts: more of them have another mean.
+    None for inputs if `sized`, since more inputs have another mean.
     """
     ndim = jax.eval_shape(tree.decode, self.w).ndim
     if self.sized and axis == ndim - 2:
@@ -79,7 +79,7 @@ class Signed(Compressed):
     return wide.replace(threshold=tree.scattered(self.threshold, keep, 0, size))
 
   def scale_channels(self, gain: Array) -> Any:
-    """Return the node around the weight times `gain`."""
+    """Return the node with its weight times `gain`."""
     return self._around(tree.scaled(self.w, gain))
 
   def _around(self, w: Any) -> Any:
@@ -93,31 +93,31 @@ def inputs(
   scaled: bool = False,
   ends: bool = True,
 ) -> Method:
-  r"""Give layers the signs of their inputs.
+  r"""Binarize the inputs of layers.
 
-  $x_b = \mathrm{sign}(x - a_c)$, with a gradient that stands in for that of
-  the sign: every layer but the first, which sees the image as it is
-  (Courbariaux & Hubara+ 2016, arXiv 1602.02830). A network whose
-  activations are never negative gives ones: put the norm right before the
-  layer, or 'hard_tanh' between them.
+  $x_b = \mathrm{sign}(x - a_c)$ with a surrogate gradient, in every layer but
+  the first, whose input is the image (Courbariaux & Hubara+ 2016, arXiv
+  1602.02830). Activations without negative values are all 1: place the norm
+  directly before the layer, or 'hard_tanh' between them.
 
   Args:
     gradient: 'clipped', $g \, 1(|x| \leq 1)$, or 'quadratic', that of Bi-Real
       Net, which is larger near 0.
-    threshold: Whether to learn $a_c$, one an input channel, from 0 (RSign of
-      ReActNet, Liu+ 2020, arXiv 2003.03488).
-    scaled: Whether to multiply sums of signs by the mean of $|x|$ over what
-      each is of: the K of XNOR-Net, one number a place of a convolution
-      (Rastegari+ 2016, arXiv 1603.05279, equation 11), one an example for a
+    threshold: Whether to train $a_c$, one per input channel, initialized to 0
+      (RSign of ReActNet, Liu+ 2020, arXiv 2003.03488).
+    scaled: Whether to multiply outputs by the mean of $|x|$ over the inputs of
+      each: the K of XNOR-Net, one number per position of a convolution
+      (Rastegari+ 2016, arXiv 1603.05279, equation 11) or per example of a
       dense layer. The groups of a convolution share it.
-    ends: Whether the last layer is given signs too.
+    ends: Whether to binarize the inputs of the last layer too.
 
   Returns:
-    The method. Chain it before what makes the weights binary.
+    The method. Chain it before the method that binarizes the weights.
 
   Raises:
-    ValueError: If the gradient is none, there is no probe to tell the first
-      layer, no layer is left, or inputs or weights have a grid already.
+    ValueError: If the gradient is unknown, there is no probe that gives the
+      order of the layers, no layer is left, or inputs or weights are quantized
+      already.
   """
   expect_name('binary.inputs', 'gradient', gradient, SIGNS)
 
@@ -128,22 +128,22 @@ def inputs(
 
   def init(params: Params, ctx: Ctx) -> Params:
     kinds.refuse('binary.inputs', kinds.INPUT_SIGNS, params)
-    first, last = outer('binary.inputs', ctx)
+    first, last = first_and_last('binary.inputs', ctx)
     skip = {first} if ends else {first, last}
-    return map_others('binary.inputs', skip, wrap, params)
+    return map_except('binary.inputs', skip, wrap, params)
 
   return Method(init)
 
 
-def outer(where: str, ctx: Ctx) -> tuple[Path, Path]:
+def first_and_last(where: str, ctx: Ctx) -> tuple[Path, Path]:
   """Return the paths of the first and the last weight of the network.
 
   Args:
-    where: Who asks, for the error.
-    ctx: With a probe, whose `uses` are in order of application.
+    where: Name of the caller, for error messages.
+    ctx: Context with a probe, whose `uses` are in order of application.
 
   Returns:
-    The two paths; one twice if the network has one layer.
+    The two paths, which are equal if the network has one layer.
 
   Raises:
     ValueError: If there is no probe.
@@ -152,12 +152,12 @@ def outer(where: str, ctx: Ctx) -> tuple[Path, Path]:
   return order[0], order[-1]
 
 
-def map_others(where: str, skip: set[Path], fn: Any, params: Params) -> Params:
-  """Replace every innermost weight array by `fn(path, array)`, but for some.
+def map_except(where: str, skip: set[Path], fn: Any, params: Params) -> Params:
+  """Replace every innermost weight array by `fn(path, array)`, except some.
 
   Args:
-    where: Who asks, for the error.
-    skip: The paths of the weights that stay.
+    where: Name of the caller, for error messages.
+    skip: Paths of the weights that do not change.
     fn: Path, array -> array or node.
     params: A tree of arrays and nodes.
 
@@ -178,7 +178,7 @@ def map_others(where: str, skip: set[Path], fn: Any, params: Params) -> Params:
   params = tree.map_paths(visit, params)
   if not done:
     raise ValueError(
-      f'{where}: expected a weight beside {" and ".join(sorted(skip))}, which '
-      'stay as they are, got none. Take a deeper network, or ends=True.'
+      f'{where}: expected a weight other than {" and ".join(sorted(skip))}, '
+      'got none. Use a deeper network, or ends=True.'
     )
   return params

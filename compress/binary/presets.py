@@ -1,4 +1,4 @@
-"""Binary networks of papers: signs on both sides."""
+"""Binary networks from papers, with binary weights and inputs."""
 
 from compress.binary.inputs import inputs
 from compress.binary.weights import weights
@@ -6,21 +6,22 @@ from compress.method import Method, chain
 
 
 def bnn(*, stochastic: bool = False, ends: bool = True) -> Method:
-  """Train a binary network: signs for weights and inputs, without scales.
+  """Train a BNN: signs of weights and inputs, without scales.
 
-  `inputs() >> weights(scale='none')`. The first layer sees the image as it is
-  (Courbariaux & Hubara+ 2016, arXiv 1602.02830), in a network of the order
-  convolution, pool, norm (`zoo.binary_tsukijinet`).
+  `inputs() >> weights(scale='none')` (Courbariaux & Hubara+ 2016, arXiv
+  1602.02830). The input of the first layer is not binarize. Use it in a
+  network with layers in the order convolution, pool, norm
+  (`zoo.binary_tsukijinet`).
 
   Args:
-    stochastic: Whether the signs of weights are drawn in training.
-    ends: Whether the first and the last layer are binary too.
+    stochastic: Whether the signs of weights are sampled in training.
+    ends: Whether to binarize the first and the last layer too.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: As `inputs` and `weights`.
+    ValueError: See `inputs` and `weights`.
   """
   return chain(
     inputs(ends=ends),
@@ -29,37 +30,37 @@ def bnn(*, stochastic: bool = False, ends: bool = True) -> Method:
 
 
 def xnor(*, ends: bool = False) -> Method:
-  """Train an XNOR-Net: signs, each side scaled by its mean size.
+  """Train an XNOR-Net: signs scaled by the mean magnitudes.
 
   `inputs(scaled=True) >> weights()` (Rastegari+ 2016, arXiv 1603.05279).
 
   Args:
-    ends: Whether the first and the last layer are binary too.
+    ends: Whether to binarize the first and the last layer too.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: As `inputs` and `weights`.
+    ValueError: See `inputs` and `weights`.
   """
   return chain(inputs(scaled=True, ends=ends), weights(ends=ends))
 
 
 def react(*, ends: bool = False) -> Method:
-  """Train a binary network as ReActNet does: learned thresholds of inputs.
+  """Train a ReActNet: signs of inputs with trained thresholds.
 
   `inputs(gradient='quadratic', threshold=True) >> weights()` (Liu+ 2020, arXiv
-  2003.03488), in a network with shortcuts around its layers and shifted
-  activations (`zoo.binary_vgg`); chain `distill.kd` before it.
+  2003.03488). Use it in a network with shortcuts around its layers and shifted
+  activations (`zoo.binary_vgg`), and chain `distill.kd` before it.
 
   Args:
-    ends: Whether the first and the last layer are binary too.
+    ends: Whether to binarize the first and the last layer too.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: As `inputs` and `weights`.
+    ValueError: See `inputs` and `weights`.
   """
   return chain(
     inputs(gradient='quadratic', threshold=True, ends=ends),

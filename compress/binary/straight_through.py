@@ -1,8 +1,8 @@
-"""The sign, and the gradients that train through it.
+"""The sign function with surrogate gradients.
 
-Its own derivative is 0 wherever it has one. Each function here is +1 from 0
-upwards and -1 below, NaN where its input is (a diverged run must be seen), and
-differs in the derivative that stands in.
+The derivative of the sign is 0 almost everywhere. Each function here returns
++1 for x >= 0, -1 for x < 0 and NaN for NaN, so that a diverged run is noticed;
+they differ in the surrogate of the derivative.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ def _sign(x: Array) -> Array:
 
 @jax.custom_jvp
 def clipped(x: Array) -> Array:
-  r"""Return the sign with the gradient of a clip, $g \, 1(|x| \leq 1)$.
+  r"""Return the sign with the gradient of hard tanh, $g \, 1(|x| \leq 1)$.
 
-  That of hard tanh (Courbariaux & Hubara+ 2016, arXiv 1602.02830, equation
-  4); the ends are inside, or a weight clipped to 1 could not come back.
+  Courbariaux & Hubara+ 2016, arXiv 1602.02830, equation 4. The bounds are
+  included, so that a weight clipped to 1 still has a gradient.
 
   >>> clipped(jnp.array([-2.0, -0.0, 0.5])).tolist()
   [-1.0, 1.0, 1.0]
@@ -42,8 +42,8 @@ def _clipped_jvp(
 def quadratic(x: Array) -> Array:
   r"""Return the sign with the gradient $g \max(2 - 2|x|, 0)$.
 
-  That of a piecewise quadratic which is nearer to the sign than the clip is
-  (ApproxSign of Bi-Real Net, Liu+ 2018, arXiv 1808.00278).
+  The gradient of a piecewise quadratic function that is closer to the sign
+  than hard tanh (ApproxSign of Bi-Real Net, Liu+ 2018, arXiv 1808.00278).
 
   >>> float(jax.grad(quadratic)(0.25))
   1.5
@@ -65,13 +65,13 @@ SIGNS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def drawn(x: Array, key: Key) -> Array:
+def stochastic(x: Array, key: Key) -> Array:
   r"""Return +1 with probability $\mathrm{clip}((x + 1) / 2, 0, 1)$, else -1.
 
   The stochastic sign (arXiv 1602.02830, equations 2 and 3); its mean inside
   [-1, 1] is `x`. The gradient is that of `clipped`.
 
-  >>> drawn(jnp.array([-1.0, 1.0]), jax.random.key(0)).tolist()
+  >>> stochastic(jnp.array([-1.0, 1.0]), jax.random.key(0)).tolist()
   [-1.0, 1.0]
   """
   up = jax.random.uniform(key, x.shape, x.dtype) < (x + 1) / 2

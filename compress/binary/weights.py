@@ -1,4 +1,4 @@
-"""Binary weights: signs and a scale, trained through the floats behind them."""
+"""Binary weights: signs and a scale, with latent floats in training."""
 
 from typing import Any, ClassVar
 
@@ -7,7 +7,7 @@ from flax import struct
 
 from compress import kinds, tree
 from compress.binary import straight_through as straight_through_lib
-from compress.binary.inputs import map_others, outer
+from compress.binary.inputs import first_and_last, map_except
 from compress.errors import expect_name
 from compress.method import Ctx, Method
 from compress.quantize.affine import straight_through
@@ -18,14 +18,14 @@ SCALES = ('filter', 'layer', 'none')
 
 
 @struct.dataclass
-class Binarizing(Compressed):
-  """A float weight trained through its signs.
+class LatentSigns(Compressed):
+  """A latent float weight that is binarize in the forward pass.
 
   Attributes:
-    w: The latent weight `[..., channels]`, in [-1, 1] once updated.
-    alpha: What the signs are multiplied by, `[channels]` or `()`, or None;
-      follows `w` in `update`.
-    stochastic: Whether signs are drawn in training.
+    w: The latent weight `[..., channels]`, in [-1, 1] after an update.
+    alpha: Scale of the signs, `[channels]` or `()`, or None for 1; computed
+      from `w` in `update`.
+    stochastic: Whether signs are sampled in training.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
@@ -39,27 +39,29 @@ class Binarizing(Compressed):
 
   @property
   def needs_key(self) -> bool:
-    """Whether training decodes to another array: to drawn signs."""
+    """Whether training decodes to another array: to sampled signs."""
     return self.stochastic
 
   def decode(self, key: Key | None) -> Array:
-    """Return the scaled signs; the gradient reaches `w` through both."""
+    """Return the scaled signs, with the gradients of signs and scale."""
     if self.stochastic and key is not None:
-      signs = straight_through_lib.drawn(self.w, key)
+      signs = straight_through_lib.stochastic(self.w, key)
     else:
       signs = straight_through_lib.clipped(self.w)
     if self.alpha is None:
       return signs
-    return signs * straight_through(self.alpha, size_of(self.w, self.alpha))
+    return signs * straight_through(
+      self.alpha, mean_magnitude(self.w, self.alpha)
+    )
 
-  def settled(self) -> 'Binarizing':
-    """Return the node with `w` clipped to [-1, 1] and `alpha` that of `w`."""
+  def clipped(self) -> 'LatentSigns':
+    """Return the node with `w` clipped to [-1, 1] and `alpha` updated."""
     w = self.w if tree.is_node(self.w) else jnp.clip(self.w, -1, 1)
-    return self.replace(w=w, alpha=self.measured(tree.decode(w)))
+    return self.replace(w=w, alpha=self.optimal_scale(tree.decode(w)))
 
-  def measured(self, w: Array) -> Array | None:
+  def optimal_scale(self, w: Array) -> Array | None:
     """Return the scale of a latent weight."""
-    return None if self.alpha is None else size_of(w, self.alpha)
+    return None if self.alpha is None else mean_magnitude(w, self.alpha)
 
   def freeze(self) -> 'Binarized':
     """Return the signs as bits."""
@@ -68,7 +70,7 @@ class Binarizing(Compressed):
 
 @struct.dataclass
 class Binarized(Compressed):
-  """A weight as one bit an entry: what is stored and served.
+  """A weight of one bit per entry, as it is stored and deployed.
 
   Attributes:
     signs: `[..., channels]` bool, True for +1 and False for -1.
@@ -88,11 +90,11 @@ class Binarized(Compressed):
     return jnp.where(self.signs, factor, -factor)
 
   def factor(self) -> Array:
-    """Return the scale, 1 where there is none."""
+    """Return the scale, 1 if it is None."""
     return jnp.float32(1) if self.scale is None else self.scale
 
   def ternary(self) -> Quantized:
-    """Return the node with codes that can also be 0, in two bits."""
+    """Return the weight as two-bit codes, which can be 0."""
     codes = jnp.where(self.signs, 1, -1).astype(jnp.int8)
     scale = jnp.broadcast_to(self.factor(), codes.shape[-1:])
     return Quantized(codes, scale, None, 2)
@@ -106,22 +108,23 @@ class Binarized(Compressed):
     return self.ternary().scatter(keep, axis, size)
 
   def scale_channels(self, gain: Array) -> 'Binarized':
-    """Return the node times `gain`; the bits stay."""
+    """Return the node times `gain`; the signs do not change."""
     return self.replace(scale=self.factor() * gain)
 
 
-def size_of(w: Array, like: Array, weight: Array | None = None) -> Array:
-  r"""Return the mean size of a weight, $\sum d |w| / \sum d$.
+def mean_magnitude(w: Array, like: Array, weight: Array | None = None) -> Array:
+  r"""Return the mean magnitude of a weight, $\sum d |w| / \sum d$.
 
   Args:
     w: `[..., channels]`.
-    like: `[channels]` for one mean a channel, `()` for one of all.
-    weight: d, of the shape of `w` and positive; None for equal ones.
+    like: `[channels]` for one mean per channel, `()` for one of all entries.
+    weight: d, the shape of `w` and positive; None for 1.
 
   Returns:
     The shape of `like`.
 
-  >>> size_of(jnp.array([[1.0, 2.0], [-3.0, 0.0]]), jnp.zeros(2)).tolist()
+  >>> w = jnp.array([[1.0, 2.0], [-3.0, 0.0]])
+  >>> mean_magnitude(w, jnp.zeros(2)).tolist()
   [2.0, 1.0]
   """
   axes = tuple(range(w.ndim - like.ndim))
@@ -133,73 +136,74 @@ def size_of(w: Array, like: Array, weight: Array | None = None) -> Array:
 def weights(
   *, scale: str = 'filter', stochastic: bool = False, ends: bool = True
 ) -> Method:
-  r"""Train weights through their signs, $w_b = \alpha \, \mathrm{sign}(w)$.
+  r"""Train binary weights, $w_b = \alpha \, \mathrm{sign}(w)$.
 
-  The signs are +1 from 0 upwards, their gradient is passed on where
-  $|w| \leq 1$, and after each step $w$ is clipped to [-1, 1]: without a scale
-  this is BinaryConnect and BNN (Courbariaux & Hubara+ 2016, arXiv 1602.02830,
-  algorithm 1). The scale $\alpha = \mathrm{mean} |w|$ is the one for which
-  $w_b$ is nearest to $w$ (Rastegari+ 2016, arXiv 1603.05279, equation 6); the
-  gradient also passes through it. A packed weight takes one bit.
+  The sign of 0 is +1, its gradient is that of hard tanh, and $w$ is clipped to
+  [-1, 1] after each step. Without a scale this is BinaryConnect and BNN
+  (Courbariaux & Hubara+ 2016, arXiv 1602.02830, algorithm 1). The scale
+  $\alpha = \mathrm{mean} |w|$ minimizes the distance between $w_b$ and $w$
+  (Rastegari+ 2016, arXiv 1603.05279, equation 6) and has a gradient too. A
+  packed weight takes one bit.
 
   Args:
-    scale: One $\alpha$ a 'filter' or a 'layer', or 'none' for 1.
-    stochastic: Whether +1 is drawn in training with probability
-      $\mathrm{clip}((w + 1) / 2, 0, 1)$; the deployed signs are not.
-    ends: Whether the first and the last weight become binary too.
+    scale: One $\alpha$ per 'filter' or per 'layer', or 'none' for 1.
+    stochastic: Whether +1 is sampled in training with probability
+      $\mathrm{clip}((w + 1) / 2, 0, 1)$; the deployed signs are deterministic.
+    ends: Whether to binarize the first and the last weight too.
 
   Returns:
-    The method. What prunes comes before it in a chain.
+    The method. Chain pruning methods before it.
 
   Raises:
-    ValueError: If the scale is none, a weight has a grid already, or, with
-      `ends=False`, there is no probe to tell the ends or no other weight.
+    ValueError: If the scale is unknown, a weight is quantized already, or, with
+      `ends=False`, there is no probe that gives the order of the layers or no
+      other weight.
   """
   where = 'binary.weights'
   expect_name(where, 'scale', scale, SCALES)
 
-  def wrap(path: Path, w: Array) -> Binarizing:
+  def wrap(path: Path, w: Array) -> LatentSigns:
     del path
-    return Binarizing(w, started(w, scale), stochastic)
+    return LatentSigns(w, initial_scale(w, scale), stochastic)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    return binarized(where, wrap, ends, params, ctx)
+    return binarize(where, wrap, ends, params, ctx)
 
-  return Method(init, settle)
+  return Method(init, clip)
 
 
-def settle(params: Params, ctx: Ctx) -> Params:
-  """Clip every weight behind signs to [-1, 1] and measure it again."""
+def clip(params: Params, ctx: Ctx) -> Params:
+  """Clip all latent weights to [-1, 1] and update their scales."""
   del ctx
-  return tree.map_nodes(Binarizing, lambda _, node: node.settled(), params)
+  return tree.map_nodes(LatentSigns, lambda _, node: node.clipped(), params)
 
 
-def started(w: Array, scale: str) -> Array | None:
-  """Return the first scale of a weight, None without one."""
+def initial_scale(w: Array, scale: str) -> Array | None:
+  """Return the initial scale of a weight, None for 'none'."""
   if scale == 'none':
     return None
   shape = w.shape[-1:] if scale == 'filter' else ()
-  return size_of(w, jnp.zeros(shape, w.dtype))
+  return mean_magnitude(w, jnp.zeros(shape, w.dtype))
 
 
-def binarized(
+def binarize(
   where: str, wrap: Any, ends: bool, params: Params, ctx: Ctx
 ) -> Params:
-  """Put a node of signs on each weight.
+  """Replace each weight by a node of signs.
 
   Args:
-    where: Who asks, for errors.
+    where: Name of the caller, for error messages.
     wrap: Path, array -> node.
-    ends: Whether the first and the last weight get one too.
+    ends: Whether to binarize the first and the last weight too.
     params: A tree of arrays and nodes.
-    ctx: With a probe, unless `ends`.
+    ctx: Context with a probe, unless `ends`.
 
   Returns:
     The tree.
 
   Raises:
-    ValueError: If a weight has a grid already, or no weight is left.
+    ValueError: If a weight is quantized already, or no weight is left.
   """
   kinds.refuse(where, kinds.SIGNS, params)
-  skip = set() if ends else {*outer(where, ctx)}
-  return map_others(where, skip, wrap, params)
+  skip = set() if ends else {*first_and_last(where, ctx)}
+  return map_except(where, skip, wrap, params)

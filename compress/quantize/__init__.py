@@ -1,4 +1,4 @@
-"""Quantization: weights, inputs and gradients of few bits."""
+"""Quantization of weights, layer inputs and gradients."""
 
 from compress.quantize.adaround import adaround
 from compress.quantize.batch_norm import fold_batch_norm

@@ -1,4 +1,4 @@
-"""Rounding up or down, learned on the outputs of each layer (AdaRound)."""
+"""Rounding up or down, learned from the outputs of each layer (AdaRound)."""
 
 import functools
 from typing import Any
@@ -10,17 +10,17 @@ import optax
 from compress.method import Method
 from compress.quantize import rounding
 from compress.quantize.affine import Per
-from compress.quantize.fake_quant import How
+from compress.quantize.fake_quant import GridConfig
 from compress.quantize.observers import Clip
 from compress.tree import Array
 
 STRETCH = (-0.1, 1.1)  # of the sigmoid, so that it reaches 0 and 1
 
-REGULAR = 0.1  # weight of what pulls to 0 or 1, beside squared steps
+REGULARIZATION = 0.1  # weight of the regularizer, relative to squared steps
 
-WARM = 0.2  # part of the steps without it
+WARM_UP = 0.2  # fraction of the steps without the regularizer
 
-COOL = (20.0, 2.0)  # its exponent, from and to
+BETA = (20.0, 2.0)  # initial and final exponent of the regularizer
 
 
 def adaround(
@@ -39,31 +39,31 @@ def adaround(
   $\min_V \mathrm{tr}(\Delta^T H \Delta) + \lambda \sum (1 - |2 h - 1|^\beta)$
   with $\Delta = s (\lfloor w/s \rfloor + h) - w$ and h(V) a sigmoid stretched
   and clipped to [0, 1] (Nagel+ 2020, arXiv 2004.10568, equations 21 to 24),
-  whole layers at a time, without their activation function.
+  layer by layer, on the outputs before the activation function.
 
   Args:
     weight_bits: Width of the weight grid, 2 to 16.
-    activation_bits: As `quantize.uniform`; ranges are held.
-    per: As `quantize.uniform`.
-    symmetric: As `quantize.uniform`.
-    clip: As `quantize.uniform`.
-    examples: Calibration examples whose layer inputs make H.
-    steps: Of Adam, a layer.
-    lr: Of Adam.
+    activation_bits: See `quantize.uniform`; ranges are fixed after calibration.
+    per: See `quantize.uniform`.
+    symmetric: See `quantize.uniform`.
+    clip: See `quantize.uniform`.
+    examples: Number of calibration examples from which H is estimated.
+    steps: Number of steps of Adam for each layer.
+    lr: Learning rate of Adam.
 
   Returns:
-    The method; it changes nothing after `init`.
+    The method. It changes weights in `init` only.
 
   Raises:
-    ValueError: As `quantize.uniform`, or if there is no calibration data.
+    ValueError: See `quantize.uniform`; also if there is no calibration data.
   """
   where = 'quantize.adaround'
   for what, x in (('steps', steps), ('lr', lr)):
     if not 0 < x < float('inf'):
       raise ValueError(f'{where}: expected {what} above 0, got {x!r}.')
-  how = How(per, symmetric, clip, activation_bits, examples=examples)
+  config = GridConfig(per, symmetric, clip, activation_bits, examples=examples)
   rounder = functools.partial(learned, steps=int(steps), lr=lr)
-  return rounding.layer_by_layer(where, rounder, weight_bits, how)
+  return rounding.layer_by_layer(where, rounder, weight_bits, config)
 
 
 @functools.partial(jax.jit, static_argnames=('ends', 'steps', 'lr'))
@@ -82,16 +82,16 @@ def learned(
 
   Args:
     w: Weights by input and output, `[groups, n, m]`.
-    step: The step of each, as `w`.
-    zero: The code of 0 of each, as `w`.
-    keep: Where not 0 from the start, as `w`; the others stay 0.
-    gram: `[groups, n, n]`, in any unit.
-    ends: The first and the last code.
-    steps: As `adaround`.
-    lr: As `adaround`.
+    step: Step of each weight, the shape of `w`.
+    zero: Zero point of each weight, the shape of `w`.
+    keep: False for weights that stay 0, the shape of `w`.
+    gram: Gram matrices of the inputs, `[groups, n, n]`, up to a factor.
+    ends: The smallest and the largest code.
+    steps: See `adaround`.
+    lr: See `adaround`.
 
   Returns:
-    Whole numbers as floats, as `w`; the nearest ones if those are better.
+    Integers as floats, the shape of `w`; rounded to nearest if that is better.
   """
   low, high = STRETCH
   floor = jnp.floor(w / step)
@@ -107,16 +107,16 @@ def learned(
     found = jnp.clip(floor + up + zero, *ends)
     return jnp.where(keep, found, zero)
 
-  def harm(up: Array) -> Array:
+  def error(up: Array) -> Array:
     delta = step * (codes(up) - zero) - w
     return jnp.einsum('gim,gij,gjm->', delta, gram, delta) / unit
 
   def loss(v: Array, at: Array) -> Array:
     up = soft(v)
-    cooled = jnp.clip((at - WARM) / (1 - WARM), 0.0, 1.0)
-    beta = COOL[0] + (COOL[1] - COOL[0]) * cooled
-    pull = jnp.sum(1 - jnp.abs(2 * up - 1) ** beta)
-    return harm(up) + jnp.where(at < WARM, 0.0, REGULAR) * pull
+    annealed = jnp.clip((at - WARM_UP) / (1 - WARM_UP), 0.0, 1.0)
+    beta = BETA[0] + (BETA[1] - BETA[0]) * annealed
+    penalty = jnp.sum(1 - jnp.abs(2 * up - 1) ** beta)
+    return error(up) + jnp.where(at < WARM_UP, 0.0, REGULARIZATION) * penalty
 
   tx = optax.adam(lr)
   chance = jnp.clip((part - low) / (high - low), 1e-3, 1 - 1e-3)
@@ -130,5 +130,5 @@ def learned(
   v, _ = jax.lax.fori_loop(0, steps, body, (start, tx.init(start)))
   found = (soft(v) >= 0.5).astype(w.dtype)
   nearest = (part >= 0.5).astype(w.dtype)
-  better = harm(found) <= harm(nearest)
+  better = error(found) <= error(nearest)
   return jnp.where(better, codes(found), codes(nearest))

@@ -1,8 +1,8 @@
-"""Grids: which numbers a few bits stand for. Pure arithmetic, no nodes.
+"""Affine quantization of arrays: steps, zero points, codes.
 
-A code q stands for s (q - z). A weight has one step s and one zero z for the
-whole tensor, for each channel, or for each group of inputs of a channel; what
-of the weight shares them is a *column* here.
+A code q represents the value s (q - z). A weight has one step s and one zero
+point z per tensor, per channel, or per group of inputs of a channel. The
+entries of a weight that share them form a *column*.
 """
 
 import math
@@ -15,16 +15,16 @@ from compress.tree import Array, Path
 
 Per: TypeAlias = str | int  # 'tensor', 'channel', or inputs in a group
 
-LEAST = 1e-9  # a learned step or clip that training makes smaller stays this
+SMALLEST = 1e-9  # lower bound of a step or clip that is trained
 
 
 class Coded(NamedTuple):
-  """A weight on its grid.
+  """The codes of a weight and its grid.
 
   Attributes:
-    codes: Whole numbers as floats, the shape of the weight.
-    scale: The step of each column: `()`, `[channels]` or `[groups, channels]`.
-    zero: The code of 0 of each column, as `scale`; None where it is 0.
+    codes: Integers as floats, the shape of the weight.
+    scale: Step of each column: `()`, `[channels]` or `[groups, channels]`.
+    zero: Zero point of each column, the shape of `scale`; None for 0.
   """
 
   codes: Array
@@ -36,7 +36,7 @@ class Coded(NamedTuple):
 def straight_through(grid: Array, x: Array) -> Array:
   """Return `grid` bit for bit, -0 as 0, with the gradient of `x`.
 
-  No arithmetic does: `x + (grid - x)` rounds twice, and in `grid + (x - x)`
+  Arithmetic does not: `x + (grid - x)` rounds twice, and in `grid + (x - x)`
   a compiler that contracts to fused multiply-adds keeps a rounding error of x.
   """
   del x
@@ -52,20 +52,20 @@ def _straight_through_jvp(
 
 
 def _positive_zeros(grid: Array) -> Array:
-  """Return an array whose zeros have no sign, as integer codes have none."""
+  """Replace -0 by 0, since integer codes have no negative zero."""
   return jnp.where(grid == 0, jnp.zeros_like(grid), grid)
 
 
 def columns(w: Array, per: Per, fill: float = 0.0) -> Array:
-  """Return what shares a step along the first axis.
+  """Return a weight with the entries of each column along the first axis.
 
-  Groups are of consecutive inputs, of at most `per` and as equal as can be, so
-  that their number alone tells where they end.
+  Groups consist of at most `per` consecutive inputs and are as equal in size
+  as possible, so that the number of groups determines their bounds.
 
   Args:
     w: Weight `[..., channels]`.
-    per: 'tensor', 'channel', or the most inputs in a group.
-    fill: What a last group that is shorter is filled up with.
+    per: 'tensor', 'channel', or the maximum number of inputs in a group.
+    fill: Value that pads a last group that is shorter.
 
   Returns:
     `[size]`, `[size, channels]` or `[size, groups, channels]`.
@@ -85,15 +85,15 @@ def columns(w: Array, per: Per, fill: float = 0.0) -> Array:
   return padded.reshape(count, size, -1).swapaxes(0, 1)
 
 
-def stretched(x: Array, shape: tuple[int, ...]) -> Array:
-  """Return one number a column so that it broadcasts over the weight.
+def broadcast_columns(x: Array, shape: tuple[int, ...]) -> Array:
+  """Return values per column in a shape that broadcasts against the weight.
 
   Args:
     x: `()`, `[channels]` or `[groups, channels]`.
-    shape: Of the weight, `[..., channels]`.
+    shape: Shape of the weight, `[..., channels]`.
 
   Returns:
-    `x`, or `[..., channels]` if it is by groups.
+    `x`, or `[..., channels]` if `x` has an axis of groups.
   """
   if x.ndim < 2:
     return x
@@ -103,125 +103,128 @@ def stretched(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def symmetric_scale(
-  w: Array, bits: int, per: Per = 'channel', share: Array | None = None
+  w: Array, bits: int, per: Per = 'channel', clip_ratio: Array | None = None
 ) -> Array:
-  r"""Return the step of a symmetric grid, one a column.
+  r"""Return the step of a symmetric grid for each column.
 
-  $s_c = \max_{i} |w_{ic}| / (2^{b-1} - 1)$; 1 for a column that is all zero.
+  $s_c = \max_{i} |w_{ic}| / (2^{b-1} - 1)$; 1 for a column of zeros.
 
   Args:
     w: Weight `[..., channels]`.
     bits: Width of the grid; the lowest code is not used, so that the grid is
       symmetric (Jacob+ 2018, arXiv 1712.05877, section 3).
-    per: What shares a step; see `columns`.
-    share: How much of that maximum the grid spans, by column; None is all.
+    per: Granularity of the step; see `columns`.
+    clip_ratio: Fraction of that maximum that the grid spans, per column; None
+      for 1.
 
   Returns:
     `()`, `[channels]` or `[groups, channels]`, positive.
   """
   top = jnp.max(columns(jnp.abs(w), per), axis=0)
-  top = top if share is None else top * share
-  scale = _divided(top, 2 ** (bits - 1) - 1)
+  top = top if clip_ratio is None else top * clip_ratio
+  scale = _divide(top, 2 ** (bits - 1) - 1)
   return jnp.where(scale > 0, scale, 1.0)  # a tiny top underflows as well
 
 
-def _divided(x: Array, by: int) -> Array:
-  """Return the quotient, the same bits compiled or not.
+def _divide(x: Array, by: int) -> Array:
+  """Return the quotient, the same bits with and without compilation.
 
-  XLA would multiply a scalar by the reciprocal of a number that it knows.
+  XLA would replace division by a constant by multiplication.
   """
   return x / jax.lax.optimization_barrier(jnp.asarray(by, x.dtype))
 
 
 def encode(w: Array, scale: Array, bits: int) -> Array:
-  """Return the codes `round(w / scale)` inside the grid, as floats."""
+  """Return the codes `round(w / scale)`, clipped to the grid, as floats."""
   top = 2 ** (bits - 1) - 1
-  return jnp.clip(jnp.round(w / stretched(scale, w.shape)), -top, top)
+  return jnp.clip(jnp.round(w / broadcast_columns(scale, w.shape)), -top, top)
 
 
-def shifted_scale(low: Array, high: Array, bits: int) -> tuple[Array, Array]:
-  r"""Return the step and the zero point of affine grids.
+def asymmetric_scale(low: Array, high: Array, bits: int) -> tuple[Array, Array]:
+  r"""Return the steps and the zero points of affine grids.
 
-  $s = (h - l) / (2^b - 1)$ and $z = \mathrm{round}(-l / s)$ once $[l, h]$
-  contains 0, which is then on the grid (Jacob+ 2018, equation 13).
+  $s = (h - l) / (2^b - 1)$ and $z = \mathrm{round}(-l / s)$, where $[l, h]$ is
+  extended to contain 0, which is then on the grid (Jacob+ 2018, equation 13).
 
   Args:
-    low: Ends of the ranges, any shape.
-    high: As `low`.
+    low: Lower ends of the ranges, any shape.
+    high: Upper ends, the shape of `low`.
     bits: Width of the grid.
 
   Returns:
-    `(scale, zero)`, as `low`; zero is a whole number in [0, 2^bits - 1].
+    `(scale, zero)`, the shape of `low`; zero points are integers in
+    [0, 2^bits - 1].
   """
   low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
   top = 2**bits - 1
-  scale = _divided(high - low, top)
+  scale = _divide(high - low, top)
   scale = jnp.where(scale > 0, scale, 1.0)
   return scale, jnp.clip(jnp.round(-low / scale), 0, top)
 
 
-def coded(
+def quantize(
   w: Array,
   bits: int,
   per: Per = 'channel',
-  share: Array | None = None,
+  clip_ratio: Array | None = None,
   symmetric: bool = True,
 ) -> Coded:
-  """Put a weight on the grid that its own range gives.
+  """Quantize a weight to a grid that spans its range.
 
   Args:
     w: Weight `[..., channels]`.
     bits: Width of the grid.
-    per: What shares a step; see `columns`.
-    share: How much of the range the grid spans, by column; None is all.
-    symmetric: Whether 0 is in the middle of the grid; else the range is that
-      of the weights, in codes from -2^(bits-1).
+    per: Granularity of the step; see `columns`.
+    clip_ratio: Fraction of the range that the grid spans, per column; None
+      for 1.
+    symmetric: Whether the grid is symmetric about 0. An asymmetric grid spans
+      the range of the weights, with codes from -2^(bits-1).
 
   Returns:
     The codes and the grid.
 
   >>> w = jnp.array([[0.0], [3.0]])
-  >>> coded(w, 2, symmetric=False).codes.ravel().tolist()
+  >>> quantize(w, 2, symmetric=False).codes.ravel().tolist()
   [-2.0, 1.0]
   """
   if symmetric:
-    scale = symmetric_scale(w, bits, per, share)
+    scale = symmetric_scale(w, bits, per, clip_ratio)
     return Coded(encode(w, scale, bits), scale, None)
   parts = columns(w, per)
-  part = 1.0 if share is None else share
-  low, high = parts.min(axis=0) * part, parts.max(axis=0) * part
-  scale, zero = shifted_scale(low, high, bits)
-  step, middle = (stretched(x, w.shape) for x in (scale, zero))
+  ratio = 1.0 if clip_ratio is None else clip_ratio
+  low, high = parts.min(axis=0) * ratio, parts.max(axis=0) * ratio
+  scale, zero = asymmetric_scale(low, high, bits)
+  step, middle = (broadcast_columns(x, w.shape) for x in (scale, zero))
   half = 2 ** (bits - 1)
   codes = jnp.clip(jnp.round(w / step) + middle, 0, 2 * half - 1) - half
   return Coded(codes, scale, zero - half)
 
 
-def decoded(codes: Array, scale: Array, zero: Array | None) -> Array:
-  """Return `scale * (codes - zero)`, in the type of the scale."""
-  whole = codes.astype(scale.dtype)
+def dequantize(codes: Array, scale: Array, zero: Array | None) -> Array:
+  """Return `scale * (codes - zero)` in the dtype of the scale."""
+  shifted = codes.astype(scale.dtype)
   if zero is not None:
-    whole = whole - stretched(zero, codes.shape).astype(scale.dtype)
-  return whole * stretched(scale, codes.shape)
+    shifted = shifted - broadcast_columns(zero, codes.shape).astype(scale.dtype)
+  return shifted * broadcast_columns(scale, codes.shape)
 
 
-def affine(x: Array, low: Array, high: Array, bits: int) -> Array:
-  r"""Round `x` to an affine grid over `[low, high]` that contains 0.
+def fake_quantize(x: Array, low: Array, high: Array, bits: int) -> Array:
+  r"""Round `x` to an affine grid over `[low, high]`, extended to contain 0.
 
   $q = \mathrm{clip}(\mathrm{round}(x / s) + z)$, result $s (q - z)$, with the
   zero point $z$ nudged to an integer (Jacob+ 2018, equation 12). The gradient
   is 1 inside the range and 0 outside.
 
   Args:
-    x: Any shape.
-    low: `()`, at most 0 once nudged.
-    high: `()`, at least 0 once nudged.
+    x: Array of any shape.
+    low: Lower end of the range, `()`.
+    high: Upper end of the range, `()`.
     bits: Width of the grid.
 
   Returns:
-    `x` on the grid.
+    `x` rounded to the grid.
   """
-  scale, zero = shifted_scale(low, high, bits)
+  scale, zero = asymmetric_scale(low, high, bits)
   top = 2**bits - 1
   code = jnp.clip(jnp.round(x / scale) + zero, 0, top)
   inside = jnp.clip(x, scale * (0 - zero), scale * (top - zero))
@@ -229,15 +232,15 @@ def affine(x: Array, low: Array, high: Array, bits: int) -> Array:
 
 
 def positive(x: Array) -> Array:
-  """Return a learned step or clip as it is used, at least `LEAST`."""
-  return jnp.maximum(jnp.abs(x), LEAST)
+  """Return the magnitude of a trained step or clip, at least `SMALLEST`."""
+  return jnp.maximum(jnp.abs(x), SMALLEST)
 
 
 def expect_bits(where: str, what: str, bits: int, least: int = 2) -> None:
-  """Check a width.
+  """Check a bit width.
 
   Raises:
-    ValueError: If it is no integer from `least` to 16.
+    ValueError: If it is not an integer from `least` to 16.
   """
   if not (type(bits) is int and least <= bits <= 16):
     raise ValueError(
@@ -246,10 +249,10 @@ def expect_bits(where: str, what: str, bits: int, least: int = 2) -> None:
 
 
 def expect_widths(where: str, weight_bits: int, activation_bits: int) -> None:
-  """Check the widths of weights and of their inputs, 0 for float inputs.
+  """Check the bit widths of weights and of layer inputs, 0 for float inputs.
 
   Raises:
-    ValueError: If one is impossible.
+    ValueError: If a width is not valid.
   """
   expect_bits(where, 'weight_bits', weight_bits)
   if activation_bits:
@@ -257,34 +260,34 @@ def expect_widths(where: str, weight_bits: int, activation_bits: int) -> None:
 
 
 def expect_per(where: str, per: Per) -> None:
-  """Check what shares a step.
+  """Check the granularity of steps.
 
   Raises:
-    ValueError: If it is neither 'tensor', 'channel' nor a size of groups.
+    ValueError: If it is not 'tensor', 'channel' or a group size.
   """
   if per not in ('tensor', 'channel') and not (type(per) is int and per >= 1):
     raise ValueError(
-      f"{where}: expected per='tensor', 'channel' or the inputs in a group "
-      f'from 1, got {per!r}.'
+      f"{where}: expected per='tensor', 'channel' or a group size from 1, got "
+      f'{per!r}.'
     )
 
 
 def expect_range(where: str, path: Path, low: float, high: float) -> None:
-  """Check the range that a layer's input was seen to have.
+  """Check the observed range of a layer's input.
 
   Raises:
-    ValueError: If it is not finite, or one point.
+    ValueError: If it is not finite or consists of one value.
   """
   if not (math.isfinite(low) and math.isfinite(high)):
     raise ValueError(
-      f'{where} at {path}: expected inputs in a finite range, got '
-      f'[{low:g}, {high:g}]. Look for weights or calibration examples that are '
-      'not finite.'
+      f'{where} at {path}: expected a finite range of inputs, got '
+      f'[{low:g}, {high:g}]. Check the weights and the calibration examples '
+      'for values that are not finite.'
     )
   if not low < high:
     raise ValueError(
-      f'{where} at {path}: expected inputs that differ, got {low:g} alone. '
-      'All units before this layer are dead, or all examples alike: train or '
-      'prune what is before it more gently, calibrate on other examples, or '
-      'leave these inputs alone with activation_bits=0.'
+      f'{where} at {path}: expected inputs that differ, got only {low:g}. '
+      'All units before this layer are dead, or all examples are the same: '
+      'prune the layers before it less, calibrate on other examples, or keep '
+      'these inputs in floats with activation_bits=0.'
     )

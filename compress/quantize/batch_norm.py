@@ -1,9 +1,9 @@
-r"""Norms folded into weights before those meet a grid, in training too.
+r"""Quantization-aware training of weights with folded norms.
 
-In use a layer and the norm right behind it are one: the weight is
-$w \gamma / \sigma$. Where channels share a grid, w on the grid times the gain
-is another array than the product on a grid of its own, which is what integers
-compute with.
+In deployment a layer and the norm behind it are one, with the weight
+$w \gamma / \sigma$. If channels share a step, quantizing w and multiplying by
+the gain differs from quantizing the product, which is what integer kernels
+use.
 """
 
 from typing import Any, ClassVar
@@ -18,16 +18,16 @@ from compress.lowrank.factors import Factored
 from compress.method import Ctx, Method
 from compress.tree import Array, Compressed, Key, Params, Path
 
-LEAST = 1e-9  # a gain nearer to 0 is this: products with it are divided again
-SAME = 1e-5  # relative change of a gain that rounding of floats explains
+SMALLEST = 1e-9  # lower bound of the magnitude of a gain, a divisor
+SAME = 1e-5  # relative difference of gains that differ by rounding only
 
 
 @struct.dataclass
-class Gained(Compressed):
-  """A weight beside the gain of the norm right behind it.
+class NodeWithGain(Compressed):
+  """A weight and the gain of the norm behind it.
 
   Attributes:
-    w: The weight, without the gain or times it, `[..., channels]`.
+    w: The weight `[..., channels]`, with or without the gain.
     gain: `[channels]`, not 0.
   """
 
@@ -38,13 +38,13 @@ class Gained(Compressed):
   gain: Array
 
   def freeze(self) -> Any:
-    """Return the array, where nothing smaller is inside."""
+    """Return the array, or this node around an inner node."""
     return self if tree.is_node(self.w) else self.decode(None)
 
 
 @struct.dataclass
-class Folding(Gained):
-  """A latent weight that is multiplied by the gain: what meets the grid."""
+class LatentFolded(NodeWithGain):
+  """A latent weight that is multiplied by the gain before quantization."""
 
   def decode(self, key: Key | None) -> Array:
     """Return `w * gain`."""
@@ -54,8 +54,8 @@ class Folding(Gained):
 
 
 @struct.dataclass
-class Folded(Gained):
-  """A weight times the gain, divided by it since the norm multiplies again."""
+class Folded(NodeWithGain):
+  """A weight with its gain, divided by it since the norm multiplies again."""
 
   def decode(self, key: Key | None) -> Array:
     """Return `w / gain`."""
@@ -64,19 +64,19 @@ class Folded(Gained):
     return quotient
 
   def apply_mask(self, mask: Array) -> Any:
-    """Return this node, 0 where `mask` is False, if what is in it can be."""
+    """Return this node with 0 where `mask` is False, or None."""
     return self._around(self.w.apply_mask(mask))
 
   def scatter(self, keep: Array, axis: int, size: int) -> Any:
-    """Return this node among zeros along an axis, if what is in it can be."""
+    """Return this node among zeros along an axis, or None."""
     gain = self.gain
     if axis == len(tree.shape_of(self.w)) - 1:
       gain = tree.scattered(gain, keep, 0, size, fill=1)
     return self._around(self.w.scatter(keep, axis, size), gain=gain)
 
   def scale_channels(self, gain: Array) -> Any:
-    """Return this node times `gain`: without its own if they are the same."""
-    if np.allclose(gain, self.gain, rtol=SAME, atol=2 * LEAST):
+    """Return this node times `gain`; `w` if that is the gain it has."""
+    if np.allclose(gain, self.gain, rtol=SAME, atol=2 * SMALLEST):
       return self.w
     return tree.scaled(self.w, gain / self.gain)
 
@@ -85,31 +85,32 @@ class Folded(Gained):
 
 
 def fold_batch_norm(method: Method) -> Method:
-  r"""Quantize weights as they are once their norms are folded into them.
+  r"""Quantize weights with the norms behind them folded in.
 
   $\hat w = Q(w g) / g$ with $g = \gamma / \sqrt{v + \epsilon}$ of the norm
-  right behind, v its running variance: what is lowered is $Q(w g)$ itself
-  (Jacob+ 2018, arXiv 1712.05877, section 3.2, $w_{fold}$). The norm stays in
-  training: it divides by the deviation of the batch, while the grid sees the
-  running one and does not jitter with batches (Krishnamoorthi 2018, arXiv
-  1806.08342, section 3.2.2). w is trained as without gains, which follow the
-  norm after each step; hold its statistics for the last part of a run, and
-  they follow $\gamma$ alone.
+  behind the layer and v its running variance, so that the deployed weight is
+  $Q(w g)$ (Jacob+ 2018, arXiv 1712.05877, section 3.2, $w_{fold}$). In training
+  the norm divides by the deviation of the batch, while the grid uses the
+  running deviation and does not vary between batches (Krishnamoorthi 2018,
+  arXiv 1806.08342, section 3.2.2). The latent w has no gain; gains are updated
+  from the norm after each step. Once the statistics of the norm are frozen,
+  they depend on $\gamma$ only.
 
-  With a step for each channel or group the method does the same alone; with
-  one a tensor, grids and clips are of what is stored, in one step a tensor.
+  With a step per channel or group the result is that of `method`; with one
+  step per tensor, the step and the clip ratio are those of the stored weight.
 
   Args:
-    method: What puts weights on grids, or a chain, as `quantize.uniform(4,
-      per='tensor')`. Where it leaves no float weight to train, as
-      `quantize.gptq`, gains stay those of the start.
+    method: A method that quantizes weights, or a chain, as
+      `quantize.uniform(4, per='tensor')`. If it has no latent float weights, as
+      `quantize.gptq`, gains are fixed at the start.
 
   Returns:
-    The method. Weights without a norm right behind them are as under `method`.
+    The method. It applies `method` unchanged to weights without a norm behind
+    them.
 
   Raises:
-    ValueError: If `method` is none, gains are not known, or no weight has a
-      norm right behind it.
+    ValueError: If `method` is not a method, or no weight has a norm with known
+      gains behind it.
   """
   where = 'quantize.fold_batch_norm'
   if not isinstance(method, Method):
@@ -119,11 +120,11 @@ def fold_batch_norm(method: Method) -> Method:
     )
 
   def init(params: Params, ctx: Ctx) -> Params:
-    gains = _reached(params, ctx.gains or {})
+    gains = _gains(params, ctx.gains or {})
     if not gains:
       raise ValueError(
-        f'{where}: expected weights with a norm right behind them, got none '
-        f'among {", ".join(tree.paths(params))}. Leave {where} out, or pass '
+        f'{where}: expected weights with a norm behind them, got none among '
+        f'{", ".join(tree.paths(params))}. Leave {where} out, or pass '
         'Ctx(gains=...).'
       )
 
@@ -137,13 +138,15 @@ def fold_batch_norm(method: Method) -> Method:
     return tree.map_nodes(Folded, lambda _, x: _latent(x), nodes)
 
   def update(params: Params, ctx: Ctx) -> Params:
-    gains = _reached(params, ctx.gains or {})
+    gains = _gains(params, ctx.gains or {})
 
     def follow(path: Path, x: Folded) -> Folded:
-      if path not in gains or not tree.find(Folding, x):
+      if path not in gains or not tree.find(LatentFolded, x):
         return x
       gain = _nonzero(gains[path], x.gain)
-      inside = tree.map_nodes(Folding, lambda _, y: y.replace(gain=gain), x.w)
+      inside = tree.map_nodes(
+        LatentFolded, lambda _, y: y.replace(gain=gain), x.w
+      )
       return x.replace(w=inside, gain=gain)
 
     return method.update(tree.map_nodes(Folded, follow, params), ctx)
@@ -151,8 +154,8 @@ def fold_batch_norm(method: Method) -> Method:
   return method._replace(init=init, update=update)
 
 
-def _reached(params: Params, gains: dict[Path, Array]) -> dict[Path, Array]:
-  """Return the gains of the arrays or `Folded` nodes that make channels."""
+def _gains(params: Params, gains: dict[Path, Array]) -> dict[Path, Array]:
+  """Return the gains of the arrays or `Folded` nodes that have the channels."""
   found: dict[Path, Array] = {}
   for path, x in tree.paths(params).items():
     if path in gains:
@@ -161,7 +164,7 @@ def _reached(params: Params, gains: dict[Path, Array]) -> dict[Path, Array]:
 
 
 def _innermost(path: Path, x: Any, gain: Array) -> dict[Path, Array]:
-  """Return the gain of what makes the channels of a weight, if it is known."""
+  """Return the gain of the inner array with the channels, if there is one."""
   if not tree.is_node(x) or isinstance(x, Folded):
     return {path: gain}
   if isinstance(x, Factored):  # as a norm is folded into the last factor
@@ -172,24 +175,24 @@ def _innermost(path: Path, x: Any, gain: Array) -> dict[Path, Array]:
   inside, shape = getattr(x, x.inner[0]), tree.shape_of(x)
   if isinstance(x, Sliced):
     gain = gain[x.keep] if x.axis == len(shape) - 1 else gain
-  elif tree.shape_of(inside) != shape:  # what a weight is made from
+  elif tree.shape_of(inside) != shape:  # values from which w is computed
     return {}
   return _innermost(path, inside, gain)
 
 
 def _nonzero(gain: Array, like: Array) -> Array:
-  """Return a gain that can be divided by, of the type of an array."""
-  apart = jnp.where(jnp.abs(gain) > LEAST, gain, LEAST)
-  return apart.astype(like.dtype)
+  """Return a gain by which one can divide, in the dtype of an array."""
+  bounded = jnp.where(jnp.abs(gain) > SMALLEST, gain, SMALLEST)
+  return bounded.astype(like.dtype)
 
 
 def _latent(node: Folded) -> Folded:
-  """Train the weight without its gain, if it is there as one array."""
+  """Make the latent weight trainable without its gain, if it is one array."""
   shape = tree.shape_of(node)
 
   def visit(path: Path, x: Any) -> Any:
     if tree.is_node(x):
       return tree.descend(visit, path, x) if len(x.inner) == 1 else x
-    return Folding(x / node.gain, node.gain) if x.shape == shape else x
+    return LatentFolded(x / node.gain, node.gain) if x.shape == shape else x
 
   return node.replace(w=visit('', node.w))

@@ -1,4 +1,4 @@
-"""Biases corrected for what a method does to the means of layers."""
+"""Biases corrected for the shift of mean outputs that a method causes."""
 
 import jax.numpy as jnp
 
@@ -8,20 +8,20 @@ from compress.tree import Array, Params, Path
 
 
 def bias_correction(method: Method, *, examples: int = 256) -> Method:
-  r"""Correct biases for what a method does to the mean outputs of layers.
+  r"""Correct biases for the shift of mean outputs that a method causes.
 
-  Layer by layer, $b \leftarrow b + W E[x] - \hat W E[\hat x]$: W and x are the
-  weights and inputs of the network before the method, $\hat W$ and $\hat x$
-  those after it, on calibration data (Nagel+ 2019, arXiv 1906.04721, section
-  4.2 and appendix D). Layers without a bias stay as they are; behind those,
-  recalibrate the norms.
+  Layer by layer, $b \leftarrow b + W E[x] - \hat W E[\hat x]$, where W and x
+  are the weights and inputs of the network before the method, $\hat W$ and
+  $\hat x$ those after it, on calibration data (Nagel+ 2019, arXiv 1906.04721,
+  section 4.2 and appendix D). Layers without a bias are not changed;
+  recalibrate the norms behind them.
 
   Args:
-    method: What shifts the means, as `quantize.uniform(4)`.
-    examples: Calibration examples.
+    method: A method that shifts the means, as `quantize.uniform(4)`.
+    examples: Number of calibration examples.
 
   Returns:
-    The method with corrected biases at the start.
+    The method, with biases corrected in `init`.
 
   Raises:
     ValueError: If there is no calibration data, or no layer has a bias.
@@ -30,29 +30,29 @@ def bias_correction(method: Method, *, examples: int = 256) -> Method:
   if not isinstance(method, Method) or type(examples) is not int:
     raise ValueError(
       f'{where}: expected a method and a number of examples, as '
-      f'correct(quantize.uniform(4)), got {method!r} and {examples!r}.'
+      f'{where}(quantize.uniform(4)), got {method!r} and {examples!r}.'
     )
   if examples < 1:
     raise ValueError(f'{where}: expected examples from 1, got {examples!r}.')
 
   def init(params: Params, ctx: Ctx) -> Params:
     nodes = method.init(params, ctx)
-    wanted = tuple(
+    corrected = tuple(
       path
       for path in calibration.order(where, ctx, params)
       if path in tree.paths(nodes) and _bias(path) in tree.paths(nodes)
     )
-    if not wanted:
+    if not corrected:
       raise ValueError(
         f'{where}: expected layers with a bias, got none among '
         f'{", ".join(tree.paths(nodes))}. Recalibrate the norms instead.'
       )
-    before = calibration.moments(where, ctx, params, examples, wanted)
-    for path in wanted:
+    before = calibration.moments(where, ctx, params, examples, corrected)
+    for path in corrected:
       after = calibration.moments(where, ctx, nodes, examples, (path,))[path]
       w, coarse = (tree.decode(tree.paths(x)[path]) for x in (params, nodes))
       shift = _mean(w, before[path]) - _mean(coarse, after)
-      nodes = _moved(nodes, _bias(path), shift)
+      nodes = _add(nodes, _bias(path), shift)
     return nodes
 
   return method._replace(init=init)
@@ -69,5 +69,5 @@ def _mean(w: Array, found: calibration.Moments) -> Array:
   return jnp.einsum('gn,ngm->gm', mean, w.reshape(n, groups, -1)).reshape(-1)
 
 
-def _moved(params: Params, path: Path, shift: Array) -> Params:
+def _add(params: Params, path: Path, shift: Array) -> Params:
   return tree.map_paths(lambda p, x: x + shift if p == path else x, params)

@@ -1,4 +1,4 @@
-"""Input grids that are live only from a part of the run on."""
+"""Quantization of layer inputs that starts during a run."""
 
 from typing import Any, ClassVar
 
@@ -13,11 +13,11 @@ from compress.tree import Array, Compressed, Key, Mean, Params
 
 @struct.dataclass
 class Delayed(Compressed):
-  """A weight whose input grid is not live from the start.
+  """A weight whose layer inputs are quantized from some step on.
 
   Attributes:
     w: The weight.
-    live: Whether the inputs are rounded, `()` bool.
+    active: Whether the inputs are rounded, `()` bool.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
@@ -25,7 +25,7 @@ class Delayed(Compressed):
   kind: ClassVar[str] = kinds.SIGNAL
 
   w: Any
-  live: Array
+  active: Array
 
   def decode(self, key: Key | None) -> Array:
     """Return the weight."""
@@ -34,34 +34,35 @@ class Delayed(Compressed):
 
   @property
   def transforms_input(self) -> bool:
-    """Whether there is a grid to delay."""
+    """Whether the layer inputs have a grid."""
     return tree.is_node(self.w) and self.w.transforms_input
 
   def transform_input(self, x: Array) -> Array:
-    """Return the layer input, on its grid once that is live."""
-    return jnp.where(self.live, super().transform_input(x), x)
+    """Return the layer input, rounded to its grid if active."""
+    return jnp.where(self.active, super().transform_input(x), x)
 
   def scale_output(self, x: Array, mean: Mean) -> Array | None:
-    """Return the factor of the layer's sums, 1 until its grid is live."""
+    """Return the factor of the layer's output, 1 until active."""
     gain = super().scale_output(x, mean)
-    return None if gain is None else jnp.where(self.live, gain, 1.0)
+    return None if gain is None else jnp.where(self.active, gain, 1.0)
 
   def freeze(self) -> Any:
-    """Return the weight alone, if its grid is live."""
-    known = not isinstance(self.live, jax.core.Tracer)
-    return self.w if known and self.live else self
+    """Return the weight without this node, if active."""
+    known = not isinstance(self.active, jax.core.Tracer)
+    return self.w if known and self.active else self
 
 
 def delay(begin: float = 0.3) -> Method:
-  """Let layer inputs be rounded only from a part of the run on.
+  """Quantize layer inputs from a fraction of the run on.
 
-  Activations settle before they are quantized, which Jacob+ 2018 (arXiv
-  1712.05877, section 3.1) find to train better. Their ranges are followed
-  meanwhile. Put it before the quantization: `late(0.3) >> int8()`.
+  Jacob+ 2018 (arXiv 1712.05877, section 3.1) find that networks train better
+  if activations are quantized only after they have stabilized. Input ranges
+  are updated from the start. Chain it before the quantization:
+  `delay(0.3) >> int8()`.
 
   Args:
-    begin: Fraction of the run at which inputs begin to be rounded; a run
-      without steps rounds them at once.
+    begin: Fraction of the run from which inputs are rounded; a run without
+      steps rounds them.
 
   Returns:
     The method.
@@ -75,15 +76,17 @@ def delay(begin: float = 0.3) -> Method:
       'fraction of the run.'
     )
 
-  def live_at(ctx: Ctx) -> Array:
+  def is_active(ctx: Ctx) -> Array:
     return jnp.asarray(ctx.progress >= begin, bool)
 
   def init(params: Params, ctx: Ctx) -> Params:
-    live = live_at(ctx)
-    return tree.map_arrays(lambda path, w: Delayed(w, live), params)
+    active = is_active(ctx)
+    return tree.map_arrays(lambda path, w: Delayed(w, active), params)
 
   def update(params: Params, ctx: Ctx) -> Params:
-    live = live_at(ctx)
-    return tree.map_nodes(Delayed, lambda _, x: x.replace(live=live), params)
+    active = is_active(ctx)
+    return tree.map_nodes(
+      Delayed, lambda _, x: x.replace(active=active), params
+    )
 
   return Method(init, update)

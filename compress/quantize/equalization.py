@@ -1,4 +1,4 @@
-"""Cross-layer equalization: channels scaled so that layers use their grids."""
+"""Cross-layer equalization: weight ranges balanced between layers."""
 
 from typing import Any
 
@@ -13,27 +13,27 @@ from compress.method import Ctx, Method, Probe, expect_probe
 from compress.quantize import homogeneity
 from compress.tree import Array, Params, Path
 
-DEVIATIONS = 3.0  # that the outputs of a norm reach from their mean
+DEVIATIONS = 3.0  # range of the outputs of a norm, in standard deviations
 
 
 def cross_layer_equalization(*, sweeps: int = 10) -> Method:
-  r"""Scale channels so that both layers that share them use their grids well.
+  r"""Equalize the weight ranges of channels across layers.
 
-  If the function between two layers is positively homogeneous, such as a ReLU,
-  channel i can be divided by $s_i$ in the first and multiplied in the second.
-  With $s_i = \sqrt{r_i^{(1)} / r_i^{(2)}}$ the ranges $r^{(1)}$ of the weights
-  that produce it and $r^{(2)}$ of those that consume it become equal (Nagel+
-  2019, arXiv 1906.04721, equations 7 to 11). If there is a norm in between, its
-  scale and bias are divided and $r^{(1)} = |\beta| + 3 |\gamma|$. Other
-  channels, such as those that pass through a tanh, are not changed: the
-  operations of the traced network are compared with a list of homogeneous ones
-  (`homogeneity`).
+  If the function between two layers is positively homogeneous, such as ReLU,
+  channel i can be divided by $s_i$ in the first layer and multiplied by it in
+  the second. With $s_i = \sqrt{r_i^{(1)} / r_i^{(2)}}$ the ranges $r^{(1)}$ of
+  the weights that produce it and $r^{(2)}$ of those that consume it become
+  equal (Nagel+ 2019, arXiv 1906.04721, equations 7 to 11). With a norm in
+  between, its scale and bias are divided and $r^{(1)} = |\beta| + 3 |\gamma|$.
+  Other channels, such as the inputs of a tanh, are not changed: `homogeneity`
+  compares the operations of the traced network with a list of homogeneous
+  ones.
 
-  It helps most before `quantize.uniform(per='tensor')`: a step per channel
-  absorbs the ranges of outputs, but not those of inputs.
+  It is most effective before `quantize.uniform(per='tensor')`: a step per
+  channel adapts to the ranges of outputs, but not to those of inputs.
 
   Args:
-    sweeps: Number of passes over the pairs of layers; a layer is in two.
+    sweeps: Number of passes over the pairs of layers.
 
   Returns:
     The method. It changes arrays in `init` and adds no nodes.
@@ -52,16 +52,16 @@ def cross_layer_equalization(*, sweeps: int = 10) -> Method:
     full = budget.full_shapes(params, probe)
     found = dependency.groups(probe.apply, full)
     blocked = _blocked(probe, params, full, found)
-    free = [group for group in found if not blocked[group.name]]
-    if not free:
+    scalable = [group for group in found if not blocked[group.name]]
+    if not scalable:
       why = [f'{name} ({reason})' for name, reason in blocked.items()]
       raise ValueError(
-        f'{where}: expected channels with only ReLU, pools and the like '
-        f'between layers, got {shorten(", ".join(why), 120) or "no channels"}. '
-        'Leave it out.'
+        f'{where}: expected channels with homogeneous functions as ReLU '
+        'between layers, got '
+        f'{shorten(", ".join(why), 120) or "no channels"}. Leave it out.'
       )
     for _ in range(sweeps):
-      for group in free:
+      for group in scalable:
         params = scaled(params, group, factors(params, group))
     return params
 
@@ -69,24 +69,26 @@ def cross_layer_equalization(*, sweeps: int = 10) -> Method:
 
 
 def factors(params: Params, group: Group) -> np.ndarray:
-  """Return what each channel is divided by, `[channels]`."""
+  """Return the divisor of each channel, `[channels]`."""
   arrays = tree.paths(params)
   producers = _producers(group)
-  ranges = [_sizes(arrays, part) for part in producers if _counts(arrays, part)]
+  ranges = [
+    _ranges(arrays, part) for part in producers if _has_range(arrays, part)
+  ]
   if group.of('carries'):
     made = np.sum(ranges, axis=0)
   else:
     made = np.max(ranges, axis=0)
   taken = np.max(
-    [_sizes(arrays, part) for part in group.of('consumes')], axis=0
+    [_ranges(arrays, part) for part in group.of('consumes')], axis=0
   )
-  right = (made > 0) & (taken > 0)
-  ratio = np.where(right, made, 1.0) / np.where(right, taken, 1.0)
+  valid = (made > 0) & (taken > 0)
+  ratio = np.where(valid, made, 1.0) / np.where(valid, taken, 1.0)
   return np.sqrt(ratio)
 
 
 def scaled(params: Params, group: Group, by: np.ndarray) -> Params:
-  """Return the network with each channel divided, then multiplied again."""
+  """Divide each channel in its producers and multiply it in its consumers."""
   parts = {s.path: (s, 1 / by) for s in _producers(group)}
   parts |= {s.path: (s, by) for s in group.of('consumes')}
 
@@ -101,16 +103,16 @@ def _producers(group: Group) -> list[Slice]:
   return group.of('carries') or group.of('produces')
 
 
-def _counts(arrays: dict[Path, Any], part: Slice) -> bool:
-  """Return whether the range of an array counts; that of a bias does not."""
+def _has_range(arrays: dict[Path, Any], part: Slice) -> bool:
+  """Return whether an array contributes to the range; a bias does not."""
   return arrays[part.path].ndim > 1 or part.role == 'carries'
 
 
-def _sizes(arrays: dict[Path, Any], part: Slice) -> np.ndarray:
+def _ranges(arrays: dict[Path, Any], part: Slice) -> np.ndarray:
   """Return the range of each channel in one array, `[channels]`."""
-  most = np.abs(importance.rows(arrays[part.path], part)).max(axis=1)
+  largest = np.abs(importance.rows(arrays[part.path], part)).max(axis=1)
   gamma = part.role == 'carries' and part.path.endswith('scale')
-  return DEVIATIONS * most if gamma else most
+  return DEVIATIONS * largest if gamma else largest
 
 
 def _times(x: Array, part: Slice, by: np.ndarray) -> Array:

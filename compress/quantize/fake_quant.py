@@ -1,4 +1,4 @@
-"""Float weights trained through a uniform grid, and the ranges of inputs."""
+"""Fake quantization of weights, and the ranges of layer inputs."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -12,30 +12,31 @@ from compress import calibration, tree
 from compress.method import Ctx
 from compress.quantize import affine, observers
 from compress.quantize.affine import Per, straight_through
-from compress.quantize.integer_codes import Gridded, Inputs
+from compress.quantize.integer_codes import Inputs, LatentWeight
 from compress.quantize.observers import Clip
 from compress.tree import Array, Key, Params, Path
 
 
 @struct.dataclass
-class Quantizing(Gridded):
-  """A float weight trained through its grid (fake quantization).
+class FakeQuantized(LatentWeight):
+  """A float weight that is rounded to a uniform grid in the forward pass.
 
-  With a step for each channel or group, the grid of w times a gain per channel
-  is that of w times the gain, code by code: folding a norm into a quantized
-  weight later is the same as quantizing the folded one, up to the rounding of
-  floats. So no gain need be folded in training (Jacob+ 2018, section 3.2); with
-  one step a tensor it is another grid, which `folded` trains.
+  With a step per channel or group, quantizing w and then multiplying by a gain
+  per channel gives the same codes as quantizing w times the gain. Folding a
+  norm into the quantized weight after training is then the same as training
+  the folded weight, up to rounding of floats (Jacob+ 2018, section 3.2). With
+  one step per tensor it is not: see `fold_batch_norm`.
 
   Attributes:
     w: The latent weight `[..., channels]`.
-    inputs: The grid of the layer's input, or None to leave inputs alone.
-    bits: Width of the weight's grid.
-    share: How much of the range of w the grid spans, by column of the grid;
-      None is all.
-    reach: How much of the range of the inputs theirs does, `()`; None is all.
-    per: What shares a step; see `grid.columns`.
-    symmetric: Whether 0 is in the middle of the grid.
+    inputs: The grid of the layer's input, or None for float inputs.
+    bits: Width of the weight grid.
+    clip_ratio: Fraction of the range of w that the grid spans, per column; None
+      for 1.
+    input_clip_ratio: Fraction of the range of the inputs that their grid spans,
+      `()`; None for 1.
+    per: Granularity of the step; see `affine.columns`.
+    symmetric: Whether the weight grid is symmetric about 0.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
@@ -43,23 +44,25 @@ class Quantizing(Gridded):
   w: Any
   inputs: Any
   bits: int = struct.field(pytree_node=False)
-  share: Array | None = None
-  reach: Array | None = None
+  clip_ratio: Array | None = None
+  input_clip_ratio: Array | None = None
   per: Per = struct.field(pytree_node=False, default='channel')
   symmetric: bool = struct.field(pytree_node=False, default=True)
 
   def decode(self, key: Key | None) -> Array:
-    """Return the weight on its grid, with a straight-through gradient."""
+    """Return the quantized weight, with a straight-through gradient."""
     del key
-    return straight_through(affine.decoded(*self.coded()), self.w)
+    return straight_through(affine.dequantize(*self.quantize()), self.w)
 
-  def coded(self) -> affine.Coded:
+  def quantize(self) -> affine.Coded:
     """Return the codes and the grid."""
-    return affine.coded(self.w, self.bits, self.per, self.share, self.symmetric)
+    return affine.quantize(
+      self.w, self.bits, self.per, self.clip_ratio, self.symmetric
+    )
 
 
-class How(NamedTuple):
-  """What `grid` says of grids but for the widths of weights; see there."""
+class GridConfig(NamedTuple):
+  """The options of `uniform` other than the width of the weights."""
 
   per: Per = 'channel'
   symmetric: bool = True
@@ -67,58 +70,59 @@ class How(NamedTuple):
   activation_bits: int = 0
   activation_clip: Clip = 'absmax'
   momentum: float = 0.99
-  settle: float = 1.0
+  freeze_at: float = 1.0
   examples: int = 256
 
   def check(self, where: str) -> None:
-    """Raise a ValueError if something is impossible."""
+    """Raise a ValueError if an option is not valid."""
     if self.activation_bits:
       affine.expect_bits(where, 'activation_bits', self.activation_bits)
     affine.expect_per(where, self.per)
     observers.expect(where, self.clip)
     observers.expect(where, self.activation_clip)
-    for what, part, meaning in (
+    for what, value, meaning in (
       ('momentum', self.momentum, 'the old range kept at each step'),
-      ('settle', self.settle, 'the run in which ranges move'),
+      ('freeze_at', self.freeze_at, 'the run after which ranges are fixed'),
     ):
-      if not 0 <= part <= 1:
+      if not 0 <= value <= 1:
         raise ValueError(
-          f'{where}: expected a {what} in [0, 1], got {part!r}. It is the '
-          f'share of {meaning}.'
+          f'{where}: expected {what} in [0, 1], got {value!r}. It is the '
+          f'fraction of {meaning}.'
         )
 
-  def share(self, w: Array, bits: int) -> Array | None:
-    """Return how much of the range of a weight its grid spans."""
+  def clip_ratio(self, w: Array, bits: int) -> Array | None:
+    """Return the fraction of the range of a weight that its grid spans."""
     if self.clip == 'absmax':
       return None
     values = affine.columns(w, self.per)
-    return observers.share(self.clip, values, bits, self.symmetric)
+    return observers.clip_ratio(self.clip, values, bits, self.symmetric)
 
   def node(self, w: Array, bits: int) -> Any:
-    """Return a weight on its grid, its inputs left alone."""
-    share = self.share(w, bits)
-    return Quantizing(w, None, bits, share, None, self.per, self.symmetric)
+    """Return a quantized weight with float inputs."""
+    ratio = self.clip_ratio(w, bits)
+    return FakeQuantized(w, None, bits, ratio, None, self.per, self.symmetric)
 
 
 def input_ranges(
   where: str, params: Params, ctx: Ctx, bits: int
 ) -> Callable[[Path], Inputs | None]:
-  """Return the input grid of each weight, by the calibrated range.
+  """Return the grids of layer inputs, from their calibrated ranges.
 
   Args:
-    where: Who asks, for errors.
-    params: The tree that the weights are in.
-    ctx: With calibration statistics, unless `bits` is 0.
-    bits: Width of the grids; 0 is none.
+    where: Name of the caller, for error messages.
+    params: The tree of the weights.
+    ctx: Context with calibration statistics, unless `bits` is 0.
+    bits: Width of the grids; 0 for float inputs.
 
   Returns:
-    A function of a path, giving `Inputs` or None; it raises ValueError where
-    the range is not known, not finite or one point. Factors that meet no input
-    of a layer, but what another one makes of it, have None.
+    A function from the path of a weight to `Inputs` or None. It raises a
+    ValueError if the range is not known, not finite or one value. A factor
+    that multiplies the output of another factor, rather than the input of its
+    layer, has no grid.
   """
   met = tree.meeting(params)
 
-  def ranged(path: Path) -> Inputs | None:
+  def grid_at(path: Path) -> Inputs | None:
     if not bits or path not in met:
       return None
     observed = (ctx.stats or {}).get(met[path])
@@ -133,17 +137,19 @@ def input_ranges(
       affine.expect_range(where, path, low, high)
     return Inputs(jnp.float32(observed[0]), jnp.float32(observed[1]), bits)
 
-  return ranged
+  return grid_at
 
 
-def reach(where: str, params: Params, ctx: Ctx, how: How) -> dict[Path, Array]:
-  """Return the share of each input's range that its grid should span."""
-  bits, clip = how.activation_bits, how.activation_clip
+def input_clip_ratios(
+  where: str, params: Params, ctx: Ctx, config: GridConfig
+) -> dict[Path, Array]:
+  """Return the fraction of the range of each input that its grid spans."""
+  bits, clip = config.activation_bits, config.activation_clip
   if not bits or clip == 'absmax':
     return {}
-  found = calibration.sample(where, ctx, params, how.examples)
+  found = calibration.sample(where, ctx, params, config.examples)
   return {
-    path: observers.share(clip, x, bits, symmetric=False)
+    path: observers.clip_ratio(clip, x, bits, symmetric=False)
     for path, x in found.items()
   }
 

@@ -1,4 +1,4 @@
-"""Rounding one input after the other, the rest making up for each (GPTQ)."""
+"""Rounding with the error compensated by the remaining weights (GPTQ)."""
 
 import functools
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from compress.method import Method
 from compress.quantize import rounding
 from compress.quantize.affine import Per
-from compress.quantize.fake_quant import How
+from compress.quantize.fake_quant import GridConfig
 from compress.quantize.observers import Clip
 from compress.tree import Array
 
@@ -23,38 +23,38 @@ def gptq(
   examples: int = 256,
   damping: float = 0.01,
 ) -> Method:
-  r"""Round weights one input after the other, the rest making up for each.
+  r"""Round weights input by input and compensate the error in the others.
 
   With $H^{-1} = U^T U$, U upper triangular, the weights of input i are rounded
-  and the error $e = (w_i - q_i) / U_{ii}$ moves the later ones by
-  $w_j \leftarrow w_j - U_{ij} e$: Optimal Brain Quantization in a fixed order
-  (Frantar+ 2022, arXiv 2210.17323, section 3, algorithm 1; the inputs of
-  largest $H_{ii}$ first).
+  and the error $e = (w_i - q_i) / U_{ii}$ updates the weights of later inputs,
+  $w_j \leftarrow w_j - U_{ij} e$. This is Optimal Brain Quantization in a fixed
+  order, the inputs of largest $H_{ii}$ first (Frantar+ 2022, arXiv 2210.17323,
+  section 3, algorithm 1).
 
   Args:
     weight_bits: Width of the weight grid, 2 to 16.
-    activation_bits: As `quantize.uniform`; ranges are held.
-    per: As `quantize.uniform`.
-    symmetric: As `quantize.uniform`.
-    clip: As `quantize.uniform`.
-    examples: Calibration examples whose layer inputs make H.
-    damping: What is added to the diagonal of H, as a part of its mean.
+    activation_bits: See `quantize.uniform`; ranges are fixed after calibration.
+    per: See `quantize.uniform`.
+    symmetric: See `quantize.uniform`.
+    clip: See `quantize.uniform`.
+    examples: Number of calibration examples from which H is estimated.
+    damping: Addition to the diagonal of H, as a fraction of its mean.
 
   Returns:
-    The method; it changes nothing after `init`.
+    The method. It changes weights in `init` only.
 
   Raises:
-    ValueError: As `quantize.uniform`, or if there is no calibration data.
+    ValueError: See `quantize.uniform`; also if there is no calibration data.
   """
   where = 'quantize.gptq'
   if not 0 < damping < float('inf'):
     raise ValueError(
-      f'{where}: expected a positive damping, got {damping!r}. It is a part of '
-      'the mean of the diagonal, as 0.01.'
+      f'{where}: expected a positive damping, got {damping!r}. It is a '
+      'fraction of the mean of the diagonal, as 0.01.'
     )
-  how = How(per, symmetric, clip, activation_bits, examples=examples)
+  config = GridConfig(per, symmetric, clip, activation_bits, examples=examples)
   rounder = functools.partial(compensated, damping=damping)
-  return rounding.layer_by_layer(where, rounder, weight_bits, how)
+  return rounding.layer_by_layer(where, rounder, weight_bits, config)
 
 
 @functools.partial(jax.jit, static_argnames=('ends', 'damping'))
@@ -72,15 +72,15 @@ def compensated(
 
   Args:
     w: Weights by input and output, `[groups, n, m]`.
-    step: The step of each, as `w`.
-    zero: The code of 0 of each, as `w`.
-    keep: Where not 0 from the start, as `w`; the others stay 0.
-    gram: `[groups, n, n]`, in any unit.
-    ends: The first and the last code.
-    damping: As `gptq`.
+    step: Step of each weight, the shape of `w`.
+    zero: Zero point of each weight, the shape of `w`.
+    keep: False for weights that stay 0, the shape of `w`.
+    gram: Gram matrices of the inputs, `[groups, n, n]`, up to a factor.
+    ends: The smallest and the largest code.
+    damping: See `gptq`.
 
   Returns:
-    Whole numbers as floats, as `w`.
+    Integers as floats, the shape of `w`.
   """
 
   def group(w: Array, step: Array, zero: Array, keep: Array, h: Array) -> Array:

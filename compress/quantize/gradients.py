@@ -1,4 +1,4 @@
-"""Gradients of few bits between layers (DoReFa)."""
+"""Quantization of the gradients between layers (DoReFa)."""
 
 import functools
 from typing import Any, ClassVar
@@ -15,12 +15,12 @@ from compress.tree import Array, Compressed, Key, Params, Path
 
 @struct.dataclass
 class Backward(Compressed):
-  """A weight behind whose inputs gradients have few bits.
+  """A weight whose layer inputs have quantized gradients.
 
   Attributes:
     w: The weight.
-    noise: Raw data of the key of this step's noise.
-    width: Bits of the gradients.
+    noise: Raw data of the random key of this step.
+    width: Bit width of the gradients.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
@@ -37,17 +37,17 @@ class Backward(Compressed):
     return self.w
 
   def transform_input(self, x: Array) -> Array:
-    """Return the layer input; its gradient will be rounded."""
-    return rounded_behind(super().transform_input(x), self.noise, self.width)
+    """Return the layer input, with a quantized gradient."""
+    return round_gradient(super().transform_input(x), self.noise, self.width)
 
   def freeze(self) -> Any:
-    """Return the weight alone."""
+    """Return the weight without this node."""
     return self.w
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def rounded_behind(x: Array, noise: Array, width: int) -> Array:
-  """Return `x`; its gradient is `rounded` with the noise of a key."""
+def round_gradient(x: Array, noise: Array, width: int) -> Array:
+  """Return `x`, with a gradient that is `rounded`."""
   del noise, width
   return x
 
@@ -61,48 +61,48 @@ def _backward(width: int, noise: Array, dx: Array) -> tuple[Array, None]:
   return rounded(dx, jax.random.wrap_key_data(noise), width), None
 
 
-rounded_behind.defvjp(_forward, _backward)
+round_gradient.defvjp(_forward, _backward)
 
 
 def rounded(dx: Array, key: Key, width: int) -> Array:
-  r"""Round gradients to few bits, at random and right on average.
+  r"""Round gradients stochastically to few bits, without bias.
 
   $2 m [ Q_k ( \frac{dx}{2 m} + \frac12 + N ) - \frac12 ]$, m the largest
   magnitude of the example, $N = \sigma / (2^k - 1)$ and $\sigma$ uniform in
   $[-\frac12, \frac12]$ (Zhou+ 2016, arXiv 1606.06160, equation 12). Exact
-  zeros stay 0, as right on average as the noise that the paper puts there.
+  zeros stay 0, which is unbiased like the noise that the paper adds to them.
 
   Args:
     dx: Gradients `[batch, ...]`.
-    key: Randomness.
+    key: A random key.
     width: k.
 
   Returns:
-    As dx, of at most 2^k values an example.
+    The shape of dx, with at most 2^k values per example.
   """
   top = 2**width - 1
-  most = jnp.max(jnp.abs(dx), axis=tuple(range(1, dx.ndim)), keepdims=True)
-  most = jnp.where(most > 0, most, 1.0)
+  largest = jnp.max(jnp.abs(dx), axis=tuple(range(1, dx.ndim)), keepdims=True)
+  largest = jnp.where(largest > 0, largest, 1.0)
   sigma = jax.random.uniform(key, dx.shape, dx.dtype, -0.5, 0.5)
-  level = jnp.clip(jnp.round(top * (dx / (2 * most) + 0.5) + sigma), 0, top)
-  return jnp.where(dx == 0, 0.0, 2 * most * (level / top - 0.5))
+  level = jnp.clip(jnp.round(top * (dx / (2 * largest) + 0.5) + sigma), 0, top)
+  return jnp.where(dx == 0, 0.0, 2 * largest * (level / top - 0.5))
 
 
 def gradients(bits: int = 8) -> Method:
-  r"""Pass gradients from layer to layer in few bits (DoReFa).
+  r"""Quantize the gradients that layers pass backward (DoReFa).
 
-  What a layer sends back to the one before it is `rounded`, so that the
-  gradients of all weights but the last layer's come from few bits. Nothing
-  changes in evaluation, nor in what is stored.
+  The gradient with respect to the input of each layer is `rounded`, so that
+  the gradients of all weights but those of the last layer derive from few bits.
+  Evaluation and the stored network do not change.
 
   Args:
-    bits: Of a gradient, 1 to 16.
+    bits: Bit width of the gradients, 1 to 16.
 
   Returns:
-    The method; put it before or behind the quantization of the weights.
+    The method. Chain it before or after the quantization of the weights.
 
   Raises:
-    ValueError: If the width is impossible.
+    ValueError: If the width is not valid.
   """
   if not (type(bits) is int and 1 <= bits <= 16):
     raise ValueError(
@@ -127,5 +127,5 @@ def gradients(bits: int = 8) -> Method:
 
 
 def _noise(key: Key, path: Path) -> Array:
-  """Return the raw key of a layer, so that no two share their noise."""
+  """Return the raw data of a random key for each layer."""
   return jax.random.key_data(own(key, path))

@@ -18,7 +18,7 @@ class Half(Compressed):
 
   Attributes:
     halves: float16, or the bits of bfloat16 as uint16, `[..., channels]`.
-    gain: What each channel is multiplied by, `[channels]` float32, or None.
+    gain: Factor of each channel, `[channels]` float32, or None for 1.
   """
 
   kind: ClassVar[str] = kinds.GRID
@@ -41,7 +41,7 @@ class Half(Compressed):
     return x if self.gain is None else x * self.gain
 
   def apply_mask(self, mask: Array) -> 'Half':
-    """Return the node with 0 where `mask` is False; the bits of 0 are 0."""
+    """Return the node with 0 where `mask` is False."""
     zero = jnp.zeros((), self.halves.dtype)
     return Half(jnp.where(mask, self.halves, zero), self.gain)
 
@@ -53,13 +53,13 @@ class Half(Compressed):
     return Half(tree.scattered(self.halves, keep, axis, size), gain)
 
   def scale_channels(self, gain: Array) -> 'Half':
-    """Return the node times `gain`; the 16 bits stay."""
+    """Return the node times `gain`; the 16-bit floats do not change."""
     return Half(self.halves, gain if self.gain is None else self.gain * gain)
 
 
 @struct.dataclass
-class Halving(Compressed):
-  """A float weight trained through 16-bit floats.
+class LatentHalf(Compressed):
+  """A float weight that is rounded to 16 bits in the forward pass.
 
   Attributes:
     w: The latent weight.
@@ -98,7 +98,7 @@ class Halving(Compressed):
 
 
 def half(dtype: str = 'float16') -> Method:
-  """Store weights as 16-bit floats, what is too large as the largest.
+  """Store weights as 16-bit floats, clipped to the finite range of the type.
 
   Args:
     dtype: 'float16' (11 bits of precision, up to 65504) or 'bfloat16' (8 bits,
@@ -108,7 +108,8 @@ def half(dtype: str = 'float16') -> Method:
     The method.
 
   Raises:
-    ValueError: If the type is another or a weight is quantized already.
+    ValueError: If the type is not one of these or a weight is quantized
+      already.
   """
   if dtype not in ('float16', 'bfloat16'):
     raise ValueError(
@@ -117,6 +118,6 @@ def half(dtype: str = 'float16') -> Method:
 
   def init(params: Params, ctx: Ctx) -> Params:
     kinds.refuse('quantize.half', kinds.GRID, params)
-    return tree.map_arrays(lambda path, w: Halving(w, dtype), params)
+    return tree.map_arrays(lambda path, w: LatentHalf(w, dtype), params)
 
   return Method(init)

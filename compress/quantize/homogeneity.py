@@ -1,10 +1,11 @@
-"""Which functions commute with positive factors of channels, read off a jaxpr.
+"""Positive homogeneity of a traced network in its channels.
 
-A function f is positively homogeneous if f(s x) = s f(x) for s > 0: rectifiers,
-pools and sums are. Every value of a traced network is given a degree: 1 if each
-of its channels is multiplied by a factor where some parameters are, -1 if it is
-divided, 0 if it stays the same. A value without a degree, such as the tanh of
-one of degree 1, is a reason why channels cannot be scaled.
+A function f is positively homogeneous if f(s x) = s f(x) for s > 0, as ReLU,
+pooling and sums are. Every value of a traced network is assigned a degree: 1 if
+each of its channels is multiplied by the factor that multiplies some
+parameters, -1 if it is divided by it, 0 if it does not change. A value without
+a degree, such as the tanh of one of degree 1, is a reason why channels cannot
+be scaled.
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -1,4 +1,4 @@
-"""What is stored and served: integer codes, and the grids of inputs."""
+"""Quantized weights as they are stored, and the grids of layer inputs."""
 
 import abc
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from compress.tree import Array, Compressed, Key
 
 @struct.dataclass
 class Inputs:
-  """The grid that a layer's input is rounded to before it meets the weight.
+  """The grid to which the input of a layer is rounded.
 
   Attributes:
     low: Smallest value of the range, `()`.
@@ -26,14 +26,14 @@ class Inputs:
   bits: int = struct.field(pytree_node=False)
 
   def round(self, x: Array) -> Array:
-    """Return `x` on the grid."""
-    return affine.affine(x, self.low, self.high, self.bits)
+    """Return `x` rounded to the grid."""
+    return affine.fake_quantize(x, self.low, self.high, self.bits)
 
-  def follow(self, seen: Array, momentum: Array | float) -> 'Inputs':
-    """Move the range towards `seen = [min, max]` by an exponential mean."""
+  def follow(self, observed: Array, momentum: Array | float) -> 'Inputs':
+    """Update the range `[min, max]` by an exponential moving average."""
     low, high = (
       momentum * old + (1 - momentum) * new
-      for old, new in ((self.low, seen[0]), (self.high, seen[1]))
+      for old, new in ((self.low, observed[0]), (self.high, observed[1]))
     )
     return Inputs(low, high, self.bits)
 
@@ -44,14 +44,14 @@ class Inputs:
 
 @struct.dataclass
 class Quantized(Compressed):
-  """A weight as integer codes: what is stored and served.
+  """A weight as integer codes, as it is stored and deployed.
 
   Attributes:
     codes: int8 or int16 `[..., channels]`, in
       `[-(2**(bits-1) - 1), 2**(bits-1) - 1]`.
-    scale: `()`, `[channels]` or `[groups, channels]` float32; groups are of
-      consecutive inputs, see `grid.columns`.
-    inputs: The grid of the layer's input, or None.
+    scale: `()`, `[channels]` or `[groups, channels]` float32; groups consist
+      of consecutive inputs, see `affine.columns`.
+    inputs: The grid of the layer's input, or None for float inputs.
     bits: Width of a code.
   """
 
@@ -65,7 +65,7 @@ class Quantized(Compressed):
   def decode(self, key: Key | None) -> Array:
     """Return `codes * scale`."""
     del key
-    return affine.decoded(self.codes, self.scale, None)
+    return affine.dequantize(self.codes, self.scale, None)
 
   @property
   def transforms_input(self) -> bool:
@@ -73,7 +73,7 @@ class Quantized(Compressed):
     return self.inputs is not None
 
   def transform_input(self, x: Array) -> Array:
-    """Return the layer input on its grid."""
+    """Return the layer input, rounded to its grid."""
     return self.inputs.round(x) if self.inputs else x
 
   def apply_mask(self, mask: Array) -> Any:
@@ -83,7 +83,7 @@ class Quantized(Compressed):
   def scatter(self, keep: Array, axis: int, size: int) -> Any:
     """Return the node with code 0 along an axis except at `keep`.
 
-    None for groups of inputs, which would be others among the zeros.
+    None for groups of inputs, since the zeros would change the groups.
     """
     last = axis == self.codes.ndim - 1
     if self.scale.ndim == 2 and not last:
@@ -95,7 +95,7 @@ class Quantized(Compressed):
     return self.replace(codes=codes, scale=scale)
 
   def scale_channels(self, gain: Array) -> Any:
-    """Return the node times `gain`; the codes stay."""
+    """Return the node times `gain`; the codes do not change."""
     return self.replace(scale=self.scale * gain)
 
 
@@ -105,8 +105,8 @@ class Shifted(Quantized):
 
   Attributes:
     codes: int8 or int16 `[..., channels]`, from -2**(bits-1).
-    zero: As `scale`: the code that stands for 0, of the type of the codes; or
-      float32, half of an odd number, where 0 is between two codes.
+    zero: The zero point, the shape of `scale` and the dtype of the codes; or
+      float32, an odd multiple of 0.5, if 0 is between two codes.
   """
 
   zero: Array
@@ -114,17 +114,17 @@ class Shifted(Quantized):
   def decode(self, key: Key | None) -> Array:
     """Return `scale * (codes - zero)`."""
     del key
-    return affine.decoded(self.codes, self.scale, self.zero)
+    return affine.dequantize(self.codes, self.scale, self.zero)
 
   def apply_mask(self, mask: Array) -> Any:
-    """Return the node with 0 where `mask` is False, if 0 is on the grid."""
+    """Return the node with 0 where `mask` is False; None if 0 has no code."""
     if jnp.issubdtype(self.zero.dtype, jnp.floating):
       return None
-    zero = affine.stretched(self.zero, self.codes.shape)
+    zero = affine.broadcast_columns(self.zero, self.codes.shape)
     return self.replace(codes=jnp.where(mask, self.codes, zero))
 
   def scatter(self, keep: Array, axis: int, size: int) -> Any:
-    """Return the node with 0 along an axis except at `keep`, if it can."""
+    """Return the node with 0 along an axis except at `keep`, or None."""
     wide = super().scatter(keep, axis, size)
     if wide is None or jnp.issubdtype(self.zero.dtype, jnp.floating):
       return None
@@ -132,7 +132,7 @@ class Shifted(Quantized):
     if axis == self.codes.ndim - 1 and zero.ndim:
       zero = tree.scattered(zero, keep, zero.ndim - 1, size)
     there = tree.scattered(jnp.ones(self.codes.shape, bool), keep, axis, size)
-    middle = affine.stretched(zero, wide.codes.shape)
+    middle = affine.broadcast_columns(zero, wide.codes.shape)
     codes = jnp.where(there, wide.codes, middle)
     return wide.replace(codes=codes, zero=zero)
 
@@ -140,16 +140,16 @@ class Shifted(Quantized):
 def stored(
   found: affine.Coded, inputs: Any, bits: int, *, between: bool = False
 ) -> Quantized:
-  """Return a weight on its grid as it is stored.
+  """Return a quantized weight as it is stored.
 
   Args:
-    found: The weight.
-    inputs: The grid of the layer's input, or None.
+    found: The codes and the grid.
+    inputs: The grid of the layer's input, or None for float inputs.
     bits: Width of a code.
-    between: Whether 0 is between two codes, so that its code is no integer.
+    between: Whether 0 is between two codes, so that it has no integer code.
 
   Returns:
-    `Quantized`, or `Shifted` where 0 has a code other than 0.
+    `Quantized`, or `Shifted` if there is a zero point.
   """
   width = jnp.int8 if bits <= 8 else jnp.int16
   codes, grids = found.codes.astype(width), inputs and inputs.plain()
@@ -159,13 +159,13 @@ def stored(
   return Shifted(codes, found.scale, grids, bits, zero)
 
 
-class Gridded(Compressed):
-  """What is common to float weights that are trained through their grid.
+class LatentWeight(Compressed):
+  """Base class of latent float weights that are trained on a grid.
 
   Attributes:
     w: The latent weight `[..., channels]`.
-    inputs: The grid of the layer's input, or None to leave inputs alone.
-    bits: Width of the weight's grid.
+    inputs: The grid of the layer's input, or None for float inputs.
+    bits: Width of the weight grid.
     between: Whether 0 is between two codes.
   """
 
@@ -178,22 +178,22 @@ class Gridded(Compressed):
   bits: int
 
   @abc.abstractmethod
-  def coded(self) -> affine.Coded:
+  def quantize(self) -> affine.Coded:
     """Return the codes and the grid."""
 
   @property
   def transforms_input(self) -> bool:
-    """Whether the layer's input has a grid, here or inside."""
+    """Whether the layer's input has a grid, here or in an inner node."""
     inside = tree.is_node(self.w) and self.w.transforms_input
     return self.inputs is not None or inside
 
   def transform_input(self, x: Array) -> Array:
-    """Return the layer input on its grid."""
+    """Return the layer input, rounded to its grid."""
     x = super().transform_input(x)
     return self.inputs.round(x) if self.inputs else x
 
   def freeze(self) -> Any:
-    """Return the integer codes and their scale."""
+    """Return the integer codes and their grid."""
     if tree.is_node(self.w):
       return self
-    return stored(self.coded(), self.inputs, self.bits, between=self.between)
+    return stored(self.quantize(), self.inputs, self.bits, between=self.between)

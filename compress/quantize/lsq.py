@@ -1,4 +1,4 @@
-"""Grids whose step is learned (LSQ)."""
+"""Learned step size quantization (LSQ)."""
 
 import math
 from typing import Any, ClassVar
@@ -12,12 +12,12 @@ from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Per, straight_through
 from compress.quantize.fake_quant import input_ranges, is_signed
-from compress.quantize.integer_codes import Gridded, Inputs
+from compress.quantize.integer_codes import Inputs, LatentWeight
 from compress.tree import Array, Key, Params, Path
 
 
 def stepped(x: Array, step: Array, low: int, high: int, gain: float) -> Array:
-  r"""Return what has the gradients of learned step size quantization.
+  r"""Quantize `x` with the gradients of learned step size quantization.
 
   $\hat v = s \, \mathrm{round}(\mathrm{clip}(v/s, -Q_N, Q_P))$ with
   $\partial \hat v / \partial s = \mathrm{round}(v/s) - v/s$ inside and $-Q_N$
@@ -25,11 +25,11 @@ def stepped(x: Array, step: Array, low: int, high: int, gain: float) -> Array:
   and 0 outside (Esser+ 2020, arXiv 1902.08153, equations 1 to 5).
 
   Args:
-    x: Any shape.
+    x: Array of any shape.
     step: s, positive, broadcasts to x.
     low: -Q_N.
     high: Q_P.
-    gain: What the gradient of the step is multiplied by.
+    gain: Factor of the gradient of the step.
 
   Returns:
     The quantized x.
@@ -38,20 +38,20 @@ def stepped(x: Array, step: Array, low: int, high: int, gain: float) -> Array:
   >>> round(float(slope(jnp.float32(1.0))), 3)  # (1 - 0.7) / 2
   0.15
   """
-  held = jax.lax.stop_gradient(step)
-  step = held + gain * (step - held)
+  constant = jax.lax.stop_gradient(step)
+  step = constant + gain * (step - constant)
   inside = jnp.clip(x / step, low, high)
   return step * straight_through(jnp.round(inside), inside)
 
 
 @struct.dataclass
-class Steps:
-  """A grid of layer inputs whose step is learned.
+class LsqInputs:
+  """A grid of layer inputs with a trainable step.
 
   Attributes:
-    step: `()`.
+    step: Step of the grid, `()`.
     bits: Width of the grid.
-    signed: Whether the inputs have both signs.
+    signed: Whether the grid has negative codes.
   """
 
   step: Array
@@ -64,7 +64,7 @@ class Steps:
     return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
   def plain(self) -> Inputs:
-    """Return the grid as it is stored."""
+    """Return the grid as it is stored, without trainable fields."""
     low, high = (end * affine.positive(self.step) for end in self.ends())
     return Inputs(low, high, self.bits)
 
@@ -79,36 +79,36 @@ class Steps:
 
 
 @struct.dataclass
-class Stepping(Gridded):
-  """A float weight trained through a grid whose step is trained beside it.
+class LsqWeight(LatentWeight):
+  """A fake-quantized weight with trainable steps.
 
   Attributes:
     w: The latent weight `[..., channels]`.
-    step: `()`, `[channels]` or `[groups, channels]`; see `grid.columns`.
-    inputs: `Steps` of the layer's input, or None.
-    bits: Width of the weight's grid.
+    step: `()`, `[channels]` or `[groups, channels]`; see `affine.columns`.
+    inputs: The grid of the layer's input, or None for float inputs.
+    bits: Width of the weight grid.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w', 'step', 'inputs')
 
   w: Any
   step: Array
-  inputs: Steps | None
+  inputs: LsqInputs | None
   bits: int = struct.field(pytree_node=False)
 
-  def coded(self) -> affine.Coded:
+  def quantize(self) -> affine.Coded:
     """Return the codes and the grid."""
     step = affine.positive(self.step)
     return affine.Coded(affine.encode(self.w, step, self.bits), step, None)
 
   def decode(self, key: Key | None) -> Array:
-    """Return the weight on its grid, with the gradients of `stepped`."""
+    """Return the quantized weight, with the gradients of `stepped`."""
     del key
     top = 2 ** (self.bits - 1) - 1
     gain = 1 / math.sqrt(self.w.size / self.step.size * top)
-    step = affine.stretched(affine.positive(self.step), self.w.shape)
+    step = affine.broadcast_columns(affine.positive(self.step), self.w.shape)
     return straight_through(
-      affine.decoded(*self.coded()),
+      affine.dequantize(*self.quantize()),
       stepped(self.w, step, -top, top, gain),
     )
 
@@ -120,26 +120,28 @@ def lsq(
   per: Per = 'channel',
   examples: int = 256,
 ) -> Method:
-  r"""Train the steps of the grids with the weights (LSQ).
+  r"""Train the steps of the grids together with the weights (LSQ).
 
-  Esser+ 2020 (arXiv 1902.08153): see `stepped`; steps start at
-  $2 \langle |v| \rangle / \sqrt{Q_P}$ and their gradient is multiplied by
-  $1 / \sqrt{N Q_P}$, N the number of weights, or of inputs of an example, that
-  share the step. Inputs that are never negative on the calibration data have
-  an unsigned grid.
+  Esser+ 2020 (arXiv 1902.08153), with the gradients of `stepped`. Steps are
+  initialized to $2 \langle |v| \rangle / \sqrt{Q_P}$ and their gradient is
+  multiplied by $1 / \sqrt{N Q_P}$, where N is the number of weights, or of
+  inputs of an example, that share the step. Inputs without negative values on
+  the calibration data have an unsigned grid.
 
   Args:
     weight_bits: Width of the symmetric weight grid, 2 to 16.
-    activation_bits: Width of the grid of layer inputs, 2 to 16; 0 is none.
-    per: As `quantize.uniform`; the paper has one step a tensor.
-    examples: Calibration examples whose inputs give their first steps.
+    activation_bits: Width of the grid of layer inputs, 2 to 16; 0 for float
+      inputs.
+    per: See `quantize.uniform`; the paper has one step per tensor.
+    examples: Number of calibration examples that initialize the steps of
+      layer inputs.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If an argument is impossible, a weight is quantized already, or
-      inputs are wanted without calibration data.
+    ValueError: If an argument is not valid, a weight is quantized already, or
+      `activation_bits` is set and there is no calibration data.
   """
   where = 'quantize.lsq'
   affine.expect_widths(where, weight_bits, activation_bits)
@@ -154,23 +156,23 @@ def lsq(
     if activation_bits:
       values = calibration.sample(where, ctx, params, examples)
 
-    def wrap(path: Path, w: Array) -> Stepping:
+    def wrap(path: Path, w: Array) -> LsqWeight:
       inputs, grid = None, ranges(path)
       if grid is not None:
         signed = is_signed(ctx, met[path])
         high = 2 ** (activation_bits - signed) - 1
-        first = _first(values[met[path]], high)
-        inputs = Steps(first, activation_bits, signed)
-      # What fills up a shorter last group counts for nothing.
-      step = _first(affine.columns(w, per, jnp.nan), top)
-      return Stepping(w, step, inputs, weight_bits)
+        first = _initial_step(values[met[path]], high)
+        inputs = LsqInputs(first, activation_bits, signed)
+      # NaN pads a shorter last group and is left out of its mean.
+      step = _initial_step(affine.columns(w, per, jnp.nan), top)
+      return LsqWeight(w, step, inputs, weight_bits)
 
     return tree.map_arrays(wrap, params)
 
   return Method(init)
 
 
-def _first(values: Array, high: int) -> Array:
-  """Return the steps that training starts from, one a column."""
+def _initial_step(values: Array, high: int) -> Array:
+  """Return the initial step of each column."""
   step = 2 * jnp.nanmean(jnp.abs(values), axis=0) / math.sqrt(high)
-  return jnp.where(step > affine.LEAST, step, 1.0)
+  return jnp.where(step > affine.SMALLEST, step, 1.0)

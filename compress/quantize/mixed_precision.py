@@ -1,4 +1,4 @@
-"""Mixed precision: one budget in, a width for each layer out."""
+"""Mixed precision: a bit width for each layer, chosen within a budget."""
 
 import math
 from collections.abc import Collection
@@ -8,32 +8,33 @@ import numpy as np
 
 from compress import allocation as allocation_lib
 from compress import tree
+from compress.errors import expect_name
 from compress.method import Ctx, Method, expect_clock, expect_probe
 from compress.quantize import affine
 from compress.quantize.affine import Per
-from compress.quantize.fake_quant import How
+from compress.quantize.fake_quant import GridConfig
 from compress.quantize.observers import Clip
 from compress.quantize.uniform import FLOAT_BITS, by_widths
 from compress.tree import Array, Params, Path
 
-WIDEST = 8  # bits that an integer kernel takes
+WIDEST = 8  # bits of the operands of an integer kernel
 
 
 class Budget(NamedTuple):
-  """How many bits there are, and how to find out where.
+  """A budget and how to divide it among layers.
 
   Attributes:
-    of: What is counted: 'bits' of a weight, 'size', 'bops' or 'ms'.
-    most: Of 'bits' the mean over the weights, milliseconds; else a share of
-      float32.
-    choices: The widths there are.
-    damage: How a width is judged, one of `allocation.MEASURES`.
+    of: The budgeted quantity: 'bits', 'size', 'bops' or 'ms'.
+    limit: Mean bits per weight for 'bits', milliseconds for 'ms'; else a
+      fraction of that of float32.
+    choices: The widths to choose from.
+    sensitivity: Measure of a width, as `allocation.sensitivity`.
   """
 
   of: str
-  most: float
+  limit: float
   choices: tuple[int, ...]
-  damage: str
+  sensitivity: str
 
 
 def auto(
@@ -44,70 +45,73 @@ def auto(
   ms: float | None = None,
   choices: tuple[int, ...] = (2, 3, 4, 6, 8),
   activation_bits: int = 0,
-  damage: str = 'loss',
+  sensitivity: str = 'loss',
   per: Per = 'channel',
   symmetric: bool = True,
   clip: Clip = 'absmax',
 ) -> Method:
   r"""Quantize to one budget, with the width of each layer found from data.
 
-  Each layer is quantized alone to each width, the damage is measured (see
-  `allocation.sensitivity`; 'trace' is HAWQ-V2's, Dong+ 2020, arXiv 1911.03852),
-  and a knapsack chooses the widths of least total damage within the budget.
-  Everything else is as in `quantize.uniform`. One of the first three is the
-  budget; under `only`, it is that of the weights that match.
+  Each layer is quantized on its own to each width, its sensitivity is measured
+  (`allocation.sensitivity`; 'trace' is that of HAWQ-V2, Dong+ 2020, arXiv
+  1911.03852), and a knapsack chooses the widths of least total sensitivity that
+  meet the budget. Everything else is as in `quantize.uniform`. Exactly one of
+  the first four arguments is given. Under `only`, the budget is that of the
+  weights that match.
 
-  Kernels of integers take as long at any width up to 8 bits, and only layers
-  with quantized inputs have them, so that milliseconds are another choice: all
-  layers get the widest of `choices` up to 8 bits, and become floats again, the
-  one that is hurt most first, as long as the clock allows. It times one example
-  in the fastest engine there is; XLA's has no kernels of integers.
+  Integer kernels take the same time at any width up to 8 bits, and only layers
+  with quantized inputs have them. With `ms`, all layers therefore have the
+  widest of `choices` up to 8 bits, and layers are returned to float, the most
+  sensitive first, while the time allows. The time is that of one example in
+  the fastest engine installed; the XLA engine has no integer kernels.
 
   Args:
-    bits: Mean bits a weight.
+    bits: Mean bits per weight.
     size: Share of the bytes of the float32 weights, in (0, 1].
     bops: Share of the bit operations of float32, multiplications times weight
       bits times activation bits, in (0, 1].
     ms: Milliseconds of one example; needs `activation_bits`.
-    choices: Widths, each 2 to 16; each costs one pass over the calibration
-      data and layer.
-    activation_bits: As `quantize.uniform`.
-    damage: One of 'energy', 'fisher', 'loss' and 'trace'.
-    per: As `quantize.uniform`.
-    symmetric: As `quantize.uniform`.
-    clip: As `quantize.uniform`.
+    choices: Widths, each 2 to 16; each takes one pass over the calibration
+      data per layer.
+    activation_bits: See `quantize.uniform`.
+    sensitivity: 'loss', 'fisher', 'trace', 'energy' or 'signal'; see
+      `allocation.sensitivity`.
+    per: See `quantize.uniform`.
+    symmetric: See `quantize.uniform`.
+    clip: See `quantize.uniform`.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If there is not one budget, it is less than the narrowest
-      widths take, or integers in every layer, or an argument is impossible.
+    ValueError: If there is not exactly one budget, it is below that of the
+      narrowest widths or of integers in every layer, or an argument is not
+      valid.
   """
   where = 'quantize.auto'
   given = {'bits': bits, 'size': size, 'bops': bops, 'ms': ms}
-  budget = _budget(where, given, choices, damage)
-  how = How(per, symmetric, clip, activation_bits)
+  budget = _budget(where, given, choices, sensitivity)
+  config = GridConfig(per, symmetric, clip, activation_bits)
   if budget.of == 'ms':
-    return _timed(where, budget, how)
+    return _timed(where, budget, config)
 
   def widths(params: Params, ctx: Ctx) -> Any:
-    found = allocation(params, ctx, budget, how)
+    found = allocation(params, ctx, budget, config)
     return lambda path: found[path]
 
-  return by_widths(where, widths, how)
+  return by_widths(where, widths, config)
 
 
 def allocation(
-  params: Params, ctx: Ctx, budget: Budget, how: How
+  params: Params, ctx: Ctx, budget: Budget, config: GridConfig
 ) -> dict[Path, int]:
-  """Return the width of each weight, to print or to set by hand.
+  """Return the width of each weight.
 
   Args:
     params: The trained weights: arrays and nodes.
     ctx: With a probe for what needs data.
-    budget: As the arguments of `auto` say it.
-    how: What else is said of the grids.
+    budget: As the arguments of `auto`.
+    config: The other options.
 
   Returns:
     Bits by path.
@@ -120,36 +124,36 @@ def allocation(
   wide = tuple(sorted(budget.choices, reverse=True))
   prices = _prices(budget, weights, ctx)
   cost = [price * np.asarray(wide, np.float64) for price in prices]
-  limit = budget.most * sum(prices) * _unit(budget, how)
+  limit = budget.limit * sum(prices) * _unit(budget, config)
   least = sum(row[-1] for row in cost)
   if least > limit:
     raise ValueError(
-      f'quantize.auto: expected a budget that {wide[-1]} bits a weight fit '
-      f'in, got {budget.of}={budget.most!r}. It takes at least '
-      f'{budget.most * least / limit:.4g}.'
+      f'quantize.auto: expected {budget.of} of at least '
+      f'{budget.limit * least / limit:.4g}, that of {wide[-1]} bits in every '
+      f'weight, got {budget.limit!r}. Raise it or add narrower choices.'
     )
-  harm = allocation_lib.sensitivity(
+  found = allocation_lib.sensitivity(
     ctx,
     params,
     dict.fromkeys(weights, wide),
-    lambda path, w, bits: how.node(w, bits),
-    budget.damage,
+    lambda path, w, bits: config.node(w, bits),
+    budget.sensitivity,
   )
-  chosen = allocation_lib.knapsack(list(harm.values()), cost, limit)
+  chosen = allocation_lib.knapsack(list(found.values()), cost, limit)
   picked = np.asarray(chosen).tolist()
   return {p: wide[i] for p, i in zip(weights, picked, strict=True)}
 
 
-def _timed(where: str, budget: Budget, how: How) -> Method:
-  """Return integers in as many layers as a time takes, floats elsewhere."""
-  whole = [bits for bits in budget.choices if bits <= WIDEST]
-  if not whole or not 0 < how.activation_bits <= WIDEST:
+def _timed(where: str, budget: Budget, config: GridConfig) -> Method:
+  """Return floats in as many layers as a time allows, integers elsewhere."""
+  narrow = [bits for bits in budget.choices if bits <= WIDEST]
+  if not narrow or not 0 < config.activation_bits <= WIDEST:
     raise ValueError(
       f'{where}: expected choices and activation_bits up to {WIDEST} with ms, '
-      f'got {budget.choices} and {how.activation_bits}. Kernels of integers '
-      'take no others.'
+      f'got {budget.choices} and {config.activation_bits}. Integer kernels '
+      'support no others.'
     )
-  bits = max(whole)
+  bits = max(narrow)
 
   def widths(params: Params, ctx: Ctx) -> Any:
     probe = expect_probe(where, ctx)
@@ -159,65 +163,67 @@ def _timed(where: str, budget: Budget, how: How) -> Method:
 
     def time(floats: Collection[Path]) -> float:
       found = {p: FLOAT_BITS if p in floats else bits for p in weights}
-      made = by_widths(where, lambda *_: found.__getitem__, how)
+      made = by_widths(where, lambda *_: found.__getitem__, config)
       return clock(made.init(params, ctx))
 
     floats: tuple[Path, ...] = tuple(weights)
-    if time(floats) > budget.most:
+    if time(floats) > budget.limit:
       floats = ()
       least = time(floats)
-      if least > budget.most:
+      if least > budget.limit:
         raise ValueError(
-          f'{where}: expected at least {least:.4g} ms, what integers in every '
-          f'layer take, got {budget.most!r}. Raise it, let an engine with '
-          'integers run, or remove channels: prune.filters(ms=...).'
+          f'{where}: expected at least {least:.4g} ms, the time with integers '
+          f'in every layer, got {budget.limit!r}. Raise it, install an engine '
+          'with integer kernels, or remove channels: prune.filters(ms=...).'
         )
-      for path in _by_harm(params, ctx, [*weights], bits, budget, how):
-        if time((*floats, path)) <= budget.most:
+      for path in _by_sensitivity(
+        params, ctx, [*weights], bits, budget, config
+      ):
+        if time((*floats, path)) <= budget.limit:
           floats = (*floats, path)
     return lambda path: FLOAT_BITS if path in floats else bits
 
-  return by_widths(where, widths, how)
+  return by_widths(where, widths, config)
 
 
-def _by_harm(
+def _by_sensitivity(
   params: Params,
   ctx: Ctx,
   paths: list[Path],
   bits: int,
   budget: Budget,
-  how: How,
+  config: GridConfig,
 ) -> list[Path]:
-  """Return weights by what a width does to them, the worst first."""
-  harm = allocation_lib.sensitivity(
+  """Return weights by their sensitivity to a width, the largest first."""
+  found = allocation_lib.sensitivity(
     ctx,
     params,
     dict.fromkeys(paths, (bits,)),
-    lambda path, w, bits: how.node(w, bits),
-    budget.damage,
+    lambda path, w, bits: config.node(w, bits),
+    budget.sensitivity,
   )
-  return sorted(paths, key=lambda path: -float(harm[path][0]))
+  return sorted(paths, key=lambda path: -float(found[path][0]))
 
 
-def _unit(budget: Budget, how: How) -> float:
-  """Return how many bits a weight a budget of 1 stands for."""
+def _unit(budget: Budget, config: GridConfig) -> float:
+  """Return the bits per weight that correspond to a budget of 1."""
   if budget.of == 'bits':
     return 1.0
   if budget.of == 'size':
     return FLOAT_BITS
-  return FLOAT_BITS**2 / (how.activation_bits or FLOAT_BITS)
+  return FLOAT_BITS**2 / (config.activation_bits or FLOAT_BITS)
 
 
 def _prices(budget: Budget, weights: dict[Path, Array], ctx: Ctx) -> list[int]:
-  """Return what a bit of each array counts."""
+  """Return the cost of one bit in each array."""
   if budget.of != 'bops':
     return [w.size for w in weights.values()]
   uses = expect_probe('quantize.auto', ctx).uses
   for path in weights:
     if path not in uses:
       raise ValueError(
-        f'quantize.auto at {path}: expected a weight whose uses are known '
-        f'({", ".join(uses)}). Give a size instead of bops.'
+        f'quantize.auto at {path}: expected a weight with known uses, as '
+        f'{", ".join(uses)}. Give size instead of bops.'
       )
   return [uses[path] * w.size for path, w in weights.items()]
 
@@ -226,28 +232,24 @@ def _budget(
   where: str,
   given: dict[str, float | None],
   choices: tuple[int, ...],
-  damage: str,
+  sensitivity: str,
 ) -> Budget:
-  named = {of: most for of, most in given.items() if most is not None}
+  named = {of: limit for of, limit in given.items() if limit is not None}
   if len(named) != 1:
     raise ValueError(
       f'{where}: expected one budget of {", ".join(given)}, got '
       f'{named or None!r}.'
     )
-  of, most = named.popitem()
+  of, limit = named.popitem()
   top = {'bits': FLOAT_BITS, 'ms': math.inf}.get(of, 1)
-  if not 0 < most <= top:
+  if not 0 < limit <= top:
     what = 'ms above 0' if of == 'ms' else f'{of} in (0, {top}]'
-    raise ValueError(f'{where}: expected {what}, got {most!r}.')
+    raise ValueError(f'{where}: expected {what}, got {limit!r}.')
   if not isinstance(choices, tuple | list) or not choices:
     raise ValueError(
       f'{where}: expected choices of widths as (2, 4, 8), got {choices!r}.'
     )
   for bits in choices:
     affine.expect_bits(where, 'choices', bits)
-  if damage not in allocation_lib.MEASURES:
-    raise ValueError(
-      f'{where}: expected a damage of {", ".join(allocation_lib.MEASURES)}, '
-      f'got {damage!r}.'
-    )
-  return Budget(of, most, tuple(choices), damage)
+  expect_name(where, 'sensitivity', sensitivity, tuple(allocation_lib.MEASURES))
+  return Budget(of, limit, tuple(choices), sensitivity)

@@ -1,8 +1,8 @@
-"""Clips: how much of its range a grid should span.
+"""Clipping rules: the fraction of its range that a grid spans.
 
-Few levels are better spent where most values are. Every rule takes columns of
-values that share a grid and returns the share of their range, in (0, 1], that
-costs least; what is beyond it goes to the ends of the grid.
+With few levels, a grid that clips outliers has a smaller error. Every rule
+takes columns of values that share a grid and returns the fraction of their
+range, in (0, 1], that the grid spans; values outside are clipped to its ends.
 """
 
 from collections.abc import Callable
@@ -14,26 +14,28 @@ import jax.numpy as jnp
 from compress.quantize import affine
 from compress.tree import Array
 
-Clip: TypeAlias = str | float  # a name of `RULES`, or the share of values kept
-# Values `[size, ...]`, bits, whether the grid is symmetric -> shares `[...]`.
+# A name in `RULES`, or the fraction of the magnitudes that is not clipped.
+Clip: TypeAlias = str | float
+# Values `[size, ...]`, bits, whether the grid is symmetric -> ratios `[...]`.
 Rule: TypeAlias = Callable[[Array, int, bool], Array]
 
-TRIED = 64  # shares that are tried
+CANDIDATES = 64  # clip ratios that a search evaluates
 BINS = 1024  # of the histograms
 PERCENTILE = 0.999
 
 
-def share(clip: Clip, values: Array, bits: int, symmetric: bool) -> Array:
-  """Return the part of its range that the grid of each column should span.
+def clip_ratio(clip: Clip, values: Array, bits: int, symmetric: bool) -> Array:
+  """Return the fraction of its range that the grid of each column spans.
 
   Args:
-    clip: One of `RULES`, or the share of the magnitudes that stay inside.
-    values: `[size, ...]`: a grid for each entry behind the first axis.
+    clip: A name in `RULES`, or the fraction of the magnitudes not clipped.
+    values: `[size, ...]`, with one grid for each index of the other axes.
     bits: Width of the grid.
-    symmetric: Whether the grid is, about 0; else it is `grid.affine`.
+    symmetric: Whether the grid is symmetric about 0; else it is that of
+      `affine.fake_quantize`.
 
   Returns:
-    Shares in (0, 1], `[...]`; 1 for values that are all 0.
+    Ratios in (0, 1], `[...]`; 1 for columns of zeros.
   """
   if isinstance(clip, str):
     return RULES[clip](values, bits, symmetric)
@@ -41,92 +43,93 @@ def share(clip: Clip, values: Array, bits: int, symmetric: bool) -> Array:
 
 
 def expect(where: str, clip: Clip) -> None:
-  """Check a rule.
+  """Check a clipping rule.
 
   Raises:
-    ValueError: If it is neither a name of `RULES` nor a share.
+    ValueError: If it is neither a name in `RULES` nor a fraction.
   """
   known = clip in RULES if isinstance(clip, str) else type(clip) is float
   if not known or (not isinstance(clip, str) and not 0 < clip <= 1):
     raise ValueError(
-      f'{where}: expected a clip of {", ".join(RULES)}, or the share of values '
-      f'inside as 0.999, got {clip!r}.'
+      f'{where}: expected a clip of {", ".join(RULES)}, or a fraction of the '
+      f'values as 0.999, got {clip!r}.'
     )
 
 
 def absmax(values: Array, bits: int, symmetric: bool) -> Array:
-  """Clip nothing."""
+  """Do not clip."""
   del bits, symmetric
   return jnp.ones(values.shape[1:], values.dtype)
 
 
 def quantile(values: Array, inside: float) -> Array:
-  """Clip the largest magnitudes, so that a share of the values stays inside.
+  """Clip the largest magnitudes, all but a fraction `inside`.
 
   >>> float(quantile(jnp.array([1.0, -2.0, 3.0, 4.0, -8.0]), 0.75))
   0.5
   """
   size = jnp.abs(values)
-  return _part(jnp.quantile(size, inside, axis=0), jnp.max(size, axis=0))
+  return _ratio(jnp.quantile(size, inside, axis=0), jnp.max(size, axis=0))
 
 
 def percentile(values: Array, bits: int, symmetric: bool) -> Array:
-  """Clip all but `PERCENTILE` of the values (as TensorRT's calibrator does)."""
+  """Clip all but `PERCENTILE` of the magnitudes, as TensorRT's calibrator."""
   del bits, symmetric
   return quantile(values, PERCENTILE)
 
 
 def mse(values: Array, bits: int, symmetric: bool) -> Array:
-  r"""Clip where the squared error is least.
+  r"""Minimize the squared error.
 
-  $\arg\min_r \sum_i (Q_r(x_i) - x_i)^2$ over `TRIED` shares r (Banner+ 2019,
-  arXiv 1810.05723, section 3.1, with the values themselves in place of a fitted
-  density).
+  $\arg\min_r \sum_i (Q_r(x_i) - x_i)^2$ over `CANDIDATES` ratios r (Banner+
+  2019, arXiv 1810.05723, section 3.1, with the values themselves in place of a
+  fitted density).
   """
   low, high = jnp.min(values, axis=0), jnp.max(values, axis=0)
-  most = jnp.max(jnp.abs(values), axis=0)
+  largest = jnp.max(jnp.abs(values), axis=0)
 
-  def error(part: Array) -> Array:
+  def error(ratio: Array) -> Array:
     if symmetric:
       top = 2 ** (bits - 1) - 1
-      scale = _positive(part * most / top)
+      scale = _positive(ratio * largest / top)
       found = scale * jnp.clip(jnp.round(values / scale), -top, top)
     else:
-      found = affine.affine(values, part * low, part * high, bits)
+      found = affine.fake_quantize(values, ratio * low, ratio * high, bits)
     return jnp.sum((found - values) ** 2, axis=0)
 
-  parts = _tried(values.dtype)
-  # Of equals the largest, so that nothing is clipped without a gain.
-  errors = jax.lax.map(error, parts)[::-1]
-  return parts[::-1][jnp.argmin(errors, axis=0)]
+  ratios = _candidates(values.dtype)
+  # The largest of equal ratios, so that nothing is clipped without a gain.
+  errors = jax.lax.map(error, ratios)[::-1]
+  return ratios[::-1][jnp.argmin(errors, axis=0)]
 
 
 def kl(values: Array, bits: int, symmetric: bool) -> Array:
-  r"""Clip where the histogram loses the least information.
+  r"""Minimize the Kullback-Leibler divergence of the histograms.
 
-  $\arg\min_r D(P_r \| Q_r)$, P the histogram of magnitudes with what is clipped
-  added to its last bin, Q the same merged to the levels of the grid (Migacz
-  2017, '8-bit inference with TensorRT', GTC; no clip from `BINS` levels on).
-  It is made for 8 bits: how large what is clipped was counts for nothing, and
-  at 4 bits it clips most of what layers take in.
+  $\arg\min_r D(P_r \| Q_r)$, where P is the histogram of magnitudes with the
+  clipped values added to its last bin, and Q is P merged to the levels of the
+  grid (Migacz 2017, '8-bit inference with TensorRT', GTC). Nothing is clipped
+  from `BINS` levels on. The rule is designed for 8 bits: it disregards the size
+  of clipped values, and at 4 bits it clips most activations.
   """
   positive = jnp.all(values >= 0, axis=0) & (not symmetric)
   flat = jnp.abs(values).reshape(len(values), -1).T
   levels = [2 ** (bits - 1), 2**bits]
   found = [
-    jax.lax.map(lambda column, n=n: _least_kl(column, n), flat) for n in levels
+    jax.lax.map(lambda column, n=n: _minimize_kl(column, n), flat)
+    for n in levels
   ]
   shape = values.shape[1:]
   return jnp.where(positive, found[1].reshape(shape), found[0].reshape(shape))
 
 
 def ternary(values: Array, bits: int, symmetric: bool) -> Array:
-  r"""Clip at the best step of a ternary grid, in closed form.
+  r"""Minimize the squared error of a ternary grid, in closed form.
 
-  With the k largest magnitudes at $\pm\alpha$, $\alpha$ their mean, the squared
-  error is least where $(\sum_{i \le k} |w_i|)^2 / k$ is most (Li+ 2016, arXiv
-  1605.04711, equations 5 and 6, solved exactly). Rounding to the nearest of
-  $-\alpha, 0, \alpha$ gives those k.
+  If the k largest magnitudes become $\pm\alpha$, $\alpha$ their mean, the
+  squared error is minimal where $(\sum_{i \le k} |w_i|)^2 / k$ is maximal (Li+
+  2016, arXiv 1605.04711, equations 5 and 6, solved exactly). Rounding to the
+  nearest of $-\alpha, 0, \alpha$ selects the same k.
 
   >>> float(ternary(jnp.array([4.0, -2.0, 0.5, 0.0]), 2, True))
   0.75
@@ -138,7 +141,7 @@ def ternary(values: Array, bits: int, symmetric: bool) -> Array:
   means = sums / count.reshape(-1, *[1] * (values.ndim - 1))
   best = jnp.argmax(sums * means, axis=0)
   alpha = jnp.take_along_axis(means, best[None], axis=0)[0]
-  return _part(alpha, size[0])
+  return _ratio(alpha, size[0])
 
 
 RULES: dict[str, Rule] = {
@@ -150,13 +153,13 @@ RULES: dict[str, Rule] = {
 }
 
 
-def _least_kl(size: Array, levels: int) -> Array:
-  """Return the share of the magnitudes `[size]` of least divergence."""
+def _minimize_kl(size: Array, levels: int) -> Array:
+  """Return the clip ratio of the magnitudes `[size]` of least divergence."""
   if levels >= BINS:
     return jnp.ones((), size.dtype)
-  most = jnp.max(size)
-  place = jnp.floor(size / _positive(most) * BINS).astype(jnp.int32)
-  counts = jnp.zeros(BINS, size.dtype).at[jnp.minimum(place, BINS - 1)].add(1.0)
+  index = size / _positive(jnp.max(size)) * BINS
+  index = jnp.minimum(jnp.floor(index).astype(jnp.int32), BINS - 1)
+  counts = jnp.zeros(BINS, size.dtype).at[index].add(1.0)
   counts = counts.at[0].set(0.0)  # exact zeros are exact on every grid
   bins = jnp.arange(BINS)
 
@@ -175,19 +178,19 @@ def _least_kl(size: Array, levels: int) -> Array:
     ratio = jnp.log(jnp.maximum(p, small)) - jnp.log(jnp.maximum(q, small))
     return jnp.sum(jnp.where(p > 0, p * ratio, 0.0))
 
-  stops = jnp.linspace(levels, BINS, TRIED).astype(jnp.int32)[::-1]
+  stops = jnp.linspace(levels, BINS, CANDIDATES).astype(jnp.int32)[::-1]
   best = stops[jnp.argmin(jax.lax.map(divergence, stops))]
   return best.astype(size.dtype) / BINS
 
 
-def _tried(dtype: jnp.dtype) -> Array:
-  return jnp.arange(1, TRIED + 1, dtype=dtype) / TRIED
+def _candidates(dtype: jnp.dtype) -> Array:
+  return jnp.arange(1, CANDIDATES + 1, dtype=dtype) / CANDIDATES
 
 
-def _part(x: Array, whole: Array) -> Array:
-  """Return `x / whole` in (0, 1], 1 where the whole or the part is 0."""
-  right = (whole > 0) & (x > 0)
-  return jnp.where(right, x / _positive(whole), 1.0)
+def _ratio(x: Array, largest: Array) -> Array:
+  """Return `x / largest` in (0, 1], 1 where either of them is 0."""
+  valid = (largest > 0) & (x > 0)
+  return jnp.where(valid, x / _positive(largest), 1.0)
 
 
 def _positive(x: Array) -> Array:

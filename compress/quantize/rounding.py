@@ -1,4 +1,4 @@
-"""Rounding layer by layer, each on what the rounded layers before it give."""
+"""Layer-by-layer rounding, each layer on inputs from the quantized network."""
 
 import functools
 from collections.abc import Callable
@@ -11,32 +11,48 @@ from compress.errors import shorten
 from compress.method import Ctx, Method
 from compress.quantize import affine
 from compress.quantize.affine import Coded
-from compress.quantize.fake_quant import How, input_ranges
+from compress.quantize.fake_quant import GridConfig, input_ranges
 from compress.quantize.integer_codes import Quantized, stored
 from compress.tree import Array, Params, Path
 
-# Weight rows `[groups, n, m]`, step, zero, what is kept, Gram matrices
-# `[groups, n, n]` -> the codes.
+# Weights `[groups, n, m]`, step, zero point, mask, Gram matrices
+# `[groups, n, n]` -> codes.
 Rounder: TypeAlias = Callable[[Array, Array, Array, Array, Array], Array]
 
 
 def layer_by_layer(
-  where: str, rounder: Callable[..., Array], weight_bits: int, how: How
+  where: str,
+  rounder: Callable[..., Array],
+  weight_bits: int,
+  config: GridConfig,
 ) -> Method:
-  """Return the method that rounds every layer in turn."""
+  """Return a method that rounds the weights of one layer after the other.
+
+  Args:
+    where: Name of the method, for error messages.
+    rounder: A `Rounder` with the keyword argument `ends`.
+    weight_bits: Width of the weight grid.
+    config: The other options.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If an option is not valid.
+  """
   affine.expect_bits(where, 'weight_bits', weight_bits)
-  how.check(where)
-  if type(how.examples) is not int or how.examples < 1:
+  config.check(where)
+  if type(config.examples) is not int or config.examples < 1:
     raise ValueError(
-      f'{where}: expected examples from 1, got {how.examples!r}. A few hundred '
-      'do.'
+      f'{where}: expected examples from 1, got {config.examples!r}. A few '
+      'hundred suffice.'
     )
-  ends = _ends(weight_bits, how.symmetric)
+  ends = _ends(weight_bits, config.symmetric)
   inside = functools.partial(rounder, ends=ends)
 
   def init(params: Params, ctx: Ctx) -> Params:
     kinds.refuse(where, kinds.GRID, params)
-    ranges = input_ranges(where, params, ctx, how.activation_bits)
+    ranges = input_ranges(where, params, ctx, config.activation_bits)
     todo: dict[Path, Array] = {}
     tree.map_arrays(lambda path, w: todo.setdefault(path, w), params)
     order = [p for p in calibration.order(where, ctx, params) if p in todo]
@@ -44,21 +60,21 @@ def layer_by_layer(
       if path not in order:
         known = shorten(', '.join(order), 120) or 'no weight'
         raise ValueError(
-          f'{where} at {path}: expected a weight whose layer inputs are '
-          f'observed, got those of {known}. Use Flax Dense or Conv layers, or '
-          'leave it out with `only`.'
+          f'{where} at {path}: expected recorded layer inputs, got only those '
+          f'of {known}. Use Flax Dense or Conv layers, or leave the weight out '
+          'with `only`.'
         )
     for path in order:
-      found = calibration.moments(where, ctx, params, how.examples, (path,))
+      found = calibration.moments(where, ctx, params, config.examples, (path,))
       gram = found[path].square
-      node = settled(params, path, ranges(path), gram)
+      node = quantized(params, path, ranges(path), gram)
       params = put(params, path, node)
     return params
 
   def put(params: Params, path: Path, node: Quantized) -> Params:
     return tree.map_arrays(lambda p, w: node if p == path else w, params)
 
-  def settled(
+  def quantized(
     params: Params, path: Path, inputs: Any, gram: Array
   ) -> Quantized:
     w = tree.decode(tree.paths(params)[path])
@@ -66,32 +82,32 @@ def layer_by_layer(
     if latent.shape != w.shape:
       raise ValueError(
         f'{where} at {path}: expected one array of shape {w.shape}, got '
-        f'{latent.shape} inside another node. Quantize what is left of a '
-        'network, or before what changes the shape.'
+        f'{latent.shape} inside another node. Quantize before methods that '
+        'change the shape of a weight.'
       )
-    near = how.node(w, weight_bits).coded()
+    near = config.node(w, weight_bits).quantize()
     return stored(rounded(w, near, gram, inside), inputs, weight_bits)
 
   return Method(init)
 
 
 def _ends(bits: int, symmetric: bool) -> tuple[int, int]:
-  """Return the first and the last code of a grid."""
+  """Return the smallest and the largest code of a grid."""
   half = 2 ** (bits - 1)
   return (1 - half if symmetric else -half), half - 1
 
 
 def rounded(w: Array, near: Coded, gram: Array, rounder: Rounder) -> Coded:
-  """Return the weight with other codes on the grid of the nearest ones.
+  """Return the codes that a rounder chooses on a given grid.
 
   Args:
     w: Weight `[..., channels]`.
     near: The weight rounded to nearest.
-    gram: `[groups, n, n]`, of the rows that it multiplies.
-    rounder: What chooses the codes.
+    gram: Gram matrices of the layer inputs, `[groups, n, n]`.
+    rounder: Chooses the codes.
 
   Returns:
-    The codes and the same grid.
+    The codes, with the grid of `near`.
   """
   groups, n, _ = gram.shape
 
@@ -99,8 +115,8 @@ def rounded(w: Array, near: Coded, gram: Array, rounder: Rounder) -> Coded:
     wide = jnp.broadcast_to(x, w.shape)
     return wide.reshape(n, groups, -1).swapaxes(0, 1)
 
-  step = affine.stretched(near.scale, w.shape)
+  step = affine.broadcast_columns(near.scale, w.shape)
   zero = jnp.zeros(()) if near.zero is None else near.zero
-  middle = affine.stretched(zero, w.shape)
+  middle = affine.broadcast_columns(zero, w.shape)
   codes = rounder(cut(w), cut(step), cut(middle), cut(w != 0), gram)
   return near._replace(codes=codes.swapaxes(0, 1).reshape(w.shape))

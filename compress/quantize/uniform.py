@@ -1,4 +1,4 @@
-"""Uniform grids, trained with a straight-through gradient."""
+"""Uniform quantization, trained with a straight-through gradient."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -11,17 +11,22 @@ from compress.method import Ctx, Method
 from compress.prune.masked import due
 from compress.quantize import affine
 from compress.quantize.affine import Per
-from compress.quantize.fake_quant import How, Quantizing, input_ranges, reach
+from compress.quantize.fake_quant import (
+  FakeQuantized,
+  GridConfig,
+  input_clip_ratios,
+  input_ranges,
+)
 from compress.quantize.integer_codes import Inputs
 from compress.quantize.observers import Clip
 from compress.tree import Array, Params, Path
 
-FLOAT_BITS = 32  # of a weight that stays as it is
+FLOAT_BITS = 32  # width of a weight that is not quantized
 
-# Widths by path, asked of the tree and the context.
+# Tree and context -> (path -> width).
 Widths: TypeAlias = Callable[[Params, Ctx], Callable[[Path], int]]
 
-CLIPS = 20  # how often clips follow the weights in one run
+CLIP_UPDATES = 20  # of the clip ratios of weights in one run
 
 
 def uniform(
@@ -33,141 +38,144 @@ def uniform(
   clip: Clip = 'absmax',
   activation_clip: Clip = 'absmax',
   momentum: float = 0.99,
-  settle: float = 1.0,
+  freeze_at: float = 1.0,
   examples: int = 256,
 ) -> Method:
-  """Quantize weights, and the inputs that meet them, to uniform grids.
+  """Quantize weights and layer inputs to uniform grids.
 
   Without training this is post-training quantization with calibrated input
-  ranges; with training it is quantization-aware training (Jacob+ 2018, arXiv
-  1712.05877): latent float weights, straight-through gradient, input ranges
-  that follow an exponential mean. Clips are shares of a range, chosen at the
-  start; that of the weights is chosen anew `CLIPS` times in a run, that of the
-  inputs is kept while the range moves.
+  ranges. With training it is quantization-aware training (Jacob+ 2018, arXiv
+  1712.05877): latent float weights, a straight-through gradient, and input
+  ranges that follow an exponential moving average. Clip ratios are computed at
+  the start; those of the weights are computed again `CLIP_UPDATES` times in a
+  run, those of the inputs are fixed.
 
   Args:
     weight_bits: Width of the weight grid, 2 to 16.
-    activation_bits: Width of the affine grid of layer inputs, 2 to 16; 0
-      leaves the inputs alone.
-    per: What shares a step: 'channel' (of the output), 'tensor', or how many
-      consecutive inputs of a channel do.
-    symmetric: Whether 0 is the middle code of the weight grid; else the grid
-      spans the range of the weights, 0 being one of the codes.
-    clip: How much of their range the weights' grids span: 'absmax' (all),
-      'mse', 'kl', 'percentile', or the share of them that is inside.
-    activation_clip: The same for layer inputs; all but 'absmax' need a probe.
-    momentum: Share of the old input range kept at each step.
-    settle: Fraction of the run after which input ranges stay as they are.
-    examples: Calibration examples whose inputs `activation_clip` looks at.
+    activation_bits: Width of the affine grid of layer inputs, 2 to 16; 0 for
+      float inputs.
+    per: Granularity of the weight grid: 'channel' (of the output), 'tensor', or
+      the number of consecutive inputs of a channel that share a step.
+    symmetric: Whether the weight grid is symmetric about 0. An asymmetric grid
+      spans the range of the weights and has a zero point.
+    clip: Rule for the range of the weight grid: 'absmax' (no clipping), 'mse',
+      'kl', 'percentile', 'ternary', or the fraction of the magnitudes inside.
+    activation_clip: The rule for layer inputs; all but 'absmax' need a probe.
+    momentum: Fraction of the old input range kept at each step.
+    freeze_at: Fraction of the run after which input ranges are fixed.
+    examples: Number of calibration examples for `activation_clip`.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If a width or another argument is impossible, a weight is
-      quantized already, or ranges are wanted without calibration statistics,
-      or of inputs that are not finite or all alike.
+    ValueError: If an argument is not valid, a weight is quantized already,
+      calibration statistics are needed but missing, or the inputs of a layer
+      are not finite or all equal.
   """
   affine.expect_bits('quantize.uniform', 'weight_bits', weight_bits)
-  how = How(
+  config = GridConfig(
     per=per,
     symmetric=symmetric,
     clip=clip,
     activation_bits=activation_bits,
     activation_clip=activation_clip,
     momentum=momentum,
-    settle=settle,
+    freeze_at=freeze_at,
     examples=examples,
   )
   return by_widths(
-    'quantize.uniform', lambda params, ctx: lambda path: weight_bits, how
+    'quantize.uniform', lambda params, ctx: lambda path: weight_bits, config
   )
 
 
 def int8(*, momentum: float = 0.99) -> Method:
-  """Quantize weights and activations to 8 bits: `grid(8, 8)`."""
+  """Quantize weights and layer inputs to 8 bits: `uniform(8, 8)`."""
   return uniform(8, 8, momentum=momentum)
 
 
 def ternary(
   activation_bits: int = 0, *, per: Per = 'channel', momentum: float = 0.99
 ) -> Method:
-  r"""Quantize weights to $\{-\alpha, 0, \alpha\}$, the best of such grids.
+  r"""Quantize weights to $\{-\alpha, 0, \alpha\}$ with the optimal $\alpha$.
 
   Ternary weight networks (Li+ 2016, arXiv 1605.04711, equations 3 to 6) with
-  the threshold found exactly; see `clip.ternary`.
+  the exact threshold; see `observers.ternary`.
 
   Args:
-    activation_bits: As `grid`.
-    per: As `grid`; the paper has one step a tensor.
-    momentum: As `grid`.
+    activation_bits: See `uniform`.
+    per: See `uniform`; the paper has one step per tensor.
+    momentum: See `uniform`.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: As `grid`.
+    ValueError: See `uniform`.
   """
   return uniform(2, activation_bits, per=per, clip='ternary', momentum=momentum)
 
 
-def by_widths(where: str, widths: Widths, how: How) -> Method:
-  """Return the method that gives each weight a grid of its own width.
+def by_widths(where: str, widths: Widths, config: GridConfig) -> Method:
+  """Return a method that quantizes each weight to its own width.
 
   Args:
-    where: Its name, for errors.
-    widths: Finds the width of each weight, asked once, in `init`; a weight of
-      `FLOAT_BITS` stays as it is.
-    how: Everything else.
+    where: Name of the method, for error messages.
+    widths: Returns the width of each weight; called once, in `init`. A weight
+      of width `FLOAT_BITS` is not quantized.
+    config: The other options.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If `how` is impossible.
+    ValueError: If an option is not valid.
   """
-  how.check(where)
+  config.check(where)
 
   def init(params: Params, ctx: Ctx) -> Params:
     kinds.refuse(where, kinds.GRID, params)
-    ranges = input_ranges(where, params, ctx, how.activation_bits)
-    reached = reach(where, params, ctx, how)
+    ranges = input_ranges(where, params, ctx, config.activation_bits)
+    ratios = input_clip_ratios(where, params, ctx, config)
     width = widths(params, ctx)
 
     def wrap(path: Path, w: Array) -> Any:
       if width(path) == FLOAT_BITS:
         return w
-      inputs, part = ranges(path), reached.get(path)
-      if inputs is not None and part is not None:
-        inputs = Inputs(inputs.low * part, inputs.high * part, inputs.bits)
-      return how.node(w, width(path)).replace(inputs=inputs, reach=part)
+      inputs, ratio = ranges(path), ratios.get(path)
+      if inputs is not None and ratio is not None:
+        inputs = Inputs(inputs.low * ratio, inputs.high * ratio, inputs.bits)
+      return config.node(w, width(path)).replace(
+        inputs=inputs, input_clip_ratio=ratio
+      )
 
     return tree.map_arrays(wrap, params)
 
   def update(params: Params, ctx: Ctx) -> Params:
-    held = jnp.where(ctx.progress <= how.settle, how.momentum, 1.0)
+    moving = ctx.progress <= config.freeze_at
+    momentum = jnp.where(moving, config.momentum, 1.0)
     met = tree.meeting(params)
 
-    def follow(path: Path, node: Quantizing) -> Quantizing:
+    def follow(path: Path, node: FakeQuantized) -> FakeQuantized:
       observed = (ctx.stats or {}).get(met.get(path, path))
       if node.inputs is None or observed is None:
         return node
-      if node.reach is not None:
-        observed = observed * node.reach
-      return node.replace(inputs=node.inputs.follow(observed, held))
+      if node.input_clip_ratio is not None:
+        observed = observed * node.input_clip_ratio
+      return node.replace(inputs=node.inputs.follow(observed, momentum))
 
-    def clipped(path: Path, node: Quantizing) -> Quantizing:
+    def clipped(path: Path, node: FakeQuantized) -> FakeQuantized:
       w = tree.decode(node.w)
-      share = jax.lax.cond(
-        due(ctx, CLIPS),
-        lambda: how.share(w, node.bits),
-        lambda: node.share,
+      ratio = jax.lax.cond(
+        due(ctx, CLIP_UPDATES),
+        lambda: config.clip_ratio(w, node.bits),
+        lambda: node.clip_ratio,
       )
-      return node.replace(share=share)
+      return node.replace(clip_ratio=ratio)
 
-    params = tree.map_nodes(Quantizing, follow, params)
-    if how.clip == 'absmax':
+    params = tree.map_nodes(FakeQuantized, follow, params)
+    if config.clip == 'absmax':
       return params
-    return tree.map_nodes(Quantizing, clipped, params)
+    return tree.map_nodes(FakeQuantized, clipped, params)
 
   return Method(init, update)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from compress import tree
 from compress.method import Ctx, Method
 from compress.quantize import affine
-from compress.quantize.integer_codes import Gridded
+from compress.quantize.integer_codes import LatentWeight
 from compress.regularize.penalties import expect_penalty
 from compress.schedule import Schedule, at_once
 from compress.tree import Array, Params
@@ -48,7 +48,9 @@ def entropy(strength: float, *, schedule: Schedule | None = None) -> Method:
 
   def loss(params: Params, ctx: Ctx) -> Array:
     nodes = [
-      node for node in tree.find(Gridded, params).values() if not node.between
+      node
+      for node in tree.find(LatentWeight, params).values()
+      if not node.between
     ]
     if not nodes:
       raise ValueError(
@@ -62,13 +64,13 @@ def entropy(strength: float, *, schedule: Schedule | None = None) -> Method:
   return Method(loss=loss)
 
 
-def node_bits(node: Gridded) -> Array:
+def node_bits(node: LatentWeight) -> Array:
   """Return the bits of the codes `()`, differentiable in weight and step."""
   w = tree.decode(node.w)
-  codes, scale, zero = node.coded()
-  fine = w / affine.stretched(scale, w.shape)
+  codes, scale, zero = node.quantize()
+  fine = w / affine.broadcast_columns(scale, w.shape)
   if zero is not None:
-    codes = codes - affine.stretched(zero, w.shape)
+    codes = codes - affine.broadcast_columns(zero, w.shape)
   size = jnp.mean(affine.straight_through(jnp.abs(codes), jnp.abs(fine)))
   # One code more, so that the gradient is finite for a layer of zeros.
   return w.size * geometric_entropy(size + 1 / w.size)

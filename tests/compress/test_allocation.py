@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from compress import allocation, hessian, tree
 from compress.method import Ctx
 from compress.prune.magnitude import Masked
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from tests.runs import TINY, calibrated, single_gradients, start
 
 WHOLE = st.integers(0, 40)
@@ -160,7 +160,7 @@ def test_an_amount_may_be_a_width() -> None:
     calibrated(TINY),
     start(TINY)['params'],
     bits,
-    lambda path, w, width: Quantizing(w, None, width),
+    lambda path, w, width: FakeQuantized(w, None, width),
     'energy',
   )['fc/kernel']
   assert np.all(np.diff(found) > 0)

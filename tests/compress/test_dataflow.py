@@ -10,7 +10,7 @@ import pytest
 
 from compress import dataflow, recipe, tree
 from compress.method import Ctx
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Inputs
 from compress.quantize.uniform import uniform as quantize_grid
 
@@ -156,7 +156,7 @@ def test_a_module_may_be_the_whole_network() -> None:
   dense = nn.Dense(2)
   kernel = jnp.ones((4, 2))
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
-  nodes = {'bias': jnp.zeros(2), 'kernel': Quantizing(kernel, grid, 8)}
+  nodes = {'bias': jnp.zeros(2), 'kernel': FakeQuantized(kernel, grid, 8)}
   x = jnp.array([[0.4, 0.6, 5.0, -1.0]])
   y, stats = dataflow.apply(
     lambda: dense.apply({'params': tree.decode(nodes)}, x), nodes
@@ -168,7 +168,7 @@ def test_a_module_may_be_the_whole_network() -> None:
 def test_gradients_reach_inputs_inside_the_grid() -> None:
   dense = nn.Dense(1, use_bias=False)
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
-  nodes = {'kernel': Quantizing(jnp.ones((3, 1)), grid, 8)}
+  nodes = {'kernel': FakeQuantized(jnp.ones((3, 1)), grid, 8)}
   decoded = {'params': tree.decode(nodes)}
 
   def loss(x: jax.Array) -> jax.Array:
@@ -184,7 +184,7 @@ def test_grids_that_no_input_met_are_told(way: str) -> None:
   kernel = jnp.ones((4, 2))
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
   plain = {'params': {'bias': jnp.zeros(2), 'kernel': kernel}}
-  nodes = {'bias': jnp.zeros(2), 'kernel': Quantizing(kernel, grid, 8)}
+  nodes = {'bias': jnp.zeros(2), 'kernel': FakeQuantized(kernel, grid, 8)}
   jitted = jax.jit(dense.apply)
   jitted(plain, x)  # compiled before, so that no interceptor is asked
 
@@ -195,10 +195,12 @@ def test_grids_that_no_input_met_are_told(way: str) -> None:
       return dense.apply(plain, inputs=x)
     return x @ kernel
 
-  with pytest.raises(ValueError, match=r'at kernel: .*Quantizing.* got none'):
+  with pytest.raises(
+    ValueError, match=r'at kernel: .*FakeQuantized.* got none'
+  ):
     dataflow.apply(run, nodes)
   # Without a grid for inputs nothing is missed.
-  nodes = {'bias': jnp.zeros(2), 'kernel': Quantizing(kernel, None, 8)}
+  nodes = {'bias': jnp.zeros(2), 'kernel': FakeQuantized(kernel, None, 8)}
   out, stats = dataflow.apply(run, nodes)
   assert stats == {}
   np.testing.assert_allclose(out, 4 * np.ones((1, 2)))

@@ -11,7 +11,7 @@ from compress import method, tree
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
 from compress.prune.magnitude import Masked
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.uniform import uniform
 
 PARAMS = {
@@ -59,10 +59,10 @@ def test_later_methods_go_inside() -> None:
   both = chain(magnitude.weights(0.5), uniform(4))
   node = both.init(PARAMS, Ctx())['fc']['kernel']
   assert isinstance(node, Masked)
-  assert isinstance(node.w, Quantizing)
+  assert isinstance(node.w, FakeQuantized)
   other = chain(uniform(4), magnitude.weights(0.5))
   node = other.init(PARAMS, Ctx())['fc']['kernel']
-  assert isinstance(node, Quantizing)
+  assert isinstance(node, FakeQuantized)
   assert isinstance(node.w, Masked)
 
 
@@ -129,7 +129,7 @@ def test_only_matches_whole_paths() -> None:
 def test_only_reaches_weights_inside_nodes() -> None:
   pruned = magnitude.weights(0.5).init(PARAMS, Ctx())
   after = only('fc/kernel', uniform(4)).init(pruned, Ctx())
-  assert isinstance(after['fc']['kernel'].w, Quantizing)
+  assert isinstance(after['fc']['kernel'].w, FakeQuantized)
   assert not tree.is_node(after['conv']['kernel'].w)
 
 

@@ -18,7 +18,7 @@ import compress
 from compress import method, recipe, schedule, tree
 from compress.method import Ctx, Method
 from compress.prune import magnitude
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.uniform import int8, uniform
 
 PARAMS = {
@@ -92,7 +92,7 @@ def test_chains_keep_their_order(order: list[int], left: int) -> None:
   text = f'({a} >> {b}) >> {c}' if left else f'{a} >> ({b} >> {c})'
   node = recipe.parse(text).init(PARAMS, Ctx())['fc']['kernel']
   outer = magnitude.Masked if order.index(0) < order.index(1) else None
-  assert isinstance(node, outer or Quantizing)
+  assert isinstance(node, outer or FakeQuantized)
   assert tree.is_node(node.w)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.prune.magnitude import Masked
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Inputs, Quantized
 from compress.tree import Compressed
 
@@ -54,8 +54,8 @@ def nested() -> dict[str, Any]:
   """Return a tree with nodes of every depth."""
   return {
     'conv': {'bias': jnp.zeros(3), 'kernel': Masked(W, MASK)},
-    'deep': Masked(Quantizing(W, RANGE, 4), MASK),
-    'sum': Sum(Quantizing(2 * W, None, 4), Masked(W, MASK)),
+    'deep': Masked(FakeQuantized(W, RANGE, 4), MASK),
+    'sum': Sum(FakeQuantized(2 * W, None, 4), Masked(W, MASK)),
     'table': W,
   }
 
@@ -65,8 +65,8 @@ nodes = st.recursive(
   weights,
   lambda inner: st.one_of(
     inner.map(lambda w: Masked(w, MASK)),
-    inner.map(lambda w: Quantizing(w, RANGE, 4)),
-    inner.map(lambda w: Quantizing(w, None, 8)),
+    inner.map(lambda w: FakeQuantized(w, RANGE, 4)),
+    inner.map(lambda w: FakeQuantized(w, None, 8)),
     st.builds(Sum, inner, inner),
   ),
   max_leaves=6,
@@ -140,9 +140,9 @@ def test_nodes_are_mapped_innermost_first() -> None:
   tree.map_nodes(Compressed, note, nested())
   assert order == [
     ('conv/kernel', 'Masked'),
-    ('deep', 'Quantizing'),
+    ('deep', 'FakeQuantized'),
     ('deep', 'Masked'),
-    ('sum/u', 'Quantizing'),
+    ('sum/u', 'FakeQuantized'),
     ('sum/v', 'Masked'),
     ('sum', 'Sum'),
   ]
@@ -159,7 +159,7 @@ def test_map_nodes_changes_one_kind_at_any_depth() -> None:
 
 def test_find_reaches_every_depth() -> None:
   assert sorted(tree.find(Masked, nested())) == ['conv/kernel', 'deep', 'sum/v']
-  assert sorted(tree.find(Quantizing, nested())) == ['deep', 'sum/u']
+  assert sorted(tree.find(FakeQuantized, nested())) == ['deep', 'sum/u']
   assert tree.find(Masked, {'w': W}) == {}
 
 
@@ -187,8 +187,8 @@ def test_weights_have_two_axes_and_a_float_type(x: Any, weight: bool) -> None:
 
 def test_latent_is_the_array_that_is_trained() -> None:
   assert tree.latent(W) is W
-  assert tree.latent(Masked(Quantizing(W, None, 2), MASK)) is W
-  assert tree.latent(Quantizing(Masked(W, MASK), None, 2)) is W
+  assert tree.latent(Masked(FakeQuantized(W, None, 2), MASK)) is W
+  assert tree.latent(FakeQuantized(Masked(W, MASK), None, 2)) is W
   codes = jnp.array([[1, 2, 3], [-1, 0, 1]], jnp.int8)
   coded = Quantized(codes, jnp.array([1.0, 0.5, 2.0]), None, 8)
   np.testing.assert_array_equal(
@@ -202,8 +202,8 @@ def test_latent_is_the_array_that_is_trained() -> None:
 def test_decode_goes_from_the_inside_out() -> None:
   # The grid sees the masked weight in one order and the whole in the other.
   two_bits = {
-    'inside': Quantizing(Masked(W, MASK), None, 2),
-    'outside': Masked(Quantizing(W, None, 2), MASK),
+    'inside': FakeQuantized(Masked(W, MASK), None, 2),
+    'outside': Masked(FakeQuantized(W, None, 2), MASK),
   }
   decoded = tree.decode(two_bits)
   np.testing.assert_array_equal(decoded['inside'], [[1, 0, 0], [0, 5, -6]])
@@ -249,10 +249,10 @@ def test_grids_are_met_through_any_wrapping() -> None:
   x = jnp.array([-5.0, 0.2, 2.0])
   rounded = RANGE.round(x)
   assert not np.array_equal(rounded, x)
-  grid = Quantizing(W, RANGE, 4)
+  grid = FakeQuantized(W, RANGE, 4)
   for node in (grid, Masked(grid, MASK), Masked(grid, MASK).freeze()):
     np.testing.assert_array_equal(node.transform_input(x), rounded)
-  for node in (Masked(W, MASK), Quantizing(W, None, 4)):
+  for node in (Masked(W, MASK), FakeQuantized(W, None, 4)):
     assert node.transform_input(x) is x
 
 

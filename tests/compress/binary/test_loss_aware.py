@@ -92,7 +92,7 @@ def test_what_is_served_is_bits() -> None:
   assert_same_bits(frozen.decode(None), jax.jit(tree.decode)(node))
 
 
-def test_it_lives_beside_the_plain_form() -> None:
+def test_it_combines_with_plain_binary_weights() -> None:
   params = {'one': PARAMS['fc'], 'two': PARAMS['fc']}
   method = chain(only('one/.*', loss_aware()), only('two/.*', weights()))
   grads = jax.tree.map(lambda x: jnp.cos(9 * x), params)

@@ -48,7 +48,7 @@ def test_the_quadratic_slope_is_that_of_its_polynomial() -> None:
 def test_signs_are_drawn_as_often_as_they_should_be() -> None:
   x = jnp.array([-1.5, -1.0, -0.5, 0.0, 0.8, 1.0, 3.0])
   many = jnp.broadcast_to(x, (4000, 7))
-  found = np.asarray(straight_through.drawn(many, jax.random.key(0)))
+  found = np.asarray(straight_through.stochastic(many, jax.random.key(0)))
   assert set(found.ravel()) == {-1.0, 1.0}
   # Four standard deviations of the mean of 4000 signs.
   np.testing.assert_allclose(found.mean(0), np.clip(x, -1, 1), atol=0.064)
@@ -58,6 +58,6 @@ def test_signs_are_drawn_as_often_as_they_should_be() -> None:
 
 def test_drawn_signs_pass_gradients_as_the_others_do() -> None:
   slopes = jax.grad(
-    lambda x: jnp.sum(straight_through.drawn(x, jax.random.key(1)))
+    lambda x: jnp.sum(straight_through.stochastic(x, jax.random.key(1)))
   )(jnp.asarray(X))
   np.testing.assert_array_equal(slopes, SLOPES['clipped'])

@@ -10,10 +10,10 @@ import pytest
 
 from compress import recipe, tree
 from compress.binary.inputs import Signed
-from compress.binary.weights import SCALES, Binarized, Binarizing, weights
+from compress.binary.weights import SCALES, Binarized, LatentSigns, weights
 from compress.method import Ctx, chain, only
 from compress.prune import magnitude
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Quantized
 from tests.runs import TINY, assert_same_bits, calibrated, fit, run, start
 from tsukiji.deploy.passes.lower import lower
@@ -164,8 +164,8 @@ def test_pruned_weights_stay_zero() -> None:
 
 
 def test_signs_of_what_another_node_decodes_to() -> None:
-  grid = Quantizing(jnp.asarray(W), None, 8)
-  node = Binarizing(grid, jnp.zeros(5), False).settled()
+  grid = FakeQuantized(jnp.asarray(W), None, 8)
+  node = LatentSigns(grid, jnp.zeros(5), False).clipped()
   assert node.w is grid
   want = np.abs(grid.decode(None)).mean((0, 1, 2))
   np.testing.assert_allclose(node.alpha, want, rtol=1e-6)
@@ -200,7 +200,7 @@ def test_recipes_are_their_parts() -> None:
   ):
     found, want = (recipe.parse(x).init(params, ctx) for x in (one, other))
     assert jax.tree.structure(found) == jax.tree.structure(want)
-    assert set(tree.find(Binarizing, found)) == {'conv/kernel', 'fc/kernel'}
+    assert set(tree.find(LatentSigns, found)) == {'conv/kernel', 'fc/kernel'}
     assert set(tree.find(Signed, found)) == {'fc/kernel'}
 
 
@@ -211,7 +211,7 @@ def test_ends_can_stay_floats() -> None:
   ctx = Ctx(probe=asked._replace(uses=uses))
   for text in ('weights(ends=False)', 'bnn(ends=False)', 'xnor()', 'react()'):
     found = recipe.parse(f'binary.{text}').init(params, ctx)
-    assert set(tree.find(Binarizing, found)) == {'b/kernel'}
+    assert set(tree.find(LatentSigns, found)) == {'b/kernel'}
   with pytest.raises(ValueError, match='binary.weights: expected calibration'):
     weights(ends=False).init(params, Ctx())
 
@@ -256,7 +256,7 @@ def test_norms_fold_into_scales(text: str) -> None:
   nodes = tree.find(Binarized, small['params'])
   assert nodes
   for path, node in nodes.items():
-    before = tree.find(Binarizing, found['params'])[path]
+    before = tree.find(LatentSigns, found['params'])[path]
     np.testing.assert_array_equal(node.signs, before.w >= 0)
     assert np.any(node.scale < 0)
   want, got = run(BINARY, found)[0], run(spec, small)[0]
@@ -265,7 +265,7 @@ def test_norms_fold_into_scales(text: str) -> None:
 
 def test_a_run_keeps_weights_clipped_and_scales_theirs() -> None:
   done = fit(recipe.parse('binary.weights() >> distill.kd()'))
-  for node in tree.find(Binarizing, done.state.params).values():
+  for node in tree.find(LatentSigns, done.state.params).values():
     assert float(jnp.abs(node.w).max()) <= 1
     np.testing.assert_allclose(
       node.alpha,
@@ -290,7 +290,7 @@ def test_a_second_grid_is_refused(other: str) -> None:
 def test_pruning_comes_first() -> None:
   for text in ('prune.weights(0.5)', 'prune.l0(1.0)', 'prune.rigl(0.5)'):
     both = chain(weights(), recipe.parse(text))
-    with pytest.raises(ValueError, match='can be 0, got Binarizing at fc/ker'):
+    with pytest.raises(ValueError, match='can be 0, got LatentSigns at fc/ker'):
       both.init(PARAMS, Ctx(steps=1, key=jax.random.key(0)))
   apart = chain(
     only('conv/.*', weights()), only('fc/.*', magnitude.weights(0.5))

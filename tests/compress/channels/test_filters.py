@@ -239,7 +239,9 @@ def test_nodes_and_single_layers_are_refused() -> None:
   compress = filters.filters(share=0.5)
   with pytest.raises(ValueError, match='calibration data, got none'):
     compress.init(params, Ctx())
-  with pytest.raises(ValueError, match='got Quantizing at conv1.*Put it first'):
+  with pytest.raises(
+    ValueError, match='got FakeQuantized at conv1.*Put it first'
+  ):
     compress.init(uniform(4).init(params, ctx), ctx)
   with pytest.raises(ValueError, match="'bn_scale' at dense1: expected a norm"):
     pruned(NET, share=0.5, score='bn_scale', layers='dense1')

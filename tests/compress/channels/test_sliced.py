@@ -12,7 +12,7 @@ from compress.channels import sliced as sliced_lib
 from compress.channels.dependency import Group, Slice
 from compress.channels.sliced import Sliced
 from compress.prune.magnitude import Masked
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Quantized
 
 W = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
@@ -111,7 +111,7 @@ def test_only_kept_entries_are_trained() -> None:
 @pytest.mark.parametrize('axis', [0, 1, 2])
 def test_grids_and_masks_inside_freeze_to_the_same_bits(axis: int) -> None:
   node = sliced((0, 2), axis)
-  grid = node.replace(w=Quantizing(node.w, None, 8))
+  grid = node.replace(w=FakeQuantized(node.w, None, 8))
   mask = node.replace(w=Masked(node.w, node.w > 0))
   for wrapped, kind in ((grid, Quantized), (mask, jax.Array)):
     frozen = tree.freeze({'w': wrapped})['w']

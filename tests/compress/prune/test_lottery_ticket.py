@@ -13,8 +13,7 @@ from compress import tree
 from compress.method import Ctx, chain
 from compress.prune.lottery_ticket import cumulative_shares, lottery_ticket
 from compress.prune.masked import Masked
-from compress.quantize.fake_quant import Quantizing
-from compress.quantize.fake_quant import Quantizing as quantize_Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.uniform import uniform as quantize_grid
 from compress.random import draw
 
@@ -53,7 +52,7 @@ def test_rounds_prune_by_size_and_rewind(grid: bool) -> None:
   if grid:
     compress = chain(compress, quantize_grid(4))
   history = run(compress)
-  assert isinstance(history[-1][0].w, Quantizing) == grid
+  assert isinstance(history[-1][0].w, FakeQuantized) == grid
   # Step 4 is the rewind point; the 36 left are three parts of 12.
   origin = latent(history[4][1])
   assert np.all(np.asarray(history[3][0].origin) == W)
@@ -92,7 +91,7 @@ def test_each_round_prunes_the_same_share(sparsity: float, rounds: int) -> None:
 def test_tickets_are_frozen_as_masked_weights() -> None:
   params = lottery_ticket(0.5).init({'w': W}, Ctx(0, 9))
   np.testing.assert_array_equal(tree.freeze(params)['w'], W)
-  stays = params['w'].replace(w=quantize_Quantizing(params['w'], None, 4))
+  stays = params['w'].replace(w=FakeQuantized(params['w'], None, 4))
   assert type(stays.freeze()) is Masked
 
 

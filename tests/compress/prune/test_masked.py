@@ -13,7 +13,7 @@ from compress import schedule, tree
 from compress.method import Ctx
 from compress.prune import importance, masked, selection
 from compress.prune.masked import Masked
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Quantized
 
 W = jnp.float32([[0.5, -3.0], [1.0, 2.0]])
@@ -58,7 +58,7 @@ def test_masks_change_so_many_times(steps: int, times: int) -> None:
 
 def test_pruned_weights_score_lowest() -> None:
   kept = jnp.array([[True, False], [True, True]])
-  params = {'w': Masked(Quantizing(W, None, 2), kept)}
+  params = {'w': Masked(FakeQuantized(W, None, 2), kept)}
   seen = []
 
   def worth(path: str, w: jax.Array) -> jax.Array:
@@ -86,7 +86,7 @@ def test_pruned_weights_never_grow_back() -> None:
 
 
 def test_latent_arrays_can_be_mapped_under_a_grid() -> None:
-  node = Masked(Quantizing(W, None, 4), jnp.ones((2, 2), bool))
+  node = Masked(FakeQuantized(W, None, 4), jnp.ones((2, 2), bool))
   after = masked.map_latent('here', 'w', node, lambda w: -w)
   np.testing.assert_array_equal(tree.latent(after), -W)
   assert jax.tree.structure(after) == jax.tree.structure(node)

@@ -36,8 +36,8 @@ def test_each_column_is_rounded_on_its_own(
   per: Any, bits: int, symmetric: bool
 ) -> None:
   w = W + np.float32(0.3)
-  found = affine.coded(jnp.asarray(w), bits, per, None, symmetric)
-  values = np.asarray(affine.decoded(*found)).ravel()
+  found = affine.quantize(jnp.asarray(w), bits, per, None, symmetric)
+  values = np.asarray(affine.dequantize(*found)).ravel()
   for places in cut(w, per):
     x = w.ravel()[places].astype(float)
     if symmetric:
@@ -60,8 +60,8 @@ def test_zero_is_a_code_and_codes_fit(
   per: Any, bits: int, symmetric: bool
 ) -> None:
   w = jnp.asarray(W).at[0].set(0.0)
-  codes, scale, zero = affine.coded(w, bits, per, None, symmetric)
-  assert not np.any(affine.decoded(codes, scale, zero)[0])
+  codes, scale, zero = affine.quantize(w, bits, per, None, symmetric)
+  assert not np.any(affine.dequantize(codes, scale, zero)[0])
   half = 2 ** (bits - 1)
   assert float(codes.min()) >= -half + symmetric
   assert float(codes.max()) <= half - 1
@@ -75,7 +75,7 @@ def test_zero_is_a_code_and_codes_fit(
 def test_columns_of_zeros_are_zeros(per: Any, symmetric: bool) -> None:
   w = jnp.asarray(W).at[..., 2].set(0.0)
   for x in (w, 0 * w):
-    found = affine.decoded(*affine.coded(x, 4, per, None, symmetric))
+    found = affine.dequantize(*affine.quantize(x, 4, per, None, symmetric))
     assert np.all(np.isfinite(found))
     assert not np.any(found[..., 2])
 
@@ -91,7 +91,7 @@ def test_the_number_of_groups_tells_where_they_end(rows: int, per: int) -> None:
   assert size <= per
   assert count == math.ceil(rows / per)
   ids = np.arange(count)[:, None] + np.zeros((count, channels))
-  group = np.asarray(affine.stretched(jnp.asarray(ids), w.shape))
+  group = np.asarray(affine.broadcast_columns(jnp.asarray(ids), w.shape))
   for i in range(count):
     inside = np.asarray(parts)[:, i]
     np.testing.assert_array_equal(
@@ -106,25 +106,25 @@ def test_a_share_of_the_range_is_a_smaller_grid(
 ) -> None:
   parts = affine.columns(jnp.asarray(W), per)
   share = jnp.full(parts.shape[1:], 0.5)
-  whole = affine.coded(jnp.asarray(W), 8, per, None, symmetric)
-  found = affine.coded(jnp.asarray(W), 8, per, share, symmetric)
+  whole = affine.quantize(jnp.asarray(W), 8, per, None, symmetric)
+  found = affine.quantize(jnp.asarray(W), 8, per, share, symmetric)
   np.testing.assert_allclose(found.scale, whole.scale / 2, rtol=1e-6)
-  spread = np.abs(affine.decoded(*found)).max()
+  spread = np.abs(affine.dequantize(*found)).max()
   assert spread < 0.6 * np.abs(W).max()
 
 
 def test_gains_pass_through_grids_with_a_step_a_channel() -> None:
   gain = jnp.array([1.0, 2.0, 4.0, 0.5, 0.25])  # exact in binary
   for per in ('channel', 4):
-    codes, scale, _ = affine.coded(jnp.asarray(W), 4, per)
-    after, wider, _ = affine.coded(jnp.asarray(W) * gain, 4, per)
+    codes, scale, _ = affine.quantize(jnp.asarray(W), 4, per)
+    after, wider, _ = affine.quantize(jnp.asarray(W) * gain, 4, per)
     np.testing.assert_array_equal(codes, after)
     np.testing.assert_array_equal(wider, scale * gain)
 
 
 def test_a_worked_example_by_groups() -> None:
   w = jnp.array([[1.0], [-3.0], [10.0], [30.0]])
-  codes, scale, _ = affine.coded(w, 3, 2)
+  codes, scale, _ = affine.quantize(w, 3, 2)
   assert scale.tolist() == [[1.0], [10.0]]
   assert codes.ravel().tolist() == [1.0, -3.0, 1.0, 3.0]
 
@@ -144,15 +144,17 @@ def test_impossible_widths_are_refused(bits: Any) -> None:
 def test_ranges_are_finite_and_wide() -> None:
   affine.expect_range('here', 'fc', -1.0, 2.0)
   for low, high in ((-1.0, math.inf), (-math.inf, 0.0), (0.0, math.nan)):
-    with pytest.raises(ValueError, match='here at fc: .*a finite range, got'):
+    with pytest.raises(
+      ValueError, match='here at fc: .*finite range of inputs, got'
+    ):
       affine.expect_range('here', 'fc', low, high)
-  with pytest.raises(ValueError, match='inputs that differ, got 3 alone'):
+  with pytest.raises(ValueError, match='inputs that differ, got only 3'):
     affine.expect_range('here', 'fc', 3.0, 3.0)
 
 
 def test_decoding_keeps_the_type_of_the_scale() -> None:
   found = jax.eval_shape(
-    affine.decoded,
+    affine.dequantize,
     jnp.ones((2, 3), jnp.int8),
     jnp.ones(3),
     jnp.ones(3, jnp.int8),
@@ -163,7 +165,7 @@ def test_decoding_keeps_the_type_of_the_scale() -> None:
 @pytest.mark.parametrize('bits', [3, 4, 5])
 def test_compiled_grids_have_the_same_steps(bits: int) -> None:
   def steps(w: jax.Array) -> tuple[jax.Array, ...]:
-    ends = affine.shifted_scale(jnp.min(w), jnp.max(w), bits)
+    ends = affine.asymmetric_scale(jnp.min(w), jnp.max(w), bits)
     return (affine.symmetric_scale(w, bits, 'tensor'), *ends)
 
   compiled = jax.jit(steps)

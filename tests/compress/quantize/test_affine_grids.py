@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.quantize.affine import affine
+from compress.quantize.affine import fake_quantize
 from compress.quantize.integer_codes import Inputs
 
 BITS = st.integers(2, 16)
@@ -37,7 +37,7 @@ def test_inputs_are_rounded_as_in_the_paper(
   low: float, span: float, bits: int
 ) -> None:
   high = low + span
-  found = affine(X, jnp.float32(low), jnp.float32(high), bits)
+  found = fake_quantize(X, jnp.float32(low), jnp.float32(high), bits)
   want = jacob(X, low, high, bits)
   step = (max(high, 0.0) - min(low, 0.0)) / (2**bits - 1)
   sure = off_ties(X, step) if bits <= 10 else np.zeros(X.shape, bool)
@@ -51,7 +51,7 @@ def test_inputs_are_rounded_as_in_the_paper(
 def test_the_grid_of_a_worked_example() -> None:
   # Steps of 1 from -1 to 2; the range [-0.9, 2.1] is nudged to them.
   x = jnp.array([-9.0, -0.9, -0.4, 0.0, 0.4, 1.4, 1.6, 9.0])
-  found = affine(x, jnp.float32(-0.9), jnp.float32(2.1), 2)
+  found = fake_quantize(x, jnp.float32(-0.9), jnp.float32(2.1), 2)
   assert found.tolist() == [-1.0, -1.0, 0.0, 0.0, 0.0, 1.0, 2.0, 2.0]
 
 
@@ -64,7 +64,7 @@ def test_the_grid_of_a_worked_example() -> None:
 def test_zero_is_on_every_grid(low: float, high: float, bits: int) -> None:
   low, high = min(low, high), max(low, high)
   x = jnp.array([0.0, low, high])
-  found = affine(x, jnp.float32(low), jnp.float32(high), bits)
+  found = fake_quantize(x, jnp.float32(low), jnp.float32(high), bits)
   assert float(found[0]) == 0.0
   assert np.all(np.isfinite(found))
 
@@ -81,13 +81,15 @@ def test_zero_is_on_every_grid(low: float, high: float, bits: int) -> None:
 def test_constant_inputs_have_a_grid(
   seen: tuple[float, float], want: list[float]
 ) -> None:
-  found = affine(jnp.array([-0.75, 0.75]), *map(jnp.float32, seen), bits=4)
+  found = fake_quantize(
+    jnp.array([-0.75, 0.75]), *map(jnp.float32, seen), bits=4
+  )
   np.testing.assert_allclose(found, want, rtol=1e-6)
 
 
 def test_inputs_pass_gradients_inside_their_range() -> None:
   low, high, bits = -1.0, 3.0, 3
-  grad = jax.vmap(jax.grad(lambda x: affine(x, low, high, bits)))(X)
+  grad = jax.vmap(jax.grad(lambda x: fake_quantize(x, low, high, bits)))(X)
   step = (high - low) / (2**bits - 1)
   below = round(-low / step)
   ends = (-below * step, (2**bits - 1 - below) * step)

@@ -42,9 +42,9 @@ def test_ranges_are_followed_before() -> None:
 def test_without_steps_inputs_are_rounded_at_once() -> None:
   for begin, steps in ((0.0, 10), (0.7, 0)):
     node = delay(begin).init(PARAMS, Ctx(0, steps))['fc']['kernel']
-    assert bool(node.live)
+    assert bool(node.active)
   node = delay(0.7).init(PARAMS, Ctx(0, 10))['fc']['kernel']
-  assert not bool(node.live)
+  assert not bool(node.active)
   assert jax.jit(tree.freeze)({'w': node})['w'].w.shape == (4, 4)
 
 

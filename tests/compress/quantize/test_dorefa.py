@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compress.method import Ctx
-from compress.quantize.dorefa import Squashing, dorefa
+from compress.quantize.dorefa import DorefaWeight, dorefa
 
 W = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)
 
@@ -31,7 +31,7 @@ def test_dorefa_is_its_equation(bits: int) -> None:
 
 
 def test_dorefa_passes_the_gradient_of_the_tangent() -> None:
-  node = Squashing(jnp.asarray(W), jnp.float32(4.0 / 7), None, 3)
+  node = DorefaWeight(jnp.asarray(W), jnp.float32(4.0 / 7), None, 3)
 
   def plain(w: Any) -> Any:
     x = jnp.tanh(w)

@@ -151,11 +151,11 @@ def test_reasons_are_said_where_nothing_can_be_scaled() -> None:
   layers = bent('tanh').layers[2:]
   spec = sp.Spec(name='one', input_shape=(1,), layers=layers)
   params = start(spec)['params']
-  with pytest.raises(ValueError, match=r'only ReLU.* got mid \(tanh\)'):
+  with pytest.raises(ValueError, match=r'as ReLU.* got mid \(tanh\)'):
     equalization.cross_layer_equalization().init(params, calibrated(spec))
 
 
-def test_dead_channels_are_left_alone() -> None:
+def test_dead_channels_do_not_change() -> None:
   params = uneven()
   kernel = params['conv']['kernel'].at[..., 1].set(0.0)
   dead = {**params, 'conv': {**params['conv'], 'kernel': kernel}}

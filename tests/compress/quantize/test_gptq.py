@@ -189,14 +189,14 @@ def test_without_data_there_is_no_rounding() -> None:
     ctx = calibrated(TINY)._replace(stats=None)
     gptq(4, 4).init(params, ctx)
   more = {'loose': jnp.ones((3, 4)), **params}
-  with pytest.raises(ValueError, match='at loose: .*got those of conv/kernel'):
+  with pytest.raises(ValueError, match='at loose: .*only those of conv/kernel'):
     gptq(4).init(more, calibrated(TINY))
 
 
 def test_a_network_without_observed_layers_is_said_to_have_none() -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
   blind = ctx.probe._replace(inputs=lambda params, see, count: {})
-  message = 'at conv/kernel: .*observed, got those of no weight. Use Flax'
+  message = 'at conv/kernel: .*got only those of no weight. Use Flax'
   for method in (gptq(4), adaround(4)):
     with pytest.raises(ValueError, match=message):
       method.init(params, ctx._replace(probe=blind))

@@ -115,8 +115,10 @@ def test_codes_stay_in_their_width() -> None:
   w = jnp.asarray(W)
   for bits, width in ((8, jnp.int8), (9, jnp.int16)):
     for symmetric in (True, False):
-      found = affine.coded(w, bits, 'channel', None, symmetric)
+      found = affine.quantize(w, bits, 'channel', None, symmetric)
       node = integer_codes.stored(found, None, bits)
       assert node.codes.dtype == width
       assert type(node) is (Quantized if symmetric else Shifted)
-      np.testing.assert_array_equal(node.decode(None), affine.decoded(*found))
+      np.testing.assert_array_equal(
+        node.decode(None), affine.dequantize(*found)
+      )

@@ -11,7 +11,7 @@ import pytest
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.quantize.integer_codes import Shifted
-from compress.quantize.lsq import Stepping, Steps, lsq
+from compress.quantize.lsq import LsqInputs, LsqWeight, lsq
 from tests.runs import TINY, assert_same_bits, calibrated, images, start
 
 W = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)
@@ -35,7 +35,7 @@ def lsq_slopes(
 
 def test_steps_of_weights_have_the_gradient_of_the_paper() -> None:
   step = jnp.array([0.3, 0.1, 0.5, 0.2, 1.0])
-  node = Stepping(jnp.asarray(W), step, None, 3)
+  node = LsqWeight(jnp.asarray(W), step, None, 3)
   up = np.random.default_rng(1).normal(size=W.shape)
 
   def loss(w: Any, step: Any) -> Any:
@@ -88,14 +88,14 @@ def test_steps_of_inputs_have_the_gradient_of_the_paper(
   step = jnp.float32(0.7)
 
   def loss(x: Any, step: Any) -> Any:
-    return jnp.sum(X * Steps(step, 3, signed).round(x))
+    return jnp.sum(X * LsqInputs(step, 3, signed).round(x))
 
   slopes = jax.grad(loss, argnums=(0, 1))(jnp.asarray(X), step)
   by_step, by_value = lsq_slopes(X, 0.7, low, high)
   gain = 1 / math.sqrt(160 * high)
   assert float(slopes[1]) == pytest.approx(gain * np.sum(X * by_step), rel=1e-3)
   np.testing.assert_allclose(slopes[0], X * by_value)
-  found = Steps(step, 3, signed).round(jnp.asarray(X))
+  found = LsqInputs(step, 3, signed).round(jnp.asarray(X))
   want = 0.7 * np.clip(np.round(X / np.float32(0.7)), low, high)
   np.testing.assert_allclose(found, want, atol=1e-6)
 
@@ -118,11 +118,11 @@ def test_steps_start_as_in_the_paper() -> None:
 
 @pytest.mark.parametrize('step', [0.0, -0.3, 1e-20])
 def test_steps_that_vanish_or_turn_are_survived(step: float) -> None:
-  node = Stepping(jnp.asarray(W), jnp.full(5, step), None, 4)
+  node = LsqWeight(jnp.asarray(W), jnp.full(5, step), None, 4)
   slopes = jax.grad(lambda n: jnp.sum(n.decode(None)))(node)
   assert np.all(np.isfinite(node.decode(None)))
   assert np.all(np.isfinite(slopes.step))
-  grid = Steps(jnp.float32(step), 4, True)
+  grid = LsqInputs(jnp.float32(step), 4, True)
   assert np.all(np.isfinite(grid.round(jnp.asarray(X))))
 
 
@@ -149,7 +149,7 @@ def test_what_is_stored_is_what_was_trained(text: str) -> None:
 
 def test_learned_grids_reach_lower_loss_than_held_ones() -> None:
   w = jnp.asarray(W)
-  node = Stepping(w, jnp.full(5, 2.0), None, 3)
+  node = LsqWeight(w, jnp.full(5, 2.0), None, 3)
   loss = jax.jit(lambda n: jnp.sum((n.decode(None) - w) ** 2))
   slope = jax.jit(jax.grad(loss))
   before = float(loss(node))
@@ -182,6 +182,6 @@ def test_inputs_need_calibration(name: str) -> None:
 
 
 def test_shapes_of_batches_do_not_matter() -> None:
-  grid = Steps(jnp.float32(0.5), 4, False)
+  grid = LsqInputs(jnp.float32(0.5), 4, False)
   one = grid.round(jnp.asarray(X[:1]))
   np.testing.assert_array_equal(one, grid.round(jnp.asarray(X))[:1])

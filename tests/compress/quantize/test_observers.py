@@ -33,9 +33,9 @@ def error(x: np.ndarray, share: float, bits: int, symmetric: bool) -> float:
 @pytest.mark.parametrize('bits', [2, 3, 4, 8])
 def test_mse_is_the_least_error_of_a_search(bits: int, symmetric: bool) -> None:
   found = observers.mse(jnp.asarray(X), bits, symmetric)
-  tried = np.arange(1, observers.TRIED + 1) / observers.TRIED
+  ratios = np.arange(1, observers.CANDIDATES + 1) / observers.CANDIDATES
   for column, share in zip(X.T, np.asarray(found), strict=True):
-    errors = [error(column, part, bits, symmetric) for part in tried]
+    errors = [error(column, part, bits, symmetric) for part in ratios]
     best = error(column, float(share), bits, symmetric)
     assert best <= min(errors) * (1 + 1e-3)
     if bits < 8:  # heavy tails are clipped
@@ -43,11 +43,11 @@ def test_mse_is_the_least_error_of_a_search(bits: int, symmetric: bool) -> None:
 
 
 def test_quantiles_are_those_of_numpy() -> None:
-  found = observers.share(0.9, jnp.asarray(X), 4, True)
+  found = observers.clip_ratio(0.9, jnp.asarray(X), 4, True)
   size = np.abs(X)
   want = np.quantile(size, 0.9, axis=0) / size.max(axis=0)
   np.testing.assert_allclose(found, want, rtol=1e-5)
-  found = observers.share('percentile', jnp.asarray(X), 4, False)
+  found = observers.clip_ratio('percentile', jnp.asarray(X), 4, False)
   want = np.quantile(size, 0.999, axis=0) / size.max(axis=0)
   np.testing.assert_allclose(found, want, rtol=1e-5)
 
@@ -82,7 +82,7 @@ def test_kl_is_the_least_divergence_of_a_search(
 ) -> None:
   x = np.abs(X[:, 0])
   share = float(observers.kl(jnp.asarray(x), 4, symmetric))
-  stops = np.linspace(levels, observers.BINS, observers.TRIED).astype(int)
+  stops = np.linspace(levels, observers.BINS, observers.CANDIDATES).astype(int)
   found = {int(stop): divergence(x, stop, levels) for stop in stops}
   assert found[round(share * observers.BINS)] <= min(found.values()) * 1.001
   assert share < 0.9  # the tail is clipped
@@ -116,7 +116,7 @@ def test_ternary_is_the_best_of_all_supports(seed: int, size: int) -> None:
 @pytest.mark.parametrize('symmetric', [True, False])
 def test_shares_are_shares(rule: Any, symmetric: bool) -> None:
   odd = jnp.stack([jnp.zeros(9), jnp.full(9, 3.0), jnp.full(9, 2e-38)], axis=1)
-  found = observers.share(rule, odd, 4, symmetric)
+  found = observers.clip_ratio(rule, odd, 4, symmetric)
   assert found.shape == (3,)
   assert np.all((found > 0) & (found <= 1))
   assert float(found[0]) == 1.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.quantize.affine import straight_through
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Quantized
 from compress.quantize.uniform import int8, ternary, uniform
 from tests.runs import TINY, calibrated, images, run, start
@@ -28,7 +28,7 @@ def test_weights_pass_gradients_everywhere() -> None:
   weight = np.random.default_rng(1).normal(size=W.shape).astype(np.float32)
 
   def loss(w: Any) -> Any:
-    return jnp.sum(weight * Quantizing(w, None, 3).decode(None))
+    return jnp.sum(weight * FakeQuantized(w, None, 3).decode(None))
 
   np.testing.assert_array_equal(jax.grad(loss)(jnp.asarray(W)), weight)
 
@@ -51,7 +51,7 @@ def test_straight_through_changes_no_bit(grid: float, x: float) -> None:
 @settings(max_examples=25, deadline=None)
 def test_weights_are_rounded_per_channel(bits: int, scale: float) -> None:
   w = W * np.float32(scale) * np.array([1, 10, 0.1, 3, 7], np.float32)
-  node = Quantizing(jnp.asarray(w), None, bits)
+  node = FakeQuantized(jnp.asarray(w), None, bits)
   top = 2 ** (bits - 1) - 1
   steps = np.abs(w.astype(float)).max(axis=(0, 1, 2)) / top
   decoded = np.asarray(node.decode(None), float)
@@ -71,7 +71,7 @@ def test_weights_are_rounded_per_channel(bits: int, scale: float) -> None:
 def test_channels_without_size_decode_to_zero(tiny: float) -> None:
   w = jnp.asarray(W).at[..., 2].set(tiny).at[0, 0, 0, 2].set(0.0)
   for bits in (2, 8, 16):
-    node = Quantizing(w, None, bits)
+    node = FakeQuantized(w, None, bits)
     assert np.all(np.abs(node.decode(None)[..., 2]) <= tiny)
     assert np.all(np.isfinite(node.freeze().decode(None)))
 
@@ -79,7 +79,7 @@ def test_channels_without_size_decode_to_zero(tiny: float) -> None:
 @given(bits=BITS)
 @settings(max_examples=15, deadline=None)
 def test_codes_are_integers_of_their_width(bits: int) -> None:
-  node = Quantizing(jnp.asarray(W), None, bits)
+  node = FakeQuantized(jnp.asarray(W), None, bits)
   frozen = node.freeze()
   assert frozen.codes.dtype == (jnp.int8 if bits <= 8 else jnp.int16)
   assert int(jnp.abs(frozen.codes.astype(int)).max()) == 2 ** (bits - 1) - 1
@@ -88,7 +88,7 @@ def test_codes_are_integers_of_their_width(bits: int) -> None:
 
 
 def test_codes_take_masks_and_gains() -> None:
-  node = Quantizing(jnp.asarray(W), None, 8).freeze()
+  node = FakeQuantized(jnp.asarray(W), None, 8).freeze()
   mask = W > 0
   zeroed = node.apply_mask(mask)
   np.testing.assert_array_equal(
@@ -139,14 +139,14 @@ def test_inputs_stay_float_unless_asked() -> None:
 def test_impossible_widths_are_refused(bits: Any) -> None:
   with pytest.raises(ValueError, match='weight_bits from 2 to 16, got'):
     uniform(bits)
-  if bits:  # 0 leaves the inputs alone
+  if bits:  # 0 is for float inputs
     with pytest.raises(ValueError, match='activation_bits from 2 to 16, got'):
       uniform(8, bits)
 
 
 @pytest.mark.parametrize('momentum', [-0.1, 1.1, math.nan])
 def test_impossible_momenta_are_refused(momentum: float) -> None:
-  with pytest.raises(ValueError, match=r'a momentum in \[0, 1\], got'):
+  with pytest.raises(ValueError, match=r'momentum in \[0, 1\], got'):
     int8(momentum=momentum)
 
 
@@ -162,7 +162,7 @@ def test_missing_statistics_are_named() -> None:
 def test_quantizing_twice_is_refused(frozen: bool) -> None:
   once = uniform(8).init(PARAMS, Ctx())
   once = tree.freeze(once) if frozen else once
-  kind = Quantized if frozen else Quantizing
+  kind = Quantized if frozen else FakeQuantized
   assert tree.find(kind, once)
   with pytest.raises(ValueError, match=f'got {kind.__name__} at fc/kernel'):
     uniform(4).init(once, Ctx())
@@ -171,7 +171,7 @@ def test_quantizing_twice_is_refused(frozen: bool) -> None:
 @pytest.mark.parametrize('axis', range(W.ndim))
 def test_codes_are_spread_among_zeros(axis: int) -> None:
   keep, size = np.arange(W.shape[axis])[::2], W.shape[axis]
-  node = Quantizing(jnp.take(W, keep, axis), None, 8).freeze()
+  node = FakeQuantized(jnp.take(W, keep, axis), None, 8).freeze()
   wide = node.scatter(keep, axis, size)
   want = np.zeros(W.shape, np.float32)
   np.moveaxis(want, axis, 0)[keep] = np.moveaxis(node.decode(None), axis, 0)
@@ -184,25 +184,28 @@ def test_clips_make_the_grid_narrower_and_follow_the_weights() -> None:
   compress = uniform(3, clip='mse', per='tensor')
   params = compress.init({'fc': {'kernel': jnp.asarray(W)}}, Ctx())
   node = params['fc']['kernel']
-  assert 0 < float(node.share) < 1
+  assert 0 < float(node.clip_ratio) < 1
   spiky = jnp.asarray(W).at[0, 0, 0, 0].set(40.0)
   moved = {'fc': {'kernel': node.replace(w=spiky)}}
   fresh = compress.init({'fc': {'kernel': spiky}}, Ctx())
-  for step, want in ((3, node.share), (5, fresh['fc']['kernel'].share)):
+  for step, want in (
+    (3, node.clip_ratio),
+    (5, fresh['fc']['kernel'].clip_ratio),
+  ):
     found = compress.update(moved, Ctx(step, 100))['fc']['kernel']
-    assert float(found.share) == float(want)
+    assert float(found.clip_ratio) == float(want)
 
 
 def test_clipped_ranges_follow_their_share_of_what_is_seen() -> None:
   ctx = calibrated(TINY)
   stats = {path: jnp.array([-2.0, 6.0]) for path in ctx.stats or {}}
-  compress = uniform(8, 4, activation_clip=0.9, momentum=0.5, settle=0.5)
+  compress = uniform(8, 4, activation_clip=0.9, momentum=0.5, freeze_at=0.5)
   before = compress.init(start(TINY)['params'], ctx)
   node = before['conv']['kernel']
   x = np.abs(images(TINY, 32))
   want = np.quantile(x, 0.9) / x.max()
-  assert float(node.reach) == pytest.approx(want, rel=1e-4)
-  low, high = ctx.stats['conv/kernel'] * node.reach
+  assert float(node.input_clip_ratio) == pytest.approx(want, rel=1e-4)
+  low, high = ctx.stats['conv/kernel'] * node.input_clip_ratio
   np.testing.assert_allclose([node.inputs.low, node.inputs.high], [low, high])
   after = compress.update(before, Ctx(1, 4, stats=stats))['conv']['kernel']
   np.testing.assert_allclose(
@@ -220,7 +223,7 @@ def test_dead_units_are_said_to_be_the_reason() -> None:
   params = {**variables['params'], 'norm': norm}
   _, stats = run(TINY, {**variables, 'params': params})
   assert float(stats['fc/kernel'][1]) == 0
-  message = 'fc/kernel: .* got 0 alone. All units before this layer are dead'
+  message = 'fc/kernel: .* got only 0. All units before this layer are dead'
   with pytest.raises(ValueError, match=message):
     int8().init(params, Ctx(stats=stats))
   rest = uniform(8).init(params, Ctx(stats=stats))
@@ -247,9 +250,9 @@ def test_a_channel_of_zeros_trains_on(text: str) -> None:
 @pytest.mark.parametrize(
   ('seen', 'message'),
   [
-    ([-1.0, math.inf], 'fc/kernel: expected inputs in a finite range'),
-    ([math.nan, 1.0], 'fc/kernel: expected inputs in a finite range'),
-    ([0.0, 0.0], 'fc/kernel: expected inputs that differ, got 0 alone'),
+    ([-1.0, math.inf], 'fc/kernel: expected a finite range of inputs'),
+    ([math.nan, 1.0], 'fc/kernel: expected a finite range of inputs'),
+    ([0.0, 0.0], 'fc/kernel: expected inputs that differ, got only 0'),
   ],
 )
 def test_ranges_that_are_none_are_refused(
@@ -265,7 +268,7 @@ def test_ranges_that_are_none_are_refused(
     (lambda: uniform(per='row'), "expected per='tensor', 'channel'"),
     (lambda: uniform(clip='best'), 'expected a clip of absmax'),
     (lambda: uniform(8, 8, activation_clip=2.0), 'expected a clip of'),
-    (lambda: uniform(settle=2.0), r'a settle in \[0, 1\], got 2.0'),
+    (lambda: uniform(freeze_at=2.0), r'freeze_at in \[0, 1\], got 2.0'),
   ],
 )
 def test_other_choices_are_refused(make: Any, message: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from compress import recipe, tree
 from compress.method import Ctx, chain
-from compress.quantize.fake_quant import Quantizing
-from compress.quantize.integer_codes import Gridded
+from compress.quantize.fake_quant import FakeQuantized
+from compress.quantize.integer_codes import LatentWeight
 from compress.regularize import penalties
 from compress.regularize.entropy import entropy, geometric_entropy, node_bits
 from compress.schedule import linear
@@ -48,8 +48,8 @@ def test_layers_are_weighted_by_size(text: str) -> None:
   }
   nodes = recipe.parse(text).init(params, Ctx())
   total = 0.0
-  for node in tree.find(Gridded, nodes).values():
-    mean = np.abs(np.asarray(node.coded().codes)).mean()
+  for node in tree.find(LatentWeight, nodes).values():
+    mean = np.abs(np.asarray(node.quantize().codes)).mean()
     total += node.w.size * float(geometric_entropy(mean + 1 / node.w.size))
   method = entropy(0.3, schedule=linear(0.0, 1.0))
   halfway = Ctx(5, 10)
@@ -78,7 +78,7 @@ def test_training_reduces_the_bits() -> None:
 
 
 def test_zeros_have_finite_gradients() -> None:
-  node = Quantizing(jnp.zeros((20, 10)).at[0].set(1.0), None, 4)
+  node = FakeQuantized(jnp.zeros((20, 10)).at[0].set(1.0), None, 4)
   slope = jax.grad(lambda w: node_bits(node.replace(w=w)))(node.w)
   assert np.isfinite(slope).all()
   empty = node.replace(w=jnp.zeros((2000, 10)).at[0].set(1.0))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.prune import magnitude
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from tsukiji.measure import cost
 from tsukiji.models import spec as sp
 from tsukiji.models import zoo
@@ -194,7 +194,9 @@ def test_masks_that_stay_are_not_numbers():
 
 
 def test_the_widest_factor_decides():
-  wide, narrow = (Quantizing(jnp.ones((16, 3)), None, bits) for bits in (8, 4))
+  wide, narrow = (
+    FakeQuantized(jnp.ones((16, 3)), None, bits) for bits in (8, 4)
+  )
   params = start(TINY)['params']
   params['fc']['kernel'] = Halves(narrow, wide)
   _, fc = cost.layers(TINY, params)

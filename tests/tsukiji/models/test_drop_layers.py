@@ -11,7 +11,7 @@ import pytest
 
 from compress import tree
 from compress.method import Ctx
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.uniform import uniform
 from tests.runs import NETWORKS, assert_same_bits, run, start
 from tsukiji.measure import cost
@@ -165,8 +165,8 @@ def test_nodes_are_kept() -> None:
   nodes = uniform(4).init(start(spec)['params'], Ctx())
   network = {**start(spec), 'params': nodes}
   small = drop_layers.drop(spec, network, ['block1_1'], 0)
-  found = tree.find(Quantizing, small.variables['params'])
-  assert len(found) == len(tree.find(Quantizing, nodes)) - 2
+  found = tree.find(FakeQuantized, small.variables['params'])
+  assert len(found) == len(tree.find(FakeQuantized, nodes)) - 2
 
 
 def test_removing_nothing_changes_nothing() -> None:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.prune import magnitude
-from compress.quantize.fake_quant import Quantizing
+from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Inputs
 from tests.devices import on_eight
 from tests.tsukiji.models.test_net import variables
@@ -251,7 +251,7 @@ def test_evaluate_meets_grids_and_masks() -> None:
   kernel, bias = found['params']['d1']['kernel'], found['params']['d1']['bias']
   inputs = Inputs(jnp.float32(0), jnp.float32(0.77), 2)
   mask = np.arange(360).reshape(36, 10) % 3 > 0
-  node = magnitude.Masked(Quantizing(kernel, inputs, 4), mask)
+  node = magnitude.Masked(FakeQuantized(kernel, inputs, 4), mask)
   found['params'] = {'d1': {'kernel': node, 'bias': bias}}
   step = np.abs(kernel).max(0) / 7
   x, gap = split.x.reshape(50, -1) / 255, 0.77 / 3

@@ -168,7 +168,7 @@ def _multiplied(
   (codes, scale), inputs = coded.codes(kernel), kernel.inputs
   step, zero = (
     np.asarray(x)
-    for x in affine.shifted_scale(inputs.low, inputs.high, inputs.bits)
+    for x in affine.asymmetric_scale(inputs.low, inputs.high, inputs.bits)
   )
   top, middle = 2**inputs.bits - 1, int(zero)
   first: Operation = Rounded(np.float32(step), middle, top)

@@ -47,7 +47,7 @@ class Served(NamedTuple):
 
 def affine(inputs: Inputs) -> Affine:
   """Return an input grid as numbers."""
-  step, zero = affine_lib.shifted_scale(inputs.low, inputs.high, inputs.bits)
+  step, zero = affine_lib.asymmetric_scale(inputs.low, inputs.high, inputs.bits)
   return Affine(np.float32(step), int(zero), 2**inputs.bits - 1)
 
 

@@ -77,7 +77,7 @@ def inputs_of(
     lambda before, module, x: x,
   )
   inputs = variables['params'][layer]['kernel'].inputs
-  step, zero = affine.shifted_scale(inputs.low, inputs.high, inputs.bits)
+  step, zero = affine.asymmetric_scale(inputs.low, inputs.high, inputs.bits)
   code = np.round(met[f'{layer}/kernel'] / step) + zero
   want = np.clip(code, 0, 2**inputs.bits - 1) - zero
   at = next(
