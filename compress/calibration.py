@@ -117,7 +117,7 @@ def moments(
   def see(before: Any, module: nn.Module, x: Array) -> Moments | None:
     if modules is not None and '/'.join(module.path) not in modules:
       return None
-    found = rows(module, x)
+    found = rows(module, x.astype(jnp.float32))
     new = Moments(
       jnp.float32(found.shape[1]),
       jnp.sum(found, axis=1),

@@ -30,7 +30,7 @@ class Learning(Compressed):
 
   Attributes:
     goal: The compressed weight.
-    w: The weight that learns, `[...]`.
+    w: The weight that learns, `[...]`, of at least 32 bits.
     dual: Multiplier of `w = goal`, divided by the penalty, the shape of `w`.
     settled: Whether the goal itself is what trains, `()` bool.
   """
@@ -54,7 +54,7 @@ class Learning(Compressed):
     if key is None:
       goal: Array = self.goal
       return goal
-    return jnp.where(self.settled, self.goal, self.w)
+    return jnp.where(self.settled, self.goal, self.w.astype(self.goal.dtype))
 
   def freeze(self) -> Any:
     """Return the compressed weight."""
@@ -204,6 +204,7 @@ def learning(
       if not tree.is_node(goal):
         return goal
       w = jnp.array(weights[path])
+      w = w.astype(jnp.promote_types(w.dtype, jnp.float32))
       return Learning(goal, w, jnp.zeros_like(w), jnp.bool_(False))
 
     return tree.map_paths(wrap, goals)
@@ -259,9 +260,14 @@ def _compressed(
 
 def _free(params: Params, part: Array | float = 1.0) -> Params:
   """Return the weights that C steps compress, with part of the multipliers."""
-  return tree.map_paths(
-    lambda _, x: x.w + part * x.dual if isinstance(x, Learning) else x, params
-  )
+
+  def free(path: Path, x: Any) -> Any:
+    if not isinstance(x, Learning):
+      return x
+    dtype = jax.eval_shape(tree.decode, x.goal).dtype
+    return (x.w + part * x.dual).astype(dtype)
+
+  return tree.map_paths(free, params)
 
 
 def _goals(params: Params) -> Params:

@@ -99,6 +99,36 @@ def test_decoded_shapes_are_the_dense_ones(text: str) -> None:
     assert (x.shape, x.dtype) == (dense.shape, dense.dtype)
 
 
+@pytest.mark.parametrize(
+  'dtype', ['bfloat16', pytest.param('float16', marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize('text', [texts[0] for texts in SAMPLES.values()])
+def test_weights_of_16_bits_keep_their_type(text: str, dtype: str) -> None:
+  compress, ctx = recipe.parse(text), calibrated(TINY)
+  dense = start(TINY)['params']
+  narrow = jax.tree.map(lambda x: x.astype(dtype), dense)
+
+  def nodes_of(params: Any) -> Any:
+    return method.traced(
+      lambda p: compress.init(p, ctx), params, lambda: params
+    )
+
+  nodes = nodes_of(narrow)
+  found = jax.eval_shape(tree.decode, nodes)
+  assert shapes(found) == shapes(narrow)
+  after = jax.eval_shape(
+    lambda p, step, grads: compress.update(
+      p, ctx._replace(step=step, grads=grads)
+    ),
+    nodes,
+    jnp.int32(1),
+    found,
+  )
+  assert shapes(after) == shapes(nodes)
+  every = [tree.find(tree.Compressed, x) for x in (nodes, nodes_of(dense))]
+  assert set(every[0]) == set(every[1])  # no weight is skipped
+
+
 # Law 2: one compiled step for a whole run.
 
 

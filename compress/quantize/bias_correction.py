@@ -70,4 +70,6 @@ def _mean(w: Array, found: calibration.Moments) -> Array:
 
 
 def _add(params: Params, path: Path, shift: Array) -> Params:
-  return tree.map_paths(lambda p, x: x + shift if p == path else x, params)
+  return tree.map_paths(
+    lambda p, x: (x + shift).astype(x.dtype) if p == path else x, params
+  )

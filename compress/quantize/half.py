@@ -91,10 +91,14 @@ class LatentHalf(Compressed):
     """Return the 16-bit floats."""
     if tree.is_node(self.w):
       return self
-    x = self._halves()
-    if self.dtype == 'bfloat16':  # which NumPy and so the file do not have
-      x = jax.lax.bitcast_convert_type(x, jnp.uint16)
-    return Half(x)
+    return stored(self._halves())
+
+
+def stored(x: Array) -> Half:
+  """Return an array of float16 or bfloat16 as a node of the same numbers."""
+  if x.dtype == jnp.bfloat16:  # which NumPy does not have
+    x = jax.lax.bitcast_convert_type(x, jnp.uint16)
+  return Half(x)
 
 
 def half(dtype: str = 'float16') -> Method:

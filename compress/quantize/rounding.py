@@ -77,7 +77,7 @@ def layer_by_layer(
   def quantized(
     params: Params, path: Path, inputs: Any, gram: Array
   ) -> Quantized:
-    w = tree.decode(tree.paths(params)[path])
+    w = jnp.float32(tree.decode(tree.paths(params)[path]))
     latent = tree.latent(tree.paths(params)[path])
     if latent.shape != w.shape:
       raise ValueError(

@@ -127,7 +127,7 @@ def edits(x: Any, known: list[Seed]) -> st.SearchStrategy[Any]:
     same = numbers
   elif type(x) is float:
     same = st.floats(allow_nan=False, allow_infinity=False)
-  elif type(x) is str and x[:2] in coding.DTYPES:
+  elif type(x) is str and x.split(' ')[0] in coding.DTYPES:
     same = st.one_of(slots, st.builds(_resized, st.just(x), numbers, numbers))
   elif type(x) is list and x:
     same = st.one_of(

@@ -11,6 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from compress import tree
+from compress.quantize.half import stored
+from compress.tree import Array
 from tsukiji.deploy.passes.shrink import shrink
 from tsukiji.deploy.passes.unfold import unfold
 from tsukiji.models import norm as norms
@@ -73,7 +75,7 @@ def _fold(
   params, stats = variables['params'], variables['batch_stats']
   affine, seen = params[norm.name], stats[norm.name]
   gain = norms.gain(norm, affine['scale'], seen['var'])
-  kernel = tree.scaled(params[layer.name]['kernel'], gain)
+  kernel = _scaled(params[layer.name]['kernel'], gain)
   if kernel is None:
     return None
   bias = params[layer.name].get('bias', jnp.zeros_like(gain))
@@ -83,3 +85,10 @@ def _fold(
   }
   del params[norm.name], stats[norm.name]
   return dataclasses.replace(layer, bias=True)
+
+
+def _scaled(kernel: Any, gain: Array) -> Any:
+  """Return a weight times `gain` in as many bits; None if it cannot."""
+  if not tree.is_node(kernel) and kernel.dtype.itemsize == 2:
+    kernel = stored(kernel)
+  return tree.scaled(kernel, gain)

@@ -17,6 +17,7 @@ import math
 from collections.abc import Container, Iterator
 from typing import TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 
 from tsukiji.deploy.tsk import float_coding, integer_coding, range_coder
@@ -31,9 +32,18 @@ DTYPES = {
   f'{kind}{size}': np.dtype(f'{kind}{size}')
   for kind, sizes in (('b', '1'), ('i', '1248'), ('u', '1248'), ('f', '248'))
   for size in sizes
-}
+} | {'bf2': np.dtype(jnp.bfloat16)}
 GROUPS = 4
 GROUPED_SIZE = 4096  # smaller arrays do not pay for four histograms
+
+
+def dtype_name(dtype: np.dtype) -> str:
+  """Return the name of a dtype in `DTYPES`; of another one, what NumPy has.
+
+  >>> dtype_name(np.dtype('f4')), dtype_name(np.dtype(jnp.bfloat16))
+  ('f4', 'bf2')
+  """
+  return 'bf2' if dtype == jnp.bfloat16 else dtype.str[1:]
 
 
 def encode(x: np.ndarray, coded: bool = True) -> bytes:
@@ -54,7 +64,7 @@ def encode(x: np.ndarray, coded: bool = True) -> bytes:
   ['raw', 'sparse raw']
   """
   x = np.asarray(x)
-  if x.dtype.str[1:] not in DTYPES:
+  if dtype_name(x.dtype) not in DTYPES:
     raise ValueError(
       f'code: expected an array of {", ".join(map(str, DTYPES.values()))}, '
       f'got {x.dtype}. Convert it first.'

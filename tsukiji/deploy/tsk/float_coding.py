@@ -10,20 +10,20 @@ import numpy as np
 
 from tsukiji.deploy.tsk import range_coder
 
-FRACTION = {2: 10, 4: 23}  # bits below the exponent, by bytes (IEEE 754)
+FRACTION = {'bfloat16': 7, 'float16': 10, 'float32': 23}  # bits
 PART = 2**16  # values decoded at a time
 
 
 def known(dtype: np.dtype) -> bool:
   """Tell whether values of a dtype have this coding."""
-  return dtype.kind == 'f' and dtype.itemsize in FRACTION
+  return dtype.name in FRACTION
 
 
 def encode(x: np.ndarray) -> bytes:
   """Return floats as bytes.
 
   Args:
-    x: Any shape but an empty one; float16 or float32, contiguous.
+    x: Any shape but an empty one; of a dtype in `FRACTION`, contiguous.
 
   Returns:
     The coding; dtype and shape are not in it.
@@ -82,4 +82,4 @@ def decode(
 
 def _widths(dtype: np.dtype) -> tuple[int, int]:
   """Return how many bits are below the exponent, and below the sign."""
-  return FRACTION[dtype.itemsize], 8 * dtype.itemsize - 1
+  return FRACTION[dtype.name], 8 * dtype.itemsize - 1

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from compress import tree
@@ -35,6 +36,22 @@ def is_array(x: Any) -> bool:
   """Tell whether something is an array, or has the shape and dtype of one."""
   shaped = hasattr(x, 'shape') and hasattr(x, 'dtype')
   return shaped and not tree.is_node(x)
+
+
+def promoted(one: np.dtype, other: np.dtype) -> np.dtype:
+  """Return the dtype of a sum; that of two kinds of 16-bit floats is float32.
+
+  >>> promoted(np.dtype('f2'), np.dtype(jnp.bfloat16))
+  dtype('float32')
+  """
+  try:
+    return np.result_type(one, other)
+  except TypeError:  # NumPy has no common dtype of bfloat16 and some others
+    return np.dtype('f4')
+
+
+def _kind(dtype: np.dtype) -> str:
+  return FLOATS if jnp.issubdtype(dtype, jnp.floating) else dtype.kind
 
 
 class Made(NamedTuple):
@@ -75,7 +92,8 @@ class Fields(NamedTuple):
     x = self.inner.get(name, getattr(self.node, name))
     self.expect(is_array(x), f'an array {name}', type(x).__name__)
     leaf = Leaf(tuple(x.shape), np.dtype(x.dtype))
-    self.expect(leaf.dtype.kind in kinds, f'{name} of kind {kinds}', leaf.dtype)
+    right = _kind(leaf.dtype) in kinds
+    self.expect(right, f'{name} of kind {kinds}', leaf.dtype)
     axes = len(leaf.shape) if axes is None else axes
     self.expect(len(leaf.shape) == axes, f'{axes} axes of {name}', leaf.shape)
     return leaf
@@ -93,7 +111,7 @@ class Fields(NamedTuple):
       n in (1, m) for n, m in zip(factor.shape, last, strict=True)
     )
     self.expect(right, f'{name} that broadcasts to {w.shape}', factor.shape)
-    return Leaf(w.shape, np.result_type(w.dtype, factor.dtype))
+    return Leaf(w.shape, promoted(w.dtype, factor.dtype))
 
   def integer(self, name: str, low: int, high: int) -> int:
     """Return an integer in [low, high]."""

@@ -16,6 +16,7 @@ from compress.binary.weights import Binarized
 from compress.channels.sliced import Sliced
 from compress.lowrank.factors import LowRank, Separable, Tucker
 from compress.lowrank.plus_sparse import Summed
+from compress.node import Narrowed
 from compress.prune.masked import Masked
 from compress.quantize.batch_norm import Folded
 from compress.quantize.half import Half
@@ -24,7 +25,7 @@ from compress.share.codebook import Hashed, Products, Shared
 from compress.structured.matrices import Structured
 from compress.structured.tied_filters import Transferred
 from tsukiji.deploy.tsk import header
-from tsukiji.deploy.tsk.coding import DTYPES
+from tsukiji.deploy.tsk.coding import DTYPES, dtype_name
 from tsukiji.deploy.tsk.header import Slot, check
 
 # The node kinds a file may hold, beside dictionaries, tuples and arrays.
@@ -36,6 +37,7 @@ NODES: dict[str, type] = {
   'Inputs': Inputs,
   'LowRank': LowRank,
   'Masked': Masked,
+  'Narrowed': Narrowed,
   'Products': Products,
   'Quantized': Quantized,
   'Separable': Separable,
@@ -88,12 +90,12 @@ def to_json(path: str, x: Any, arrays: list[np.ndarray]) -> Any:
 
 def _array(path: str, x: Any, arrays: list[np.ndarray]) -> str:
   dtype = getattr(x, 'dtype', None)
-  if not isinstance(dtype, np.dtype) or dtype.str[1:] not in DTYPES:
+  if not isinstance(dtype, np.dtype) or dtype_name(dtype) not in DTYPES:
     got = f'{type(x).__name__} {dtype or ""}'.strip()
     dtypes = ', '.join(map(str, DTYPES.values()))
     raise unfit(path, f'arrays of {dtypes}, or {", ".join(NODES)}', got)
   arrays.append(np.asarray(x))
-  return ' '.join((dtype.str[1:], *map(str, x.shape)))
+  return ' '.join((dtype_name(dtype), *map(str, x.shape)))
 
 
 def from_json(path: str, x: Any, leaf: Callable[[Slot], Any]) -> Any:

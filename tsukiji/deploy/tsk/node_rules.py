@@ -24,6 +24,7 @@ from tsukiji.deploy.tsk.node_fields import (
   Made,
   Shape,
   is_array,
+  promoted,
 )
 
 Rule = Callable[[Fields], Made]
@@ -144,7 +145,7 @@ def _linked(f: Fields, one: Leaf, other: Leaf) -> Made:
   """Return the product of two kernels, as `factors.product` takes it."""
   a, b = one.shape, other.shape
   f.expect(min(len(a), len(b)) >= 2, 'factors of two axes or more', (a, b))
-  dtype = np.result_type(one.dtype, other.dtype)
+  dtype = promoted(one.dtype, other.dtype)
   if is_depthwise(a[-1], b):
     shape = _broadcast(f, a, b)
     return Made(Leaf(shape, dtype), 0, math.prod(shape))
@@ -170,6 +171,13 @@ def masked(f: Fields) -> Made:
   return Made(w, w.bytes)
 
 
+def narrowed(f: Fields) -> Made:
+  """A weight as 16-bit floats."""
+  dtype = np.dtype(f.name('dtype', ('bfloat16', 'float16')))
+  w = f.array('w', FLOATS)
+  return Made(Leaf(w.shape, dtype), w.bytes)
+
+
 def folded(f: Fields) -> Made:
   """A weight over a gain."""
   w = f.fitting('gain', f.array('w', FLOATS))
@@ -180,7 +188,7 @@ def summed(f: Fields) -> Made:
   """The sum of two weights."""
   low, sparse = f.array('low', FLOATS), f.array('sparse', FLOATS)
   f.expect(low.shape == sparse.shape, f'a rest of {low.shape}', sparse.shape)
-  w = Leaf(low.shape, np.result_type(low.dtype, sparse.dtype))
+  w = Leaf(low.shape, promoted(low.dtype, sparse.dtype))
   return Made(w, 2 * w.bytes)
 
 
@@ -304,6 +312,7 @@ RULES: dict[str, Rule] = {
   'Hashed': hashed,
   'LowRank': product('u', 'v'),
   'Masked': masked,
+  'Narrowed': narrowed,
   'Products': products,
   'Quantized': quantized,
   'Separable': product('u', 'rows', 'columns', 'v'),

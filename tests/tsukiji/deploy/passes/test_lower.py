@@ -132,6 +132,22 @@ def test_norms_fold_into_the_weight_right_before(
   assert_same_outputs(spec, found, (small, folded))
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_16_bit_floats_stay_16_bits(dtype: str) -> None:
+  found = signed(TINY)
+  narrow = found['params'] | {
+    'conv': {'kernel': found['params']['conv']['kernel'].astype(dtype)}
+  }
+  small, folded = lower(TINY, {**found, 'params': narrow})
+  assert count(sp.Norm, small) == 0
+  assert_same_outputs(TINY, {**found, 'params': narrow}, (small, folded))
+  # Against a kernel of float32: 2 bytes fewer for each of 9 x 4 weights, and a
+  # gain for each of 4 channels.
+  wide = lower(TINY, found)[1]
+  size = lambda x: sum(y.nbytes for y in jax.tree.leaves(x))  # noqa: E731
+  assert size(folded) == size(wide) - 2 * 36 + 4 * 4
+
+
 def test_folding_is_its_formula() -> None:
   spec = network(CONV, sp.Norm(name='n1', epsilon=0.5))
   found = signed(spec)

@@ -9,6 +9,7 @@ from compress.binary.weights import Binarized
 from compress.channels.sliced import Sliced
 from compress.lowrank.factors import LowRank, Separable, Tucker
 from compress.lowrank.plus_sparse import Summed
+from compress.node import Narrowed
 from compress.prune.masked import Masked
 from compress.quantize.batch_norm import Folded
 from compress.quantize.half import Half
@@ -57,6 +58,10 @@ def every(n: int) -> dict[str, Any]:
     'LowRank': LowRank(floats(n, 2), Half(floats(2, n).astype(np.float16))),
     'LowRank, spatial': LowRank(floats(3, 1, n, 2), floats(1, 3, 2, n)),
     'Masked': Masked(floats(n, n), codes(n, n) > 0),
+    'Masked, brain floats': Masked(
+      floats(n, n).astype('bfloat16'), codes(n, n) > 0
+    ),
+    'Narrowed': Narrowed(quantized, 'bfloat16'),
     'Products': Products(floats(2, 3, 2), index(3, n // 2, n), (n, n), None),
     'Quantized': quantized,
     'Quantized, groups': Quantized(codes(n, n), wide, None, 3),

@@ -28,6 +28,14 @@ def test_size_is_that_of_the_exponents_and_the_rest(dtype, rest) -> None:
   assert len(float_coding.encode(x)) <= 1.005 * bits / 8 + 64 < 0.93 * x.nbytes
 
 
+def test_brain_floats_save_the_lower_half_of_floats() -> None:
+  x = np.random.default_rng(5).normal(0, 0.05, 999).astype('bfloat16')
+  narrow, wide = (float_coding.encode(x.astype(t)) for t in (x.dtype, 'f4'))
+  assert abs(len(wide) - len(narrow) - 2 * 999) <= 2
+  again = float_coding.decode(narrow, x.dtype, x.shape)
+  assert again.tobytes() == x.tobytes()
+
+
 @pytest.mark.parametrize('dtype', ['f8', 'i4', 'b1'])
 def test_other_dtypes_are_not_known(dtype: str) -> None:
   assert not float_coding.known(np.dtype(dtype))
