@@ -1,11 +1,11 @@
-"""Checks of arguments, and the messages of their errors."""
+"""Checks of arguments and their error messages."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def shorten(text: object, width: int) -> str:
-  """Return a text on one line, its middle left out where it is too long.
+  """Return a text on one line, with its middle left out if it is too long.
 
   >>> shorten('prune.weights(0.9)', 13)
   'prun ... 0.9)'
@@ -18,7 +18,7 @@ def shorten(text: object, width: int) -> str:
 
 
 def nearest(name: str, names: Iterable[str], count: int = 1) -> list[str]:
-  """Return the valid names that are most like what was given.
+  """Return the valid names that are most similar to a name.
 
   >>> nearest('globl', ['layer', 'global'])
   ['global']
@@ -28,10 +28,10 @@ def nearest(name: str, names: Iterable[str], count: int = 1) -> list[str]:
 
 
 def expect_name(where: str, what: str, got: str, names: Iterable[str]) -> None:
-  """Check a choice.
+  """Check a name.
 
   Raises:
-    ValueError: If it is none of the names.
+    ValueError: If it is not one of the names.
   """
   known = [*names]
   if got not in known:
@@ -43,7 +43,7 @@ def expect_name(where: str, what: str, got: str, names: Iterable[str]) -> None:
 
 
 def expect_sparsity(where: str, sparsity: float) -> None:
-  """Check a share of weights.
+  """Check a fraction of weights.
 
   Raises:
     ValueError: If it is outside [0, 1).
@@ -59,7 +59,7 @@ def expect_schedule(where: str, schedule: object) -> None:
   """Check a schedule.
 
   Raises:
-    ValueError: If it cannot be called.
+    ValueError: If it is not callable.
   """
   if not callable(schedule):
     raise ValueError(

@@ -1,9 +1,9 @@
 """Kinds of nodes, and which methods may follow which in a chain.
 
 A method wraps the innermost arrays of the nodes that earlier methods made.
-Not every nesting means something: a weight has one grid, factors cannot be
-taken of codes, and a mask inside signs would not give zeros. `REFUSED` is the
-whole list; a method whose kind is not refused by it may be chained freely.
+Not every nesting is valid: a weight has one grid, codes cannot be factorized,
+and a mask inside signs would not give zeros. `REFUSED` lists all invalid
+pairs; any other two kinds may be chained.
 """
 
 from typing import Any
@@ -11,32 +11,32 @@ from typing import Any
 from compress import tree
 from compress.tree import Compressed, Params, Path
 
-MASK = 'mask'  # entries held at exactly 0
-CHANNELS = 'channels'  # what is left of a weight
+MASK = 'mask'  # entries fixed at exactly 0
+CHANNELS = 'channels'  # a weight without its removed channels
 FACTORS = 'factors'  # a product of kernels
 STRUCTURE = 'structure'  # tiles or filters made from fewer numbers
 GRID = 'grid'  # few bits per number
 SIGNS = 'signs'  # one bit per number
 CODEBOOK = 'codebook'  # indices into stored values
-INPUT_SIGNS = 'input signs'  # a weight that meets signs of its inputs
+INPUT_SIGNS = 'input signs'  # a weight that multiplies signs of its inputs
 SIGNAL = 'signal'  # changes inputs or gradients, not the weight
 ARRAYS = 'arrays'  # of methods that compute on plain arrays
 
-VALUES = (GRID, SIGNS, CODEBOOK)  # what the numbers of a weight are
+VALUES = (GRID, SIGNS, CODEBOOK)  # kinds that quantize the numbers of a weight
 KINDS = (
   *(MASK, CHANNELS, FACTORS, STRUCTURE, INPUT_SIGNS, SIGNAL, ''),
   *VALUES,
 )
 
 _ONE = (
-  "Give each weight one {} method; `only('path', ...)` tells them apart.".format
+  "Give each weight one {} method, selected with `only('path', ...)`.".format
 )
 _FIRST = 'Put it first: "{where}(...) >> ...".'
 _ONE_GRID = ('weights that are not quantized yet', _ONE('quantization'))
 _ARRAYS = ('plain arrays', _FIRST)
 
-# Kind of a method -> kinds of nodes that it cannot follow -> what it expects,
-# and what to do.
+# Kind of a method -> kinds of nodes that it cannot follow -> what it expects
+# and how to fix the chain.
 REFUSED: dict[str, dict[str, tuple[str, str]]] = {
   GRID: dict.fromkeys(VALUES, _ONE_GRID),
   SIGNS: dict.fromkeys(VALUES, _ONE_GRID),
@@ -48,7 +48,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
     ),
   },
   FACTORS: dict.fromkeys(
-    (MASK, FACTORS, STRUCTURE, *VALUES), ('whole weights', _FIRST)
+    (MASK, FACTORS, STRUCTURE, *VALUES), ('dense weights', _FIRST)
   ),
   STRUCTURE: {
     kind: ('plain arrays', f'{_FIRST} {_ONE("such")}')
@@ -64,16 +64,16 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {
 
 
 def refuse(where: str, kind: str, params: Params) -> None:
-  """Check that a method may follow those that made the nodes of a tree.
+  """Check that a method may be chained after those that made a tree.
 
   Args:
-    where: The name of the method, for the error.
-    kind: What it makes of weights, a key of `REFUSED`; others are never
-      refused.
+    where: Name of the method, for error messages.
+    kind: The kind of its nodes. A kind that is not in `REFUSED` is valid after
+      any other.
     params: A tree of arrays and nodes.
 
   Raises:
-    ValueError: If it cannot follow one of them.
+    ValueError: If a node is of a kind that the method cannot follow.
   """
   table = REFUSED.get(kind, {})
 

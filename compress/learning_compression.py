@@ -1,8 +1,8 @@
-"""Learning-compression: free weights are pulled towards compressed ones.
+"""Learning-compression: weights penalized by their distance to compressed ones.
 
-Any method whose `init` finds what is nearest to a weight (a projection) gets a
-second way to be trained: the network learns freely under a penalty on the
-distance to its compressed form, which is found anew from time to time.
+Any method whose `init` is a projection, which finds the nearest compressed
+weight, can be trained in another way: the uncompressed network learns under a
+penalty on the distance to its projection, which is updated in rounds.
 """
 
 from collections.abc import Callable
@@ -23,16 +23,16 @@ Project: TypeAlias = Callable[[Params, Ctx, Array, Params | None], Params]
 
 @struct.dataclass
 class Learning(Compressed):
-  """A free weight and the compressed one that it is pulled towards.
+  """An uncompressed weight and its compressed form.
 
-  Outside training it is the compressed one, so that what is evaluated and
-  packed can always be had.
+  It decodes to the compressed form outside training, so that the network can
+  be evaluated and packed at any time.
 
   Attributes:
-    goal: The compressed weight.
-    w: The weight that learns, `[...]`, of at least 32 bits.
+    goal: The compressed form, a node.
+    w: The uncompressed weight, `[...]`, of at least 32 bits.
     dual: Multiplier of `w = goal`, divided by the penalty, the shape of `w`.
-    settled: Whether the goal itself is what trains, `()` bool.
+    finetuning: Whether `goal` is trained instead of `w`, `()` bool.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('goal', 'w')
@@ -42,41 +42,41 @@ class Learning(Compressed):
   goal: Any
   w: Array
   dual: Array
-  settled: Array
+  finetuning: Array
 
   @property
   def needs_key(self) -> bool:
-    """Whether training decodes to another array: to the free weight."""
+    """Whether training decodes to another array: to the uncompressed one."""
     return True
 
   def decode(self, key: Key | None) -> Array:
-    """Return the free weight in training, until it has settled."""
+    """Return `w` in training until fine-tuning, else the compressed weight."""
     if key is None:
       goal: Array = self.goal
       return goal
-    return jnp.where(self.settled, self.goal, self.w.astype(self.goal.dtype))
+    return jnp.where(self.finetuning, self.goal, self.w.astype(self.goal.dtype))
 
   def freeze(self) -> Any:
     """Return the compressed weight."""
     return self.goal
 
-  def apart(self) -> Array:
-    r"""Return $\|w - \Delta(\Theta) + u\|^2$; only the weight feels it."""
+  def distance(self) -> Array:
+    r"""Return $\|w - \Delta(\Theta) + u\|^2$, with a gradient in w only."""
     goal = tree.decode(jax.lax.stop_gradient(self.goal))
     return jnp.sum((self.w - goal + self.dual) ** 2)
 
 
-class Pace(NamedTuple):
-  """Growth of the penalty and times of the rounds; see `lc`."""
+class Rounds(NamedTuple):
+  """Number of rounds, their times and penalties; see `lc`."""
 
   mu: float
   growth: float
   rounds: int
-  settle: float
+  finetune_at: float
   dual: bool
 
   def check(self, where: str) -> None:
-    """Raise a ValueError if something is impossible."""
+    """Raise a ValueError if a value is out of range."""
     for right, what, got in (
       (0 < self.mu < float('inf'), 'a penalty above 0', self.mu),
       (self.growth >= 1, 'a growth from 1', self.growth),
@@ -85,15 +85,15 @@ class Pace(NamedTuple):
         'rounds from 1',
         self.rounds,
       ),
-      (0 < self.settle <= 1, 'a settle in (0, 1]', self.settle),
+      (0 < self.finetune_at <= 1, 'finetune_at in (0, 1]', self.finetune_at),
     ):
       if not right:
         raise ValueError(f'{where}: expected {what}, got {got!r}.')
 
   def round(self, ctx: Ctx) -> Array:
-    """Return how often weights were compressed since the start, `()`."""
-    part = jnp.minimum(ctx.progress / self.settle, 1.0)
-    # A thousandth, so that a round on the border counts despite rounding.
+    """Return the number of C steps after round 0, `()`."""
+    part = jnp.minimum(ctx.progress / self.finetune_at, 1.0)
+    # The offset keeps rounds on a boundary from being lost to rounding.
     return jnp.floor(self.rounds * part + 1e-3)
 
   def penalty(self, at: Array) -> Array:
@@ -107,40 +107,41 @@ def lc(
   mu: float = 1e-2,
   growth: float = 1.2,
   rounds: int = 30,
-  settle: float = 0.7,
+  finetune_at: float = 0.7,
   dual: bool = True,
 ) -> Method:
-  r"""Train any projection by learning and compressing in turn.
+  r"""Train any projection by alternating learning and compression.
 
   $\min_{w, \Theta} L(w)$ subject to $w = \Delta(\Theta)$ by the augmented
   Lagrangian (Carreira-Perpinan & Idelbayev 2017, arXiv 1707.01209, figure 2).
-  In round k, with $\mu_k = \mu_0 a^k$, the weights learn under
+  In round k, with $\mu_k = \mu_0 a^k$, the weights are trained under
   $\frac{\mu_k}{2} \|w - \Delta(\Theta) - \lambda / \mu_k\|^2$ (L step); then
-  $\Theta$ becomes what the method makes of $w - \lambda / \mu_k$ (C step), and
-  $\lambda$ loses $\mu_k (w - \Delta(\Theta))$. Round 0 is direct compression;
-  the last one compresses $w$ itself, and after it, from `settle` on, the
-  compressed weights train as the method trains them.
+  $w - \lambda / \mu_k$ is projected to give $\Theta$ (C step), and
+  $\mu_k (w - \Delta(\Theta))$ is subtracted from $\lambda$. Round 0 is direct
+  compression. The last round compresses $w$ itself; after it, from
+  `finetune_at` on, the compressed weights are trained as `method` trains them.
 
   Args:
     method: A method or a chain: `prune.weights(0.9) >> quantize.uniform(4)`.
       Its `init` must project the weights it is given, to a structure that does
-      not depend on their values (ranks by number).
+      not depend on their values (ranks as numbers).
     mu: First penalty $\mu_0$, above 0.
-    growth: Factor of the penalty in each round, from 1.
-    rounds: C steps, from 1.
-    settle: Fraction of the run taken by the rounds, in (0, 1].
-    dual: Whether there are multipliers; else it is the quadratic penalty.
+    growth: Factor $a$ of the penalty in each round, at least 1.
+    rounds: Number of C steps, at least 1.
+    finetune_at: Fraction of the run that the rounds take, in (0, 1].
+    dual: Whether to use multipliers; otherwise a quadratic penalty.
 
   Returns:
-    The method. Evaluated or packed, at any time, it is the compressed network.
+    The method. The network is the compressed one whenever it is evaluated or
+    packed.
 
   Raises:
-    ValueError: If an argument is impossible, the method makes no nodes or
+    ValueError: If an argument is out of range, the method makes no nodes or
       depends on values or data, or another method that compresses comes before
       or after it.
   """
-  pace = Pace(mu, growth, rounds, settle, dual)
-  return learning('lc', method, _projection(method), pace)
+  plan = Rounds(mu, growth, rounds, finetune_at, dual)
+  return learning('lc', method, _projection(method), plan)
 
 
 def admm(
@@ -148,27 +149,27 @@ def admm(
   *,
   rho: float = 1.5e-3,
   rounds: int = 30,
-  settle: float = 0.7,
+  finetune_at: float = 0.7,
 ) -> Method:
-  r"""Train any projection by ADMM: as `lc`, with one penalty throughout.
+  r"""Train any projection by ADMM: `lc` with a constant penalty.
 
-  $L(W) + \frac{\rho}{2} \|W - Z + U\|^2$, $Z = \Pi(W + U)$, $U$ gains $W - Z$
-  (Zhang+ 2018, arXiv 1804.03294, equations 6 to 9).
+  $L(W) + \frac{\rho}{2} \|W - Z + U\|^2$, $Z = \Pi(W + U)$,
+  $U \leftarrow U + W - Z$ (Zhang+ 2018, arXiv 1804.03294, equations 6 to 9).
 
   Args:
-    method: As `lc`.
+    method: See `lc`.
     rho: The penalty, above 0.
-    rounds: As `lc`.
-    settle: As `lc`.
+    rounds: See `lc`.
+    finetune_at: See `lc`.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: As `lc`.
+    ValueError: See `lc`.
   """
-  pace = Pace(rho, 1.0, rounds, settle, True)
-  return learning('admm', method, _projection(method), pace)
+  plan = Rounds(rho, 1.0, rounds, finetune_at, True)
+  return learning('admm', method, _projection(method), plan)
 
 
 def _projection(method: Method) -> Project:
@@ -176,27 +177,27 @@ def _projection(method: Method) -> Project:
 
 
 def learning(
-  where: str, method: Method, project: Project, pace: Pace
+  where: str, method: Method, project: Project, plan: Rounds
 ) -> Method:
-  """Return the method that learns and compresses in turn.
+  """Return a method that alternates learning and compression.
 
   Args:
-    where: Its name, for errors.
-    method: Its `update` and `loss` train the compressed weights in the end.
+    where: Name of the method, for error messages.
+    method: Its `update` and `loss` fine-tune the compressed weights.
     project: Finds the nearest compressed weights.
-    pace: Growth of the penalty and times of the rounds.
+    plan: The rounds.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If the pace is impossible.
+    ValueError: If a value of the plan is out of range.
   """
-  pace.check(where)
+  plan.check(where)
 
   def init(params: Params, ctx: Ctx) -> Params:
     kinds.refuse(where, kinds.ARRAYS, params)
-    goals = project(params, ctx, pace.penalty(jnp.float32(0)), None)
+    goals = project(params, ctx, plan.penalty(jnp.float32(0)), None)
     _expect_fixed(where, project, params, goals, ctx)
     weights = tree.paths(params)
 
@@ -211,12 +212,12 @@ def learning(
 
   def update(params: Params, ctx: Ctx) -> Params:
     before = ctx._replace(step=ctx.step - 1)
-    at, was = pace.round(ctx), pace.round(before)
-    done = was >= pace.rounds
+    at, was = plan.round(ctx), plan.round(before)
+    done = was >= plan.rounds
     _expect_last(where, project, params, ctx)
     params = jax.lax.cond(
       ~done & (at > was),
-      lambda p: _compressed(p, ctx, project, pace, was),
+      lambda p: _compressed(p, ctx, project, plan, was),
       lambda p: p,
       params,
     )
@@ -228,46 +229,47 @@ def learning(
     )
 
   def loss(params: Params, ctx: Ctx) -> Array:
-    at = pace.round(ctx)
-    mu = jnp.where(at < pace.rounds, pace.penalty(at), 0.0)
-    apart = (node.apart() for node in tree.find(Learning, params).values())
-    return mu / 2 * sum(apart, jnp.zeros(())) + method.loss(_goals(params), ctx)
+    at = plan.round(ctx)
+    mu = jnp.where(at < plan.rounds, plan.penalty(at), 0.0)
+    nodes = tree.find(Learning, params).values()
+    penalty = mu / 2 * sum((x.distance() for x in nodes), jnp.zeros(()))
+    return penalty + method.loss(_goals(params), ctx)
 
   return Method(init, update, loss)
 
 
 def _compressed(
-  params: Params, ctx: Ctx, project: Project, pace: Pace, was: Array
+  params: Params, ctx: Ctx, project: Project, plan: Rounds, was: Array
 ) -> Params:
-  """Take a C step at the end of a round, and move the multipliers."""
+  """Take a C step at the end of a round, and update the multipliers."""
   nodes = tree.find(Learning, params)
-  settled = was + 1 >= pace.rounds
-  # Multipliers need not have converged, and nothing makes up for them later.
-  free = _free(params, jnp.where(settled, 0.0, 1.0))
-  goals = project(free, ctx, pace.penalty(was), _goals(params))
+  last = was + 1 >= plan.rounds
+  # Multipliers need not have converged, and are not compensated for later.
+  weights = _uncompressed(params, jnp.where(last, 0.0, 1.0))
+  goals = project(weights, ctx, plan.penalty(was), _goals(params))
 
   def follow(path: Path, goal: Any) -> Any:
     if path not in nodes:
       return goal
     node = nodes[path]
     dual = node.dual
-    if pace.dual:  # kept divided by the penalty, which has grown
-      dual = (dual + node.w - tree.decode(goal)) / pace.growth
-    return node.replace(goal=goal, dual=dual, settled=settled)
+    if plan.dual:  # stored divided by the penalty, which has grown
+      dual = (dual + node.w - tree.decode(goal)) / plan.growth
+    return node.replace(goal=goal, dual=dual, finetuning=last)
 
   return tree.map_paths(follow, goals)
 
 
-def _free(params: Params, part: Array | float = 1.0) -> Params:
+def _uncompressed(params: Params, part: Array | float = 1.0) -> Params:
   """Return the weights that C steps compress, with part of the multipliers."""
 
-  def free(path: Path, x: Any) -> Any:
+  def uncompressed(path: Path, x: Any) -> Any:
     if not isinstance(x, Learning):
       return x
     dtype = jax.eval_shape(tree.decode, x.goal).dtype
     return (x.w + part * x.dual).astype(dtype)
 
-  return tree.map_paths(free, params)
+  return tree.map_paths(uncompressed, params)
 
 
 def _goals(params: Params) -> Params:
@@ -278,7 +280,7 @@ def _goals(params: Params) -> Params:
 
 
 def _with_goals(params: Params, goals: Params) -> Params:
-  """Return the network with other compressed weights, and free ones there."""
+  """Return the network with other compressed weights."""
   found = tree.paths(goals)
   return tree.map_paths(
     lambda path, x: (
@@ -291,7 +293,7 @@ def _with_goals(params: Params, goals: Params) -> Params:
 def _expect_fixed(
   where: str, project: Project, params: Params, goals: Params, ctx: Ctx
 ) -> None:
-  """Refuse what makes no nodes, or others for other values."""
+  """Refuse methods that make no nodes or whose structure depends on values."""
   if not tree.find(Compressed, goals):
     raise ValueError(
       f'{where}: expected a method that compresses weights, got one without '
@@ -307,9 +309,8 @@ def _expect_fixed(
     jax.errors.TracerArrayConversionError,
   ) as e:
     raise ValueError(
-      f'{where}: expected a method whose nodes have one structure whatever '
-      'the weights are, got one that looks at values or at data. Give ranks '
-      'and amounts by number.'
+      f'{where}: expected a method whose structure does not depend on weights '
+      'or data, got one that does. Give ranks and amounts as numbers.'
     ) from e
   _expect_same(where, again, goals)
 
@@ -319,7 +320,7 @@ def _expect_last(
 ) -> None:
   """Refuse goals that a later method of the chain has compressed again."""
   fresh = jax.eval_shape(
-    lambda p: project(_free(p), ctx, jnp.zeros(()), _goals(p)), params
+    lambda p: project(_uncompressed(p), ctx, jnp.zeros(()), _goals(p)), params
   )
   _expect_same(where, fresh, _goals(params))
 

@@ -88,11 +88,14 @@ RENAMED = {
 
 # Arguments of earlier versions: (new name of the method, old): new.
 RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {
+  ('admm', 'settle'): 'finetune_at',
   ('distill.attention', 'of'): 'teacher_layer',
   ('distill.dkd', 'others'): 'non_target',
   ('distill.fitnet', 'of'): 'teacher_layer',
   ('distill.kd', 'cool'): 'temperature_schedule',
   ('distill.rkd', 'of'): 'teacher_layer',
+  ('lc', 'settle'): 'finetune_at',
+  ('lowrank.learned_rank', 'settle'): 'finetune_at',
   ('prune.auto', 'damage'): 'sensitivity',
   ('prune.l0', 'drop'): 'drop_rate',
   ('prune.l0', 'settle'): 'freeze_at',
@@ -103,14 +106,14 @@ RENAMED_ARGUMENTS: dict[tuple[str, str], str] = {
   ('lowrank.auto', 'damage'): 'sensitivity',
   ('structured.auto', 'damage'): 'sensitivity',
 }
-# Their values: (method, new name of the argument): {old: new}.
+# Values of earlier versions: (method, new name of the argument): {old: new}.
 RENAMED_VALUES: dict[tuple[str, str], dict[Any, Any]] = {
   ('prune.filters', 'score'): {'median': 'fpgm', 'norm': 'bn_scale'},
 }
 
-NAME = re.compile(r'\{([A-Za-z_]\w*)\}')  # in a recipe, of a part
+NAME = re.compile(r'\{([A-Za-z_]\w*)\}')  # a placeholder in a recipe
 
-# Python has no `a:b`, which stands for an attribute of this name in between.
+# `a:b` is not an expression in Python: it is read as `a._from_.b`.
 FROM = '_from_'
 OUTSIDE = re.compile(
   r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
@@ -123,19 +126,19 @@ def parse(text: str) -> Method:
 
   Args:
     text: An expression over `TABLE`; `a >> b` chains; '' is the unit. A name
-      `package.module:function` is imported: where it is called it must be
-      annotated `-> Method`; where it is not, as in
-      `prune.weights(0.9, score=package.module:function)`, it is passed on.
+      `package.module:function` is imported. A function that is called must be
+      annotated `-> Method`; one that is an argument, as in
+      `prune.weights(0.9, score=package.module:function)`, need not be.
 
   Returns:
     The method.
 
   Raises:
-    ValueError: If the text is no such expression, a name is not in the table
-      (the message gives the nearest), or a method refuses its arguments.
+    ValueError: If the text is not such an expression, a name is not in the
+      table, or a method refuses its arguments.
 
   Warns:
-    FutureWarning: If a name is one of an earlier version.
+    FutureWarning: If a name, argument or value is that of an earlier version.
 
   >>> parse('prune.weights(0.9) >> quantize.int8()')
   Method(init=..., update=..., loss=..., requires=frozenset())
@@ -157,17 +160,17 @@ def _where(text: str) -> str:
 
 
 def filled(text: str, parts: Mapping[str, Any]) -> str:
-  """Return a recipe with parts in the place of its `{names}`.
+  """Return a recipe with its placeholders `{name}` replaced.
 
   Args:
-    text: A recipe; methods of it that are empty in the end are left out.
-    parts: By name, numbers and texts, which may hold names themselves.
+    text: A recipe; methods that are empty after replacement are left out.
+    parts: Numbers and texts by name; texts may contain placeholders.
 
   Returns:
     The recipe.
 
   Raises:
-    ValueError: If a name has no value, or parts hold each other.
+    ValueError: If a name has no value, or parts contain each other.
 
   >>> parts = {'cut': 'prune.weights({share})', 'share': 0.9, 'grid': ''}
   >>> filled('{cut} >> {grid}', parts)
@@ -194,7 +197,8 @@ def filled(text: str, parts: Mapping[str, Any]) -> str:
     done = NAME.sub(value, done)
   if NAME.search(done):
     raise ValueError(
-      f'{_where(text)}: expected parts that end, got {shorten(done, 80)!r}.'
+      f'{_where(text)}: expected parts that do not contain each other, got '
+      f'{shorten(done, 80)!r}.'
     )
   return ' >> '.join(part for x in done.split('>>') if (part := x.strip()))
 
@@ -264,7 +268,7 @@ def _call(name: str, args: list[Any], kwargs: dict[str, Any], text: str) -> Any:
 
 
 def _current(old: Any, new: Any, what: str, text: str) -> Any:
-  """Return the new form of what was renamed, with a warning, or the old."""
+  """Return the new name with a warning, or the old one if it is current."""
   if new is None:
     return old
   warnings.warn(
@@ -276,7 +280,7 @@ def _current(old: Any, new: Any, what: str, text: str) -> Any:
 
 
 def _made_by(name: str, text: str) -> Callable[..., Any]:
-  """Return the function of a name in the table or outside."""
+  """Return the function of a name in the table or of another package."""
   if name in TABLE:
     return TABLE[name]
   if ':' in name:
@@ -301,7 +305,7 @@ def _made_by(name: str, text: str) -> Callable[..., Any]:
 
 
 def _imported(name: str, text: str) -> Any:
-  """Return what `package.module:function` names."""
+  """Import `package.module:function`."""
   module, _, attribute = name.partition(':')
   try:
     return getattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""Scale weights by powers of two, so that products of them stay in range."""
+"""Scaling of weights by powers of two, so that products stay in range."""
 
 import functools
 from typing import NamedTuple
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 from compress.tree import Array
 
-ORDINARY = 5  # of this part of the exponents of a type, weights stay as is
+ORDINARY = 5  # weights within 1/5 of the exponents of a type are not scaled
 
 
 class Scaled(NamedTuple):
-  """An array, in single precision or more, and the unit it is measured in.
+  """An array of at least single precision and its unit.
 
   Attributes:
-    values: The array over a power of the unit.
+    values: The array divided by a power of the unit.
     unit: A power of two, `()`.
   """
 
@@ -27,12 +27,12 @@ class Scaled(NamedTuple):
 def scaled(w: Array, factors: int = 1) -> Scaled:
   r"""Return $w / u^n$ and $u$, for weights that become products of n factors.
 
-  Squares of the values neither overflow nor vanish, and where each of n
-  factors of them is multiplied by $u$ their product is that of $w$. Powers of
-  two are exact; $u = 1$ for weights of ordinary size and for zeros.
+  Squares of the values neither overflow nor underflow. If each of n factors of
+  the values is multiplied by $u$, their product is that of $w$. Powers of two
+  are exact; $u = 1$ for weights of ordinary magnitude and for zeros.
 
   Args:
-    w: The array, of any floating type.
+    w: The array, of any floating dtype.
     factors: n.
 
   Returns:

@@ -1,4 +1,4 @@
-"""The warning of methods that leave some weights as they are."""
+"""The warning of methods that do not change some weights."""
 
 import warnings
 from collections.abc import Collection
@@ -8,16 +8,16 @@ from compress.tree import Path
 
 
 class UnchangedWarning(UserWarning):
-  """A method does not fit some weights, which stay as they are."""
+  """A method does not apply to some weights, which it has not changed."""
 
 
 def warn_unchanged(where: str, paths: Collection[Path], why: str) -> None:
-  """Say which weights a method has left as they are, if there are any.
+  """Warn of weights that a method has not changed, if there are any.
 
   Args:
     where: Name of the method.
-    paths: Of the weights.
-    why: Why they do not fit, after a colon.
+    paths: Paths of the weights.
+    why: The reason, as the end of a sentence.
   """
   if paths:
     names = shorten(', '.join(paths), 120)

@@ -21,16 +21,17 @@ SAMPLES = {
   'distill.rkd': ('distill.rkd("fc", "conv")',),
   'distill.mse': ('distill.mse(schedule=linear(0.0, 0.2))',),
   'admm': (
-    'admm(prune.weights(0.6) >> quantize.uniform(4), rounds=3, settle=0.5)',
+    'admm(prune.weights(0.6) >> quantize.uniform(4), rounds=3, '
+    'finetune_at=0.5)',
   ),
-  'lc': ('lc(lowrank.svd(2), mu=0.1, rounds=6, settle=1.0)',),
+  'lc': ('lc(lowrank.svd(2), mu=0.1, rounds=6, finetune_at=1.0)',),
   'lowrank.auto': (
     'lowrank.auto(macs=0.8, candidates=3)',
     'lowrank.auto(size=0.8, sensitivity="operator", goal="max")',
   ),
   'lowrank.cp': ('lowrank.cp(3, sweeps=5)',),
   'lowrank.learned_rank': (
-    'lowrank.learned_rank(1.0, of="macs", mu=1.0, rounds=3, settle=0.5)',
+    'lowrank.learned_rank(1.0, of="macs", mu=1.0, rounds=3, finetune_at=0.5)',
   ),
   'lowrank.plus_sparse': (
     'lowrank.plus_sparse(2, 0.8, sweeps=2)',

@@ -8,7 +8,7 @@ from flax import struct
 
 from compress import learning_compression, tree
 from compress.errors import expect_name
-from compress.learning_compression import Pace
+from compress.learning_compression import Rounds
 from compress.lowrank import factors
 from compress.lowrank.factors import FOLDS, Factored, LowRank
 from compress.method import Ctx, Method, expect_probe
@@ -55,9 +55,9 @@ def learned_rank(
   mu: float = 1e-2,
   growth: float = 1.2,
   rounds: int = 30,
-  settle: float = 0.7,
+  finetune_at: float = 0.7,
 ) -> Method:
-  r"""Learn weights and ranks together, by the cost of a rank.
+  r"""Train weights and ranks jointly, with a cost of each rank.
 
   $\min_{W, r} L(W) + \alpha \sum_l C_l(r_l)$ subject to $\mathrm{rank}(W_l) =
   r_l$ by `lc`, whose C step is exact (Idelbayev & Carreira-Perpinan 2020,
@@ -72,10 +72,10 @@ def learned_rank(
     mu: As in `lc`; layers have rank 1 while mu is small compared with alpha.
     growth: As in `lc`.
     rounds: As in `lc`.
-    settle: As in `lc`.
+    finetune_at: As in `lc`.
 
   Returns:
-    The method. Ranks may change until `settle`, then the factors train.
+    The method. Ranks are fixed from `finetune_at` on, and the factors train.
 
   Raises:
     ValueError: If an argument is out of range, or multiplications are counted
@@ -105,8 +105,8 @@ def learned_rank(
 
     return tree.map_arrays(factor, params)
 
-  pace = Pace(mu, growth, rounds, settle, True)
-  return learning_compression.learning(where, Method(), project, pace)
+  plan = Rounds(mu, growth, rounds, finetune_at, True)
+  return learning_compression.learning(where, Method(), project, plan)
 
 
 def ranked(w: Array, price: Array | float, mu: Array, fold: str) -> Ranked:
@@ -147,8 +147,8 @@ def _prices(where: str, params: Params, ctx: Ctx, of: str) -> dict[Path, float]:
   for path in sizes if of == 'macs' else ():
     if path not in uses:
       raise ValueError(
-        f'{where} at {path}: expected a weight whose uses are known '
-        f"({', '.join(uses)}). Use of='size'."
+        f'{where} at {path}: expected a weight with known uses, as '
+        f"{', '.join(uses)}. Use of='size'."
       )
   total = sum(n * uses.get(path, 1) for path, n in sizes.items())
   return {path: uses.get(path, 1) / total for path in sizes}

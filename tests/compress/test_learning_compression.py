@@ -77,7 +77,7 @@ def descend(
 @pytest.mark.parametrize('text', PROJECTIONS)
 def test_every_projection_ends_near_what_it_stands_for(text: str) -> None:
   done = toy.fit(
-    keyed(recipe.parse(f'lc({text}, mu=1.0, rounds=10, settle=1.0)')),
+    keyed(recipe.parse(f'lc({text}, mu=1.0, rounds=10, finetune_at=1.0)')),
     steps=100,
   )
   node = done.nodes['w']
@@ -95,7 +95,7 @@ def test_it_is_the_algorithm_by_hand() -> None:
   """Carreira-Perpinan & Idelbayev 2017, figure 2, for pruning."""
   steps, rounds, mu, growth, lr = 12, 3, 0.5, 2.0, 0.1
   text = f'lc(prune.weights(0.5), mu={mu}, growth={growth}, rounds=3'
-  method = recipe.parse(f'{text}, settle=1.0)')
+  method = recipe.parse(f'{text}, finetune_at=1.0)')
   target = np.ones((6, 4), np.float32)
   history = descend(method, lambda w: w - target, steps, lr, W)
 
@@ -143,7 +143,7 @@ def test_low_rank_reaches_reduced_rank_regression() -> None:
     return jnp.float32(x.T / len(x)) @ (jnp.float32(x) @ w - jnp.float32(y))
 
   method = recipe.parse(
-    'lc(lowrank.svd(1), mu=5.0, growth=1.05, rounds=30, settle=1.0)'
+    'lc(lowrank.svd(1), mu=5.0, growth=1.05, rounds=30, finetune_at=1.0)'
   )
   history = descend(method, slope, 600, 0.02, whole.astype(np.float32))
   direct, learned = (loss(tree.decode(history[i])['w']) for i in (0, -1))
@@ -151,10 +151,12 @@ def test_low_rank_reaches_reduced_rank_regression() -> None:
 
 
 def test_what_settled_trains_as_its_method_does() -> None:
-  method = recipe.parse('admm(lowrank.svd(1), rho=0.1, rounds=2, settle=0.5)')
+  method = recipe.parse(
+    'admm(lowrank.svd(1), rho=0.1, rounds=2, finetune_at=0.5)'
+  )
   history = descend(method, lambda w: w - 1.0, 8, 0.1, W)
   nodes = [nodes['w'] for nodes in history]
-  assert [bool(node.settled) for node in nodes] == [False] * 4 + [True] * 5
+  assert [bool(node.finetuning) for node in nodes] == [False] * 4 + [True] * 5
   # Free weights move before, the factors after; and no penalty is left.
   assert not np.array_equal(nodes[3].w, nodes[4].w)
   assert np.array_equal(nodes[5].w, nodes[8].w)
@@ -166,7 +168,7 @@ def test_what_settled_trains_as_its_method_does() -> None:
 
 def test_without_multipliers_it_is_the_quadratic_penalty() -> None:
   method = recipe.parse(
-    'lc(prune.weights(0.5), rounds=4, settle=1.0, dual=False)'
+    'lc(prune.weights(0.5), rounds=4, finetune_at=1.0, dual=False)'
   )
   for nodes in descend(method, lambda w: w - 1.0, 8, 0.1, W):
     assert not np.any(nodes['w'].dual)
@@ -186,7 +188,7 @@ def test_training_decodes_the_free_weight_and_serving_the_other() -> None:
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('lc(lowrank.svd(0.5))', 'one structure whatever'),
+    ('lc(lowrank.svd(0.5))', 'structure does not depend'),
     ('lc(regularize.l1(0.1))', 'expected a method that compresses'),
     ('quantize.half() >> lc(prune.weights(0.5))', 'Put it first'),
   ],
@@ -204,7 +206,8 @@ def test_what_comes_behind_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-  'change', ['mu=0.0', 'growth=0.5', 'rounds=0', 'settle=0.0', 'settle=1.5']
+  'change',
+  ['mu=0.0', 'growth=0.5', 'rounds=0', 'finetune_at=0.0', 'finetune_at=1.5'],
 )
 def test_impossible_arguments_are_refused(change: str) -> None:
   name = change.split('=')[0].replace('mu', 'penalty')

@@ -373,7 +373,7 @@ def test_names_in_braces_are_filled(
   [
     ('{a} >> {c}', {'a': ''}, "names among a in braces, got 'c'"),
     ('{a}', {}, 'names among none'),
-    ('{a}', {'a': '{b}', 'b': '{a}'}, 'parts that end'),
+    ('{a}', {'a': '{b}', 'b': '{a}'}, 'parts that do not contain each other'),
   ],
 )
 def test_names_that_cannot_be_filled_are_told(

@@ -245,6 +245,6 @@ def _shrunk(plan: Plan, start: State, split: Split) -> tuple[Plan, State]:
   if spec == plan.spec:
     return plan, start
   small = evaluate.recalibrate(spec, small, split)
-  free, _ = tree.split(small['params'])
-  opt = plan.tx.init(free)
+  trainable, _ = tree.split(small['params'])
+  opt = plan.tx.init(trainable)
   return plan._replace(spec=spec), dataclasses.replace(start, opt=opt, **small)

@@ -135,13 +135,13 @@ def init_state(
     gains=gains(plan.spec, variables),
   )
   params = plan.method.init(variables['params'], ctx)
-  free, _ = tree.split(params)
+  trainable, _ = tree.split(params)
   return State(
     step=jnp.int32(0),
     key=jax.random.key_data(key),
     params=params,
     batch_stats=variables['batch_stats'],
-    opt=plan.tx.init(free),
+    opt=plan.tx.init(trainable),
     sums=jnp.zeros(2),
     bad_step=jnp.int32(NEVER),
     teacher=teacher,
@@ -175,14 +175,15 @@ def take_step(
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
   at_decode, at_apply, at_method = jax.random.split(key, 3)
   ctx = Ctx(state.step, plan.steps, at_method)
-  frozen = None if plan.freeze_bn_at >= 1 else ctx.progress >= plan.freeze_bn_at
-  free, held = tree.split(state.params)
+  freeze_bn = plan.freeze_bn_at < 1
+  bn_frozen = ctx.progress >= plan.freeze_bn_at if freeze_bn else None
+  trainable, frozen = tree.split(state.params)
   dense, pull = jax.vjp(
-    lambda f: tree.decode(tree.merge(f, held), at_decode), free
+    lambda f: tree.decode(tree.merge(f, frozen), at_decode), trainable
   )
 
-  def loss_fn(dense: Params, free: Params) -> tuple[Array, Any]:
-    params = tree.merge(free, held)
+  def loss_fn(dense: Params, trainable: Params) -> tuple[Array, Any]:
+    params = tree.merge(trainable, frozen)
     (logits, batch_stats, stats), features = with_features(
       plan.method,
       lambda: _apply_train(
@@ -191,7 +192,7 @@ def take_step(
         params,
         x,
         at_apply,
-        frozen,
+        bn_frozen,
       ),
     )
     batch = with_teacher(plan, Batch(x, y, logits, teacher_outputs, features))
@@ -202,11 +203,11 @@ def take_step(
 
   (loss, aux), (grads, direct) = jax.value_and_grad(
     loss_fn, argnums=(0, 1), has_aux=True
-  )(dense, free)
+  )(dense, trainable)
   logits, batch_stats, stats = aux
   pulled = jax.tree.map(jnp.add, pull(grads)[0], direct)
-  updates, opt = plan.tx.update(pulled, state.opt, free)
-  params = tree.merge(optax.apply_updates(free, updates), held)
+  updates, opt = plan.tx.update(pulled, state.opt, trainable)
+  params = tree.merge(optax.apply_updates(trainable, updates), frozen)
   now = gains(plan.spec, {'params': params, 'batch_stats': batch_stats})
   after = ctx._replace(step=state.step + 1, grads=grads, stats=stats, gains=now)
   return dataclasses.replace(

@@ -75,8 +75,8 @@ def test_thresholds_learn_from_every_place_of_their_channel() -> None:
   want = weight * np.maximum(2 - 2 * np.abs(X - turn), 0)
   np.testing.assert_allclose(by_x, want, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(by_turn, -want.sum((0, 1, 2)), rtol=1e-4)
-  free, _ = tree.split({'w': node(threshold=jnp.asarray(turn))})
-  assert len(jax.tree.leaves(free)) == 2
+  trainable, _ = tree.split({'w': node(threshold=jnp.asarray(turn))})
+  assert len(jax.tree.leaves(trainable)) == 2
 
 
 def box(x: np.ndarray, padding: str, strides: tuple[int, int]) -> np.ndarray:

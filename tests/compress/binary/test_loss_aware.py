@@ -78,9 +78,9 @@ def test_gradients_are_passed_on_whole() -> None:
     outside
   )
   np.testing.assert_array_equal(found, weight)
-  free, held = tree.split({'w': node})
-  assert len(jax.tree.leaves(free)) == 1
-  assert len(jax.tree.leaves(held)) == 2
+  trainable, frozen = tree.split({'w': node})
+  assert len(jax.tree.leaves(trainable)) == 1
+  assert len(jax.tree.leaves(frozen)) == 2
 
 
 def test_what_is_served_is_bits() -> None:

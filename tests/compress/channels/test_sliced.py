@@ -99,11 +99,11 @@ def test_a_group_may_hold_an_array_twice() -> None:
 
 
 def test_only_kept_entries_are_trained() -> None:
-  free, held = tree.split({'w': sliced((1, 4), 2)})
-  assert [x.shape for x in jax.tree.leaves(free)] == [(3, 4, 2)]
-  assert [x.tolist() for x in jax.tree.leaves(held)] == [[1, 4]]
-  grads = jax.grad(lambda f: jnp.sum(tree.decode(tree.merge(f, held))['w']))(
-    free
+  trainable, frozen = tree.split({'w': sliced((1, 4), 2)})
+  assert [x.shape for x in jax.tree.leaves(trainable)] == [(3, 4, 2)]
+  assert [x.tolist() for x in jax.tree.leaves(frozen)] == [[1, 4]]
+  grads = jax.grad(lambda f: jnp.sum(tree.decode(tree.merge(f, frozen))['w']))(
+    trainable
   )
   np.testing.assert_array_equal(grads['w'].w, np.ones((3, 4, 2)))
 

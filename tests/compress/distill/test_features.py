@@ -48,8 +48,8 @@ def test_a_hint_is_regressed_by_a_learned_map() -> None:
   assert w.shape == (3, 5)
   want = 0.5 * 0.5 * np.mean((told - np.einsum('nhwc,cd->nhwd', mine, w)) ** 2)
   np.testing.assert_allclose(made.loss(params, ctx), want, rtol=1e-5)
-  free, held = tree.split(params)
-  grads = jax.grad(lambda f: made.loss(tree.merge(f, held), ctx))(free)
+  trainable, frozen = tree.split(params)
+  grads = jax.grad(lambda f: made.loss(tree.merge(f, frozen), ctx))(trainable)
   assert np.any(auxiliary.read(grads, 'hint a b'))
 
 

@@ -48,7 +48,7 @@ def ranks(alpha: float) -> int:
   done = toy.fit(
     recipe.parse(
       f'lowrank.learned_rank({alpha}, mu=1.0, growth=1.3, rounds=10, '
-      'settle=0.8)'
+      'finetune_at=0.8)'
     ),
     steps=100,
   )

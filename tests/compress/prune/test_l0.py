@@ -264,8 +264,8 @@ def test_gates_cannot_be_folded_into_factors() -> None:
 
 
 def test_weight_decay_does_not_reach_the_gates() -> None:
-  free, _ = tree.split(l0(1.0).init(PARAMS, RUN))
-  for node in tree.find(Gated, free).values():
+  trainable, _ = tree.split(l0(1.0).init(PARAMS, RUN))
+  for node in tree.find(Gated, trainable).values():
     assert tree.is_weight(node.w)
     assert not tree.is_weight(node.logits)
     assert node.mask is node.gate is node.frozen is None

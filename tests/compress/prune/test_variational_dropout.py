@@ -78,8 +78,8 @@ def test_weights_at_zero_and_extreme_variances_stay_finite() -> None:
   w = jnp.array([[0.0, 1e-30, 1e-2], [1.0, -50.0, 0.0]])
   start = method.init({'w': w}, RUN)
 
-  def cost(free: Any, held: Any) -> Any:
-    nodes = tree.merge(free, held)
+  def cost(trainable: Any, frozen: Any) -> Any:
+    nodes = tree.merge(trainable, frozen)
     drawn = tree.decode(nodes, jax.random.key(0))['w']
     return method.loss(nodes, RUN) + jnp.sum(drawn)
 
@@ -198,8 +198,8 @@ def test_latent_weights_are_compared_with_the_noise() -> None:
 
 
 def test_weight_decay_does_not_reach_the_variances() -> None:
-  free, _ = tree.split(variational_dropout.variational().init(PARAMS, RUN))
-  for node in tree.find(Noisy, free).values():
+  trainable, _ = tree.split(variational_dropout.variational().init(PARAMS, RUN))
+  for node in tree.find(Noisy, trainable).values():
     assert tree.is_weight(node.w)
     assert not tree.is_weight(node.log_var)
     assert node.mask is node.frozen is None

@@ -54,9 +54,11 @@ def test_what_is_rounded_is_the_product() -> None:
 def test_weights_are_trained_without_their_gains() -> None:
   node = node_of(GRID)
   np.testing.assert_allclose(tree.latent(node), W, rtol=1e-6)
-  free, held = tree.split(node)
-  assert [x.shape for x in jax.tree.leaves(free)] == [W.shape]
-  slope = jax.grad(lambda f: tree.decode(tree.merge(f, held)).sum())(free)
+  trainable, frozen = tree.split(node)
+  assert [x.shape for x in jax.tree.leaves(trainable)] == [W.shape]
+  slope = jax.grad(lambda f: tree.decode(tree.merge(f, frozen)).sum())(
+    trainable
+  )
   np.testing.assert_allclose(tree.latent(slope), 1.0, rtol=1e-6)
 
 
@@ -187,8 +189,8 @@ def test_chains_are_lowered_to_one_step_a_tensor(text: str) -> None:
     assert tree.find(Folded, nodes)['conv/kernel'].gain.shape == (2,)
   moved = {path: 1.5 * gain for path, gain in (ctx.gains or {}).items()}
   after = method.update(nodes, ctx._replace(step=1, gains=moved, grads=params))
-  held = tree.find(Folded, nodes), tree.find(Folded, after)
-  (one,), (other,) = (x.values() for x in held)
+  both = tree.find(Folded, nodes), tree.find(Folded, after)
+  (one,), (other,) = (x.values() for x in both)
   np.testing.assert_allclose(other.gain, 1.5 * one.gain, rtol=1e-6)
   variables = {**start(TINY), 'params': nodes}
   spec, small = lower(TINY, variables)

@@ -41,9 +41,9 @@ def test_clips_start_at_the_range_and_are_penalised() -> None:
   want = 0.5 * sum(top**2 for top in tops.values())
   assert float(method.loss(nodes, ctx)) == pytest.approx(want, rel=1e-5)
   assert nodes['conv']['kernel'].inputs.signed
-  free, held = tree.split(nodes)
-  assert len(jax.tree.leaves(free['fc'])) == 3  # weight, end, bias
-  assert jax.tree.leaves(held['fc']) == []
+  trainable, frozen = tree.split(nodes)
+  assert len(jax.tree.leaves(trainable['fc'])) == 3  # weight, end, bias
+  assert jax.tree.leaves(frozen['fc']) == []
 
 
 @pytest.mark.parametrize(

@@ -236,12 +236,12 @@ def test_dead_units_are_said_to_be_the_reason() -> None:
 def test_a_channel_of_zeros_trains_on(text: str) -> None:
   w = jnp.ones((6, 3)).at[:, 1].set(0.0)
   node = recipe.parse(f'quantize.{text}').init({'w': w}, Ctx())['w']
-  free, held = tree.split({'w': node})
+  trainable, frozen = tree.split({'w': node})
 
-  def loss(free: Any) -> Any:
-    return jnp.sum(tree.decode(tree.merge(free, held))['w'] ** 2)
+  def loss(trainable: Any) -> Any:
+    return jnp.sum(tree.decode(tree.merge(trainable, frozen))['w'] ** 2)
 
-  for x in jax.tree.leaves(jax.grad(loss)(free)):
+  for x in jax.tree.leaves(jax.grad(loss)(trainable)):
     assert np.all(np.isfinite(x))
   found = node.freeze().decode(None)
   assert np.abs(found[:, 1]).max() <= 0.5 * np.abs(found[:, 0]).min()

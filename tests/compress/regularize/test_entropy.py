@@ -62,18 +62,18 @@ def test_training_reduces_the_bits() -> None:
   method = chain(recipe.parse('quantize.lsq(4)'), entropy(1.0))
   nodes = method.init(params, Ctx())
   before = float(method.loss(nodes, Ctx(0, 10)))
-  free, held = tree.split(nodes)
+  trainable, frozen = tree.split(nodes)
   tx = optax.adam(1e-2)
-  opt = tx.init(free)
+  opt = tx.init(trainable)
   for _ in range(80):
-    slope = jax.grad(lambda f: method.loss(tree.merge(f, held), Ctx(0, 10)))(
-      free
+    slope = jax.grad(lambda f: method.loss(tree.merge(f, frozen), Ctx(0, 10)))(
+      trainable
     )
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
     assert np.abs(slope['a']['kernel'].step).max() > 0
     updates, opt = tx.update(slope, opt)
-    free = optax.apply_updates(free, updates)
-  after = float(method.loss(tree.merge(free, held), Ctx(0, 10)))
+    trainable = optax.apply_updates(trainable, updates)
+  after = float(method.loss(tree.merge(trainable, frozen), Ctx(0, 10)))
   assert after < 0.5 * before
 
 

@@ -151,15 +151,15 @@ def train(method: Any, steps: int = 200) -> Any:
 
   @jax.jit
   def step(params: Any, opt: Any, at: Any) -> Any:
-    free, held = tree.split(params)
+    trainable, frozen = tree.split(params)
 
-    def loss(free: Any) -> Any:
-      nodes = tree.merge(free, held)
+    def loss(trainable: Any) -> Any:
+      nodes = tree.merge(trainable, frozen)
       error = jnp.mean((x @ tree.decode(nodes)['w'] - y) ** 2)
       return error + method.loss(nodes, Ctx(at, steps))
 
-    updates, opt = tx.update(jax.grad(loss)(free), opt, free)
-    params = tree.merge(optax.apply_updates(free, updates), held)
+    updates, opt = tx.update(jax.grad(loss)(trainable), opt, trainable)
+    params = tree.merge(optax.apply_updates(trainable, updates), frozen)
     return method.update(params, Ctx(at + 1, steps)), opt
 
   opt = tx.init(tree.split(params)[0])

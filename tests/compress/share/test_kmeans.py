@@ -42,8 +42,8 @@ def test_each_weight_is_the_nearest_of_its_layers_values() -> None:
 def test_the_gradient_of_a_value_is_the_sum_over_its_weights() -> None:
   node = init('share.kmeans(bits=2)')['fc']['kernel']
   dense = jnp.float32(DRAWN.normal(size=node.index.shape))
-  free, held = tree.split(node)
-  _, pull = jax.vjp(lambda f: tree.decode(tree.merge(f, held)), free)
+  trainable, frozen = tree.split(node)
+  _, pull = jax.vjp(lambda f: tree.decode(tree.merge(f, frozen)), trainable)
   index = np.asarray(node.index)
   want = [np.asarray(dense)[index == i + 1].sum() for i in range(4)]
   np.testing.assert_allclose(pull(dense)[0].values, want, rtol=1e-4)

@@ -96,10 +96,10 @@ def test_decay_reaches_weights_alone(name: str, gain: float) -> None:
   nodes = recipe.parse('prune.weights(0.5) >> quantize.int8()').init(
     jax.tree.map(jnp.asarray, WEIGHTS), ctx
   )
-  free, _ = tree.split(nodes)
+  trainable, _ = tree.split(nodes)
   tx = optimizer.from_settings(sgd(optimizer=name, lr=0.5, weight_decay=0.1), 1)
-  still = jax.tree.map(jnp.zeros_like, free)
-  updates, _ = tx.update(still, tx.init(free), free)
+  still = jax.tree.map(jnp.zeros_like, trainable)
+  updates, _ = tx.update(still, tx.init(trainable), trainable)
   moved = {k: x for k, x in arrays(updates).items() if np.any(x)}
   assert list(moved) == ["['fc']['kernel'].w.w"]
   np.testing.assert_allclose(
