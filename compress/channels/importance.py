@@ -38,8 +38,8 @@ def fpgm(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
   1811.00250, equation 4).
   """
   del ctx
-  # Double precision: distances are differences of squares.
-  rows = _filters(group, params).astype(float)
+  # Of double precision: distances are differences of squares.
+  rows = _filters(group, params)
   square = np.sum(rows**2, 1)
   apart = square[:, None] + square - 2 * rows @ rows.T
   return np.sqrt(np.maximum(apart, 0)).sum(1)
@@ -114,9 +114,12 @@ def rows(x: Array, part: Slice) -> np.ndarray:
 
 
 def _filters(group: Group, params: Params) -> np.ndarray:
-  """Return the weights that produce each channel, `[channels, n]`."""
+  """Return the weights that produce each channel, `[channels, n]` float64.
+
+  Squares of large weights overflow in their own type.
+  """
   found = tree.paths(params)
-  return np.concatenate(
+  filters = np.concatenate(
     [
       rows(found[part.path], part)
       for part in group.of('produces')
@@ -124,6 +127,7 @@ def _filters(group: Group, params: Params) -> np.ndarray:
     ],
     axis=1,
   )
+  return filters.astype(float)
 
 
 def _each(score: Callable[[Group, Params, Ctx], np.ndarray]) -> Importance:

@@ -16,6 +16,7 @@ from compress.prune.selection import select_share
 from compress.tree import Array, Params, Path
 
 ENTRIES = 2**28  # of all matrices, by default: 1 GiB
+LARGEST = 1e15  # of a gradient: squares of thousands of them can be summed
 MIN_DAMPING = 1e-6  # keeps F regular where all gradients are 0
 
 
@@ -114,7 +115,7 @@ class BlockProducts:
     def products(g: Array) -> Array:
       return jax.lax.map(
         lambda rows: rows.T @ rows,
-        _cut(g, 1, self.block),
+        _cut(jnp.clip(g, -LARGEST, LARGEST), 1, self.block),
         batch_size=_batch(self.block),
       )
 

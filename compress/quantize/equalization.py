@@ -84,18 +84,32 @@ def factors(params: Params, group: Group) -> np.ndarray:
   )
   valid = (made > 0) & (taken > 0)
   ratio = np.where(valid, made, 1.0) / np.where(valid, taken, 1.0)
-  return np.sqrt(ratio)
+  by = np.sqrt(ratio)
+  fits = [_fits(arrays[p], *parts) for p, parts in _parts(group, by).items()]
+  return np.where(np.all(fits, axis=0), by, 1.0)
 
 
 def scaled(params: Params, group: Group, by: np.ndarray) -> Params:
   """Divide each channel in its producers and multiply it in its consumers."""
-  parts = {s.path: (s, 1 / by) for s in _producers(group)}
-  parts |= {s.path: (s, by) for s in group.of('consumes')}
+  parts = _parts(group, by)
 
   def visit(path: Path, x: Any) -> Any:
     return _times(x, *parts[path]) if path in parts else x
 
   return tree.map_paths(visit, params)
+
+
+def _parts(group: Group, by: np.ndarray) -> dict[Path, tuple[Slice, Any]]:
+  """Return the factors of the channels in each array."""
+  parts = {s.path: (s, 1 / by) for s in _producers(group)}
+  return parts | {s.path: (s, by) for s in group.of('consumes')}
+
+
+def _fits(x: Array, part: Slice, by: np.ndarray) -> np.ndarray:
+  """Return whether the scaled channels do not overflow, `[channels]`."""
+  largest = np.abs(importance.rows(x, part).astype(float)).max(axis=1)
+  fits: np.ndarray = largest * by <= float(jnp.finfo(x.dtype).max)
+  return fits
 
 
 def _producers(group: Group) -> list[Slice]:
@@ -110,18 +124,20 @@ def _has_range(arrays: dict[Path, Any], part: Slice) -> bool:
 
 def _ranges(arrays: dict[Path, Any], part: Slice) -> np.ndarray:
   """Return the range of each channel in one array, `[channels]`."""
-  largest = np.abs(importance.rows(arrays[part.path], part)).max(axis=1)
+  rows = importance.rows(arrays[part.path], part).astype(float)
+  largest = np.abs(rows).max(axis=1)
   gamma = part.role == 'carries' and part.path.endswith('scale')
   return DEVIATIONS * largest if gamma else largest
 
 
 def _times(x: Array, part: Slice, by: np.ndarray) -> Array:
   """Multiply the entries of each channel."""
-  factor = np.ones(x.shape[part.axis], np.float32)
+  factor = np.ones(x.shape[part.axis])
   factor[part.entries] = by[:, None]
   shape = [1] * x.ndim
   shape[part.axis] = -1
-  return x * jnp.asarray(factor.reshape(shape), x.dtype)
+  # A factor may overflow where its products do not.
+  return jnp.asarray(np.asarray(x, float) * factor.reshape(shape), x.dtype)
 
 
 def _blocked(

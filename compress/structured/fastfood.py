@@ -15,6 +15,7 @@ from compress.structured.tiles import Family
 from compress.tree import Array
 
 ROUNDS = 5  # of least squares in G, B and S
+FAR = 1024  # times as large as another line: 16 bits may not hold both
 SMALL = 1e-6  # of the mean, below which a square counts as 0
 
 
@@ -63,7 +64,17 @@ def project(
     middle = _middle(g, held)
     b = _fitted(middle * s[..., None, :], tiles, -1)
     s = _fitted(middle * b[..., None], tiles, -2)
-  return jnp.stack([s, g, b], axis=2)
+  return _balanced(jnp.stack([s, g, b], axis=2))
+
+
+def _balanced(values: Array) -> Array:
+  """Return lines of equal size, in the tiles where they are far from that."""
+  sizes = jnp.max(jnp.abs(values), axis=-1, keepdims=True)
+  low, high = jnp.min(sizes, 2, keepdims=True), jnp.max(sizes, 2, keepdims=True)
+  far = (low > 0) & (high > FAR * low)
+  safe = jnp.where(far, sizes, 1)
+  mean = jnp.exp(jnp.mean(jnp.log(safe), axis=2, keepdims=True))
+  return values * (mean / safe)
 
 
 def _middle(g: Array, held: Array | None) -> Array:

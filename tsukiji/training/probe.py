@@ -136,12 +136,15 @@ def _mean_over_examples(
 ) -> Any:
   """Return the mean of a statistic of single gradients; see `Probe.reduce`."""
   found = tree.paths(dense)
-  weights = {path: found[path] for path in paths}
+  # Sums of squares are neither exact nor finite in 16 bits.
+  weights = {path: _in_32_bits(found[path]) for path in paths}
   size = max(n for n in range(1, GRADIENTS + 1) if len(x) % n == 0)
 
   def gradient(pair: tuple[Array, Array]) -> dict[Path, Array]:
     def single(weights: dict[Path, Array]) -> Array:
-      filled = tree.map_paths(lambda path, w: weights.get(path, w), dense)
+      filled = tree.map_paths(
+        lambda path, w: weights.get(path, w).astype(w.dtype), dense
+      )
       return cost(filled, pair[0][None], pair[1][None])
 
     return jax.grad(single)(weights)
@@ -159,6 +162,10 @@ def _mean_over_examples(
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
   total, _ = jax.lax.scan(add, zeros, (x_parts, y_parts))
   return jax.tree.map(lambda a: a / len(x), total)
+
+
+def _in_32_bits(x: Array) -> Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _inputs(
