@@ -13,7 +13,7 @@ __all__ = ['settings']
 
 
 def __getattr__(name: str) -> Any:
-  """Import `settings` when it is first asked for: starting stays fast."""
+  """Import `settings` lazily, so that start-up is fast."""
   if name == 'settings':
     return importlib.import_module('tsukiji.config.settings')
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

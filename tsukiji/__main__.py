@@ -17,7 +17,7 @@ def main() -> int:
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
-  """End before anything has begun."""
+  """Exit on a signal during start-up."""
   del frame
   os._exit(128 + signum)
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written atomically."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """Open a draft beside a file, which it replaces once it is whole.
+  """Open a temporary file that replaces a file once it is complete.
 
   Args:
-    path: The file; its folder is made.
+    path: The file; its folder is created.
 
   Yields:
-    The draft, to write to; it is removed if writing it fails.
+    The temporary file; it is removed if writing fails.
 
   Raises:
     OSError: If the place cannot be written or the disk is full.

@@ -1,4 +1,4 @@
-"""The command line: which file, which workdir, and which task."""
+"""The command line: config file, workdir and task."""
 
 import argparse
 import os
@@ -32,7 +32,7 @@ Task = Callable[[Experiment, Console], None]
 
 
 class Command(NamedTuple):
-  """What was asked for."""
+  """A parsed command line."""
 
   config: ConfigDict
   workdir: pathlib.Path
@@ -40,13 +40,13 @@ class Command(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> int:
-  """Do what a command line says.
+  """Run a command line.
 
   Args:
-    argv: Without the name of the program.
+    argv: The arguments, without the name of the program.
 
   Returns:
-    The exit code: 0, 2 for a mistake of the user, 3 for a loss that is not
+    The exit code: 0, 2 for an error of the user, 3 for a loss that is not
     finite, 130 or 143 for a signal, 1 for anything else.
   """
   interrupt.raise_at_once()
@@ -92,7 +92,7 @@ def _keep_programs() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-  """A parser whose errors are ours."""
+  """A parser that raises errors instead of exiting."""
 
   def error(self, message: str) -> NoReturn:
     raise ValueError(f'command line: {message}.')
@@ -134,12 +134,12 @@ def parse(argv: Sequence[str]) -> Command:
 
 
 def _named(file: pathlib.Path, config: ConfigDict) -> str:
-  """Return the folder of an experiment that was given none."""
+  """Return the default workdir of an experiment."""
   return f'runs/{file.stem}-{identity.digest(config)}'
 
 
 def run(command: Command, console: Console) -> None:
-  """Do what `config.task` says."""
+  """Run `config.task`."""
   config, workdir = command.config, command.workdir
   task = TASKS.get(config.get('task'))
   if task is None:  # one that trains, or none at all, which it refuses

@@ -1,4 +1,4 @@
-"""The one form of the messages about mistakes of the user."""
+"""Error messages of one form: `where: expected X, got Y. Fix.`"""
 
 import contextlib
 import difflib
@@ -16,14 +16,14 @@ LIMIT = 300  # characters of a message
 def expect(
   where: str, right: object, what: str, got: object, fix: str = ''
 ) -> None:
-  """Raise unless all is well.
+  """Raise a ValueError unless a condition holds.
 
   Args:
-    where: The argument, file, field or layer at fault.
-    right: Whether all is well.
+    where: The argument, file, field or layer.
+    right: The condition.
     what: What was expected.
     got: What was given.
-    fix: How to mend it, a sentence.
+    fix: How to fix it, a sentence.
 
   Raises:
     ValueError: If `right` is false; its message has at most `LIMIT` characters.
@@ -42,16 +42,16 @@ def expect(
 def expect_name(
   where: str, name: str, known: Iterable[str], what: str = 'one'
 ) -> None:
-  """Raise unless a name is known; name the nearest one.
+  """Raise a ValueError with the nearest name unless a name is known.
 
   Args:
-    where: As `expect`.
+    where: See `expect`.
     name: What was given.
-    known: All that could be given; of many, the nearest are listed.
+    known: The valid names; if there are many, the nearest are listed.
     what: What was expected, before the names.
 
   Raises:
-    ValueError: If the name is none of them.
+    ValueError: If the name is not one of them.
 
   >>> expect_name('task', 'trian', ('train', 'bench'))
   Traceback (most recent call last):
@@ -79,7 +79,7 @@ def line(error: object) -> str:
 
 @contextlib.contextmanager
 def warnings_on_one_line() -> Iterator[None]:
-  """Print warnings as errors are: one line, without their place in the code."""
+  """Print warnings like errors: on one line, without a source location."""
 
   def show(message: Warning | str, *_: Any, **__: Any) -> None:
     print('Warning:', line(message), file=sys.stderr)

@@ -22,8 +22,8 @@ class Line(NamedTuple):
   Attributes:
     name: A path such as 'conv1/kernel', or 'header' for all but the arrays.
     shape: Shape of the decoded array.
-    method: The nodes that stand for it, the outermost first; '' for an array.
-    bits: Bits of a number on its grid; None for the header.
+    method: The nodes that represent it, the outermost first; '' for an array.
+    bits: Width of its grid; None for the header.
     coding: Coding of its largest part (`coding.describe`).
     bytes: Its bytes in the file.
     share: Its share of the file, in [0, 1].
@@ -45,7 +45,7 @@ def lines(blob: bytes) -> list[Line]:
     blob: What `pack.pack` returned.
 
   Returns:
-    The header, then one line an array, in the order of the file.
+    The header, then one line per array, in the order of the file.
 
   Raises:
     ValueError: If the file is damaged, foreign, or of another version.

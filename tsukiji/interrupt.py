@@ -1,4 +1,4 @@
-"""Stopping cleanly: signals, and the places where a run may stop.
+"""Clean interruption: signals, and the points at which a run may stop.
 
 A signal raises `Stopped` at once, or, while networks are trained, is noted
 and looked at before every step, so that a checkpoint is written first.
@@ -23,10 +23,10 @@ _unsaved = threading.Lock()
 class Stopped(BaseException):
   """A run was asked to stop and has written its checkpoint.
 
-  As a KeyboardInterrupt it is no error, which somebody might catch as one.
+  It is a KeyboardInterrupt so that handlers of `Exception` do not catch it.
 
   Attributes:
-    signum: The signal that asked.
+    signum: The signal.
   """
 
   def __init__(self, signum: int):
@@ -47,7 +47,7 @@ def _raise(signum: int, frame: FrameType | None) -> None:
 
 
 def listen() -> None:
-  """Note SIGINT and SIGTERM for `requested`; a second one acts at once."""
+  """Record SIGINT and SIGTERM for `requested`; a second one acts at once."""
   for signum in SIGNALS:
     signal.signal(signum, _note)
 
@@ -60,10 +60,10 @@ def _note(signum: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-  """Note signals meanwhile, instead of what is done with them outside.
+  """Record signals in this context, instead of the handlers outside.
 
   Raises:
-    Stopped: At the end, if a signal asked and nobody has raised it.
+    Stopped: At the end, if a signal was recorded and not raised yet.
   """
   if threading.current_thread() is not threading.main_thread():
     yield  # where no handler can be set
@@ -79,7 +79,7 @@ def deferred() -> Iterator[None]:
 
 
 def watch(source: Callable[[], int | None]) -> None:
-  """Ask this function too, before every step.
+  """Add a source of stop requests, called before every step.
 
   Args:
     source: Returns the signal to stop with, or None to go on.
@@ -88,7 +88,7 @@ def watch(source: Callable[[], int | None]) -> None:
 
 
 def requested() -> int | None:
-  """Return the signal that asked to stop, if any."""
+  """Return the signal that requests to stop, if any."""
   found = next((s for s in (ask() for ask in _sources) if s is not None), None)
   if found is not None:
     _reacted.set()
@@ -96,7 +96,7 @@ def requested() -> int | None:
 
 
 def stop_if_requested() -> None:
-  """Raise `Stopped` if a signal asked to stop."""
+  """Raise `Stopped` if a signal requests to stop."""
   signum = requested()
   if signum is not None:
     raise Stopped(signum)
@@ -104,13 +104,13 @@ def stop_if_requested() -> None:
 
 @contextlib.contextmanager
 def saving() -> Iterator[None]:
-  """Hold a process that does not react alive: it has something to save."""
+  """Keep a process that does not react to a signal alive while it is saving."""
   with _unsaved:
     yield
 
 
 def enforce() -> None:
-  """End this process `GRACE` seconds after a signal it does not react to.
+  """Exit this process `GRACE` seconds after a signal without a reaction.
 
   Python runs handlers only between instructions: compiling a program may take
   long. A thread learns of the signal from the system.
@@ -128,7 +128,7 @@ def enforce() -> None:
 
 
 def end_unless_reacted(signum: int) -> None:
-  """Wait for a reaction to a signal; end this process if there is none."""
+  """Wait for a reaction to a signal; exit this process if there is none."""
   if not _reacted.wait(GRACE):
     with _unsaved:
       if not _reacted.is_set():

@@ -24,7 +24,7 @@ from tsukiji.experiments import reporting
     (['--workdir=/dev/null/here'], 'folder that can be written'),
     (['--cofnig=1'], "Nearest: 'config'"),
     (['--config'], 'expected one argument'),
-    (['stray'], "expected flags alone, got 'stray'"),
+    (['stray'], "expected flags only, got 'stray'"),
     (['--config.seeds=(0,0)'], 'config.seeds: expected each once'),
     (['--config.workers=None'], 'config.workers: expected a value like 0'),
     (['--config.measure.batches=(1000000000,)'], 'GiB'),

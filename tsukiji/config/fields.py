@@ -1,4 +1,4 @@
-"""Parts of a config, which read the earlier names of their fields as well."""
+"""Parts of a config, which also accept earlier names of their fields."""
 
 import dataclasses
 import warnings
@@ -16,13 +16,13 @@ LEAF = {field.name for field in dataclasses.fields(Leaf)}
 class Part(ConfigDict):
   """A `ConfigDict` with renamed fields and with parts of known kinds.
 
-  An earlier name of a field stands for its current one wherever it occurs: as
-  an attribute, a key, a keyword, in a dict, or in a flag of the command line.
+  An earlier name is accepted for the current one as an attribute, a key, a
+  keyword, in a dict, and in a flag of the command line.
 
   Attributes:
-    RENAMED: By earlier name, the current one.
-    PARTS: By field, the kind of part it holds.
-    EACH: The kind of the parts under names that users choose, if any.
+    RENAMED: The current name by earlier name.
+    PARTS: The kind of part by field.
+    EACH: The kind of parts under names that users choose, if any.
 
   >>> Search({'epochs': 3}).epochs
   3
@@ -120,7 +120,7 @@ class Recipes(Part):
 
 
 class Experiment(Part):
-  """A whole config."""
+  """A full config."""
 
   PARTS = {
     'finetune': Training,
@@ -137,10 +137,10 @@ Names: TypeAlias = Callable[[type[Part]], Mapping[str, str]]
 
 
 def adopt(config: ConfigDict) -> Experiment:
-  """Return a config whose parts are of their kinds, with current names.
+  """Return a config with parts of the right kinds and current names.
 
   Args:
-    config: A whole config, maybe written without `tsukiji.config.settings`.
+    config: A full config, possibly built without `tsukiji.config.settings`.
 
   Returns:
     The config itself if there is nothing to change.
@@ -161,7 +161,7 @@ def current(plain: Plain) -> Plain:
 
 
 def earliest(plain: Plain) -> Plain:
-  """Return a config as JSON types with the first names its fields ever had."""
+  """Return a config as JSON types with the earliest names of its fields."""
   return _renamed(plain, Experiment, _first_names)
 
 
@@ -187,14 +187,14 @@ def _renamed(plain: Plain, kind: type[Part] | None, names: Names) -> Plain:
 
 
 def _inner(kind: type[Part] | None, name: str) -> type[Part] | None:
-  """Return the kind of part that a field holds, by any of its names."""
+  """Return the kind of part of a field, by any of its names."""
   if kind is None:
     return None
   return kind.PARTS.get(kind.RENAMED.get(name, name), kind.EACH)
 
 
 def _path(path: str, names: Names) -> str:
-  """Return a dotted path in a config in other names."""
+  """Return a dotted path with renamed fields."""
   kind: type[Part] | None = Experiment
   found = []
   for name in path.split('.'):

@@ -1,4 +1,4 @@
-"""Checks that every field of a config holds a value of its kind."""
+"""Checks that the values of a config have the types of their defaults."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from tsukiji.errors import expect, expect_name
 
-# Parts that have fields of their own; all else may hold any names.
+# Parts with known fields; other parts may have any names.
 PARTS = {
   *('dataset', 'finetune', 'limits', 'measure', 'train'),
   *('recipe_search', 'search'),
@@ -17,7 +17,7 @@ LARGEST = 2**31  # above all seeds
 
 
 def expect_fields(where: str, config: Any, known: ConfigDict) -> None:
-  """Raise unless a config has the fields of another, with values alike.
+  """Check that a config has the fields of another, with values of their types.
 
   Args:
     where: Path of the config.
@@ -39,7 +39,7 @@ def expect_fields(where: str, config: Any, known: ConfigDict) -> None:
 
 
 def expect_alike(where: str, value: Any, known: Any) -> None:
-  """Raise unless a value is of the kind of a default.
+  """Check that a value is of the type of a default.
 
   >>> expect_alike('lr', 'fast', 0.1)
   Traceback (most recent call last):
@@ -79,17 +79,17 @@ def _is_whole(value: Any) -> bool:
 
 
 def expect_seeds(where: str, seeds: tuple[int, ...]) -> None:
-  """Raise unless there are seeds, none of them twice."""
+  """Check that there are seeds without duplicates."""
   right = seeds and all(0 <= seed < LARGEST for seed in seeds)
   expect(where, right, f'whole numbers from 0 below {LARGEST}', seeds)
   expect_once(where, seeds)
 
 
 def expect_once(where: str, values: tuple[Any, ...]) -> None:
-  """Raise where a value occurs twice."""
+  """Check that no value occurs twice."""
   expect(where, len({*values}) == len(values), 'each once', values)
 
 
 def expect_least(where: str, value: float, least: int) -> None:
-  """Raise where a number is below another."""
+  """Check that a number is not below a minimum."""
   expect(where, value >= least, f'at least {least}', value)

@@ -1,4 +1,4 @@
-"""Reading config files, and the flags that change what they return."""
+"""Loading of config files, and flags that override their values."""
 
 import importlib.util
 import pathlib
@@ -31,10 +31,10 @@ def load(name: str, changes: Sequence[str] = ()) -> ConfigDict:
     changes: The flags.
 
   Returns:
-    The config, to which no field can be added.
+    The config, locked.
 
   Raises:
-    ValueError: If the file fails, in which line, or a flag does not fit.
+    ValueError: If the file fails or a flag is not valid.
   """
   place = find(name)
   config = _returned(place)
@@ -49,7 +49,7 @@ def find(name: str) -> Place:
       and `.py`; an argument for `get_config` may follow behind a colon.
 
   Raises:
-    ValueError: If there is none.
+    ValueError: If there is no such file.
 
   >>> find('quickstart:tiny').arg
   'tiny'
@@ -73,7 +73,7 @@ def packaged() -> dict[str, pathlib.Path]:
 
 
 def _returned(place: Place) -> ConfigDict:
-  """Return what `get_config` returns, an argument that it knows given."""
+  """Return the result of `get_config`, which must accept the argument."""
   try:
     get: Any = getattr(_module(place.path), 'get_config', None)
     expect(f'{place.path}', callable(get), 'a function get_config', get)
@@ -143,7 +143,7 @@ def changed(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
   except Exception as e:  # absl and ml_collections raise many kinds
     raise ValueError(f'flags: {_said(e)}') from e
   fix = 'Settings are changed with --config.FIELD=VALUE.'
-  expect('command line', not rest, 'flags alone', ' '.join(rest), fix)
+  expect('command line', not rest, 'flags only', ' '.join(rest), fix)
   return config
 
 

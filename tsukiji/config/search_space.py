@@ -1,6 +1,6 @@
-"""Configs of which fields may vary: samples of them, and what makes one whole.
+"""Configs with varying fields: examples, and defaults of inactive fields.
 
-Fields that vary hold what `search.log`, `choice`, `integer` or `float` gave.
+Fields that vary have values of `search.log`, `choice`, `integer` or `float`.
 """
 
 from typing import Any
@@ -20,19 +20,19 @@ ITEMS = {
 
 
 def varies(config: ConfigDict) -> bool:
-  """Tell whether any field of a config may vary."""
+  """Return whether any field of a config varies."""
   return bool(spaces.varying(config))
 
 
 def examples(config: ConfigDict) -> list[ConfigDict]:
-  """Return configs among which each option and each end of a range occurs.
+  """Return configs that cover each option and each end of a range.
 
   Args:
-    config: Values, and leaves in place of those that vary.
+    config: Values, with leaves for those that vary.
 
   Returns:
-    Configs without leaves, the one in the middle of all ranges first; a config
-    in which nothing varies is its own only example.
+    Configs without leaves, the one in the middle of all ranges first; only
+    the config itself if nothing varies.
   """
   if not varies(config):
     return [config]
@@ -43,13 +43,13 @@ def examples(config: ConfigDict) -> list[ConfigDict]:
     spots = (np.arange(count) + 0.5) / count if count else (0.0, 1.0)
     points += [_with(space, i, float(spot)) for spot in spots]
   return [
-    whole(space, spaces.to_config(space, point))
+    with_defaults(space, spaces.to_config(space, point))
     for point in spaces.snap(space, np.array(points))
   ]
 
 
 def _with(space: Space, i: int, spot: float) -> np.ndarray:
-  """Return a point that is active in a parameter and has it at a spot."""
+  """Return a point with a parameter active and at a given position."""
   point = np.full(len(space.names), spaces.MIDDLE)
   for parent, values in space.leaves[i].when:
     if parent in space.names:
@@ -60,12 +60,12 @@ def _with(space: Space, i: int, spot: float) -> np.ndarray:
   return point
 
 
-def whole(space: Space, config: ConfigDict) -> ConfigDict:
-  """Give what is not active in a config of a space its default.
+def with_defaults(space: Space, config: ConfigDict) -> ConfigDict:
+  """Set the inactive fields of a config to their defaults.
 
   Args:
     space: The space.
-    config: What `search.space.to_config` returned; changed.
+    config: The result of `search.space.to_config`; it is modified.
 
   Returns:
     The config. Sizes of a network that are not active are those of the zoo.
@@ -84,7 +84,7 @@ def whole(space: Space, config: ConfigDict) -> ConfigDict:
 
 
 def _default(path: str) -> Any:
-  """Return what a field is where nobody says; None if nothing."""
+  """Return the default of a field, None if it has none."""
   parts = path.split('.')
   known: Any = settings.default()
   if parts[0] in ITEMS:

@@ -1,4 +1,4 @@
-"""Binary inputs behind activations that are never negative: all are +1."""
+"""Check of binary inputs, which are all +1 behind nonnegative activations."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ KEEPING = (sp.Pool, sp.GlobalMean, sp.Flatten, sp.Dropout)
 
 
 def expect_both(spec: Spec, params: dict[str, Any]) -> None:
-  """Check that no layer meets signs that are all +1.
+  """Check that no layer has binary inputs that are all +1.
 
-  Learned thresholds may make them differ. A scale does not: the sums of
-  XNOR-Net behind a ReLU depend on the mean of the inputs alone.
+  Trained thresholds can make them differ. Scales cannot: the outputs of
+  XNOR-Net behind a ReLU depend only on the mean of the inputs.
 
   Args:
     spec: The network.
-    params: Nodes, of arrays or their shapes.
+    params: Nodes of arrays or of their shapes.
 
   Raises:
     ValueError: If a layer has such an input.
@@ -38,7 +38,7 @@ def expect_both(spec: Spec, params: dict[str, Any]) -> None:
 def _follow(
   layers: tuple[Layer, ...], params: dict[str, Any], before: str
 ) -> str:
-  """Return which activation an output is never negative for, if any."""
+  """Return the activation that makes an output nonnegative, if any."""
   for layer in layers:
     if isinstance(layer, sp.Branch):
       ends = [_follow(path, params, before) for path in layer.paths]

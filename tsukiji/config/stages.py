@@ -1,4 +1,4 @@
-"""The stages of a study: what trains best, then what compresses that best."""
+"""The stages of a study: a search for networks, then one for recipes."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from tsukiji.config import search_space
 
 
 def recipe_of(config: ConfigDict) -> str:
-  """Return the recipe that varies, the first of several; '' if none does."""
+  """Return the first recipe that varies, '' if none does."""
   paths = (path.split('.') for path, _ in spaces.varying(config))
   return next((parts[1] for parts in paths if parts[0] == 'recipes'), '')
 
@@ -29,10 +29,10 @@ def of_recipes(
 
   Args:
     config: The study.
-    chosen: What the first stage has found; by default the middle of all.
+    chosen: The result of the first stage; by default the middle of all ranges.
 
   Returns:
-    The config, with the search of recipes as its search.
+    The config, with the settings of the search for recipes.
   """
   name = recipe_of(config)
   chosen = chosen or search_space.examples(of_networks(config))[0]
@@ -44,8 +44,8 @@ def of_recipes(
   return second
 
 
-def alone(chosen: ConfigDict) -> ConfigDict:
-  """Return a config whose networks are trained and not compressed."""
+def dense_only(chosen: ConfigDict) -> ConfigDict:
+  """Return a config whose networks are trained, but not compressed."""
   dense = _open(chosen)
   dense.task = 'train'
   return dense
@@ -54,12 +54,12 @@ def alone(chosen: ConfigDict) -> ConfigDict:
 def with_recipes(
   chosen: ConfigDict, found: Sequence[ConfigDict], name: str
 ) -> ConfigDict:
-  """Return a config with the recipes that a second stage has kept.
+  """Return a config with the recipes that a second stage has found.
 
   Args:
-    chosen: What the first stage has found.
-    found: The recipes, in which nothing varies.
-    name: Of the recipe that varied: they are NAME_1, NAME_2 and so on.
+    chosen: The result of the first stage.
+    found: The recipes, without ranges.
+    name: Name of the recipe that varied; they are NAME_1, NAME_2, ...
   """
   last = _open(chosen)
   for i, item in enumerate(found, 1):

@@ -1,4 +1,4 @@
-"""Checks of a config: what it may not be, told before anything is started."""
+"""Checks of a config before anything is started."""
 
 import re
 from typing import Any
@@ -21,14 +21,14 @@ from tsukiji.training import losses, teacher
 
 
 def check(config: ConfigDict) -> None:
-  """Refuse a config that cannot run, before anything is started.
+  """Check a config.
 
   Args:
-    config: What a config file returned, with the overrides applied.
+    config: The result of a config file, with overrides applied.
 
   Raises:
-    ValueError: If a field is unknown (the message gives the nearest) or has a
-      value that cannot work, or may get one where it varies.
+    ValueError: If a field is unknown (the message gives the nearest), or a
+      value or an end of a range is not valid.
   """
   examples = search_space.examples(config)
   for example in examples:
@@ -38,7 +38,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _check(config: ConfigDict) -> None:
-  """Check a config in which nothing varies."""
+  """Check a config without ranges."""
   expect_fields('config', config, settings.default())
   expect_name('config.task', config.task, settings.TASKS)
   expect_seeds('config.seeds', config.seeds)
@@ -116,7 +116,7 @@ def _check_recipe(name: str, config: ConfigDict) -> None:
 
 
 def _check_own(where: str, own: Any, shared: set[str]) -> None:
-  """Check fields of training that stand in place of the config's."""
+  """Check overridden fields of training."""
   right = isinstance(own, ConfigDict)
   expect(f'{where}.train', right, 'fields of config.train', own)
   for name in own:
@@ -145,7 +145,7 @@ def _check_item(
 
 
 def _check_start(where: str, name: str, config: ConfigDict) -> None:
-  """Check that a recipe starts from what is there before it."""
+  """Check that a recipe does not start from itself, directly or indirectly."""
   start, seen = config.recipes[name].start, [name]
   while start not in settings.STARTS:
     expect_name(f'{where}.start', start, (*settings.STARTS, *config.recipes))
@@ -156,7 +156,7 @@ def _check_start(where: str, name: str, config: ConfigDict) -> None:
 
 
 def _check_order(config: ConfigDict, network: str, seed: int) -> None:
-  """Check that what a network's recipes start from is among them."""
+  """Check that the recipes of a network include those they start from."""
   have = settings.recipes_of(config, network, seed)
   for name in have:
     start = config.recipes[name].start
@@ -166,7 +166,7 @@ def _check_order(config: ConfigDict, network: str, seed: int) -> None:
 
 
 def _check_reference(config: ConfigDict, network: str, seed: int) -> None:
-  """Check that there will be a dense row to compare the others with."""
+  """Check that there is a dense row to compare the others with."""
   item = config.networks[network]
   if not item.dense and not settings.recipes_of(config, network, seed):
     return
@@ -180,14 +180,14 @@ def _check_reference(config: ConfigDict, network: str, seed: int) -> None:
 
 
 def _check_asked(examples: list[ConfigDict]) -> None:
-  """Check that some example of a recipe asks for the teacher it names."""
+  """Check that a recipe with a teacher has a method that requires it."""
   for name, item in examples[0].recipes.items():
     methods = [_method_of(example, name) for example in examples]
-    asks = any(recipe.parse(method).requires for method in methods)
-    what = 'no teacher, since the method asks for none'
+    required = any(recipe.parse(method).requires for method in methods)
+    what = 'no teacher, since the method requires none'
     fix = "Add a method of distill, as '>> distill.kd(4.0)'."
     where = f'config.recipes.{name}.teacher'
-    expect(where, asks or not item.teacher, what, item.teacher, fix)
+    expect(where, required or not item.teacher, what, item.teacher, fix)
 
 
 def _method_of(config: ConfigDict, name: str) -> str:
@@ -206,7 +206,7 @@ def _check_teachers(where: str, item: ConfigDict, config: ConfigDict) -> None:
       expect(f'{where}.teacher', dense, 'a network with a row', name, fix)
   alone = len(item.teacher) == 1 and not teacher.is_outside(item.teacher[0])
   what = 'the name of one network as teacher'
-  fix = 'It is trained beside.'
+  fix = 'It is trained jointly.'
   expect(
     f'{where}.train_teacher',
     alone or not item.train_teacher,
@@ -226,7 +226,7 @@ def _check_taught(config: ConfigDict, network: str, seed: int) -> None:
 
 
 def _expect_match(where: str, pattern: str, config: ConfigDict) -> None:
-  """Expect a regular expression for some 'network/recipe'."""
+  """Check that a regular expression matches some 'network/recipe'."""
   names = [
     f'{network}/{recipe}'
     for network, item in config.networks.items()

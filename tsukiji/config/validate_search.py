@@ -1,4 +1,4 @@
-"""Checks of what varies in a config, and of how it is searched."""
+"""Checks of the varying fields of a config, and of its search."""
 
 from ml_collections import ConfigDict
 
@@ -10,14 +10,14 @@ from tsukiji.training import teacher
 
 
 def check(config: ConfigDict) -> None:
-  """Refuse a search that cannot run; see `validate.check`."""
+  """Check a search; see `validate.check`."""
   _check_varied(config)
   for name in ('search', 'recipe_search'):
     _check_search(f'config.{name}', config[name], config)
 
 
 def _check_varied(config: ConfigDict) -> None:
-  """Check that what varies is what a search looks for."""
+  """Check that the varying fields are those of a search."""
   searching = config.task in ('search', 'study')
   names = dict(spaces.varying(config))
   fix = 'Put search.log, choice, integer or float in the place of a value.'
@@ -43,16 +43,16 @@ def _check_varied(config: ConfigDict) -> None:
 
 
 def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
-  """Check a recipe that varies: a trial needs the dense network alone."""
+  """Check a recipe that varies: it must start from the dense network."""
   fix = 'A search trains networks; a study compresses them too.'
   study = config.task == 'study'
   expect(
     'config.task', study, "'study' where a recipe varies", config.task, fix
   )
   fix = 'Let a recipe that does not vary do it.'
-  alone = item.start in settings.STARTS
+  valid = item.start in settings.STARTS
   what = f'one of {", ".join(settings.STARTS)}'
-  expect(f'{where}.start', alone, what, item.start, fix)
+  expect(f'{where}.start', valid, what, item.start, fix)
   outside = (
     all(map(teacher.is_outside, item.teacher)) and not item.train_teacher
   )
@@ -60,12 +60,12 @@ def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
   expect(f'{where}.teacher', outside, what, item.teacher, fix)
   chosen, where = config.recipe_search, 'config.recipe_search'
   for name in (chosen.designer, *chosen.baselines):
-    whole = name not in settings.RUNGED
-    expect(f'{where}.designer', whole, 'one of whole trials', name)
+    valid = name not in settings.RUNGED
+    expect(f'{where}.designer', valid, 'one of full trials', name)
   expect(f'{where}.batch_size', chosen.batch_size == 1, '1', chosen.batch_size)
   fix = 'What a recipe leaves is an objective.'
-  free = not any(chosen.limits.values())
-  expect(f'{where}.limits', free, 'no limits', dict(chosen.limits), fix)
+  unlimited = not any(chosen.limits.values())
+  expect(f'{where}.limits', unlimited, 'no limits', dict(chosen.limits), fix)
 
 
 def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
@@ -88,7 +88,7 @@ def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
   for name, value in least.items():
     expect_least(f'{where}.{name}', chosen[name], value)
   for name in {chosen.designer, *chosen.baselines} & {*settings.RUNGED}:
-    fix = 'What is trained together does not rest and go on.'
+    fix = 'Trials that are trained as one program cannot be paused.'
     one = chosen.batch_size == 1
     expect(f'{where}.batch_size', one, f'1 for {name}', chosen.batch_size, fix)
     what = (

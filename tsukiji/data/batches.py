@@ -12,7 +12,7 @@ AUGMENTATIONS = ('flip', 'shift')
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-  """Return the full batches in one pass; at least one."""
+  """Return the number of full batches in one epoch, at least one."""
   return max(1, examples // batch_size)
 
 
@@ -31,13 +31,13 @@ def training(
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Yield the batches of steps `step, step + 1, ...` without end.
 
-  A batch depends on the seed and the step alone, so that a run resumed at any
+  A batch depends only on the seed and the step, so that a run resumed at any
   step gets the batches of an uninterrupted one.
 
   Args:
     split: The training examples.
-    batch_size: Examples a batch.
-    seed: Seed of order and augmentation.
+    batch_size: Examples per batch.
+    seed: Seed of the order and of augmentation.
     step: The first step.
     augment: Any of 'flip' (left to right) and 'shift' (up to 2 pixels).
     teacher_outputs: Precomputed teacher outputs by example.
@@ -62,7 +62,7 @@ def training(
 def augmented(
   x: np.ndarray, rng: np.random.Generator, kinds: tuple[str, ...]
 ) -> np.ndarray:
-  """Return images `[batch, height, width, channels]`, changed at random."""
+  """Return images `[batch, height, width, channels]`, randomly augmented."""
   if 'flip' in kinds:
     flip = rng.random(len(x)) < 0.5
     x = np.where(flip[:, None, None, None], x[:, :, ::-1], x)
@@ -87,10 +87,10 @@ def padded(
 
   Args:
     split: The examples to evaluate.
-    batch_size: Examples a batch; the last is filled up with zeros.
+    batch_size: Examples per batch; the last one is padded with zeros.
 
   Yields:
-    Images, labels, and a mask `[batch]` that is False on the filling.
+    Images, labels, and a mask `[batch]` that is False for padding.
   """
   for start in range(0, len(split.y), batch_size):
     x = split.x[start : start + batch_size]
@@ -112,7 +112,7 @@ def over_devices() -> NamedSharding:
 
 
 def place(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  """Put a batch on the devices, each process its own share."""
+  """Place a batch on the devices, each process its own shard."""
   if jax.process_count() == 1:
     return jax.device_put(x, sharding)
   share = len(x) // jax.process_count()

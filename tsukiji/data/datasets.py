@@ -40,7 +40,7 @@ class Data(NamedTuple):
   Attributes:
     name: as given to `load`.
     train: the training examples.
-    validation: held out of train, for every choice.
+    validation: held out of train, for model selection.
     test: evaluated once, after every choice is made.
     classes: names by label.
     scaling: how inputs were standardized on loading, where float32 cannot
@@ -94,16 +94,16 @@ def load(
   (1238, 8, 8, 1)
   """
   raw, scaling, in_files = _find(name, folder, cache)
-  train, held = hold_out(len(raw.y_train), validation, seed)
+  train, rest = hold_out(len(raw.y_train), validation, seed)
   if in_files:
-    train, held = (
+    train, rest = (
       np.random.RandomState([seed, i]).permutation(indices)
-      for i, indices in enumerate((train, held))
+      for i, indices in enumerate((train, rest))
     )
   return Data(
     name,
     Split(raw.x_train[train], raw.y_train[train]),
-    Split(raw.x_train[held], raw.y_train[held]),
+    Split(raw.x_train[rest], raw.y_train[rest]),
     Split(raw.x_test, raw.y_test),
     raw.classes,
     scaling,
@@ -147,7 +147,7 @@ def hold_out(
     Two ascending index arrays, disjoint, together 0..n-1.
 
   Raises:
-    ValueError: nothing would be held out, or nothing left.
+    ValueError: one of the two would be empty.
 
   >>> hold_out(5, 2, seed=0)
   (array([1, 3, 4]), array([0, 2]))
@@ -167,7 +167,7 @@ def hold_out(
 
 
 class _Found(NamedTuple):
-  """Checked arrays, how they were standardized, and whether of own files."""
+  """Checked arrays, their standardization, and whether they are files."""
 
   raw: Raw
   scaling: Scaling | None = None
@@ -254,7 +254,7 @@ def _save(path: Path, raw: Raw) -> None:
   """Write arrays as an `.npz` atomically.
 
   Args:
-    path: the file; its folder is made.
+    path: the file; its folder is created.
     raw: checked arrays, so nothing in them needs pickle.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Axes and precision of arrays that users bring.
+"""Axes and precision of the arrays of users.
 
 Networks take [n, height, width, channels]. A window of a sequence is an image
 of width 1, a row of a table one pixel, so that every channel of a sensor and
@@ -15,7 +15,7 @@ TOLERANCE = 1e-3
 
 
 class Scaling(NamedTuple):
-  """What was subtracted from each channel, and what it was divided by.
+  """The mean that was subtracted from each channel, and its divisor.
 
   Attributes:
     mean: [channels], in the unit of the source.
@@ -35,7 +35,7 @@ def with_four_axes(x: np.ndarray) -> np.ndarray:
       [n, time, channels].
 
   Returns:
-    A view of `x`; arrays with other numbers of axes as they are.
+    A view of `x`; `x` itself if it has another number of axes.
 
   >>> with_four_axes(np.zeros((9, 128, 6))).shape
   (9, 128, 1, 6)

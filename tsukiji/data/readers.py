@@ -1,4 +1,4 @@
-"""Readers of data from files: each returns a `Raw`.
+"""Readers of files: each returns a `Raw`.
 
 Nothing read here is trusted: there is no pickle, a header is compared with the
 bytes at hand before it is believed, and `check` admits only images, or sensor
@@ -211,13 +211,13 @@ def npz(path: Path) -> Raw:
 
 
 def _said(error: Exception) -> str:
-  """Return what numpy says of a file, without its advice to trust it."""
+  """Return numpy's message about a file, without its advice to trust it."""
   text = line(error)
   return 'a file of another kind or of objects' if 'pickle' in text else text
 
 
 def check(raw: Raw, where: str) -> Raw:
-  """Check what a source gave and bring it to one form.
+  """Check the arrays of a source and convert them to one form.
 
   Args:
     raw: arrays of any real type.
@@ -238,7 +238,7 @@ def check(raw: Raw, where: str) -> Raw:
   y_train = _labels(raw.y_train, len(train), f'{where} y_train')
   y_test = _labels(raw.y_test, len(test), f'{where} y_test')
   top = int(y_train.max())
-  # Without this bound one absurd label would ask for as many class names.
+  # Without this bound one huge label would need as many class names.
   limit = len(raw.classes) or len(y_train)
   fix = 'Number the classes 0, 1, 2, ...'
   expect(f'{where} y_train', top < limit, f'labels < {limit}', top, fix)

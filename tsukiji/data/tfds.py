@@ -22,7 +22,7 @@ from absl import logging
 from tsukiji.data.readers import Raw, idx, line
 from tsukiji.errors import expect
 
-# Named where nothing is near a misspelt name.
+# Suggested where no name is near a misspelled one.
 KNOWN = (
   'digits',
   'mnist',
@@ -73,7 +73,7 @@ def named(name: str, folder: str, looked: str) -> Raw:
   Args:
     name: as TFDS spells it, `name`, `name/config` or `name:version`.
     folder: the TFDS `data_dir`; '' for TFDS's own.
-    looked: where else the caller has looked, for the error.
+    looked: where else the caller has looked, for error messages.
 
   Returns:
     The splits `train` and `test`, and class names.
@@ -94,7 +94,7 @@ def named(name: str, folder: str, looked: str) -> Raw:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Hold back TFDS's log lines, and the banners it prints on stdout."""
+  """Suppress the log lines of TFDS, and the banners it prints on stdout."""
   level = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
   try:
@@ -117,7 +117,7 @@ def _builder(name: str, folder: str) -> Any:
 
 
 def _mistake(name: str, names: list[str], error: Exception) -> str:
-  """Say what is wrong with a name for which TFDS has no builder."""
+  """Return the error of a name for which TFDS has no builder."""
   base = re.split('[/:]', name)[0]
   if base in names:
     return (
@@ -132,7 +132,7 @@ def _mistake(name: str, names: list[str], error: Exception) -> str:
 
 
 def _keys(builder: Any) -> tuple[str, str]:
-  """Return the names of image and label, both of a shape that we can use."""
+  """Return the names of image and label, both of a supported shape."""
   info, where = builder.info, f'data {builder.name!r}'
   keys = info.supervised_keys
   pair = isinstance(keys, tuple) and len(keys) == 2

@@ -1,4 +1,4 @@
-"""Load a packed network as a function of images."""
+"""Packed networks as functions of images."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ class Artefact:
     spec: The network.
     variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
     meta: The metadata in the file.
-    bytes: Size of the file.
+    bytes: Size of the file, 0 without one.
     run: Float32 images to logits; compiled once for each batch size.
     weight_bytes: Size of the decoded weights.
     example_bytes: Upper bound of the activations of one example. A call takes
@@ -81,7 +81,7 @@ def save(path: str | os.PathLike[str], blob: bytes) -> None:
   """Write a file atomically.
 
   Args:
-    path: The file; missing folders are made.
+    path: The file; missing folders are created.
     blob: The packed network (`pack.pack`).
 
   Raises:
@@ -105,8 +105,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
     path: The file.
 
   Returns:
-    Its bytes, no more than the first of them announce; `pack.unpack` checks
-    the others.
+    Its bytes, no more than its header allows.
 
   Raises:
     ValueError: If there is no such file, or it cannot be read.
@@ -131,13 +130,13 @@ def read(path: str | os.PathLike[str]) -> bytes:
 
 
 def load(path: str | os.PathLike[str]) -> Artefact:
-  """Read a packed network and make it ready to run.
+  """Load a packed network.
 
   Args:
-    path: A file that `save` wrote. It need not be trusted.
+    path: A file written by `save`. It need not be trusted.
 
   Returns:
-    A function of images; nothing but the file is needed.
+    The network, a function of images.
 
   Raises:
     ValueError: If there is no such file, or it is damaged, foreign, or of
@@ -154,14 +153,14 @@ def load(path: str | os.PathLike[str]) -> Artefact:
 
 
 def of(spec: Spec, variables: dict[str, Any]) -> Artefact:
-  """Return a lowered network as `load` does, without a file.
+  """Return a lowered network as an `Artefact` without a file.
 
   Args:
     spec: The network (`lower`).
     variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
 
   Returns:
-    A function of images, of 0 bytes.
+    The network, a function of images.
   """
   return Artefact(spec, variables, {}, 0, forward(spec, variables))
 
@@ -171,20 +170,20 @@ def forward(
 ) -> Callable[[jax.Array], jax.Array]:
   """Return a network as a jitted function whose weights are constants.
 
-  The weights are decoded once, here. `forward(...).lower(shape).compile()`
-  compiles ahead of time.
+  The weights are decoded once, in this call. The result can be compiled ahead
+  of time: `forward(...).lower(shape).compile()`.
 
   Args:
     spec: The network.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
-    counted: Names of the binary layers to compute by counting bits
+    counted: Names of the binary layers to compute with popcounts
       (`binary_layers.layers`); all others are computed in float32.
 
   Returns:
     `[batch, *spec.input_shape]` images to float32 logits.
 
   Raises:
-    ValueError: If a layer to be counted is not binary.
+    ValueError: If a layer in `counted` is not binary.
   """
   if counted:
     return binary_layers.forward(spec, variables, counted)
@@ -200,7 +199,7 @@ def forward(
 
 
 def _ready(packed: Packed, sizes: Sizes) -> Callable[[jax.Array], jax.Array]:
-  """Return `forward`, having checked that the weights fit the network."""
+  """Check that the weights match the network and return `forward`."""
   spec, want = packed.spec, limits.weight_shapes(packed.spec)
   odd = sorted(want.items() ^ sizes.shapes.items())
   header.check(

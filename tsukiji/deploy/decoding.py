@@ -1,4 +1,4 @@
-"""Decode the weights of a network in little time and memory."""
+"""Decoding of the weights of a network with little time and memory."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from compress import tree
 def decoded(params: Any) -> Any:
   """Return a tree of arrays, as `compress.tree.decode` does.
 
-  Each node is compiled on its own, and only once for nodes of one kind and
-  shape: what it makes on the way is fused away.
+  Each node is compiled on its own, once for all nodes of one kind and shape, so
+  that its intermediate values are fused away.
 
   Args:
     params: A tree of arrays and nodes.

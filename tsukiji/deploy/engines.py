@@ -1,8 +1,8 @@
-"""Run a packed network in XLA, ONNX Runtime or OpenVINO.
+"""Inference engines: XLA, ONNX Runtime and OpenVINO.
 
 An engine takes a network, a batch size and a number of threads, and returns a
 function of images. All but XLA read the ONNX model that `onnx.model` writes,
-and are imported on first use, which takes a second.
+and are imported on first use, since that takes a second.
 """
 
 import importlib
@@ -31,9 +31,10 @@ class Engine(NamedTuple):
 
   Attributes:
     package: The package to install.
-    least: Length of a dot product from which its integer kernels are faster.
-    load: Network, form, batch, threads -> function of float32 images to an
-      array that NumPy reads. The form is one of `forms`.
+    least: Minimum length of a dot product for which its integer kernels are
+      faster.
+    load: Network, form, batch, threads -> function from float32 images to an
+      array. The form is one of `forms`.
     place: Moves images to where the engine reads them without a copy.
   """
 
@@ -47,7 +48,7 @@ def available(names: Iterable[str]) -> tuple[str, ...]:
   """Return the engines whose package is installed, in order.
 
   Raises:
-    ValueError: If a name is none of `ENGINES`.
+    ValueError: If a name is not in `ENGINES`.
 
   >>> available(['jax'])
   ('jax',)
@@ -68,7 +69,8 @@ def forms(name: str, net: Artefact) -> tuple[str, ...]:
     net: The network.
 
   Returns:
-    'int8', if it has kernels that the engine runs as integers, and 'float32'.
+    'int8', if it has kernels that the engine computes with integers, and
+    'float32'.
   """
   integers = model_lib.served(net.variables, ENGINES[name].least)
   return (INTEGERS, FLOATS) if integers else (FLOATS,)
@@ -92,7 +94,7 @@ def load(
     threads: Threads of a call. XLA uses all cores of the process instead.
 
   Returns:
-    A function of raw float32 images `[batch, *spec.input_shape]`, which raises
+    A function of raw float32 images `[batch, *spec.input_shape]`. It raises a
     ValueError for any other shape or dtype.
 
   Raises:
@@ -158,10 +160,10 @@ def _onnxruntime(net: Artefact, form: str, batch: int, threads: int) -> Call:
 
 
 def _sums_exactly() -> bool:
-  """Tell whether pairs of int8 products are summed in more than 16 bits.
+  """Return whether pairs of int8 products are summed in more than 16 bits.
 
-  Of the processors that ONNX Runtime has kernels for, those of x86 without
-  VNNI do not; its exact kernels are half as fast.
+  On x86 processors without VNNI, ONNX Runtime sums them in 16 bits; its exact
+  kernels are half as fast.
   """
   try:
     flags = pathlib.Path('/proc/cpuinfo').read_text()
@@ -186,9 +188,9 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
 
   def call(images: np.ndarray) -> np.ndarray:
     if images.shape != shape or images.dtype != np.float32:
-      raise TypeError('other images')  # it would read what is not there
+      raise TypeError('other images')  # it would read out of bounds
     found = request.infer([images], share_inputs=True, share_outputs=True)
-    return np.array(found[0])  # the request will write over its own
+    return np.array(found[0])  # the request overwrites its own output
 
   return call
 

@@ -1,4 +1,4 @@
-"""Packed networks in formats that other programs read."""
+"""Export of packed networks to other formats."""
 
 import os
 from collections.abc import Callable
@@ -33,16 +33,16 @@ def export(
 ) -> Exported:
   """Write a packed network in every format that can hold it.
 
-  `NAME.onnx` is for engines such as ONNX Runtime, with int8 kernels where the
-  network has them; `NAME.stablehlo` is for `jax.export.deserialize`, the very
-  program that runs here. Both take any batch of raw images.
+  `NAME.onnx` is for engines such as ONNX Runtime, with int8 kernels if the
+  network has them; `NAME.stablehlo` is for `jax.export.deserialize`. Both take
+  any batch of raw images.
 
   Args:
-    path: `NAME.tsk`, which `artefact.save` wrote.
+    path: `NAME.tsk`, written by `artefact.save`.
     folder: Folder for the files; by default that of `path`.
 
   Returns:
-    The files written, and the formats that cannot hold the network.
+    The files written, and the formats that do not support the network.
 
   Raises:
     ValueError: If the artefact cannot be read, or written in any format.

@@ -1,4 +1,4 @@
-"""Whether the data and the memory are enough for what a config asks for."""
+"""Checks that batches fit the data and networks fit the memory."""
 
 import math
 import os
@@ -18,14 +18,14 @@ COPIES = 4  # of each weight in training: itself, its gradient, two moments
 
 
 def check(experiment: Experiment) -> None:
-  """Raise where a batch is larger than the data, or a network than the memory.
+  """Check that batches fit the data and that networks fit the memory.
 
-  Args:
-    experiment: One in which nothing varies.
+    Args:
+  experiment: An experiment without ranges.
 
-  Raises:
-    ValueError: If a batch of training is larger than the training set, or what
-      a step or a timed call keeps at least exceeds the memory.
+    Raises:
+      ValueError: If a batch of training is larger than the training set, or if
+      a step or a timed call needs more than the memory.
   """
   config = experiment.config
   runs = {'config.train': config.train}
@@ -57,7 +57,7 @@ def _expect_room(where: str, need: int, batch: int) -> None:
 
 
 def training_bytes(spec: Spec, batch: int) -> int:
-  """Return what a step of training keeps at least, in bytes.
+  """Return a lower bound of the memory of a training step, in bytes.
 
   Weights with their gradients and moments, and the outputs of all products.
   """
@@ -70,7 +70,7 @@ def training_bytes(spec: Spec, batch: int) -> int:
 
 
 def call_bytes(spec: Spec, batch: int) -> int:
-  """Return what a call keeps at least, in bytes: its inputs and one output."""
+  """Return a lower bound of the memory of a call, in bytes."""
   largest = max((math.prod(step.after) for step in sp.walk(spec)), default=0)
   return FLOAT * batch * (math.prod(spec.input_shape) + largest)
 

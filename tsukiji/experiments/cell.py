@@ -1,4 +1,4 @@
-"""Running: a network is trained, and compressed by each of its recipes."""
+"""One network and seed: training, and compression by each of its recipes."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 from tsukiji.training import evaluate, linear_probe, probe, step, teacher
 from tsukiji.training.linear_probe import Reading
-from tsukiji.training.loop import Run, Tell, fit, ignore
+from tsukiji.training.loop import OnProgress, Run, fit, ignore
 from tsukiji.training.step import Plan, State
 from tsukiji.training.teacher import Teacher
 
@@ -31,7 +31,7 @@ def run_network(
   experiment: jobs.Experiment,
   network: str,
   seed: int,
-  tell: Tell,
+  on_progress: OnProgress,
 ) -> None:
   """Train one network with one seed and compress it by all its recipes.
 
@@ -39,18 +39,18 @@ def run_network(
     experiment: The experiment.
     network: Name in the config.
     seed: Seed of the initial weights, the order and the noise.
-    tell: See `fit.fit`.
+    on_progress: See `fit.fit`.
   """
-  run_dense(experiment, network, seed, tell)
+  run_dense(experiment, network, seed, on_progress)
   for name in settings.recipes_of(experiment.config, network, seed):
-    run_recipe(experiment, network, seed, name, tell)
+    run_recipe(experiment, network, seed, name, on_progress)
 
 
 def run_dense(
-  experiment: jobs.Experiment, network: str, seed: int, tell: Tell
+  experiment: jobs.Experiment, network: str, seed: int, on_progress: OnProgress
 ) -> None:
   """Train the network that all recipes start from; see `run_network`."""
-  done = trained(experiment, network, seed, tell)
+  done = trained(experiment, network, seed, on_progress)
   title = jobs.cell_name(network, seed, jobs.DENSE)
   wanted = jobs.DENSE in jobs.cells(experiment.config, network, seed)
   if wanted and not store.cell(experiment.folder, title):
@@ -62,32 +62,40 @@ def trained(
   experiment: jobs.Experiment,
   network: str,
   seed: int,
-  tell: Tell = ignore,
+  on_progress: OnProgress = ignore,
   *,
   epochs: int = 0,
 ) -> Trained:
-  """Return a network that is trained and has no row; see `run_network`.
+  """Return a trained network, without writing a row; see `run_network`.
 
   Args:
     experiment: The experiment.
     network: Name in the config.
     seed: As `run_network`.
-    tell: See `fit.fit`.
-    epochs: After which it rests, on its way to all of them; 0 for never.
+    on_progress: See `fit.fit`.
+    epochs: Number of epochs after which to pause; 0 for never.
   """
-  return _fit(experiment, (network, seed), jobs.DENSE, None, tell, epochs)
+  return _fit(
+    experiment, (network, seed), jobs.DENSE, None, on_progress, epochs
+  )
 
 
 def run_recipe(
-  experiment: jobs.Experiment, network: str, seed: int, name: str, tell: Tell
+  experiment: jobs.Experiment,
+  network: str,
+  seed: int,
+  name: str,
+  on_progress: OnProgress,
 ) -> None:
   """Compress a network that `run_dense` has trained; see `run_network`."""
   title = jobs.cell_name(network, seed, name)
   if store.cell(experiment.folder, title):
-    tell(title, jobs.steps_of(experiment, network, name)[1])
+    on_progress(title, jobs.steps_of(experiment, network, name)[1])
     return
   dense = _fit(experiment, (network, seed), jobs.DENSE, None)
-  done = compressed(experiment, network, seed, name, dense.variables, tell)
+  done = compressed(
+    experiment, network, seed, name, dense.variables, on_progress
+  )
   made = row.finish(experiment, network, seed, name, done)
   store.write_cell(experiment.folder, made)
 
@@ -98,9 +106,9 @@ def compressed(
   seed: int,
   name: str,
   dense: Variables,
-  tell: Tell = ignore,
+  on_progress: OnProgress = ignore,
 ) -> Trained:
-  """Return a network that a recipe has compressed, and that has no row.
+  """Return a network compressed by a recipe, without writing a row.
 
   Args:
     experiment: The experiment.
@@ -108,9 +116,9 @@ def compressed(
     seed: As `run_network`.
     name: Of the recipe.
     dense: The trained network.
-    tell: See `fit.fit`.
+    on_progress: See `fit.fit`.
   """
-  return _fit(experiment, (network, seed), name, dense, tell)
+  return _fit(experiment, (network, seed), name, dense, on_progress)
 
 
 def _fit(
@@ -118,7 +126,7 @@ def _fit(
   job: jobs.Job,
   name: str,
   dense: Variables | None,
-  tell: Tell = ignore,
+  on_progress: OnProgress = ignore,
   epochs: int = 0,
 ) -> Trained:
   """Train a dense network from scratch, or fine-tune it under a recipe."""
@@ -126,7 +134,7 @@ def _fit(
   spec, split = experiment.specs[network], experiment.data.train
   length = jobs.steps_of(experiment, network, name)
   chosen, steps = length
-  stats, asked, own = None, None, None
+  stats, network_probe, own = None, None, None
   if dense is None:
     begun = Begun(spec, net_lib.init_variables(spec, seed))
   else:
@@ -134,7 +142,7 @@ def _fit(
     own = functools.partial(_own, experiment, seed, {network: dense})
     begun = _begun(experiment, network, seed, item, dense)
     stats = evaluate.calibrate(begun.spec, begun.variables, split)
-    asked = probe.probe(
+    network_probe = probe.probe(
       begun.spec,
       begun.variables,
       split,
@@ -147,19 +155,21 @@ def _fit(
       loss=chosen.loss,
     )
   plan = jobs.plan_of(experiment, network, name, begun.spec, length, own)
-  start = step.init_state(plan, begun.variables, seed, stats, asked)
+  start = step.init_state(plan, begun.variables, seed, stats, network_probe)
   plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
     return Trained(plan.spec, start.variables, 0.0, begun.readings)
   title = jobs.cell_name(network, seed, name)
-  told = teacher.precomputed(plan, chosen, split)
-  run = Run(title, plan, start, experiment.data, chosen, seed, told, epochs)
-  variables, seconds = fit(run, experiment.folder, tell)
+  teacher_outputs = teacher.precomputed(plan, chosen, split)
+  run = Run(
+    title, plan, start, experiment.data, chosen, seed, teacher_outputs, epochs
+  )
+  variables, seconds = fit(run, experiment.folder, on_progress)
   return Trained(plan.spec, variables, seconds, begun.readings)
 
 
 def _lowered(spec: Spec, variables: Variables) -> Artefact:
-  """Return a network as it runs once it is packed."""
+  """Return a network in its deployed form."""
   return artefact.of(*lower(spec, variables))
 
 
@@ -169,7 +179,7 @@ def _own(
   known: dict[str, Variables],
   name: str,
 ) -> Teacher:
-  """Return a dense network as a teacher, trained now where it is not known."""
+  """Return a dense network as a teacher, trained if it is not yet."""
   if name not in known:
     done = _fit(experiment, (name, seed), jobs.DENSE, None)
     known[name] = done.variables
@@ -177,7 +187,7 @@ def _own(
 
 
 class Begun(NamedTuple):
-  """What a run starts from; see `row.Trained`."""
+  """The start of a run; see `row.Trained`."""
 
   spec: Spec
   variables: Variables
@@ -191,7 +201,7 @@ def _begun(
   item: ConfigDict,
   dense: Variables,
 ) -> Begun:
-  """Return what a recipe starts from: the dense network or what it asks for.
+  """Return the start of a recipe: the dense network or `recipe.start`.
 
   A folded network has its norms in its weights before those meet a grid, and
   its running statistics stay as they are: with a step a tensor as well, what
@@ -205,7 +215,7 @@ def _begun(
     spec, variables = done.spec, done.variables
   if item.dropout >= 0:
     spec = sp.with_dropout(spec, item.dropout)
-  # Trained weights tell what adds least, even to a network drawn anew.
+  # Trained weights on_progress what adds least, even to a network drawn anew.
   names, found = _going(experiment.data, item, spec, variables)
   if item.start == 'fresh':
     variables = net_lib.init_variables(spec, seed)
@@ -225,7 +235,7 @@ def _begun(
 def _going(
   data: Data, item: ConfigDict, spec: Spec, variables: Variables
 ) -> tuple[tuple[str, ...], tuple[Reading, ...]]:
-  """Return the units that a recipe names, and those that add least."""
+  """Return the units that a recipe removes, by name or by number."""
   names = tuple(item.drop_named)
   if not item.drop_layers:
     return names, ()
@@ -240,7 +250,7 @@ def _going(
 
 
 def _shrunk(plan: Plan, start: State, split: Split) -> tuple[Plan, State]:
-  """Take removed channels out before training: it is faster on what is left."""
+  """Remove pruned channels before training, which is then faster."""
   spec, small = shrink(plan.spec, start.variables)
   if spec == plan.spec:
     return plan, start

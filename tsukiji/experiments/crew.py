@@ -94,9 +94,8 @@ def _raise_what(worker: Worker) -> None:
 def _expect_few(deaths: int, worker: Worker) -> None:
   if deaths > DEATHS:
     raise ValueError(
-      f'config.search.workers: expected workers that live, got {deaths} that '
-      f'died, the last with exit code {worker.process.exitcode}. Free memory '
-      'or use fewer.'
+      f'config.search.workers: {deaths} worker processes died, the last with '
+      f'exit code {worker.process.exitcode}. Free memory or use fewer workers.'
     )
 
 

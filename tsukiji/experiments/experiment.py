@@ -23,34 +23,34 @@ from tsukiji.experiments.reporting import Report
 def train_and_compress(
   config: ConfigDict,
   workdir: pathlib.Path,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> Report:
-  """Train, compress, pack, measure and report whatever is not done yet.
+  """Train, compress, pack, measure and report an experiment.
 
   Args:
-    config: The experiment; where fields vary, what is best is searched first.
-    workdir: Its folder; what is there is not done again.
-    say: Is called with a sentence now and then.
+    config: The experiment; if fields vary, the best values are searched first.
+    workdir: Its folder; finished runs in it are not repeated.
+    log: Called with messages of progress.
 
   Returns:
     The report, with the rows that `results.json` in the workdir holds.
 
   Raises:
-    ValueError: If anything that was chosen cannot work; mostly before any
+    ValueError: If a setting is not valid; with few exceptions before any
       training starts.
     FloatingPointError: If a loss was not finite.
-    interrupt.Stopped: If a signal asked; what is done so far is kept.
+    interrupt.Stopped: On SIGINT or SIGTERM; finished runs are kept.
   """
   with opened(config, workdir) as experiment:
     if results.finished(experiment):
-      say(f'{workdir} is finished; nothing to do.')
+      log(f'{workdir} is finished; nothing to do.')
       return reporting.write(experiment)
     found = experiment
     if config.task in ('search', 'study'):
-      found = searching.search(experiment, say)
+      found = searching.search(experiment, log)
     pool.run(found)  # trains, compresses and packs: a row a cell
     rows = results.gather(found)
-    say('Measuring latency, one thread ...')
+    log('Measuring latency, one thread ...')
     store.write_rows(workdir, timing.timed(found, rows))
     searching.test_best(experiment)
     return reporting.write(experiment)
@@ -58,7 +58,7 @@ def train_and_compress(
 
 @contextlib.contextmanager
 def opened(config: ConfigDict, workdir: pathlib.Path) -> Iterator[Experiment]:
-  """Check a config, load its data, and hold its workdir meanwhile."""
+  """Check a config, load its data, and lock its workdir."""
   with contextlib.ExitStack() as stack:
     store.expect_place(workdir)
     there = workdir.is_dir()

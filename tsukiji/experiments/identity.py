@@ -1,4 +1,4 @@
-"""What makes two configs the same experiment."""
+"""The identity of an experiment: its settings that are not the defaults."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ EARLIER_METHODS = {new: old for old, new in recipe.RENAMED.items()}
 
 
 def of(plain: dict[str, Any]) -> dict[str, Any]:
-  """Return what makes two configs the same experiment.
+  """Return the settings that identify an experiment.
 
   Args:
     plain: A config as JSON types (`settings.plain`), of this release or an
       older one that had fewer fields, or other names for them.
 
   Returns:
-    What is not as it is by default, by field.
+    The settings that differ from the defaults, by field.
   """
   items = {
     'networks': settings.network(''),
@@ -44,7 +44,7 @@ def of(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beyond(plain: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-  """Return what differs from known values, field by field."""
+  """Return the fields that differ from known values."""
   found = {}
   for name, value in plain.items():
     default = known.get(name)
@@ -58,7 +58,7 @@ def _beyond(plain: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 def digest(config: ConfigDict) -> str:
   """Return ten hex digits that name the experiment.
 
-  The same in each release: names that have changed count as what they were.
+  It is the same in every release: renamed fields count by their earliest name.
   """
   found = _with_methods(of(settings.plain(config)), EARLIER_METHODS)
   text = json.dumps(fields.earliest(found), sort_keys=True)
@@ -68,7 +68,7 @@ def digest(config: ConfigDict) -> str:
 def _with_methods(
   plain: dict[str, Any], names: Mapping[str, str]
 ) -> dict[str, Any]:
-  """Return a config with other names of methods in the texts of recipes."""
+  """Return a config with renamed methods in the texts of recipes."""
   pattern = re.compile(r'(?<![\w.])[A-Za-z_][\w.]*(?=\()')
 
   def put(value: Any) -> Any:

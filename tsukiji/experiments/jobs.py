@@ -34,7 +34,7 @@ class Experiment(NamedTuple):
     folder: The workdir.
     data: The data set.
     specs: The networks by their names in the config.
-    digest: Of the config as it was given, whatever of it is searched now: names
+    digest: Of the config as given, before a search fixes its fields: it names
       the studies in a storage that experiments share.
   """
 
@@ -46,7 +46,7 @@ class Experiment(NamedTuple):
 
 
 class Length(NamedTuple):
-  """How long a run takes: its settings, and the steps that they make."""
+  """The length of a run: its settings and their number of steps."""
 
   settings: ConfigDict
   steps: int
@@ -104,7 +104,7 @@ def plan_of(
 
 
 def cells(config: ConfigDict, network: str, seed: int) -> tuple[str, ...]:
-  """Return the recipes that a network gets rows for, the dense one first."""
+  """Return the recipes of a network that make rows, the dense one first."""
   own = (DENSE,) if config.networks[network].dense else ()
   return own + settings.recipes_of(config, network, seed)
 
@@ -112,7 +112,7 @@ def cells(config: ConfigDict, network: str, seed: int) -> tuple[str, ...]:
 def after(
   config: ConfigDict, network: str, seed: int, done: str
 ) -> tuple[str, ...]:
-  """Return the recipes that can start once one is done, in order."""
+  """Return the recipes that can start after another, in order."""
 
   every = settings.recipes_of(config, network, seed)
   return tuple(name for name in every if start_of(config, name) == done)
@@ -125,7 +125,7 @@ def start_of(config: ConfigDict, name: str) -> str:
 
 
 def taught_by(config: ConfigDict, name: str) -> tuple[str, ...]:
-  """Return the networks that have to be trained for a recipe to begin."""
+  """Return the networks that have to be trained before a recipe starts."""
   item = config.recipes[name]
   if item.train_teacher:
     return ()

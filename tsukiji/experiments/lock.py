@@ -1,4 +1,4 @@
-"""A workdir belongs to one command at a time."""
+"""Locks of workdirs, which one command uses at a time."""
 
 import contextlib
 import fcntl
@@ -14,13 +14,13 @@ from tsukiji.errors import expect
 
 @contextlib.contextmanager
 def held(folder: pathlib.Path) -> Iterator[None]:
-  """Keep a workdir from other commands; a process that dies lets go.
+  """Lock a workdir; the lock of a process that dies is released.
 
   Args:
-    folder: The workdir, which is there.
+    folder: The workdir, which exists.
 
   Raises:
-    ValueError: If another process holds it; the message names it.
+    ValueError: If another process has the lock; the message names it.
   """
   with (folder / 'lock').open('a+', errors='replace') as file:
     try:

@@ -32,7 +32,7 @@ from rich.progress import (
 from tsukiji import interrupt
 from tsukiji.experiments import cell, jobs, store
 from tsukiji.experiments.jobs import Experiment, Job
-from tsukiji.training.loop import Tell
+from tsukiji.training.loop import OnProgress
 
 Future: TypeAlias = concurrent.futures.Future[None]
 
@@ -57,12 +57,12 @@ def run(experiment: Experiment) -> None:
     return
   left = [len(_left(experiment, *job)) for job in todo]
   count = min(sum(left), workers(config.workers))
-  with interrupt.deferred(), _bars(experiment, todo) as tell:
+  with interrupt.deferred(), _bars(experiment, todo) as on_progress:
     if count == 1:
       for name, seed in todo:
-        cell.run_network(experiment, name, seed, tell)
+        cell.run_network(experiment, name, seed, on_progress)
     else:
-      _run_pool(experiment, todo, count, tell)
+      _run_pool(experiment, todo, count, on_progress)
 
 
 def _left(experiment: Experiment, name: str, seed: int) -> list[str]:
@@ -90,14 +90,14 @@ def workers(wanted: int) -> int:
 
 
 def _run_pool(
-  experiment: Experiment, todo: list[Job], count: int, tell: Tell
+  experiment: Experiment, todo: list[Job], count: int, on_progress: OnProgress
 ) -> None:
   os.environ.update(KEEP_MEMORY)
   context = multiprocessing.get_context('spawn')
   manager = SyncManager(ctx=context)
   manager.start(_start_manager, (os.getpid(),))
   with manager:
-    told, free = manager.Queue(), manager.Queue()
+    progress, free = manager.Queue(), manager.Queue()
     mine, halt = cores(), context.Event()
     for i in range(count):
       free.put(mine[i % len(mine)])
@@ -107,7 +107,10 @@ def _run_pool(
     with pool:
       # A recipe waits for what it starts from and for its teachers.
       cells = {
-        pool.submit(_work, experiment, job, jobs.DENSE, told): (job, jobs.DENSE)
+        pool.submit(_work, experiment, job, jobs.DENSE, progress): (
+          job,
+          jobs.DENSE,
+        )
         for job in todo
       }
       first, dense = [*cells], {*todo}
@@ -119,7 +122,7 @@ def _run_pool(
         held.extend((job, x) for x in jobs.after(experiment.config, *job, done))
         free = [x for x in held if not dense & _taught_by(experiment, *x)]
         held[:] = [x for x in held if x not in free]
-        new = {pool.submit(_work, experiment, *x, told): x for x in free}
+        new = {pool.submit(_work, experiment, *x, progress): x for x in free}
         cells.update(new)
         return [*new]
 
@@ -127,10 +130,10 @@ def _run_pool(
 
       def noted(name: str, batches: int) -> None:
         begun.add(name)
-        tell(name, batches)
+        on_progress(name, batches)
 
       try:
-        _watch(first, told, noted, then)
+        _watch(first, progress, noted, then)
       except BaseException as e:
         halt.set()
         # Workers may take one more cell from the queue: they need the manager.
@@ -143,9 +146,9 @@ def _run_pool(
 def _died(experiment: Experiment, begun: set[str]) -> ValueError:
   left = [x for x in begun if not store.cell(experiment.folder, x)]
   return ValueError(
-    'config.workers: expected processes that live, got one that was killed or '
-    f'crashed. Under way were {", ".join(sorted(left)) or "none"}. Run the '
-    'command again to go on from the last epochs; if it was memory, use fewer.'
+    'config.workers: a worker process was killed or crashed. Running were '
+    f'{", ".join(sorted(left)) or "none"}. Run the command again to resume '
+    'from the last epochs; if memory ran out, use fewer workers.'
   )
 
 
@@ -156,27 +159,27 @@ def _taught_by(experiment: Experiment, job: Job, name: str) -> set[Job]:
 
 def _watch(
   futures: list[Future],
-  told: Any,
-  tell: Tell,
+  progress: Any,
+  on_progress: OnProgress,
   then: Callable[[Future], list[Future]] = lambda future: [],
 ) -> None:
-  """Pass on what workers tell until all and what follows are done."""
+  """Pass on what workers on_progress until all and what follows are done."""
   waiting = set(futures)
   while waiting:
     done, waiting = concurrent.futures.wait(
       waiting, 0.2, concurrent.futures.FIRST_COMPLETED
     )
-    _drain(told, tell)
+    _drain(progress, on_progress)
     for future in done:
       future.result()
       waiting |= set(then(future))
     interrupt.stop_if_requested()
 
 
-def _drain(told: Any, tell: Tell) -> None:
+def _drain(progress: Any, on_progress: OnProgress) -> None:
   while True:
     try:
-      tell(*told.get_nowait())
+      on_progress(*progress.get_nowait())
     except queue.Empty:
       return
 
@@ -195,7 +198,7 @@ def settle(core: int, halt: Event, parent: int) -> None:
   """Pin this process to a core before its backend starts.
 
   Args:
-    core: Of those that `cores` told.
+    core: Of those that `cores` progress.
     halt: Set when the worker shall stop.
     parent: Process without which it ends.
   """
@@ -223,25 +226,25 @@ def _follow(parent: int, halt: Event | None) -> None:
   os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _work(experiment: Experiment, job: Job, name: str, told: Any) -> None:
-  """Run one recipe of a job in a worker; batches are told in handfuls."""
+def _work(experiment: Experiment, job: Job, name: str, progress: Any) -> None:
+  """Run one recipe of a job in a worker; batches are progress in handfuls."""
   if interrupt.requested() is not None:
     return
-  told.put((jobs.cell_name(*job, name), 0))
+  progress.put((jobs.cell_name(*job, name), 0))
   count = 0
 
-  def tell(name: str, batches: int) -> None:
+  def on_progress(name: str, batches: int) -> None:
     nonlocal count
     count += batches
     if count >= 10:
-      told.put((name, count))
+      progress.put((name, count))
       count = 0
 
   if name == jobs.DENSE:
-    cell.run_dense(experiment, *job, tell)
+    cell.run_dense(experiment, *job, on_progress)
   else:
-    cell.run_recipe(experiment, *job, name, tell)
-  told.put((jobs.cell_name(*job, name), count))
+    cell.run_recipe(experiment, *job, name, on_progress)
+  progress.put((jobs.cell_name(*job, name), count))
 
 
 def progress_bars() -> Progress:
@@ -256,7 +259,7 @@ def progress_bars() -> Progress:
 
 
 @contextmanager
-def _bars(experiment: Experiment, todo: list[Job]) -> Iterator[Tell]:
+def _bars(experiment: Experiment, todo: list[Job]) -> Iterator[OnProgress]:
   """Show one bar a network and seed, and yield what moves it."""
   with progress_bars() as progress:
     bars = {
@@ -266,9 +269,9 @@ def _bars(experiment: Experiment, todo: list[Job]) -> Iterator[Tell]:
       for job in todo
     }
 
-    def tell(name: str, batches: int) -> None:
+    def on_progress(name: str, batches: int) -> None:
       for job, bar in bars.items():
         if name.startswith(f'{job[0]}-{job[1]}-'):
           progress.update(bar, advance=batches, description=name)
 
-    yield tell
+    yield on_progress

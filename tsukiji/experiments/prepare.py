@@ -1,6 +1,6 @@
-"""Preparing an experiment: data, networks, and every recipe tried on them.
+"""Preparation of an experiment: data, networks, and a trace of every recipe.
 
-Mistakes show before any training starts.
+Errors of a config are raised before any training starts.
 """
 
 import functools
@@ -46,7 +46,7 @@ from tsukiji.training.step import Plan, State
 
 
 def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
-  """Load the data, build the networks, and try every method on them.
+  """Load the data, build the networks, and trace every method on them.
 
   Args:
     config: The resolved config.
@@ -56,7 +56,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     The experiment, ready to run.
 
   Raises:
-    ValueError: If anything the user chose cannot work.
+    ValueError: If a setting is not valid.
   """
   config = fields.adopt(config)
   validate.check(config)
@@ -71,7 +71,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
 
 
 def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
-  """Return an experiment on data that are there; see `prepare`.
+  """Return an experiment on loaded data; see `prepare`.
 
   Where fields of the config vary, its networks are those of the first of
   `ranges.examples`.
@@ -95,16 +95,16 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
 
 
 def fitting(experiment: Experiment) -> tuple[Experiment, list[str]]:
-  """Leave out the recipes that networks do not allow.
+  """Leave out the recipes that do not apply to the networks.
 
-  For networks that nobody knew when the config was written: a search has found
-  them.
+  For networks that a search has found, which the author of the config did not
+  know.
 
   Args:
-    experiment: One in which nothing varies; its networks are built anew.
+    experiment: An experiment without ranges; its networks are rebuilt.
 
   Returns:
-    The experiment, and why each recipe was left out.
+    The experiment, and the reason for each recipe that was left out.
   """
   config = experiment.config.copy_and_resolve_references()
   moments = datasets.moments(experiment.data.train.x)
@@ -143,12 +143,12 @@ def load_data(config: ConfigDict) -> Data:
 
 
 def _try_methods(experiment: Experiment, network: str, fresh: set[str]) -> None:
-  """Trace one step of recipes: mistakes show before training.
+  """Trace one step of recipes, to find errors before training.
 
   Args:
     experiment: One in which nothing varies.
     network: Name in the config.
-    fresh: The recipes that were not tried before.
+    fresh: The recipes that were not traced before.
   """
   for name in _recipes_of_any_seed(experiment.config, network):
     if name in fresh:
@@ -172,7 +172,7 @@ def _try_method(experiment: Experiment, network: str, name: str) -> None:
 
 
 def _has_worked(experiment: Experiment, network: str, name: str) -> bool:
-  """Tell whether a recipe has a row: what worked once need not be tried."""
+  """Return whether a recipe has a row, so that it need not be traced."""
   config = experiment.config
   seeds = config.networks[network].seeds or config.seeds
   return any(
@@ -182,7 +182,7 @@ def _has_worked(experiment: Experiment, network: str, name: str) -> bool:
 
 
 class _Sketch(NamedTuple):
-  """A recipe's plan and what it starts from: shapes, and values if need be."""
+  """The plan of a recipe and its start: shapes, and values on demand."""
 
   plan: Plan
   shapes: Variables
@@ -221,7 +221,7 @@ def _begin(
 ) -> State:
   seen = Split(*_seen(experiment))
   stats = evaluate.calibrate(plan.spec, variables, seen)
-  asked = probe.probe(
+  network_probe = probe.probe(
     plan.spec,
     variables,
     seen,
@@ -229,7 +229,7 @@ def _begin(
     clock=lambda *_: 0.0,
     loss=plan.loss,
   )
-  return step_lib.init_state(plan, variables, 0, stats, asked)
+  return step_lib.init_state(plan, variables, 0, stats, network_probe)
 
 
 def _seen(experiment: Experiment) -> Split:

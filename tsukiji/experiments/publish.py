@@ -1,4 +1,4 @@
-"""Publishing: a finished experiment becomes what the pages quote."""
+"""Publishing: the results of a finished experiment, and tables in pages."""
 
 import json
 import pathlib
@@ -31,9 +31,9 @@ def publish(
 
   Args:
     folder: A finished workdir; NAME is its last part.
-    rows: Its rows, one a seed.
+    rows: Its rows, one per seed.
     root: The checkout to write to.
-    searched: What its searches have found.
+    searched: The results of its searches.
 
   Returns:
     The path of the JSON file.
@@ -62,7 +62,7 @@ def publish(
 
 
 def _search(searched: Searched) -> dict[str, Any]:
-  """Return a search as JSON: its trials, and what is said of them."""
+  """Return a search as JSON: its trials, and sentences about them."""
   return {
     'search': searched.name,
     'told': search_data.sentences(searched),
@@ -112,7 +112,7 @@ def tables(text: str) -> list[Table]:
 def quoted(text: str, source: str, rows: list[Row]) -> str:
   """Return a page with the tables of one results file brought up to date.
 
-  A table is what stands between `<!-- table: FILE -->` and `<!-- end -->`.
+  A table is the text between `<!-- table: FILE -->` and `<!-- end -->`.
   Behind FILE, `columns=accuracy,size` chooses and orders the columns, and a
   regular expression the rows, by name.
 
@@ -122,7 +122,7 @@ def quoted(text: str, source: str, rows: list[Row]) -> str:
     rows: Its rows.
 
   Returns:
-    The page; tables of other files stay.
+    The page; tables of other files do not change.
 
   >>> rows = [{'recipe': 'dense', 'role': 'reference', 'bytes': 1000}]
   >>> page = '<!-- table: a.json -->\\nold\\n<!-- end -->'
@@ -147,7 +147,7 @@ def rows_of(path: pathlib.Path) -> list[Row]:
     path: Of a file that `publish` or `benchmarks.deploy` wrote.
 
   Returns:
-    Its rows; those of the benchmark in the form of the others, without its
+    Its rows; those of the benchmark converted, without its
     floors, which are no files.
   """
   rows: list[Row] = json.loads(path.read_text())['rows']

@@ -1,4 +1,4 @@
-"""The report of an experiment: files in its workdir, words in a terminal."""
+"""The report of an experiment: files in its workdir, a terminal table."""
 
 import pathlib
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ SCORE = 'Accuracy is that of the packed file, read from disk, on the test set.'
 
 
 class Report(NamedTuple):
-  """What a finished experiment has to say.
+  """The report of a finished experiment.
 
   Attributes:
-    rows: One a network, recipe and seed.
-    searched: What each stage of a search has found.
+    rows: One per network, recipe and seed.
+    searched: The results of each stage of a search.
     path: Of report.html.
   """
 
@@ -71,7 +71,7 @@ def write(experiment: Experiment) -> Report:
 
 
 def show(found: Report, console: Console) -> None:
-  """Print the table of a report, and what it says in words."""
+  """Print the table and the sentences of a report."""
   summary = report.summarise(found.rows)
   console.print(report.table(summary))
   lines = report.sentences(summary)
@@ -84,7 +84,7 @@ def show(found: Report, console: Console) -> None:
 
 
 def _notes(engines: Sequence[str]) -> tuple[str, ...]:
-  """Say what the numbers of a report are."""
+  """Return notes that define the numbers of a report."""
   alone = tuple(engines) == ('jax',)
   speed = IN_JAX if alone else IN_ANY.format(engines=', '.join(engines))
   return SIZE, speed, SCORE

@@ -1,4 +1,4 @@
-"""The rows of an experiment: which are there, and their rates."""
+"""The rows of an experiment and their rates."""
 
 from tsukiji.experiments import jobs, row, store
 from tsukiji.experiments.jobs import Experiment
@@ -6,11 +6,11 @@ from tsukiji.experiments.store import Row
 
 
 def finished(experiment: Experiment) -> bool:
-  """Tell whether results.json has all that the task makes.
+  """Return whether results.json has all rows of the task.
 
-  What was trained alone is not finished where it is to be compressed too. Of
-  a search, whose networks and recipes are found on the way, results.json has
-  either all or nothing of what a stage makes.
+  An experiment that was trained is not finished if it is to be compressed too.
+  Of a search, whose networks and recipes are not known before, results.json has
+  all rows of a stage or none.
   """
   config, rows = experiment.config, store.rows(experiment.folder)
   if config.task in ('search', 'study'):
@@ -22,7 +22,7 @@ def finished(experiment: Experiment) -> bool:
 
 
 def gather(experiment: Experiment) -> list[Row]:
-  """Return the rows of all cells, with their rates against the reference."""
+  """Return the rows of all cells, with their rates over the reference."""
   return [_gathered(experiment, *one) for one in _cells(experiment)]
 
 

@@ -1,4 +1,4 @@
-"""A row: a trained network packed, and everything measured on the file."""
+"""A row of results: a trained network, packed and measured."""
 
 from typing import Any, NamedTuple
 
@@ -25,9 +25,9 @@ class Trained(NamedTuple):
   """A network at the end of its training.
 
   Attributes:
-    spec: The network, smaller than the dense one where channels went.
+    spec: The network, smaller than the dense one if channels were removed.
     variables: Arrays or nodes, not lowered yet.
-    seconds: What training took.
+    seconds: Time of training.
     readings: What linear classifiers read behind each unit of the network it
       started from, where units were removed by that.
   """
@@ -45,7 +45,7 @@ def finish(
   name: str,
   done: Trained,
 ) -> Row:
-  """Pack a network and measure the file: what is shipped is what counts.
+  """Pack a network and measure the file.
 
   Args:
     experiment: The experiment; the artefact goes to its folder.
@@ -78,7 +78,7 @@ def finish(
     'params_trained': cost.params(net_lib.variable_shapes(dense)['params']),
     **cost.summary(shipped.spec, params),
     'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
-    'layers': _layers(shipped.spec, params, _told(done.variables['params'])),
+    'layers': _layers(shipped.spec, params, _remarks(done.variables['params'])),
     'units': len(drop_layers.units(shipped.spec)),
     'width': _width(dense),
     'epochs': jobs.steps_of(experiment, network, name)[0].epochs,
@@ -98,7 +98,7 @@ def finish(
 
 
 def with_rates(row: Row, dense: Row) -> Row:
-  """Return a row with its size against that of its reference."""
+  """Return a row with its compression rate."""
   return row | {
     'reference': dense['network'],
     'compression_rate': dense['bytes'] / row['bytes'],
@@ -106,7 +106,7 @@ def with_rates(row: Row, dense: Row) -> Row:
 
 
 def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
-  """Return a trained network as the file that is shipped.
+  """Return a trained network as a packed file.
 
   That of a dense network, which rates are against, has its floats as they are.
   """
@@ -116,7 +116,7 @@ def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
 
 
 def meta_of(data: Data, title: str, method: str = '') -> dict[str, Any]:
-  """Return what a file says of itself beside the network."""
+  """Return the metadata of a packed file."""
   classes = list(data.classes)
   return {
     'name': title,
@@ -139,7 +139,7 @@ def _course(experiment: jobs.Experiment, title: str) -> list[float]:
 def _scores(
   experiment: jobs.Experiment, shipped: artefact.Artefact
 ) -> dict[str, float]:
-  """Return what the file reaches on the validation and the test set."""
+  """Return the scores of the file on the validation and the test set."""
   loss = experiment.config.train.loss
   key = metrics.goal_of(loss).key
   splits = {f'val_{key}': experiment.data.validation, key: experiment.data.test}
@@ -164,9 +164,9 @@ def _width(spec: Spec) -> int:
 
 
 def _layers(
-  spec: Spec, params: Params, told: dict[str, str]
+  spec: Spec, params: Params, remarks: dict[str, str]
 ) -> list[dict[str, Any]]:
-  """Return what each layer has, for the table of what was removed."""
+  """Return the size of each layer, for the table of removed layers."""
   outputs = {
     step.layer.name: step.after[-1]
     for step in sp.walk(spec)
@@ -179,14 +179,14 @@ def _layers(
       'weights': item.weights,
       'nonzero': item.nonzero,
       'macs': item.macs,
-      **({'told': told[item.name]} if item.name in told else {}),
+      **({'remark': remarks[item.name]} if item.name in remarks else {}),
     }
     for item in cost.layers(spec, params)
   ]
 
 
-def _told(params: Params) -> dict[str, str]:
-  """Return what the nodes of each layer say of themselves, by layer."""
+def _remarks(params: Params) -> dict[str, str]:
+  """Return the remarks of the nodes of each layer, by layer."""
   words: dict[str, str] = {}
 
   def look(path: str, node: tree.Compressed) -> tree.Compressed:
@@ -203,7 +203,7 @@ def _method(config: ConfigDict, name: str) -> str:
 
 
 def _labels(config: ConfigDict, network: str, name: str) -> dict[str, Any]:
-  """Return what kind of row this is."""
+  """Return the labels of a row: its role, family and mode."""
   role = config.networks[network].role
   control = role.startswith('control')
   if name == jobs.DENSE:

@@ -1,4 +1,4 @@
-"""The stages of a search: the best network, then the recipes that suit it."""
+"""The stages of a search: the best network, then recipes for it."""
 
 from collections.abc import Callable
 
@@ -10,33 +10,33 @@ from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import findings, tuning, winner
 from tsukiji.report.search_data import Searched
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def search(experiment: Experiment, say: Say) -> Experiment:
-  """Return the experiment in which what varied has the best values found.
+def search(experiment: Experiment, log: Log) -> Experiment:
+  """Return the experiment with the best values found for varying fields.
 
   A search trains its networks and stops there; a study compresses them too, by
   recipes that it searches for once the network is found, where one varies.
 
   Args:
-    experiment: A search or a study; trials that are done are not repeated.
-    say: Is called with a sentence now and then.
+    experiment: A search or a study; finished trials are not repeated.
+    log: Called with messages of progress.
 
   Returns:
-    The experiment, which `best.py` in the workdir describes as well.
+    The experiment, which is also written to `best.py` in the workdir.
   """
-  config, origin = _chosen(experiment, say)
+  config, origin = _chosen(experiment, log)
   found, reasons = prepare.fitting(experiment._replace(config=config))
   for reason in reasons:
     origin.append(f'Left out: {reason}')
-    say(origin[-1])
+    log(origin[-1])
   winner.write(experiment.folder / 'best.py', found.config, origin)
   return found
 
 
-def _chosen(experiment: Experiment, say: Say) -> tuple[ConfigDict, list[str]]:
-  """Return a config in which nothing varies, and where its values are from."""
+def _chosen(experiment: Experiment, log: Log) -> tuple[ConfigDict, list[str]]:
+  """Return a config without ranges, and the origin of its values."""
   folder, data = experiment.folder, experiment.data
   chosen, origin = stages.of_networks(experiment.config), []
   if search_space.varies(chosen):
@@ -44,19 +44,19 @@ def _chosen(experiment: Experiment, say: Say) -> tuple[ConfigDict, list[str]]:
     chosen = best.config
     place = f'{best.study}, trial {best.number}, {100 * best.accuracy:.2f} %'
     origin.append(f'Best on the validation set: {place}.')
-    say(origin[-1])
+    log(origin[-1])
   name = stages.recipe_of(experiment.config)
   if name:
-    dense = prepare.of(stages.alone(chosen), folder, data)
+    dense = prepare.of(stages.dense_only(chosen), folder, data)
     pool.run(dense)
     # Mixtures that this network does not allow are infeasible trials.
     mixed = stages.of_recipes(experiment.config, chosen)
     second = dense._replace(config=mixed, digest=experiment.digest)
     tuning.run(second)
-    kept = findings.kept(second)
+    kept = findings.pareto_recipes(second)
     chosen = stages.with_recipes(chosen, kept, name)
     origin.append(f'Recipes {name}_1 to {name}_{len(kept)}: a Pareto set.')
-    say(origin[-1])
+    log(origin[-1])
   return chosen, origin
 
 
@@ -68,10 +68,10 @@ def test_best(experiment: Experiment) -> None:
 
 
 def found(experiment: Experiment) -> list[Searched]:
-  """Return what each stage of a search has found."""
+  """Return the results of each stage of a search."""
   config = experiment.config
   first = stages.of_networks(config)
   configs = [first] if search_space.varies(first) else []
   if stages.recipe_of(config):
     configs.append(stages.of_recipes(config))
-  return [findings.told(experiment._replace(config=x)) for x in configs]
+  return [findings.searched(experiment._replace(config=x)) for x in configs]

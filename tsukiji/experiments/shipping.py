@@ -1,4 +1,4 @@
-"""What is done with the artefacts of a finished experiment."""
+"""Evaluation and export of the artefacts of a finished experiment."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from tsukiji.experiments.jobs import Experiment
 from tsukiji.training import evaluate as evaluate_lib
 from tsukiji.training import metrics
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def evaluate(experiment: Experiment, say: Say) -> None:
+def evaluate(experiment: Experiment, log: Log) -> None:
   """Load every artefact and compare its test accuracy with its row.
 
   Raises:
-    ValueError: If one has another accuracy than results.json says.
+    ValueError: If the accuracy of one differs from that in results.json.
   """
   loss, others = experiment.config.train.loss, []
   for row in store.finished_rows(experiment.folder):
@@ -28,17 +28,17 @@ def evaluate(experiment: Experiment, say: Say) -> None:
     same = found.accuracy == row.get(metrics.goal_of(loss).key)
     others += [] if same else [row['name']]
     said = 'as' if same else 'NOT as'
-    say(f'{row["name"]}: {100 * found.accuracy:.2f} % {said} in results.json')
+    log(f'{row["name"]}: {100 * found.accuracy:.2f} % {said} in results.json')
   what = f'artefacts as accurate as {experiment.folder}/results.json says'
   fix = 'Artefacts, data or rows were changed since.'
   expect('evaluate', not others, what, f'others: {", ".join(others)}', fix)
 
 
-def export(experiment: Experiment, say: Say) -> None:
-  """Write every artefact as ONNX and StableHLO too, and say what cannot be."""
+def export(experiment: Experiment, log: Log) -> None:
+  """Write every artefact as ONNX and StableHLO, and log failures."""
   for row in store.finished_rows(experiment.folder):
     done = formats.export(experiment.folder / row['artefact'])
     for path in done.written.values():
-      say(f'Wrote {path}, {path.stat().st_size} bytes')
+      log(f'Wrote {path}, {path.stat().st_size} bytes')
     for reason in done.missing.values():
-      say(f'{row["name"]}: {reason}')
+      log(f'{row["name"]}: {reason}')

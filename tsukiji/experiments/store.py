@@ -24,7 +24,7 @@ LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
 def expect_place(folder: pathlib.Path) -> None:
-  """Raise a ValueError where no folder can be made: before anything else."""
+  """Check that a folder can be created."""
   there = next(path for path in (folder, *folder.parents) if path.exists())
   right = there.is_dir() and os.access(there, os.W_OK)
   got = 'Permission denied' if there.is_dir() else 'Not a directory'
@@ -40,7 +40,7 @@ def _unwritable(folder: pathlib.Path, reason: str | None) -> ValueError:
 
 
 def claim(folder: pathlib.Path, config: ConfigDict) -> None:
-  """Make the folder this experiment's, or find that it already is.
+  """Claim a folder for an experiment.
 
   Args:
     folder: The workdir; made if it is missing.
@@ -110,14 +110,14 @@ def provenance_of(folder: pathlib.Path) -> dict[str, Any]:
 
 def commit() -> str:
   """Return the commit of the sources, '' outside a checkout."""
-  asked = subprocess.run(
+  found = subprocess.run(
     ['git', 'rev-parse', '--short', 'HEAD'],
     cwd=pathlib.Path(__file__).parent,
     capture_output=True,
     text=True,
     check=False,
   )
-  return asked.stdout.strip()
+  return found.stdout.strip()
 
 
 def machine() -> str:
@@ -133,7 +133,7 @@ def machine() -> str:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Write a JSON file whole or not at all."""
+  """Write a JSON file atomically."""
   with atomic.replacing(path) as file:
     file.write(json.dumps(value, indent=1).encode())
 
@@ -182,7 +182,7 @@ def _is_row(x: Any) -> bool:
 
 
 def cell(folder: pathlib.Path, name: str) -> Row | None:
-  """Return the row of one finished run, if it is finished."""
+  """Return the row of a run, or None if it is not finished."""
   path = folder / 'cells' / f'{name}.json'
   if not path.exists():
     return None
@@ -193,7 +193,7 @@ def cell(folder: pathlib.Path, name: str) -> Row | None:
 
 
 def write_cell(folder: pathlib.Path, row: Row) -> None:
-  """Keep the row of one finished run."""
+  """Write the row of a finished run."""
   write_json(folder / 'cells' / f'{row["name"]}.json', row)
 
 

@@ -1,4 +1,4 @@
-"""Timing the artefacts of an experiment beside their references."""
+"""Latencies of the artefacts of an experiment."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from tsukiji.measure import latency, record
 
 
 def timed(experiment: Experiment, rows: list[Row]) -> list[Row]:
-  """Return rows with the times of their artefacts.
+  """Return rows with the latencies of their artefacts.
 
   Each network and seed is timed with its reference, alternately, in a fresh
   process that is pinned to a core.
 
   Args:
-    experiment: Its `config.measure` says how.
-    rows: Of finished cells.
+    experiment: The experiment, with `config.measure`.
+    rows: Rows of finished cells.
   """
   groups: dict[tuple[str, int], list[Row]] = {}
   for one in rows:

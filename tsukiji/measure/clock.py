@@ -63,11 +63,11 @@ def speedup(
 
 
 class Timer(NamedTuple):
-  """Measures networks.
+  """Measurements of networks.
 
   Attributes:
-    milliseconds: Of a network in engines.
-    speedup: Of a network over a reference, in engines.
+    milliseconds: Returns the milliseconds of a network in engines.
+    speedup: Returns the speed-up of a network over a reference, in engines.
   """
 
   milliseconds: Callable[[Artefact, Sequence[str]], float] = milliseconds

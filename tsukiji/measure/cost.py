@@ -1,4 +1,4 @@
-"""What a network costs by count: parameters, MACs, BOPs, zeros.
+"""Counts of a network: parameters, MACs, BOPs, zeros.
 
 Folds over a `Spec` and its parameters; nothing is run. 1 MAC (multiply and
 add) = 2 FLOP. Zeros cost what other numbers cost, because dense kernels
@@ -79,7 +79,7 @@ def layers(spec: Spec, params: Params) -> tuple[LayerCost, ...]:
     params: Its parameters: arrays and nodes.
 
   Returns:
-    One `LayerCost` a layer, in order of execution.
+    One `LayerCost` per layer, in order of execution.
 
   Raises:
     ValueError: If a layer has no kernel in `params`, or one of another shape.
@@ -211,9 +211,9 @@ def _cost(step: Step, weights: dict[str, Any]) -> LayerCost:
 
 
 def _bits(weight: Any) -> tuple[int, int]:
-  """Return the widths of a weight and of the input that meets it."""
+  """Return the widths of a weight and of the input that it multiplies."""
   nodes = list(_nodes(weight))
-  # Of several factors, the widest decides what the multiplier must take.
+  # The widest of several factors determines the multiplier.
   widths = [node.bits for node in nodes if hasattr(node, 'bits')]
   inputs = [width for width in map(_input_bits, nodes) if width]
   return max(widths, default=FLOAT_BITS), (inputs or [FLOAT_BITS])[0]

@@ -23,7 +23,7 @@ MEASURED = 'measured:rapl'
 
 
 class Table(NamedTuple):
-  """What operations and memory accesses cost, in pJ.
+  """The energy of operations and memory accesses, in pJ.
 
   Supply another one for the numbers of a device of your own.
 
@@ -226,7 +226,7 @@ def measure(
   clock: Callable[[], float] = time.perf_counter,
   sleep: Callable[[float], None] = time.sleep,
 ) -> float | None:
-  """Measure the energy of a call, less what the idle machine takes.
+  """Measure the energy of a call minus that of the idle machine.
 
   The counters cover the entire machine: run nothing else meanwhile. Idle power
   is taken before and after, half as long each, so that drift cancels.
@@ -235,7 +235,7 @@ def measure(
     run: What to measure; its result is waited for.
     seconds: How long to repeat it; at least seconds, since counters move in
       steps of about 1 ms, and less than a wrap (minutes at full power).
-    reader: What `rapl()` gave.
+    reader: The result of `rapl()`.
     clock: Seconds now.
     sleep: Waits for seconds.
 

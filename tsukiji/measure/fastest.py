@@ -49,7 +49,7 @@ def fastest(
 
   Args:
     net: The packed network.
-    batch: Examples a call.
+    batch: Examples per call.
     names: Names of engines; those not installed are skipped.
     threads: Of a call.
 
@@ -74,7 +74,7 @@ def is_same_program(
 ) -> bool:
   """Return whether two networks run as one program with other constants.
 
-  A mask on dense kernels and a grid of weights alone are decoded to float32
+  A mask on dense kernels and a grid without input grids are decoded to float32
   kernels when the network is loaded, so that no engine can run them faster or
   slower than the dense network: a ratio of their times is noise.
 
@@ -179,11 +179,11 @@ def gain(
     The median ratio.
   """
   params = {one.name: variables['params'][one.name]}
-  alone = {'params': params, 'batch_stats': {}}
+  one_layer = {'params': params, 'batch_stats': {}}
   ways: dict[str, tuple[str, ...]] = {'floats': (), 'bits': (one.name,)}
   runs = {
     candidate: sampling.runner(
-      one.input_shape, artefact.forward(one, alone, counted), batch
+      one.input_shape, artefact.forward(one, one_layer, counted), batch
     )
     for candidate, counted in ways.items()
   }

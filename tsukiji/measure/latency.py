@@ -192,7 +192,7 @@ def run_pinned(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     job: The arguments of `measure`, and `core`: the core to pin to, or None.
 
   Returns:
-    What `measure` returns.
+    The result of `measure`.
 
   Raises:
     ValueError: If the process refuses the job, with its message.
@@ -263,7 +263,7 @@ def milliseconds(path: Path, reference: Path, **job: Any) -> float:
 
 
 def main() -> int:
-  """Read a job as JSON on stdin, print what `measure` returns as JSON."""
+  """Read a job as JSON on stdin and print the result of `measure` as JSON."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
   try:
     job = _job(sys.stdin.read())

@@ -9,11 +9,11 @@ MODEL = ('energy_uj', 'energy_source', 'energy_parts_uj')
 
 
 def measured(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-  """Return a row with what was measured of its network.
+  """Return a row with the measurements of its network.
 
   Args:
     row: A row of results.json, perhaps with earlier measurements.
-    found: What `latency.measure` returned.
+    found: The result of `latency.measure`.
 
   Returns:
     The row with `latency_ms`, and with the rates and the energy that were

@@ -47,7 +47,7 @@ def sample(
     clock: Nanoseconds now; `time.process_time_ns` counts processor time.
 
   Returns:
-    Milliseconds per call, `[rounds]` a variant; entry i of all variants is
+    Milliseconds per call, `[rounds]` per variant; entry i of all variants is
     from the same round.
 
   Raises:
@@ -80,7 +80,7 @@ def compare(
     **options: Of `sample`.
 
   Returns:
-    What `quartiles` gives, by name.
+    The result of `quartiles`, by name.
   """
   return {k: quartiles(x) for k, x in sample(runs, **options).items()}
 
@@ -107,7 +107,7 @@ def ratios(samples: Samples, reference: str) -> dict[str, float]:
   next to each other, so a slow-down of the machine cancels.
 
   Args:
-    samples: What `sample` gave.
+    samples: The result of `sample`.
     reference: Name of the reference.
 
   Returns:

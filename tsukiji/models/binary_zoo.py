@@ -25,9 +25,9 @@ LEARNED = ('prelu', 'rprelu')  # activations with parameters
 
 
 def pool_norm(spec: Spec) -> Spec:
-  """Return a network in the order weight, pool, norm, activation.
+  """Return a network with layers in the order weight, pool, norm, activation.
 
-  Pooling comes before the norm, so that what meets the next weight has a mean
+  Pooling comes before the norm, so that the input of the next weight has a mean
   near 0 and both signs; after signs, a maximum would be +1 nearly everywhere
   (Rastegari+ 2016, arXiv 1603.05279, figure 3). Every convolution and dense
   layer has a norm in place of its bias, the last one too, whose sums of signs
@@ -69,7 +69,7 @@ def binary_vgg(
   shift: bool = False,
   name: str = 'binary_vgg',
 ) -> Spec:
-  """Return a small VGG for signs: two 3x3 convolutions a stage, then a pool.
+  """Return a small VGG for signs: two 3x3 convolutions per stage, then a pool.
 
   With shortcuts it is of the modern form: an identity around every convolution
   but the first carries what its signs lose (Bi-Real Net, Liu+ 2018, arXiv
@@ -126,7 +126,7 @@ def shifted(spec: Spec) -> Spec:
   """Return the network with powers of two for the factors of its norms.
 
   Batch norms without a product (Courbariaux & Hubara+ 2016, arXiv 1602.02830,
-  section 3.4), in training as in use.
+  section 3.4), in training and in inference.
 
   >>> shifted(Spec(name='n', input_shape=(4,), layers=(Norm(name='n'),))).layers
   (ShiftNorm(name='n', momentum=0.9, epsilon=1e-05),)
@@ -159,7 +159,7 @@ def _activation(kind: str, name: str) -> Layer:
 
 
 def _repeated(before: int, features: int) -> tuple[Layer, ...]:
-  """Return the shortcut that repeats its channels as often as they fit."""
+  """Return the shortcut that repeats its channels to match the outputs."""
   times, rest = divmod(features, before)
   fix = 'Choose other widths, or shortcuts=False.'
   what = f'a width that is a multiple of {before}'

@@ -17,16 +17,16 @@ from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Act, Branch, Conv, Layer, Spec
 
-NARROW = 4  # what a bottleneck and a squeeze divide the outputs by
+NARROW = 4  # divisor of the outputs of a bottleneck and a squeeze
 
 
 class Kind(NamedTuple):
-  """A way to write a convolution as smaller ones.
+  """A form of a convolution as smaller ones.
 
   Attributes:
-    layers: The convolution and its input channels -> what stands for it.
-    split: Its kernel -> the kernels of those by the ends of their names; None
-      where none in closed form are near.
+    layers: The convolution and its input channels -> the layers for it.
+    split: Its kernel -> the kernels of those by the suffixes of their names;
+      None if there is no closed form.
   """
 
   layers: Callable[[Conv, int], tuple[Layer, ...]]
@@ -46,7 +46,7 @@ def separable(conv: Conv, channels: int) -> tuple[Layer, ...]:
 
 
 def split_separable(kernel: np.ndarray) -> dict[str, np.ndarray]:
-  r"""Return the nearest: of each channel the first singular triple.
+  r"""Return the nearest kernels: the first singular triple of each channel.
 
   $K_{hwio} \approx d_{hwi} p_{io}$, exact for kernels that are separable.
   """
@@ -59,7 +59,7 @@ def split_separable(kernel: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def bottleneck(conv: Conv, channels: int) -> tuple[Layer, ...]:
-  """Return 1 x 1 to few channels, the large one on those, and 1 x 1 back.
+  """Return 1 x 1 to few channels, the convolution on those, and 1 x 1 back.
 
   The three convolutions of He+ 2016 (arXiv 1512.03385, figure 5) without
   norms and activations between: the Tucker-2 form of the trained kernel.
@@ -88,7 +88,7 @@ def split_bottleneck(kernel: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def fire(conv: Conv, channels: int) -> tuple[Layer, ...]:
-  """Return 1 x 1 to few channels, then half of the outputs 1 x 1 and half not.
+  """Return 1 x 1 to few channels, then half of the outputs by 1 x 1 filters.
 
   SqueezeNet: Iandola+ 2016, arXiv 1602.07360, section 3.2. A ReLU between
   them leaves no closed form: the layers are reinitialized.
@@ -148,10 +148,10 @@ def compact(
     spec: The network.
     variables: Its parameters (arrays or nodes) and batch statistics.
     kind: One of `KINDS`.
-    seed: Of the layers that are reinitialized.
+    seed: Seed of the layers that are reinitialized.
 
   Returns:
-    The spec and variables of the network, which has to be trained again.
+    The spec and variables of the network, which has to be retrained.
 
   Raises:
     ValueError: As `rewritten`.
@@ -170,7 +170,8 @@ def compact(
 def rewritten(spec: Spec, kind: str) -> Spec:
   """Return the network with compact filters, of the same name.
 
-  The first convolution, which sees few channels, 1 x 1 and grouped ones stay.
+  The first convolution, which has few input channels, and 1 x 1 and grouped
+  ones are not changed.
 
   Args:
     spec: The network.
@@ -180,8 +181,7 @@ def rewritten(spec: Spec, kind: str) -> Spec:
     The network.
 
   Raises:
-    ValueError: If there is no convolution to rewrite, or the parts do not fit
-      together.
+    ValueError: If there is no convolution to rewrite, or shapes do not match.
 
   >>> conv = [Conv(name=n, features=8, kernel=(3, 3)) for n in ('one', 'two')]
   >>> net = Spec(name='n', input_shape=(9, 9, 1), layers=tuple(conv))
@@ -226,7 +226,7 @@ def _chosen(spec: Spec) -> list[Conv]:
 def _parts(
   name: str, drawn: dict[str, Any], dense: dict[str, Any], kind: str
 ) -> dict[str, Any]:
-  """Return the parameters of what stands for a convolution."""
+  """Return the parameters of the layers for a convolution."""
   split = KINDS[kind].split
   if split is None:
     return {}

@@ -30,12 +30,12 @@ from tsukiji.models.spec import (
 
 
 class Unit(NamedTuple):
-  """Layers that are kept or dropped together: `spec.layers[start:stop]`.
+  """Layers that are kept or dropped as one: `spec.layers[start:stop]`.
 
   Attributes:
-    name: Of its layer; of a branch, what the names of its layers begin with.
-    start: Where it begins.
-    stop: Where the next layer begins.
+    name: Name of its layer; of a branch, the prefix of the names of its layers.
+    start: Index of its first layer.
+    stop: Index of the next layer.
   """
 
   name: str
@@ -84,7 +84,7 @@ def units(spec: Spec) -> tuple[Unit, ...]:
 
 
 def _name(layer: Any) -> str:
-  """Return what the names inside a layer have in common."""
+  """Return the common prefix of the names inside a layer."""
   names = list(_names(layer))
   shared = os.path.commonprefix(names).rpartition('_')[0]
   return shared if len(names) > 1 and shared else names[0]
@@ -109,8 +109,8 @@ def removable(spec: Spec, reshape: bool = False) -> dict[str, tuple[str, ...]]:
       Otherwise only blocks and layers whose input and output shapes agree.
 
   Returns:
-    By unit, the layers whose weights no longer fit. The last unit, and those
-    without which the rest does not fit together, are left out.
+    By unit, the layers whose weights are reinitialized. The last unit, and
+    those without which the shapes of the rest do not match, are left out.
   """
   found = {}
   for unit in units(spec)[:-1]:
@@ -136,14 +136,14 @@ def cut(spec: Spec, names: Collection[str]) -> Spec:
 
   Args:
     spec: The network.
-    names: Of its units.
+    names: Names of its units.
 
   Returns:
     The network, of the same name.
 
   Raises:
-    ValueError: If there is no such unit, one is the last, or what is left
-      does not fit together.
+    ValueError: If there is no such unit, one is the last, or the shapes of the
+      rest do not match.
   """
   known = [unit.name for unit in units(spec)]
   for name in names:
@@ -186,7 +186,7 @@ def _agree(one: sp.Shape, other: sp.Shape) -> bool:
 
 
 def _inputs(spec: Spec) -> dict[str, sp.Shape]:
-  """Return what the weights of each named layer are laid out for."""
+  """Return the input that the weights of each named layer are laid out for."""
   found: dict[str, sp.Shape] = {}
   flat: sp.Shape | None = None
   for layer, before, _ in sp.walk(spec):
@@ -241,7 +241,7 @@ def choose(
   count: int | None = None,
   reshape: bool = False,
 ) -> tuple[str, ...]:
-  """Choose the units that add least among those that fit together.
+  """Choose the units that add least to the accuracy.
 
   All are chosen from one set of readings, as in the paper; how much a unit adds
   once others are gone is not measured.
@@ -249,8 +249,8 @@ def choose(
   Args:
     spec: The network.
     gains: The accuracy that each unit adds, from `linear_probe.gains`.
-    threshold: Units that add less go, as shares of right answers.
-    count: How many go, the one that adds least first.
+    threshold: Units that add less accuracy are dropped.
+    count: Number of units to drop, the one that adds least first.
     reshape: Whether units that change the shape may go; see `removable`.
 
   Returns:

@@ -1,4 +1,4 @@
-"""The layers a network is made of: records that say what, not how."""
+"""The layers of a network, as records."""
 
 import dataclasses
 import typing
@@ -64,7 +64,7 @@ class Act:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PReLU:
-  """Multiply what is negative by a learned slope, one a channel.
+  """Multiply negative values by a learned slope per channel.
 
   With `shifts` the corner is moved by a learned amount a channel, and so is
   the result (RPReLU of ReActNet).

@@ -19,14 +19,14 @@ def init(
 ) -> jax.Array:
   """Return a kernel drawn uniformly in +-1/sqrt(inputs), PyTorch's default.
 
-  On Fashion-MNIST, one seed, the first epoch ended 1 point better than from
-  He's, which is sqrt(6) times as wide, and the last 0.1: less than seeds differ
-  by.
+  On Fashion-MNIST, one seed, accuracy was 1 point higher after the first epoch
+  than with He's, which is sqrt(6) times as wide, and 0.1 after the last, less
+  than between seeds.
 
   Args:
-    key: Of the numbers.
-    shape: Of the kernel, its outputs last.
-    dtype: Of the kernel.
+    key: A random key.
+    shape: Shape of the kernel, outputs last.
+    dtype: Dtype of the kernel.
 
   Returns:
     `nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')`, bit for bit.
@@ -57,7 +57,7 @@ class Net(nn.Module):
 
     Args:
       x: `[batch, *spec.input_shape]`, raw values of any real type.
-      train: Whether batch statistics and dropout are live.
+      train: Whether to use batch statistics and dropout.
       frozen: `()` bool: whether norms use their running statistics, without
         updating them, in training; None for never.
 
@@ -71,7 +71,7 @@ class Net(nn.Module):
 
 
 class PReLU(nn.Module):
-  r"""Return $\max(x - a, 0) + s \min(x - a, 0) + b$, each one a channel.
+  r"""Return $\max(x - a, 0) + s \min(x - a, 0) + b$, with values per channel.
 
   He+ 2015, arXiv 1502.01852, equation 1, whose slopes $s$ start at 0.25; with
   the shifts $a$ and $b$, which start at 0, ReActNet's RPReLU (Liu+ 2020, arXiv
@@ -96,7 +96,7 @@ class PReLU(nn.Module):
 
 
 def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
-  """Return freshly drawn parameters and batch statistics of a network.
+  """Return initial parameters and batch statistics of a network.
 
   Args:
     spec: The network.

@@ -49,7 +49,7 @@ class Norm(nn.Module):
   $C(x) = x - \mu$ and $y = \gamma \, C(x) / \sqrt{v + \epsilon} + \beta$.
   A `ShiftNorm` takes $v = \langle C(x) \, \mathrm{AP2}(C(x)) \rangle$ and
   rounds both factors (Courbariaux & Hubara+ 2016, arXiv 1602.02830, algorithm
-  3), in training as in use.
+  3), in training and in inference.
 
   Attributes:
     layer: The norm.

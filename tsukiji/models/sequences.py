@@ -1,4 +1,4 @@
-"""Networks of images for sequences and rows: one or both of the sides are 1.
+"""Image networks for sequences and rows: one or both of the sides are 1.
 
 Windows that reach across a side of 1 would multiply padding, and pools that
 fit no side would leave a sequence as long as it is.

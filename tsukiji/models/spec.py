@@ -70,7 +70,7 @@ Shape: TypeAlias = tuple[int, ...]  # one example, channels last
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
-  """A network: what it is called, what it takes, and its layers in order.
+  """A network: its name, input shape and layers.
 
   Attributes:
     name: For tables and files.
@@ -237,7 +237,7 @@ def _merged(layer: Branch, shape: Shape, outs: list[Shape]) -> Shape:
 
 
 def _check_fields(x: Layer | Spec) -> None:
-  """Refuse values that are not what the annotations say."""
+  """Check the values of fields against their annotations."""
   for name, hint in typing.get_type_hints(type(x)).items():
     value, known = getattr(x, name), CHOICES.get(name)
     right = value in known if known else _fits(value, hint)

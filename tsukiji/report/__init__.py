@@ -116,7 +116,7 @@ def _words(row: Row) -> list[str]:
 
 
 def _times(rate: float | None, more: str, less: str) -> str:
-  """Put a rate in words, the greater side up: 0.5 is '2.00x slower'."""
+  """Return a rate in words, of at least 1: 0.5 is '2.00x slower'."""
   if rate is None or rate <= 0:
     return ''
   return (

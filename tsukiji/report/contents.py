@@ -11,7 +11,7 @@ from tsukiji.report.summary import Line
 
 
 class Extras(NamedTuple):
-  """What a report shows besides its rows.
+  """The contents of a report other than rows.
 
   Attributes:
     title: Heading of the report.
@@ -30,7 +30,7 @@ class Extras(NamedTuple):
 
 
 class Contents(NamedTuple):
-  """A report before it is laid out.
+  """A report before layout.
 
   Attributes:
     title: Heading.

@@ -1,4 +1,4 @@
-"""The figures of a report: which there are data for, and their words."""
+"""The figures of a report, their titles and descriptions."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ class Picture(NamedTuple):
   Attributes:
     path: Of the light file, relative to the report.
     title: What it shows.
-    alt: The same for those who cannot see it.
+    alt: Alternative text.
     light: PNG file.
     dark: PNG file.
   """
@@ -51,7 +51,7 @@ def draw(
     rows: Summarised rows.
     runs: Objects of metrics.jsonl, by name of the run.
     wanted: Figures of lines by name, as `settings.figure` describes them.
-    searched: What searches have found.
+    searched: The results of searches.
 
   Returns:
     The figures of the searches and those of lines, accuracy against size and

@@ -74,7 +74,7 @@ def page(contents: Contents) -> str:
 
 
 def _facts(means: Sequence[Row]) -> str:
-  """Say what is compared: datasets, networks, how many recipes and seeds."""
+  """Return datasets, networks, and the number of recipes and seeds."""
   own = [row for row in means if role(row) not in CONTROLS]
   keys = ('dataset', 'network')
   found = [distinct(str(row.get(key, '')) for row in own) for key in keys]
@@ -202,7 +202,7 @@ def _list(head: str, items: Sequence[str], style: str = '') -> str:
 
 
 def _search(searched: Searched) -> str:
-  """Write how a search went, and its best search_data."""
+  """Write the results of a search."""
   words = _list(searched.title, search_data.sentences(searched))
   return words + _plain('Best trials', search_data.table(searched))
 

@@ -122,7 +122,7 @@ def _ring(anchor: np.ndarray, size: np.ndarray, gap: float) -> Boxes:
 def _cost(
   ring: Boxes, obstacles: Boxes, frame: Sequence[float], gap: float
 ) -> np.ndarray:
-  """Price each place: what it covers, what sticks out, how far it is."""
+  """Return the cost of each place: overlap, overhang and distance."""
   area = np.prod(ring[:, 2:] - ring[:, :2], axis=-1)
   outside = area - overlap(ring, np.array([frame]))
   covered = overlap(ring, obstacles)

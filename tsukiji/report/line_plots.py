@@ -21,13 +21,13 @@ MARKS = 'os^Dv>hP'
 
 
 class Axis(NamedTuple):
-  """What accuracy is drawn along.
+  """The horizontal axis of a plot of accuracies.
 
   Attributes:
-    label: Words for it.
-    points: Row -> its points, none where something was not measured.
+    label: Its label.
+    points: Row -> its points, none if something was not measured.
     log: Whether it is drawn by its logarithm.
-    measure: The key of the accuracy: of the levels, and for the words.
+    measure: The key of the accuracy.
   """
 
   label: str
@@ -37,7 +37,7 @@ class Axis(NamedTuple):
 
 
 def _at(read: Callable[[Row], float | None]) -> Callable[[Row], list[Point]]:
-  """Return what gives a row one point, at a cost."""
+  """Return the function from a row to its point, at a cost."""
 
   def points(row: Row) -> list[Point]:
     cost, value = read(row), number(row, 'accuracy')
@@ -49,7 +49,7 @@ def _at(read: Callable[[Row], float | None]) -> Callable[[Row], list[Point]]:
 
 
 def _of(key: str, scale: float = 1) -> Callable[[Row], float | None]:
-  """Return what reads a number of a row."""
+  """Return the function that reads a number of a row."""
 
   def read(row: Row) -> float | None:
     value = number(row, key)
@@ -100,7 +100,7 @@ def series(
     axis: What accuracy is drawn along.
 
   Returns:
-    By label, what there is of it; lines without points are left out.
+    Points by label; lines without points are left out.
   """
   found: dict[str, list[Point]] = {}
   for label, pattern in wanted.items():
@@ -117,7 +117,7 @@ def _name(row: Row) -> str:
 def draw(
   rows: Sequence[Row], wanted: Wanted, axis: Axis, title: str, theme: Theme
 ) -> Figure:
-  """Draw a line a label, with deviations, and the dense networks as levels.
+  """Draw a line per label, with deviations, and dense networks as levels.
 
   Args:
     rows: Summarised rows, some of which `series` finds.
@@ -156,7 +156,7 @@ def draw(
 
 
 def _levels(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
-  """Return the references of what is drawn that are no points themselves.
+  """Return the references of the points that are not points themselves.
 
   References of other networks are left out.
   """

@@ -1,4 +1,4 @@
-"""What a linear classifier reads behind each unit, by depth."""
+"""Accuracy of a linear classifier behind each unit, by depth."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -31,7 +31,7 @@ def curves(rows: Sequence[Row]) -> dict[str, Curve]:
 
 
 def draw(found: Mapping[str, Curve], theme: Theme) -> Figure:
-  """Draw a panel a network, a point a unit.
+  """Draw a panel per network, a point per unit.
 
   Args:
     found: At least one curve, by network.

@@ -25,14 +25,14 @@ ACCURACY = 'validation accuracy, %'
 
 
 class Scale(NamedTuple):
-  """Where values lie on a vertical axis from 0 to 1.
+  """A vertical axis from 0 to 1.
 
   Attributes:
-    marks: Words by height.
+    marks: Labels by height.
     log: Whether it is logarithmic.
     low: The value at 0; of options their first place, 0.
     high: The value at 1.
-    options: By their words, where there are only some.
+    options: Heights by label, for a choice.
   """
 
   marks: Mapping[float, str]
@@ -55,7 +55,7 @@ def scale(span: Range, values: Sequence[Any]) -> Scale:
   """Return the axis of a parameter.
 
   Args:
-    span: What it varies over.
+    span: The range of the parameter.
     values: Those that were tried.
 
   >>> scale(Range(True, ()), [0.01, 1.0])(0.1)
@@ -126,7 +126,7 @@ def draw(searched: Searched, theme: Theme) -> Figure:
 
 
 def _heights(scales: Mapping[str, Scale], trial: Trial) -> list[float]:
-  """Return where the line of a trial meets the axes."""
+  """Return the heights of the line of a trial."""
   return [
     at(trial.params[path]) if path in trial.params else UNUSED
     for path, at in scales.items()

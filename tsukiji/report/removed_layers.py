@@ -1,4 +1,4 @@
-"""What became of a network, layer by layer, in words."""
+"""Sentences on removed and replaced layers of a network."""
 
 from collections.abc import Sequence
 
@@ -57,7 +57,7 @@ def _words(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
 
 
 def _change(before: Row, after: Row | None) -> str:
-  """Say what one layer lost, '' if nothing."""
+  """Return what was removed from a layer, '' if nothing."""
   if after is None:
     return f'{before["name"]} gone'
   parts = []
@@ -66,5 +66,6 @@ def _change(before: Row, after: Row | None) -> str:
   # So does the grid of what is pruned too.
   if after['nonzero'] < 0.95 * before['nonzero']:
     parts.append(f'{before["nonzero"]:,} -> {after["nonzero"]:,} weights')
-  parts += [after['told']] if after.get('told') else []
+  remark = after.get('remark', after.get('told'))  # 'told' in older rows
+  parts += [remark] if remark else []
   return f'{before["name"]} {", ".join(parts)}' if parts else ''

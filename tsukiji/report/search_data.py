@@ -1,4 +1,4 @@
-"""What a search has found, as a report needs it: trials and their best."""
+"""The results of a search for a report: trials and the best of them."""
 
 import itertools
 import re
@@ -25,14 +25,14 @@ class Trial(NamedTuple):
   """A trial.
 
   Attributes:
-    designer: Who suggested it.
-    seed: Of its study.
-    number: In its study.
-    values: By objective; empty where it was infeasible.
-    params: What was active, by path in the config.
-    seconds: What it took.
-    share: Of the epochs of the longest, those that it took; of one that went on
-      where it rested those since.
+    designer: The designer that suggested it.
+    seed: Seed of its study.
+    number: Number in its study.
+    values: Values by objective; empty if it was infeasible.
+    params: Active parameters, by path in the config.
+    seconds: Its time.
+    share: Its epochs as a fraction of those of the longest, without those
+      before a resumption.
   """
 
   designer: str
@@ -52,18 +52,18 @@ class Tested(NamedTuple):
 
 
 class Range(NamedTuple):
-  """What a parameter varies over: a range, its logarithm, or options."""
+  """The range of a parameter, or its options."""
 
   log: bool
   options: tuple[str, ...]
 
 
 class Searched(NamedTuple):
-  """All of a search.
+  """The results of a search.
 
   Attributes:
-    trials: Of all studies.
-    ranges: By path in the config.
+    trials: Trials of all studies.
+    ranges: Ranges by path in the config.
     importances: Share of the variance of the accuracy, by path; may be empty.
     recipe: The recipe that varied, in the second stage of a study.
     tested: The best trial of each seed, by designer; may be empty.
@@ -82,12 +82,12 @@ class Searched(NamedTuple):
 
   @property
   def name(self) -> str:
-    """Return how the files of its figures begin."""
+    """Return the prefix of the files of its figures."""
     return f'search_{self.recipe}' if self.recipe else 'search'
 
   @property
   def objectives(self) -> list[str]:
-    """Return what was looked for, the accuracy first."""
+    """Return the objectives, the accuracy first."""
     return list(next((t.values for t in self.trials if t.values), {}))
 
 
@@ -102,7 +102,7 @@ def courses(searched: Searched) -> dict[str, list[list[float]]]:
 
 
 def spent(searched: Searched) -> dict[str, list[list[float]]]:
-  """Return what all trials so far took, in those of full length; `courses`."""
+  """Return the cost of all trials so far, in full-length trials; `courses`."""
   return _by_seed(searched, lambda trial: trial.share, sum)
 
 
@@ -131,7 +131,7 @@ def best_of(values: Sequence[float], count: int) -> float:
 
 
 def twice(searched: Searched) -> list[float]:
-  """Return what random search expects by trial if it may have twice as many.
+  """Return the expected best of random search with twice as many trials.
 
   Of all random trials of all seeds; empty unless there are several seeds.
   """
@@ -181,7 +181,7 @@ def table(searched: Searched) -> list[list[str]]:
 
 
 def sentences(searched: Searched) -> list[str]:
-  """Say how each designer did."""
+  """Return sentences on the result of each designer."""
   out = []
   for designer, seeds in courses(searched).items():
     last = [100 * course[-1] for course in seeds]

@@ -1,4 +1,4 @@
-"""Figures of a search: how fast, where, what matters, what is traded."""
+"""Figures of a search: progress, slices, importances, Pareto front."""
 
 import bisect
 import itertools
@@ -76,7 +76,7 @@ def course(searched: Searched, theme: Theme) -> Figure:
 def _together(
   times: list[list[float]], values: list[list[float]]
 ) -> tuple[list[float], list[list[float]]]:
-  """Return the times at which all seeds are under way, and their values then.
+  """Return the times at which all seeds have values, and the values.
 
   >>> _together([[1, 2], [0.5, 2.5]], [[7, 8], [5, 6]])
   ([1, 2], [[7, 5], [8, 5]])
@@ -151,7 +151,7 @@ def _logarithmic(axes: Axes) -> None:
 
 
 def _place(span: Range, trial: Trial, path: str) -> float:
-  """Return where a trial is drawn, options a little apart by trial."""
+  """Return the position of a trial, with options jittered."""
   if not span.options:
     return float(trial.params[path])
   apart = 0.3 * math.sin(37.0 * trial.number)  # so that dots do not hide dots

@@ -1,4 +1,4 @@
-"""Many seeds, one row: the mean, its spread, the distance to the reference."""
+"""Summary rows over seeds: mean, deviation, difference to the reference."""
 
 import numbers
 import statistics

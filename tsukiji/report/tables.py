@@ -1,4 +1,4 @@
-"""Summarised rows as a table: in a terminal, in Markdown."""
+"""Summary rows as a table for a terminal or in Markdown."""
 
 import difflib
 import re
@@ -36,7 +36,7 @@ def role(row: Row) -> str:
 
 
 def recipe(row: Row) -> str:
-  """Return what a row is called, on one line."""
+  """Return the name of a row on one line."""
   return ' '.join(str(row.get('recipe') or row.get('name') or '?').split())
 
 
@@ -157,7 +157,7 @@ def escape(text: str) -> str:
 
 
 def _sources(rows: Sequence[Row]) -> list[str]:
-  """Say where times and energies are from."""
+  """Return the sources of times and energies."""
   times = '; '.join(distinct(engine(row) for row in rows))
   energies = '; '.join(distinct(str(r.get('energy_source', '')) for r in rows))
   out = [f'time: batch 1, {times}'] if times else []

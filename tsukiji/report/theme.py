@@ -80,7 +80,7 @@ def style_axes(
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], theme: Theme) -> None:
-  """Explain the marks below the axes."""
+  """Draw a legend below the axes."""
   out = figure.legend(
     handles=handles,
     loc='outside lower center',

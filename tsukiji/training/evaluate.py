@@ -55,7 +55,7 @@ def calibrate(
     spec: The network.
     variables: Its parameters (arrays or nodes) and batch statistics.
     split: Where the first `examples` are taken from; never the test set.
-    examples: How many.
+    examples: Number of examples.
 
   Returns:
     The statistics, by path.
@@ -85,8 +85,8 @@ def recalibrate(
     spec: The network.
     variables: Its parameters (arrays or nodes) and batch statistics.
     split: Training examples, of which the first are taken.
-    batch_size: Examples at a time, as many as there are if fewer.
-    examples: How many in all.
+    batch_size: Examples per batch, or all if there are fewer.
+    examples: Number of examples.
 
   Returns:
     The variables, the statistics the mean of those of the batches.

@@ -21,12 +21,14 @@ from tsukiji.training import checkpoint, evaluate
 from tsukiji.training import step as step_lib
 from tsukiji.training.step import Plan, State
 
-Tell = Callable[[str, int], None]  # run name, batches done since the last call
+OnProgress = Callable[
+  [str, int], None
+]  # run name, batches done since the last call
 
 
 @struct.dataclass
 class Progress:
-  """What a checkpoint holds.
+  """The contents of a checkpoint.
 
   Attributes:
     state: Where training is.
@@ -34,7 +36,7 @@ class Progress:
       unless early stopping is on.
     best_accuracy: Validation accuracy of `best`.
     waited: Epochs since `best`.
-    seconds: Time spent so far, over all sittings.
+    seconds: Time so far, over all sessions.
   """
 
   state: State
@@ -45,11 +47,11 @@ class Progress:
 
 
 class Run(NamedTuple):
-  """A run by name: its plan, where it starts, and how it is fed.
+  """A run: its name, plan, start and data.
 
   Attributes:
     name: Unique in the workdir, as 'tsukijinet2021-0-dense'.
-    plan: What is compiled.
+    plan: The plan, which is compiled.
     start: The state before the first step.
     data: Training and validation examples.
     settings: `batch_size`, `augment`, `patience` of the config.
@@ -76,7 +78,7 @@ def ignore(name: str, batches: int) -> None:
 def fit(
   run: Run,
   workdir: pathlib.Path,
-  tell: Tell = ignore,
+  on_progress: OnProgress = ignore,
 ) -> tuple[dict[str, Any], float]:
   """Train to the end, resuming from the newest checkpoint if there is one.
 
@@ -84,7 +86,7 @@ def fit(
     run: What to train.
     workdir: Gets `checkpoints/NAME` after every epoch and a line in
       `metrics.jsonl` for every epoch and split.
-    tell: Called after every batch, for progress bars.
+    on_progress: Called after every batch, for progress bars.
 
   Returns:
     The variables (those of the best epoch under early stopping) and the
@@ -102,12 +104,12 @@ def fit(
   count = batches.steps_per_epoch(
     len(run.data.train.y), run.settings.batch_size
   )
-  tell(run.name, int(progress.state.step))
+  on_progress(run.name, int(progress.state.step))
   step = step_lib.make_step(run.plan)
   last = min(run.plan.steps, run.epochs * count or run.plan.steps)
   while not _done(run, progress, last):
     begun = time.perf_counter()
-    state = _epoch(run, step, progress.state, count, tell)
+    state = _epoch(run, step, progress.state, count, on_progress)
     with interrupt.saving():
       seconds = progress.seconds + np.float32(time.perf_counter() - begun)
       complete = (
@@ -140,7 +142,7 @@ def _epoch(
   step: Callable[..., State],
   state: State,
   count: int,
-  tell: Tell,
+  on_progress: OnProgress,
 ) -> State:
   """Step to the end of the epoch, or until a signal to stop."""
   sharding = batches.over_devices()
@@ -157,7 +159,7 @@ def _epoch(
   )
   for _, batch in zip(range(left), feed, strict=False):
     state = step(state, *(batches.place(x, sharding) for x in batch))
-    tell(run.name, 1)
+    on_progress(run.name, 1)
     if interrupt.requested() is not None:
       break
   return state

@@ -22,8 +22,8 @@ from tsukiji.training.losses import LOSSES
 Clock: TypeAlias = Callable[[Spec, dict[str, Any]], float]  # milliseconds
 
 SHOWN = 4  # examples of `Probe.apply`
-PART = 64  # examples whose layer inputs are held at once
-GRADIENTS = 16  # examples whose gradients are held at once
+PART = 64  # examples per part for layer inputs
+GRADIENTS = 16  # examples per part for gradients
 
 
 def probe(
@@ -42,7 +42,7 @@ def probe(
     spec: The network.
     variables: Its parameters (arrays or nodes) and batch statistics.
     split: Where the first `examples` are taken from; never the test set.
-    examples: How many.
+    examples: Number of examples.
     dense: The network that budgets are shares of; by default this one.
     clock: Measures the milliseconds of a lowered network; optional.
     loss: One of `losses.LOSSES`.

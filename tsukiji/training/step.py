@@ -112,7 +112,7 @@ def init_state(
     variables: `params` (arrays) and `batch_stats` to start from.
     seed: Seed of everything random in the run.
     stats: Calibration statistics, by path; see `evaluation.calibrate`.
-    probe: What methods that need data may ask; see `probe.probe`.
+    probe: The probe for methods that need data; see `probe.probe`.
 
   Returns:
     The state.
@@ -301,7 +301,7 @@ def run_steps(
     plan: The run.
     state: Where to start.
     split: Training examples.
-    count: How many steps.
+    count: Number of steps.
     **order: `batch_size`, `seed`, `augment` of `batches.training`.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Populations: runs that differ in numbers alone, trained as one program.
+"""Populations: runs that differ only in numbers, trained as one program.
 
 Runs of one network whose settings differ in `VALUES`, in their dropout or in
 their seeds have the same shapes, so that one compiled step takes them all: it
@@ -51,7 +51,7 @@ class Member(NamedTuple):
 def fit(
   spec: Spec, members: Sequence[Member], split: Split, steps: int
 ) -> list[dict[str, Any]]:
-  """Train the members of a population, as far as they can together.
+  """Train the members of a population, in one program if possible.
 
   Args:
     spec: The network of all.
@@ -60,7 +60,7 @@ def fit(
     steps: Of each run; early stopping is ignored.
 
   Returns:
-    The variables of each member, as if it had been trained alone, up to the
+    The variables of each member, as if it had been trained by itself, up to the
     rounding of floats.
 
   Raises:
@@ -69,13 +69,13 @@ def fit(
   found: dict[int, dict[str, Any]] = {}
   for places in groups(members).values():
     group = [members[i] for i in places]
-    run = together if is_mapped(spec) else one_by_one
+    run = train_group if is_mapped(spec) else one_by_one
     found.update(zip(places, run(spec, group, split, steps), strict=True))
   return [found[i] for i in range(len(members))]
 
 
 def groups(members: Sequence[Member]) -> dict[str, list[int]]:
-  """Return the places of members that one program can train."""
+  """Return the indices of members that one program can train."""
   found: dict[str, list[int]] = {}
   for i, member in enumerate(members):
     same = {k: v for k, v in member.settings.items() if k not in VALUES}
@@ -105,10 +105,10 @@ def one_by_one(
   return found
 
 
-def together(
+def train_group(
   spec: Spec, members: Sequence[Member], split: Split, steps: int
 ) -> list[dict[str, Any]]:
-  """Train members of one group at once, spread over the devices; see `fit`."""
+  """Train members of one group in one program; see `fit`."""
   count = len(members)
   devices = min(count, jax.device_count())
   members = [*members, *[members[0]] * (-count % devices)]
@@ -136,7 +136,7 @@ def together(
       return step_lib.take_step(plan, state, x, y)
 
   state = jax.device_put(_begun(spec, members, steps), spread)
-  held = jax.device_put((values, rates), spread)
+  constants = jax.device_put((values, rates), spread)
   streams = [
     batches.training(
       split, shared.batch_size, member.seed, 0, tuple(shared.augment)
@@ -147,7 +147,7 @@ def together(
     interrupt.stop_if_requested()
     drawn = zip(*map(next, streams), strict=True)
     batch = [jax.device_put(np.stack(parts), spread) for parts in drawn]
-    state = step(state, *held, *batch)
+    state = step(state, *constants, *batch)
   return [
     jax.tree.map(lambda x, i=i: x[i], state.variables) for i in range(count)
   ]

@@ -86,7 +86,7 @@ def test_an_argument_that_changes_nothing() -> None:
 @pytest.mark.parametrize(
   ('flag', 'said'),
   [
-    ('stray', "command line: expected flags alone, got 'stray'"),
+    ('stray', "command line: expected flags only, got 'stray'"),
     ('--config.trian.lr=0.1', "config: .* got 'trian'. Nearest: 'train'"),
     ('--config.train.rl=0.1', "config.train: .* got 'rl'. Nearest: 'lr'"),
     ('--noconfig.distribted', "config: .* Nearest: 'distributed'"),

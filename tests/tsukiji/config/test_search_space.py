@@ -53,7 +53,7 @@ def test_what_is_not_active_has_its_default() -> None:
   space = spaces.of(config)
   unit = np.full(len(space.names), 0.5)
   unit[space.names.index('train.optimizer')] = 0.25
-  whole = search_space.whole(space, spaces.to_config(space, unit))
+  whole = search_space.with_defaults(space, spaces.to_config(space, unit))
   net = whole.networks.net
   assert whole.train.optimizer == 'adamw'
   assert whole.train.momentum == settings.training().momentum

@@ -46,7 +46,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
   validate.check(config)
   prepared = prepare.of(config, folder, prepare.load_data(config))
   dense = prepare.of(
-    stages.alone(stages.of_networks(config)), folder, prepared.data
+    stages.dense_only(stages.of_networks(config)), folder, prepared.data
   )
   cell.run_dense(dense, 'net', 0, lambda *_: None)
   return dense._replace(config=stages.of_recipes(config))
@@ -95,7 +95,7 @@ def test_a_trial_measures_the_packed_file(second: Experiment) -> None:
 def test_a_recipe_is_packed_as_in_a_study_of_its_own(
   second: Experiment, tmp_path: pathlib.Path
 ) -> None:
-  config = stages.alone(second.config)
+  config = stages.dense_only(second.config)
   config.task = 'compress'
   config.recipes = {'x': settings.compression('prune.weights(0.7)', 'prune')}
   alone = prepare.of(config, tmp_path, second.data)
@@ -122,7 +122,7 @@ def test_what_is_kept_can_be_run(
   monkeypatch.setattr(recipe_trial, 'run', found)
   own = second._replace(folder=tmp_path)
   tuning.run(own)
-  kept = findings.kept(own)
+  kept = findings.pareto_recipes(own)
   assert len(kept) == 2
   for item in kept:
     assert not item.parts
@@ -132,10 +132,12 @@ def test_what_is_kept_can_be_run(
   assert [*config.recipes] == ['int8', 'mix_1', 'mix_2']
   config.task = 'compress'
   validate.check(config)
-  told = findings.told(own)
-  assert told.recipe == 'mix' and {t.designer for t in told.trials} == {'sobol'}
-  assert told.objectives == ['val_accuracy', 'bytes', 'energy_uj']
-  assert any(not t.values for t in told.trials)
+  results = findings.searched(own)
+  assert results.recipe == 'mix' and {t.designer for t in results.trials} == {
+    'sobol'
+  }
+  assert results.objectives == ['val_accuracy', 'bytes', 'energy_uj']
+  assert any(not t.values for t in results.trials)
 
 
 def test_recipes_that_a_found_network_does_not_allow_are_left_out(
@@ -163,12 +165,12 @@ def test_recipes_that_a_found_network_does_not_allow_are_left_out(
     (
       'recipes.mix.teacher',
       ('net',),
-      'expected no teacher, since the method asks for',
+      'expected no teacher, since the method requires',
     ),
     ('recipes.mix.method', '{cot}', "names among .* in braces, got 'cot'"),
     ('recipes.mix.parts.grid', 'quantise.int8()', "Nearest: 'quantize.int8'"),
     ('recipes.int8.parts', {'a': search.float(0.0, 1.0)}, 'ranges in'),
-    ('recipe_search.designer', 'bohb', 'one of whole trials'),
+    ('recipe_search.designer', 'bohb', 'one of full trials'),
     ('recipe_search.batch_size', 2, 'batch_size: expected 1'),
     ('recipe_search.limits.bytes', 9, 'expected no limits'),
     ('recipe_search.keep', 0, 'keep: expected at least 1'),

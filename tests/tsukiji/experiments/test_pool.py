@@ -62,9 +62,11 @@ def test_a_worker_that_dies_is_told_with_what_was_under_way(
     tmp_path, {**dict.fromkeys(store.KEYS), 'name': 'net-1-dense'}
   )
 
-  def broken(futures: Any, told: Any, tell: loop.Tell, then: Any) -> None:
+  def broken(
+    futures: Any, progress: Any, on_progress: loop.OnProgress, then: Any
+  ) -> None:
     for seed in (0, 1):
-      tell(f'net-{seed}-dense', 0)
+      on_progress(f'net-{seed}-dense', 0)
     raise BrokenProcessPool('abruptly')
 
   monkeypatch.setattr(pool, '_watch', broken)
@@ -74,13 +76,13 @@ def test_a_worker_that_dies_is_told_with_what_was_under_way(
 
 
 def test_what_workers_tell_is_passed_on_before_a_failure_is_raised() -> None:
-  told: queue.Queue[tuple[str, int]] = queue.Queue()
-  told.put(('a', 3))
+  progress: queue.Queue[tuple[str, int]] = queue.Queue()
+  progress.put(('a', 3))
   future: concurrent.futures.Future[None] = concurrent.futures.Future()
   future.set_exception(FloatingPointError('step 7'))
   heard: list[tuple[str, int]] = []
   with pytest.raises(FloatingPointError, match='step 7'):
-    pool._watch([future], told, lambda *what: heard.append(what))
+    pool._watch([future], progress, lambda *what: heard.append(what))
   assert heard == [('a', 3)]
 
 

@@ -32,8 +32,8 @@ def test_what_each_layer_lost_is_told_once_a_recipe() -> None:
   ]
 
 
-def test_what_a_layer_is_made_of_and_what_is_new_is_told() -> None:
-  made = {**FC, 'told': '2,000 -> 125 numbers, circulant/16'}
+def test_what_a_layer_is_made_of_and_remarks_are_listed() -> None:
+  made = {**FC, 'remark': '2,000 -> 125 numbers, circulant/16'}
   depth = {'name': 'depth', 'outputs': 1, 'weights': 25, 'nonzero': 25}
   rows = [{**DENSE, 'layers': [CONV, FC]}, row('new', CONV, depth, made)]
   assert removed(rows) == [

@@ -71,14 +71,14 @@ class Bar:
   """Counts batches, and acts at one of them."""
 
   def __init__(self, at: int = -1, signum: int = signal.SIGTERM):
-    self.told, self.at, self.signum = 0, at, signum
+    self.count, self.at, self.signum = 0, at, signum
 
   def __call__(self, name: str, batches: int) -> None:
     assert name == 'net-0-x'
-    self.told += batches
+    self.count += batches
 
   def wish(self) -> int | None:
-    return self.signum if self.told == self.at else None
+    return self.signum if self.count == self.at else None
 
 
 def restored(run: Run, workdir: pathlib.Path) -> Progress:
@@ -120,7 +120,7 @@ def test_a_run_ends_and_does_not_begin_again(
   assert int(run.start.step) == 0  # the start is left alone
   bar = Bar()
   found, seconds = fit(run, whole, bar)
-  assert (bar.told, lines(whole)) == (STEPS, before)
+  assert (bar.count, lines(whole)) == (STEPS, before)
   state = restored(run, whole).state
   assert int(state.step) == STEPS
   assert_same_bits(found['params'], state.params)
@@ -143,7 +143,7 @@ def test_stopped_and_resumed_to_the_same_bits(
   interrupt._sources.clear()
   bar = Bar()
   fit(run, tmp_path, bar)
-  assert bar.told == STEPS
+  assert bar.count == STEPS
   assert_same_end(tmp_path, whole)
 
 
@@ -151,12 +151,12 @@ def run_and_die(workdir: str, at: int) -> None:
   """Train until a batch, then end like a machine that loses power."""
   bar = Bar()
 
-  def tell(name: str, batches: int) -> None:
+  def on_progress(name: str, batches: int) -> None:
     bar(name, batches)
-    if bar.told == at:
+    if bar.count == at:
       os.kill(os.getpid(), signal.SIGKILL)
 
-  fit(compressed(), pathlib.Path(workdir), tell)
+  fit(compressed(), pathlib.Path(workdir), on_progress)
 
 
 def test_killed_and_resumed_to_the_same_bits(

@@ -69,7 +69,7 @@ def expect_same(found: Any, wanted: Any) -> None:
 def test_together_is_one_by_one(net: sp.Spec, optimiser: str) -> None:
   given = members(optimiser=optimiser)
   run = (net, given, examples(40), 4)
-  found = vmapped.together(*run)
+  found = vmapped.train_group(*run)
   assert len(found) == 3
   expect_same(flat(found), flat(vmapped.one_by_one(*run)))
 
@@ -77,10 +77,10 @@ def test_together_is_one_by_one(net: sp.Spec, optimiser: str) -> None:
 def test_their_own_dropout_is_kept() -> None:
   given = [m._replace(dropout=None) for m in members(2)]
   run = (DENSE, given, examples(40), 3)
-  found = flat(vmapped.together(*run))
+  found = flat(vmapped.train_group(*run))
   expect_same(found, flat(vmapped.one_by_one(*run)))
   none = [m._replace(dropout=0.0) for m in given]
-  other = flat(vmapped.together(DENSE, none, examples(40), 3))
+  other = flat(vmapped.train_group(DENSE, none, examples(40), 3))
   assert any(np.any(found[name] != other[name]) for name in found)
 
 
@@ -112,7 +112,7 @@ def test_a_cpu_maps_dense_networks_alone() -> None:
 
 def eight() -> dict[str, np.ndarray]:
   """Train five members, as many as devices need not be."""
-  return flat(vmapped.together(NET, members(5, 'sgd'), examples(40), 3))
+  return flat(vmapped.train_group(NET, members(5, 'sgd'), examples(40), 3))
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
-r"""Binary networks in integers: popcounts, and norms as thresholds.
+r"""Binary layers in integers: popcounts, and norms as thresholds.
 
-A layer whose weights and inputs are signs sums integers (`popcount`), and
-where signs follow again, all that lies between (scale, bias, norm, activation)
-is one comparison of that integer: for a norm
-$\mathrm{sign}(\gamma (a - \mu) / \sigma + \beta)$ turns at
-$\mu - \beta \sigma / \gamma$, downwards where $\gamma < 0$.
+A layer with binary weights and inputs sums integers (`popcount`). If another
+binary layer follows, everything in between (scale, bias, norm, activation) is
+one comparison of that integer: for a norm,
+$\mathrm{sign}(\gamma (a - \mu) / \sigma + \beta)$ changes at
+$\mu - \beta \sigma / \gamma$, downwards if $\gamma < 0$.
 """
 
 import functools
@@ -46,10 +46,10 @@ Stage: TypeAlias = Callable[[Array], Array]
 
 @struct.dataclass
 class Threshold:
-  """Where a sign turns as an integer grows, by channel.
+  """The integer at which a sign changes, by channel.
 
   Attributes:
-    least: The first integer of the other sign, `[channels]` int32.
+    least: The smallest integer of the other sign, `[channels]` int32.
     rising: Whether the sign is +1 from there on, else below, `[channels]`.
   """
 
@@ -57,22 +57,22 @@ class Threshold:
   rising: Array
 
   def __call__(self, sums: Array) -> Array:
-    """Return True for +1, of the shape of `sums` `[..., channels]`."""
+    """Return True for +1, the shape of `sums` `[..., channels]`."""
     return (sums >= self.least) == self.rising
 
 
 def threshold(fn: Stage, size: int, channels: int) -> Threshold | None:
-  """Return where the sign of a function of an integer turns.
+  """Return the threshold at which the sign of a function changes.
 
-  The function is asked at every integer, so that its own rounding decides.
+  The function is evaluated at every integer, so that its rounding is exact.
 
   Args:
     fn: Float32 `[integers, channels]` to the same shape.
     size: The integers are those in [-size, size].
-    channels: How many.
+    channels: Number of channels.
 
   Returns:
-    The threshold, or None if a sign turns more than once.
+    The threshold, or None if a sign changes more than once.
 
   >>> threshold(lambda a: 3 - 2 * a, 4, 1)
   Threshold(least=Array([2], ...), rising=Array([False], dtype=bool))
@@ -93,14 +93,14 @@ def threshold(fn: Stage, size: int, channels: int) -> Threshold | None:
 
 
 def layers(spec: Spec, variables: dict[str, Any]) -> dict[str, Spec]:
-  """Return the layers of signs met by signs, each a network of its own.
+  """Return the layers with binary weights and inputs, each as a network.
 
   Args:
     spec: The network.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
 
   Returns:
-    Networks of one layer by its name; they take the same `variables`.
+    Networks of one layer, by its name; they take the same `variables`.
   """
   network = _Network(tree.freeze(variables['params']), {})
   return {
@@ -115,24 +115,23 @@ def forward(
   variables: dict[str, Any],
   counted: Collection[str] | None = None,
 ) -> Stage:
-  """Return a network whose binary layers count bits.
+  """Return a network whose binary layers use popcounts.
 
-  Where signs meet signs, the sums are integers, exact at any width; a norm
-  between two such layers becomes a threshold. All else is computed in float32,
-  as `artefact.forward` computes the whole.
+  Sums of products of signs are exact integers; a norm between two binary layers
+  becomes a threshold. Everything else is computed in float32, as by
+  `artefact.forward`.
 
   Args:
-    spec: The network, with its norms (`lower` folds those that it can).
+    spec: The network, including norms that `lower` does not fold.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
-    counted: Names of the layers that count bits, of `layers`; None for all.
+    counted: Names of the layers that use popcounts, of `layers`; None for all.
 
   Returns:
-    `[batch, *spec.input_shape]` images to float32 logits, jitted. They are
-    those of the float network to float error: without scales its sums are the
-    same integers.
+    `[batch, *spec.input_shape]` images to float32 logits, jitted; the logits of
+    the float network to float error.
 
   Raises:
-    ValueError: If a layer that is to count bits has no signs.
+    ValueError: If a layer in `counted` is not binary.
   """
   can = tuple(layers(spec, variables))
   for name in counted or ():
@@ -146,25 +145,25 @@ def forward(
 
 
 class _Network(NamedTuple):
-  """The frozen nodes of a network, its decoded variables, and who counts."""
+  """The frozen nodes, decoded variables and popcount layers of a network."""
 
   params: Any
   dense: dict[str, Any]
   counted: frozenset[str] = frozenset()
 
   def counting(self, layer: Layer) -> Signed | None:
-    """Return the weight of a layer, if it is one that counts bits."""
+    """Return the weight of a layer, if it uses popcounts."""
     here = getattr(layer, 'name', None) in self.counted
     return self.signed(layer) if here else None
 
   def signed(self, layer: Layer) -> Signed | None:
-    """Return the weight of a layer, if it is one of signs met by signs."""
+    """Return the weight of a layer, if its weight and input are binary."""
     if not isinstance(layer, Conv | Dense):
       return None
     node = self.params[layer.name]['kernel']
     signs = isinstance(node, Signed) and isinstance(node.w, Binarized)
-    whole = isinstance(layer, Dense) or layer.groups == 1
-    return node if signs and whole else None
+    ungrouped = isinstance(layer, Dense) or layer.groups == 1
+    return node if signs and ungrouped else None
 
   def plain(self, layer: Layer) -> Stage:
     """Return a layer in float32."""
@@ -175,7 +174,7 @@ class _Network(NamedTuple):
     return lambda x: grids.apply(lambda: run(self.dense, x), own)[0]
 
   def valued(self, layer: Conv | Dense) -> Callable[..., Array]:
-    """Return what makes the output of a binary layer of its sums."""
+    """Return the function from the sums of a binary layer to its output."""
     scale = self.params[layer.name]['kernel'].w.scale
     bias = self.params[layer.name].get('bias')
 
@@ -201,7 +200,7 @@ def _joined(stages: Iterator[Stage]) -> Stage:
 
 
 def _stages(layers: tuple[Layer, ...], network: _Network) -> Iterator[Stage]:
-  """Yield what computes layers in order, several of them at once at times."""
+  """Yield the stages that compute layers in order; one may compute several."""
   at = 0
   while at < len(layers):
     layer = layers[at]
@@ -215,7 +214,7 @@ def _stages(layers: tuple[Layer, ...], network: _Network) -> Iterator[Stage]:
       assert isinstance(layer, Conv | Dense)
       weight = popcount.packed(node.w.signs)
       sums = functools.partial(_sums, layer, node, weight)
-      if node.sized:  # by its input: no function of the integer alone
+      if node.sized:  # the output also depends on the input
         yield functools.partial(_sized, layer, sums, network.valued(layer))
         continue
       yield sums
@@ -240,7 +239,7 @@ def _branched(layer: Branch, network: _Network) -> Stage:
 def _sums(
   layer: Conv | Dense, node: Signed, weight: popcount.Packed, x: Array
 ) -> Array:
-  """Return the integers of a binary layer, of signs or of floats."""
+  """Return the sums of a binary layer from signs or floats."""
   signs = x if x.dtype == bool else node.transform_input(x) > 0
   if isinstance(layer, Conv):
     return popcount.conv(signs, weight, layer)
@@ -250,7 +249,7 @@ def _sums(
 def _sized(
   layer: Conv | Dense, sums: Stage, valued: Callable[..., Array], x: Array
 ) -> Array:
-  """Return the output of a binary layer whose sums its input's size scales."""
+  """Return the output of a binary layer scaled by its input's magnitude."""
   if isinstance(layer, Dense):
     return valued(sums(x), grids.mean(jnp.abs(x)))
   window = (layer.kernel, layer.strides, layer.padding)
@@ -258,7 +257,7 @@ def _sized(
 
 
 def _reach(layers: tuple[Layer, ...]) -> int:
-  """Return how many layers come before the next weight."""
+  """Return the number of layers before the next one with weights."""
   weights = Conv | Dense | Branch
   found = (i for i, x in enumerate(layers) if isinstance(x, weights))
   return next(found, len(layers))
@@ -270,7 +269,7 @@ def _folded(
   after: tuple[Layer, ...],
   network: _Network,
 ) -> list[Stage]:
-  """Return what makes the next layer's signs of sums; [] if nothing does."""
+  """Return stages from sums to the next layer's signs; [] if there are none."""
   follower = network.counting(after[0]) if after else None
   if follower is None or follower.sized:
     return []
@@ -279,8 +278,8 @@ def _folded(
   inner = [x for x in left if isinstance(x, Norm | Act | PReLU)]
   flat = [x for x in left if isinstance(x, Flatten)]
   turn = follower.threshold
-  # A maximum passes through what is monotone, but not from its middle; and
-  # what turns each input of a dense layer is not one number a channel.
+  # A maximum commutes with monotone functions, but not with part of one, and
+  # the thresholds of a dense layer's inputs are not one per channel.
   early = left == [*pools, *inner, *flat]
   late = left == [*inner, *pools, *flat]
   if not (early or late) or (flat and turn is not None):

@@ -1,4 +1,4 @@
-"""A lowered network of integer codes as the operations of `integer`."""
+"""Compilation of a lowered network to the operations of `reference`."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,16 +20,16 @@ from tsukiji.deploy.integer.reference import (
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Layer, Spec, Step
 
-FRACTION = 24  # bits of sums of branches, and of the logits
-FINE = 10  # bits behind the binary point of an accumulator, at most
+FRACTION = 24  # bits of sums of branches and of the logits
+FINE = 10  # maximum bits behind the binary point of an accumulator
 
 
 class Form(NamedTuple):
-  """What is known of an activation: numbers of a step, up to a size.
+  """The step and the bound of an integer activation.
 
   Attributes:
-    scale: What 1 stands for, float64 `[channels]`.
-    bound: The largest magnitude there can be, `[channels]`.
+    scale: The value of 1, float64 `[channels]`.
+    bound: Upper bound of the magnitude, `[channels]`.
   """
 
   scale: np.ndarray
@@ -41,16 +41,16 @@ def compiled(spec: Spec, variables: dict[str, Any]) -> Integer:
 
   Args:
     spec: The network, lowered: without norms.
-    variables: `params` whose kernels are `Quantized`, with a step a channel or
-      a tensor and input grids.
+    variables: `params` whose kernels are `Quantized`, with a step per channel
+      or tensor and input grids.
 
   Returns:
     The network.
 
   Raises:
-    ValueError: If a layer is none that integers can do (norms, activations but
-      relu), a kernel has no codes or no input grid, or an accumulator might
-      exceed 32 bits.
+    ValueError: If a layer is not supported (norms, activations but relu), a
+      kernel has no codes or no input grid, or an accumulator may exceed 32
+      bits.
   """
   steps, params = sp.walk(spec), tree.freeze(variables['params'])
   operations, form = _sequence(spec.layers, steps, params, None)
@@ -67,7 +67,7 @@ def _sequence(
   params: Any,
   form: Form | None,
 ) -> tuple[tuple[Operation, ...], Form | None]:
-  """Compile layers; the steps are taken from the walk of the network."""
+  """Compile layers; `steps` is the walk of the network."""
   operations: list[Operation] = []
   for layer in layers:
     if isinstance(layer, sp.Branch):
@@ -112,7 +112,7 @@ def _single(
 
 
 def _each_pixel(step: Step, form: Form) -> Form:
-  """Return the form once every pixel has channels of its own."""
+  """Return the form with the channels of every pixel separate."""
   times_ = step.after[0] // len(form.scale)
   return Form(*(np.tile(x, times_) for x in form))
 
@@ -120,7 +120,7 @@ def _each_pixel(step: Step, form: Form) -> Form:
 def _summed(
   layer: Layer, form: Form, count: int
 ) -> tuple[list[Operation], Form]:
-  """Compile a mean as a sum of smaller steps, made room for if need be."""
+  """Compile a mean as a sum of smaller steps, rescaled if it may overflow."""
   over = max(1.0, float(np.max(form.bound)) * count / (LIMIT / 2))
   by = 2.0 ** -np.ceil(np.log2(over))
   bound = form.bound * by + 1
@@ -134,7 +134,7 @@ def _summed(
 def _branch(
   layer: sp.Branch, steps: Iterator[Step], params: Any, form: Form | None
 ) -> tuple[list[Operation], Form]:
-  """Compile paths; what is added is first brought to one step a channel."""
+  """Compile paths; outputs to be added are rescaled to a step per channel."""
   if form is None:
     raise _unfit('the input', 'a layer with weights before branches', layer)
   paths: list[tuple[Operation, ...]] = []
@@ -158,10 +158,10 @@ def _branch(
 
 
 def _multiplied(
-  layer: sp.Conv | sp.Dense, held: dict[str, Any], form: Form | None
+  layer: sp.Conv | sp.Dense, own: dict[str, Any], form: Form | None
 ) -> tuple[list[Operation], Form]:
-  """Compile a layer with weights, its input brought to its grid."""
-  kernel = held['kernel']
+  """Compile a layer with weights and the rescaling of its input."""
+  kernel = own['kernel']
   reason = coded.misfit(kernel)
   if reason is not None:
     raise _unfit(layer.name, *reason)
@@ -176,25 +176,25 @@ def _multiplied(
     by = fixed(form.scale / float(step))
     first = Rescaled(by, -middle, top - middle)
   sizes = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0)
-  most = sizes * float(max(middle, top - middle))
-  _expect_room(layer.name, most)
-  shift = _shift(float(np.max(most)))
-  bias = np.zeros(codes.shape[-1]) + np.asarray(held.get('bias', 0.0))
-  # A channel without a scale is its bias alone; a large bias takes its room.
+  largest = sizes * float(max(middle, top - middle))
+  _expect_room(layer.name, largest)
+  shift = _shift(float(np.max(largest)))
+  bias = np.zeros(codes.shape[-1]) + np.asarray(own.get('bias', 0.0))
+  # A channel without a scale is only its bias; a large bias needs a large unit.
   least = np.maximum(np.abs(bias) / 2**FRACTION, 1e-30)
   unit = scale * float(step) / 2**shift
-  unit, alone = np.where(scale > 0, unit, least), scale == 0
-  codes = np.where(alone, 0, codes)
-  whole = np.round(bias / unit)
-  bound = np.where(alone, 0, most * 2.0**shift) + np.abs(whole)
+  unit, is_bias = np.where(scale > 0, unit, least), scale == 0
+  codes = np.where(is_bias, 0, codes)
+  bias_codes = np.round(bias / unit)
+  bound = np.where(is_bias, 0, largest * 2.0**shift) + np.abs(bias_codes)
   _expect_room(layer.name, bound)
-  done = Weighted(layer, codes, whole.astype(np.int32), shift)
+  done = Weighted(layer, codes, bias_codes.astype(np.int32), shift)
   return [first, done], Form(unit, bound)
 
 
-def _shift(most: float) -> int:
-  """Return how many bits accumulators up to a size have room for."""
-  room = np.floor(np.log2(LIMIT / 2 / max(most, 1.0)))
+def _shift(largest: float) -> int:
+  """Return the number of bits by which accumulators can be shifted."""
+  room = np.floor(np.log2(LIMIT / 2 / max(largest, 1.0)))
   return int(np.clip(room, 0, FINE))
 
 

@@ -1,4 +1,4 @@
-"""Multiplication in fixed point, as integer hardware does it."""
+"""Fixed-point multiplication of integers."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ class Fixed(NamedTuple):
 
   Attributes:
     multiplier: int32, 0 or from 2**30.
-    shift: int32; to the left if positive.
+    shift: int32, to the left if positive.
   """
 
   multiplier: np.ndarray
@@ -23,10 +23,10 @@ def fixed(factor: np.ndarray) -> Fixed:
   """Return factors in fixed point (Jacob+ 2018, equations 5 and 6).
 
   Args:
-    factor: At least 0, any shape.
+    factor: Array of any shape, at least 0.
 
   Returns:
-    The same to 31 bits.
+    The factors to 31 bits.
 
   >>> fixed(np.array([0.75, 3.0]))
   Fixed(multiplier=array([1610612736, 1610612736], dtype=int32),
@@ -64,6 +64,6 @@ def times(x: np.ndarray, by: Fixed) -> np.ndarray:
 
 
 def _away(x: np.ndarray, bits: Any) -> np.ndarray:
-  """Divide by 2**bits, ties away from 0, in integers alone."""
+  """Divide by 2**bits in integer arithmetic, ties away from 0."""
   half = (np.int64(1) << bits) >> 1
   return np.sign(x) * ((np.abs(x) + half) >> bits)

@@ -1,4 +1,4 @@
-"""Kernels as integers times a step, for integer arithmetic."""
+"""Kernels as integers times a scale."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Codes(NamedTuple):
 
 
 class Misfit(NamedTuple):
-  """Why a kernel has no such form: what was expected and what it is."""
+  """The reason why a kernel has no such form."""
 
   expected: str
   got: Any
@@ -33,7 +33,7 @@ def misfit(kernel: Any) -> Misfit | None:
     kernel: An array or a frozen node.
 
   Returns:
-    The reason.
+    The reason, or None.
   """
   if not isinstance(kernel, Quantized):
     return Misfit('a quantized kernel', type(kernel).__name__)
@@ -54,5 +54,5 @@ def codes(kernel: Quantized) -> Codes:
     zero = np.asarray(kernel.zero, np.float64)
     parts = 2 if np.any(zero % 1) else 1  # DoReFa has no code for 0
     found, scale = parts * found - np.int32(parts * zero), scale / parts
-  sign = np.sign(scale).astype(np.int32)  # a folded norm may turn a channel
+  sign = np.sign(scale).astype(np.int32)  # a folded norm may negate a channel
   return Codes(found * sign, np.abs(scale))

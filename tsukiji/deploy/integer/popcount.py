@@ -1,4 +1,4 @@
-r"""Products of packed signs: 32 in a word, summed by counting bits.
+r"""Products of signs packed into words of 32, summed by popcounts.
 
 $\sum_i a_i b_i = n - 2\,\mathrm{popcount}(a \oplus b)$ for signs $a_i$ and
 $b_i$ (Courbariaux & Hubara+ 2016, arXiv 1602.02830, section 4).
@@ -24,7 +24,7 @@ def words(signs: Array) -> Array:
     signs: `[..., n]` bool, True for +1.
 
   Returns:
-    `[..., ceil(n / 32)]` uint32; what is left of the last word is 0.
+    `[..., ceil(n / 32)]` uint32; unused bits of the last word are 0.
 
   >>> words(jnp.array([True, False, True])).tolist()
   [5]
@@ -38,13 +38,13 @@ def words(signs: Array) -> Array:
 def dot(a: Array, b: Array, size: int) -> Array:
   r"""Return the sum of products of packed signs.
 
-  The words are the outer loop and the inner one runs over channels: the other
-  way round is up to 17 times slower on a CPU.
+  The outer loop runs over words and the inner one over channels: the opposite
+  is up to 17 times slower on a CPU.
 
   Args:
     a: `[words, ...]` uint32.
     b: `[words, channels]` uint32.
-    size: How many signs the words hold.
+    size: Number of signs in the words.
 
   Returns:
     `[..., channels]` int32, in [-size, size].
@@ -65,12 +65,12 @@ def dot(a: Array, b: Array, size: int) -> Array:
 
 
 class Packed(NamedTuple):
-  """A weight of signs as it is multiplied with, packed once.
+  """A packed binary weight.
 
   Attributes:
     words: `[taps * words, channels]` uint32.
     sums: The sum of the signs of each tap, `[*taps, 1, channels]` float32.
-    size: How many signs a channel has.
+    size: Number of signs per channel.
   """
 
   words: Array
@@ -79,7 +79,7 @@ class Packed(NamedTuple):
 
 
 def packed(weight: Array) -> Packed:
-  """Pack a weight of signs, `[*taps, n, channels]` bool."""
+  """Pack a binary weight, `[*taps, n, channels]` bool."""
   *taps, n, channels = weight.shape
   found = jnp.swapaxes(words(jnp.swapaxes(weight, -1, -2)), -1, -2)
   sums = jnp.where(weight, 1.0, -1.0).sum(-2, keepdims=True)
@@ -91,7 +91,7 @@ def dense(signs: Array, weight: Packed) -> Array:
 
   Args:
     signs: `[batch, n]` bool.
-    weight: That of `[n, channels]`.
+    weight: Packed from `[n, channels]`.
 
   Returns:
     `[batch, channels]` int32.
@@ -100,12 +100,12 @@ def dense(signs: Array, weight: Packed) -> Array:
 
 
 def conv(signs: Array, weight: Packed, layer: Conv) -> Array:
-  """Convolve signs with filters of signs; what is padded counts 0.
+  """Convolve signs with binary filters; padding counts as 0.
 
   Args:
     signs: `[batch, height, width, n]` bool.
-    weight: That of `[height, width, n, channels]`.
-    layer: Its strides and padding; one group.
+    weight: Packed from `[height, width, n, channels]`.
+    layer: The layer, with one group.
 
   Returns:
     `[batch, height, width, channels]` int32.
@@ -134,10 +134,10 @@ def _patches(x: Array, layer: Conv) -> Array:
 
 
 def _met(outside: Array, sums: Array, layer: Conv) -> Array:
-  """Return the sums of the weights that padding met, as if it were +1.
+  """Return the sums of the weights at padded inputs.
 
-  Padded words are all -1; this takes back what they took. `outside` is 1 where
-  the image is padded, `[1, height, width, 1]`.
+  Padded words count as -1, which adding these sums corrects. `outside` is 1
+  where the image is padded, `[1, height, width, 1]`.
   """
   found = jax.lax.conv_general_dilated(
     outside, sums, layer.strides, 'VALID', dimension_numbers=PLAIN

@@ -1,17 +1,17 @@
-"""A network in integers: the reference for hardware without floats.
+"""Integer-only inference: the reference for hardware without floats.
 
-`to_integer.compiled` turns a lowered network of integer codes into a list of
-integer operations; `run` interprets it in NumPy (Jacob+ 2018, arXiv 1712.05877,
-section 2.2). Accumulators and biases are int32. They pass activations and pools
-as they are, which are monotone or sums, and are rescaled by a fixed-point
-multiplier to the grid of the next layer's input. The only floats are the images
-before they are rounded, and the one step that the logits are counted in.
+`compile.compiled` translates a lowered network of integer codes to a list of
+integer operations, which `run` interprets in NumPy (Jacob+ 2018, arXiv
+1712.05877, section 2.2). Accumulators and biases are int32. Activations and
+pools, which are monotone or sums, apply to accumulators, which are then
+rescaled by a fixed-point multiplier to the grid of the next layer's input. Only
+the images before rounding and the scale of the logits are floats.
 
-Accumulators have as many bits behind the binary point as fit, where the paper
-has none, so that whole biases are no loss to narrow grids. Given the same input
-codes, the rescaled codes differ from those of the network in floats by at most
-1, where rounding falls on the other side of a tie: a multiplier has 31 bits and
-is applied with two roundings, and ties go away from 0. Hardly any do.
+Accumulators have as many bits behind the binary point as fit, in the paper
+none, so that integer biases are precise on narrow grids. Given the same input
+codes, rescaled codes differ from those of the float network by at most 1, and
+rarely, near ties: a multiplier has 31 bits and is applied with two roundings,
+and ties are rounded away from 0.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from tsukiji.models.spec import Layer, Spec
 
 
 class Rounded(NamedTuple):
-  """Images to codes less their zero point: the last operation on floats."""
+  """Images to codes minus their zero point: the last operation on floats."""
 
   scale: np.float32
   zero: int
@@ -44,7 +44,7 @@ class Weighted(NamedTuple):
 
 
 class Rescaled(NamedTuple):
-  """Accumulators to the codes of a grid less its zero point."""
+  """Accumulators to the codes of a grid minus its zero point."""
 
   by: Fixed
   low: int
@@ -58,18 +58,18 @@ class Branched(NamedTuple):
   merge: str
 
 
-# The layers among them have nothing to compute with but maxima and sums.
+# The layers among them compute only maxima and sums.
 Operation: TypeAlias = Rounded | Weighted | Rescaled | Branched | Layer
 
 
 @dataclasses.dataclass(frozen=True)
 class Integer:
-  """A network that computes in integers.
+  """A network in integer arithmetic.
 
   Attributes:
     spec: The network.
-    operations: In order.
-    scale: What 1 of a logit stands for.
+    operations: The operations, in order.
+    scale: The value of 1 in the logits.
   """
 
   spec: Spec
@@ -85,7 +85,7 @@ def run(operations: tuple[Operation, ...], x: np.ndarray) -> np.ndarray:
   """Interpret operations.
 
   Args:
-    operations: What `to_integer.compiled` made.
+    operations: Operations of `compile.compiled`.
     x: Images, or int32 in the middle of a network.
 
   Returns:

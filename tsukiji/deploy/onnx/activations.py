@@ -8,13 +8,13 @@ from tsukiji.deploy.onnx.builder import Graph
 
 
 def _gelu(graph: Graph, x: str) -> str:
-  """Append the approximation that `flax.linen.gelu` is."""
+  """Append the tanh approximation, as in `flax.linen.gelu`."""
   cube = graph.add('Mul', graph.add('Mul', x, x), x)
-  cube = graph.add('Mul', cube, graph.hold(0.044715))
+  cube = graph.add('Mul', cube, graph.constant(0.044715))
   inner = graph.add('Add', x, cube)
-  inner = graph.add('Mul', inner, graph.hold(np.sqrt(2 / np.pi)))
-  bent = graph.add('Add', graph.add('Tanh', inner), graph.hold(1.0))
-  half = graph.add('Mul', x, graph.hold(0.5))
+  inner = graph.add('Mul', inner, graph.constant(np.sqrt(2 / np.pi)))
+  bent = graph.add('Add', graph.add('Tanh', inner), graph.constant(1.0))
+  half = graph.add('Mul', x, graph.constant(0.5))
   return graph.add('Mul', half, bent)
 
 
@@ -26,7 +26,7 @@ ACTS: dict[str, Callable[[Graph, str], str]] = {
   'silu': lambda graph, x: graph.add('Mul', x, graph.add('Sigmoid', x)),
   'tanh': lambda graph, x: graph.add('Tanh', x),
   'hard_tanh': lambda graph, x: graph.add(
-    'Clip', x, graph.hold(-1.0), graph.hold(1.0)
+    'Clip', x, graph.constant(-1.0), graph.constant(1.0)
   ),
   'sigmoid': lambda graph, x: graph.add('Sigmoid', x),
 }

@@ -1,4 +1,4 @@
-"""An ONNX graph in the making."""
+"""A builder of ONNX graphs."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 
 class Graph:
-  """Nodes in order and constants, each under a name of its own.
+  """Nodes in order and constants, with unique names.
 
   Attributes:
-    nodes: What is computed.
-    constants: What is known.
+    nodes: The nodes.
+    constants: The initializers.
   """
 
   def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Graph:
     self.nodes.append(node)
     return name
 
-  def hold(self, value: Any, dtype: Any = np.float32) -> str:
+  def constant(self, value: Any, dtype: Any = np.float32) -> str:
     """Append a constant and return its name."""
     name = f'constant_{len(self.constants)}'
     array = np.ascontiguousarray(np.asarray(value, dtype))

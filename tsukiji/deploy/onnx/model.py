@@ -1,4 +1,4 @@
-"""Write a network as an ONNX model.
+"""Export of a network to ONNX.
 
 Inputs are raw images with the channels last, as an artefact takes them; inside
 the model the channels come first.
@@ -42,15 +42,15 @@ def model(
   Args:
     spec: The network, lowered or not.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
-    least: Length of a dot product from which a kernel is written as int8 codes
-      with its trained scales, if it and its input have at most 8 bits; engines
-      compute it with integers. `math.inf` makes everything float32.
+    least: Minimum length of a dot product for a kernel to be written as int8
+      codes with its trained scales, which engines compute with integers; it and
+      its input must have at most 8 bits. `math.inf` makes everything float32.
 
   Returns:
     The model: 'images' `[batch, *spec.input_shape]` float32 to 'logits'.
 
   Raises:
-    ValueError: If a layer or a weight cannot be written.
+    ValueError: If a layer or a weight is not supported.
   """
   graph = Graph()
   steps = list(sp.walk(spec))
@@ -92,18 +92,18 @@ def save(path: str | os.PathLike[str], made: onnx.ModelProto) -> None:
 
 
 def _entrance(graph: Graph, spec: Spec) -> Value:
-  """Bring channels to the front, where there are several axes."""
+  """Transpose to channels first, if there are several axes."""
   shape = spec.input_shape
   if len(shape) != 3:
     return Value(INPUT, shape)
-  if shape[2] == 1:  # a move that moves nothing
-    sides = graph.hold([0, 1, *shape[:2]], 'int64')
+  if shape[2] == 1:  # a transpose that moves nothing
+    sides = graph.constant([0, 1, *shape[:2]], 'int64')
     return Value(graph.add('Reshape', INPUT, sides), shape)
   return Value(graph.add('Transpose', INPUT, perm=[0, 3, 1, 2]), shape)
 
 
 def _exit(graph: Graph, x: Value) -> str:
-  """Return the output as the network orders it."""
+  """Return the output in the order of the network."""
   if len(x.shape) == 3:
     return graph.add('Transpose', x.name, perm=[0, 2, 3, 1])
   return in_order(graph, x).name

@@ -1,4 +1,4 @@
-"""Write the layers of a `Spec` as ONNX operators, channels first."""
+"""The layers of a `Spec` as ONNX operators, channels first."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -29,14 +29,14 @@ _LAST = (0, 2, 3, 1)  # of axes with channels first, channels last
 
 
 class Network(NamedTuple):
-  """What is written, and where to.
+  """A network and the graph that it is written to.
 
   Attributes:
-    graph: What is appended to.
+    graph: The graph.
     params: Arrays and frozen nodes.
-    stats: Statistics of the norms that are left.
-    shapes: What comes out of each layer.
-    served: The weights that stay integers, by layer.
+    stats: Statistics of the remaining norms.
+    shapes: Output shapes of the layers.
+    served: The integer weights, by layer.
   """
 
   graph: Graph
@@ -49,11 +49,11 @@ class Network(NamedTuple):
 def sequence(net: Network, layers: tuple[Layer, ...], x: Value) -> Value:
   """Append layers in order.
 
-  The input of an integer kernel is rounded right behind the layer before it:
-  maxima and moves do not mind, and are then computed with integers.
+  The input of an integer kernel is rounded directly behind the layer before it,
+  so that maxima and transposes in between are computed with integers.
 
   Args:
-    net: What is written.
+    net: The network.
     layers: The layers.
     x: Their input.
 
@@ -61,13 +61,13 @@ def sequence(net: Network, layers: tuple[Layer, ...], x: Value) -> Value:
     Their output.
 
   Raises:
-    ValueError: If ONNX cannot express a weight.
+    ValueError: If a weight is not supported.
   """
   for layer, rounding in zip(layers, _roundings(net, layers), strict=True):
     if not _enters(net, layer):
       x = divided(net.graph, x)
     if rounding is not None:
-      x = x._replace(name=rounding(x.name), whole=True)
+      x = x._replace(name=rounding(x.name), is_integer=True)
     if isinstance(layer, sp.Branch):
       x = _branch(net, layer, x)
     name, order = _single(net, layer, x)
@@ -76,14 +76,14 @@ def sequence(net: Network, layers: tuple[Layer, ...], x: Value) -> Value:
 
 
 def _divisor(layer: Layer) -> float | None:
-  """Return what a layer leaves to others to divide by."""
+  """Return the divisor that the next layers apply for a layer, if any."""
   if isinstance(layer, sp.Standardise) and len({*layer.std}) == 1:
     return layer.std[0]
   return None
 
 
 def _enters(net: Network, layer: Layer) -> bool:
-  """Tell whether a layer divides its input itself, by a grid of few bits."""
+  """Return whether a layer applies the divisor with its input grid."""
   if not has_sums(layer) or layer.name in net.served:
     return False
   grid = grid_of(layer.name, net.params[layer.name]['kernel'])
@@ -91,10 +91,10 @@ def _enters(net: Network, layer: Layer) -> bool:
 
 
 def _roundings(net: Network, layers: tuple[Layer, ...]) -> list[Round | None]:
-  """Return what rounds the input of each layer to integers.
+  """Return the functions that round the input of each layer to integers.
 
-  That is right behind sums of integers, with which engines fuse it, elsewhere
-  right before the next ones.
+  They apply directly behind integer layers, with which engines fuse them, or
+  else directly before them.
   """
   ahead: list[Inputs | None] = []
   for layer in reversed(layers):
@@ -122,7 +122,7 @@ def _roundings(net: Network, layers: tuple[Layer, ...]) -> list[Round | None]:
 
 
 def _keeps(layer: Layer) -> bool:
-  """Tell whether what comes out of a layer on a grid is on it again."""
+  """Return whether a layer maps values on a grid to values on it."""
   maximum = isinstance(layer, sp.Pool) and layer.kind == 'max'
   return maximum or isinstance(layer, sp.Flatten | sp.Dropout)
 
@@ -134,8 +134,8 @@ def _single(
   graph = net.graph
   match layer:
     case sp.Conv() | sp.Dense():
-      held, served = net.params[layer.name], net.served.get(layer.name)
-      return product(graph, layer, held, served, x), None
+      own, served = net.params[layer.name], net.served.get(layer.name)
+      return product(graph, layer, own, served, x), None
     case sp.Standardise():
       less = graph.add('Sub', x.name, vector(graph, layer.mean, x))
       if _divisor(layer) is not None:
@@ -153,8 +153,8 @@ def _single(
       return graph.add(op, x.name, **sizes), None
     case sp.GlobalMean():
       return graph.add('Flatten', graph.add('GlobalAveragePool', x.name)), None
-    case sp.Flatten() if len(x.shape) > 1 and x.whole:
-      # Where ONNX Runtime has channels last, this move moves nothing.
+    case sp.Flatten() if len(x.shape) > 1 and x.is_integer:
+      # If ONNX Runtime has channels last, this transpose moves nothing.
       last = graph.add('Transpose', x.name, perm=_LAST)
       return graph.add('Flatten', last), None
     case sp.Flatten() if len(x.shape) > 1:
@@ -165,7 +165,7 @@ def _single(
 
 
 def _branch(net: Network, layer: sp.Branch, x: Value) -> Value:
-  """Append paths and what merges them."""
+  """Append paths and their merge."""
   outs = [
     in_order(net.graph, sequence(net, path, x)).name for path in layer.paths
   ]
@@ -179,18 +179,18 @@ def _branch(net: Network, layer: sp.Branch, x: Value) -> Value:
 
 def _norm(net: Network, layer: sp.Norm, x: Value) -> str:
   graph = net.graph
-  affine, seen = net.params[layer.name], net.stats[layer.name]
-  gain = norms.gain(layer, affine['scale'], seen['var'])
-  less = graph.add('Sub', x.name, vector(graph, seen['mean'], x))
+  affine, stats = net.params[layer.name], net.stats[layer.name]
+  gain = norms.gain(layer, affine['scale'], stats['var'])
+  less = graph.add('Sub', x.name, vector(graph, stats['mean'], x))
   scaled = graph.add('Mul', less, vector(graph, gain, x))
   return graph.add('Add', scaled, vector(graph, affine['bias'], x))
 
 
 def _prelu(net: Network, layer: sp.PReLU, x: Value) -> str:
   graph = net.graph
-  held = {k: vector(graph, v, x) for k, v in net.params[layer.name].items()}
+  own = {k: vector(graph, v, x) for k, v in net.params[layer.name].items()}
   if not layer.shifts:
-    return graph.add('PRelu', x.name, held['slope'])
-  less = graph.add('Sub', x.name, held['before'])
-  bent = graph.add('PRelu', less, held['slope'])
-  return graph.add('Add', bent, held['after'])
+    return graph.add('PRelu', x.name, own['slope'])
+  less = graph.add('Sub', x.name, own['before'])
+  bent = graph.add('PRelu', less, own['slope'])
+  return graph.add('Add', bent, own['after'])

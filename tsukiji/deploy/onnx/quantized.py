@@ -11,16 +11,16 @@ import numpy as np
 from compress import tree
 from compress.quantize import affine as affine_lib
 from compress.quantize.integer_codes import Inputs
-from tsukiji.deploy.integer import kernels as whole
+from tsukiji.deploy.integer import kernels
 from tsukiji.deploy.onnx.builder import Graph
 
 WIDEST = 8  # bits that an integer kernel takes
 TOP = 127  # the largest code of a kernel
-ROOM = 2.0**30  # for a whole bias beside the sums
+ROOM = 2.0**30  # for an integer bias in addition to the sums
 
 
 class Affine(NamedTuple):
-  """An input grid: code q stands for `step * (q - zero)`, q up to `top`."""
+  """An input grid: code q represents `step * (q - zero)`, q up to `top`."""
 
   step: np.float32
   zero: int
@@ -28,14 +28,14 @@ class Affine(NamedTuple):
 
 
 class Served(NamedTuple):
-  """A layer's weights as an integer kernel takes them.
+  """The weights of a layer for an integer kernel.
 
   Attributes:
     inputs: The grid of the layer's input.
     codes: int8, the shape of the kernel.
-    scale: Of the codes, float32 `[channels]`.
+    scale: Scale of the codes, float32 `[channels]`.
     bias: int32 `[channels]`, or None.
-    unit: What 1 of the bias stands for, float32 `[channels]`.
+    unit: Scale of the bias, float32 `[channels]`.
   """
 
   inputs: Inputs
@@ -52,58 +52,58 @@ def affine(inputs: Inputs) -> Affine:
 
 
 def served_of(params: dict[str, Any], least: float) -> dict[str, Served]:
-  """Return the weights that an integer kernel takes, by layer.
+  """Return the weights of integer kernels, by layer.
 
   Args:
     params: Arrays and frozen nodes.
-    least: Products in a sum from which integers are wanted.
+    least: Minimum length of a dot product.
 
   Returns:
     The weights.
   """
   found = {
-    name: served(held['kernel'], held.get('bias'))
-    for name, held in params.items()
-    if 'kernel' in held and np.prod(tree.shape_of(held['kernel'])[:-1]) >= least
+    name: served(own['kernel'], own.get('bias'))
+    for name, own in params.items()
+    if 'kernel' in own and np.prod(tree.shape_of(own['kernel'])[:-1]) >= least
   }
   return {name: x for name, x in found.items() if x is not None}
 
 
 def served(kernel: Any, bias: Any) -> Served | None:
-  """Return weights for an integer kernel, None where it cannot take them.
+  """Return the weights of an integer kernel, None if they do not fit.
 
-  Codes of fewer bits are multiplied by a power of two, and their scale is
-  divided by it: the kernel is the same, the unit of the bias is finer.
+  Codes of fewer bits are multiplied by a power of two and their scale is
+  divided by it, which makes the unit of the bias finer.
 
   Args:
     kernel: An array or a frozen node.
     bias: `[channels]`, or None.
 
   Returns:
-    The weights; None for floats, for more than 8 bits of codes or inputs, and
-    where a bias is too large beside its sums.
+    The weights; None for floats, for codes or inputs of more than 8 bits, and
+    for a bias that is too large compared with the sums.
   """
-  if whole.misfit(kernel) or kernel.inputs.bits > WIDEST:
+  if kernels.misfit(kernel) or kernel.inputs.bits > WIDEST:
     return None
-  codes, scale = whole.codes(kernel)
-  most = int(np.max(np.abs(codes), initial=0))
-  if most > TOP:
+  codes, scale = kernels.codes(kernel)
+  largest = int(np.max(np.abs(codes), initial=0))
+  if largest > TOP:
     return None
-  shift = int(np.log2(TOP / max(most, 1)))
+  shift = int(np.log2(TOP / max(largest, 1)))
   codes, scale = codes << shift, scale / 2**shift
   step = float(affine(kernel.inputs).step)
   sizes = np.zeros(len(scale)) if bias is None else np.abs(np.asarray(bias))
-  # A channel without a scale is its bias alone, on a step of its own.
+  # A channel without a scale is only its bias, with its own step.
   least = np.maximum(sizes / ROOM, 1e-30) / step
   codes = np.where(scale > 0, codes, 0).astype(np.int8)
   scale = np.where(scale > 0, scale, least).astype(np.float32)
   unit = scale * np.float32(step)
   if np.max(sizes / unit) > ROOM * 1.01:
     return None
-  return Served(kernel.inputs, codes, scale, _whole(bias, unit), unit)
+  return Served(kernel.inputs, codes, scale, _integers(bias, unit), unit)
 
 
-def _whole(bias: Any, unit: np.ndarray) -> np.ndarray | None:
+def _integers(bias: Any, unit: np.ndarray) -> np.ndarray | None:
   if bias is None:
     return None
   return np.round(np.asarray(bias) / unit).astype(np.int32)
@@ -112,73 +112,77 @@ def _whole(bias: Any, unit: np.ndarray) -> np.ndarray | None:
 def coded(
   graph: Graph, inputs: Inputs, x: str, *, behind: bool, last: bool
 ) -> str:
-  """Put a tensor on a grid by integers; return the name of what they stand for.
+  """Quantize a tensor to integer codes; return the name of the dequantized one.
 
   Args:
-    graph: What is appended to.
+    graph: The graph.
     inputs: The grid, of at most 8 bits.
     x: Name of the tensor.
-    behind: Whether it is made of integers. Of one that is not, ONNX Runtime
-      1.32 would round what the maxima are of, and take int8 ones of tensors
-      with channels first, 30 times as slow; a product holds it off.
-    last: Whether sums come next. Before maxima and moves codes beyond the grid
-      may stay, if the type has them: ending them would keep ONNX Runtime from
-      taking maxima with channels last, 14 times as fast.
+    behind: Whether it is the output of an integer kernel. Otherwise ONNX
+      Runtime 1.32 would move the rounding before the maxima, and compute them
+      in int8 with channels first, 30 times slower; a product prevents that.
+    last: Whether a layer with weights is next. Before maxima and transposes,
+      codes beyond the grid are not clipped if the type has them: clipping would
+      prevent ONNX Runtime from computing maxima with channels last, 14 times
+      faster.
 
   Returns:
     The name.
   """
   step, zero, _ = affine(inputs)
-  held = first = (graph.hold(step), graph.hold(zero, np.uint8))
+  grid = first = (graph.constant(step), graph.constant(zero, np.uint8))
   if not behind:
-    x = graph.add('Mul', x, graph.hold(1 / step))  # twice as fast as Div
-    first = (graph.hold(1.0), held[1])
+    x = graph.add('Mul', x, graph.constant(1 / step))  # twice as fast as Div
+    first = (graph.constant(1.0), grid[1])
   codes = graph.add('QuantizeLinear', x, *first)
   if last:
     codes = _ended(graph, inputs, codes)
-  return graph.add('DequantizeLinear', codes, *held)
+  return graph.add('DequantizeLinear', codes, *grid)
 
 
 def entered(graph: Graph, inputs: Inputs, x: str, divisor: float) -> str:
-  """Put a tensor on a grid by way of codes, for a layer of floats.
+  """Round a tensor to a grid by integer codes, for a float layer.
 
   Args:
-    graph: What is appended to.
+    graph: The graph.
     inputs: The grid, of at most 8 bits.
-    x: Name of the tensor, which is not that of maxima (see `coded`).
-    divisor: What it is to be divided by before.
+    x: Name of the tensor, which is not an output of maxima (see `coded`).
+    divisor: Divisor of the tensor.
 
   Returns:
     The name.
   """
   step, zero, _ = affine(inputs)
-  least = graph.hold(zero, np.uint8)
-  codes = graph.add('QuantizeLinear', x, graph.hold(divisor * step), least)
+  least = graph.constant(zero, np.uint8)
+  codes = graph.add('QuantizeLinear', x, graph.constant(divisor * step), least)
   codes = _ended(graph, inputs, codes)
-  return graph.add('DequantizeLinear', codes, graph.hold(step), least)
+  return graph.add('DequantizeLinear', codes, graph.constant(step), least)
 
 
 def _ended(graph: Graph, inputs: Inputs, codes: str) -> str:
-  """End codes where the grid does; the widest ends where the type does."""
+  """Clip codes to the grid, unless the type does."""
   if inputs.bits == WIDEST:
     return codes
-  ends = (graph.hold(0, np.uint8), graph.hold(affine(inputs).top, np.uint8))
+  ends = (
+    graph.constant(0, np.uint8),
+    graph.constant(affine(inputs).top, np.uint8),
+  )
   return graph.add('Clip', codes, *ends)
 
 
 def rounded(graph: Graph, inputs: Inputs, x: str) -> str:
-  """Put a tensor on a grid by floats; return the name."""
+  """Round a tensor to a grid in floats; return the name."""
   step, zero, top = affine(inputs)
-  held = graph.hold(step)
-  ends = (graph.hold(-zero), graph.hold(top - zero))
-  codes = graph.add('Round', graph.add('Div', x, held))
-  return graph.add('Mul', graph.add('Clip', codes, *ends), held)
+  scale = graph.constant(step)
+  ends = (graph.constant(-zero), graph.constant(top - zero))
+  codes = graph.add('Round', graph.add('Div', x, scale))
+  return graph.add('Mul', graph.add('Clip', codes, *ends), scale)
 
 
 def dequantized(
   graph: Graph, codes: np.ndarray, scale: np.ndarray, axis: int
 ) -> str:
-  """Hold whole numbers; return the name of the floats that they stand for."""
-  held = (graph.hold(codes, codes.dtype), graph.hold(scale))
-  zeros = graph.hold(np.zeros(scale.shape), codes.dtype)
-  return graph.add('DequantizeLinear', *held, zeros, axis=axis)
+  """Append integer constants; return the name of the dequantized ones."""
+  grid = (graph.constant(codes, codes.dtype), graph.constant(scale))
+  zeros = graph.constant(np.zeros(scale.shape), codes.dtype)
+  return graph.add('DequantizeLinear', *grid, zeros, axis=axis)

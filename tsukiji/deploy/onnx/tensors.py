@@ -1,4 +1,4 @@
-"""Tensors of an ONNX graph: their shapes and the order of their numbers."""
+"""Tensors of an ONNX graph: shapes, and the order of entries."""
 
 from typing import Any, NamedTuple
 
@@ -13,38 +13,38 @@ class Value(NamedTuple):
 
   Attributes:
     name: Its name.
-    shape: Of one example, as the network has it: channels last.
-    order: Which number of the network stands where along a flat axis, or None
-      where they stand as they do there.
-    divisor: What it is yet to be divided by, if anything.
-    whole: Whether it is on a grid, right behind integers.
+    shape: Shape of one example in the network, channels last.
+    order: The index in the network of each entry of a flat axis, or None for
+      the same order.
+    divisor: Divisor that is not applied yet, or None.
+    is_integer: Whether it is a dequantized tensor of codes.
   """
 
   name: str
   shape: Shape
   order: np.ndarray | None = None
   divisor: float | None = None
-  whole: bool = False
+  is_integer: bool = False
 
 
 def divided(graph: Graph, x: Value) -> Value:
-  """Return a tensor divided by what is left to divide by."""
+  """Return a tensor with its divisor applied."""
   if x.divisor is None:
     return x
-  name = graph.add('Div', x.name, graph.hold(x.divisor))
+  name = graph.add('Div', x.name, graph.constant(x.divisor))
   return x._replace(name=name, divisor=None)
 
 
 def in_order(graph: Graph, x: Value) -> Value:
-  """Return a tensor as the network orders it."""
+  """Return a tensor in the order of the network."""
   if x.order is None:
     return x
-  places = graph.hold(np.argsort(x.order), np.int64)
+  places = graph.constant(np.argsort(x.order), np.int64)
   return Value(graph.add('Gather', x.name, places, axis=1), x.shape)
 
 
 def channels_first(shape: Shape) -> np.ndarray | None:
-  """Return which number of a flat example stands where, channels first.
+  """Return the indices that flatten an example with channels first.
 
   >>> channels_first((1, 2, 2)).tolist()
   [0, 2, 1, 3]
@@ -55,17 +55,17 @@ def channels_first(shape: Shape) -> np.ndarray | None:
 
 
 def vector(graph: Graph, values: Any, x: Value) -> str:
-  """Hold numbers a channel, or one for all, so that they broadcast."""
+  """Append constants per channel, or one for all, so that they broadcast."""
   found = np.asarray(values, np.float32)
   if found.size == 1:
-    return graph.hold(found.reshape(()))
+    return graph.constant(found.reshape(()))
   if len(x.shape) == 3:
-    return graph.hold(found.reshape(-1, 1, 1))
-  return graph.hold(found if x.order is None else found[x.order])
+    return graph.constant(found.reshape(-1, 1, 1))
+  return graph.constant(found if x.order is None else found[x.order])
 
 
 def unsupported(name: str, got: str) -> ValueError:
-  """Return the error of what ONNX cannot say."""
+  """Return the error of a layer or weight that is not supported."""
   return ValueError(
     f'onnx at {name}: expected a layer or a weight that ONNX can express, '
     f'got {got}. Run it with the engine jax.'

@@ -1,4 +1,4 @@
-"""Convolutions and dense layers in ONNX: of floats, of integers, of signs."""
+"""Convolutions and dense layers in ONNX: float, integer and binary."""
 
 from typing import Any, TypeGuard
 
@@ -19,12 +19,12 @@ from tsukiji.models.spec import Layer, Shape
 
 
 def has_sums(layer: Layer) -> TypeGuard[sp.Conv | sp.Dense]:
-  """Tell whether a layer multiplies by weights."""
+  """Return whether a layer multiplies by weights."""
   return isinstance(layer, sp.Conv | sp.Dense)
 
 
 def grid_of(name: str, kernel: Any) -> Inputs | Signed | None:
-  """Return the grid or the signs that a layer rounds its input to, if any.
+  """Return the grid or the signs to which a layer rounds its input, if any.
 
   Raises:
     ValueError: If a node changes inputs or outputs in another way.
@@ -49,45 +49,45 @@ def grid_of(name: str, kernel: Any) -> Inputs | Signed | None:
 def product(
   graph: Graph,
   layer: sp.Conv | sp.Dense,
-  held: dict[str, Any],
+  own: dict[str, Any],
   served: Served | None,
   x: Value,
 ) -> str:
   """Append a layer with weights and return the name of its output.
 
   Args:
-    graph: What is appended to.
+    graph: The graph.
     layer: The layer.
-    held: Its kernel and bias, arrays and frozen nodes.
-    served: Its weights as integers; None for a layer of floats.
-    x: Its input; of an integer layer, on its grid already.
+    own: Its kernel and bias, arrays and frozen nodes.
+    served: Its weights as integers; None for a float layer.
+    x: Its input; for an integer layer, already rounded to the grid.
 
   Returns:
     The name.
 
   Raises:
-    ValueError: If ONNX cannot express how the input is rounded.
+    ValueError: If the rounding of the input is not supported.
   """
   if served is not None:
     return _served(graph, layer, served, x)
-  kernel, bias = held['kernel'], held.get('bias')
+  kernel, bias = own['kernel'], own.get('bias')
   grid = grid_of(layer.name, kernel)
   dense = np.asarray(decoded(kernel))
-  weights = [graph.hold(_turned(layer, dense, x))]
+  weights = [graph.constant(_turned(layer, dense, x))]
   if isinstance(grid, Signed):
     return _signed(graph, layer, grid, weights, bias, x)
   if grid is not None and x.divisor is not None:
     x = x._replace(name=grids.entered(graph, grid, x.name, x.divisor))
   elif grid is not None:
     x = x._replace(name=grids.rounded(graph, grid, x.name))
-  weights += [] if bias is None else [graph.hold(bias)]
+  weights += [] if bias is None else [graph.constant(bias)]
   return _applied(graph, layer, x, weights)
 
 
 def _served(
   graph: Graph, layer: sp.Conv | sp.Dense, served: Served, x: Value
 ) -> str:
-  """Append a layer of integers; its input is on its grid already."""
+  """Append an integer layer; its input is already rounded to its grid."""
   axis = 0 if isinstance(layer, sp.Conv) else 1
   codes = _turned(layer, served.codes, x)
   weights = [grids.dequantized(graph, codes, served.scale, axis)]
@@ -99,7 +99,7 @@ def _served(
 def _turned(
   layer: sp.Conv | sp.Dense, kernel: np.ndarray, x: Value
 ) -> np.ndarray:
-  """Return a kernel as ONNX lays it out, for an input as it lies."""
+  """Return a kernel in the layout of ONNX, for the order of the input."""
   if isinstance(layer, sp.Conv):
     return kernel.transpose(3, 2, 0, 1)
   return kernel if x.order is None else kernel[x.order]
@@ -116,7 +116,7 @@ def _applied(
 
 
 def _window(layer: sp.Conv, shape: Shape) -> dict[str, Any]:
-  """Return where a convolution looks."""
+  """Return the window attributes of a convolution."""
   before, after = [0, 0], [0, 0]
   if layer.padding == 'SAME':
     for i, (n, k, s) in enumerate(
@@ -139,19 +139,19 @@ def _signed(
   bias: Any,
   x: Value,
 ) -> str:
-  """Append a layer that sees signs, and whose sums may be scaled by sizes."""
+  """Append a layer with binary inputs, perhaps scaled by their magnitudes."""
   turned = x.name
   if grid.threshold is not None:
     threshold = np.asarray(grid.threshold)
     tiled = np.tile(threshold, x.shape[-1] // threshold.size)
     turned = graph.add('Sub', turned, vector(graph, tiled, x))
-  up = graph.add('GreaterOrEqual', turned, graph.hold(0.0))
-  signs = graph.add('Where', up, graph.hold(1.0), graph.hold(-1.0))
-  seen = x._replace(name=signs)
+  up = graph.add('GreaterOrEqual', turned, graph.constant(0.0))
+  signs = graph.add('Where', up, graph.constant(1.0), graph.constant(-1.0))
+  binarized = x._replace(name=signs)
   if not grid.sized:
-    weights = [*weights, *([] if bias is None else [graph.hold(bias)])]
-    return _applied(graph, layer, seen, weights)
-  sums = _applied(graph, layer, seen, weights)
+    weights = [*weights, *([] if bias is None else [graph.constant(bias)])]
+    return _applied(graph, layer, binarized, weights)
+  sums = _applied(graph, layer, binarized, weights)
   sums = graph.add('Mul', sums, _sizes(graph, layer, x))
   if bias is None:
     return sums
@@ -159,11 +159,11 @@ def _signed(
 
 
 def _sizes(graph: Graph, layer: sp.Conv | sp.Dense, x: Value) -> str:
-  """Append the mean size of the inputs that each output is made of."""
+  """Append the mean magnitude of the inputs of each output."""
   size = graph.add('Abs', x.name)
   mean = graph.add('ReduceMean', size, axes=[1], keepdims=1)
   if isinstance(layer, sp.Dense):
     return mean
   box = np.full((1, 1, *layer.kernel), 1 / np.prod(layer.kernel))
   window = _window(layer, x.shape)
-  return graph.add('Conv', mean, graph.hold(box), **window)
+  return graph.add('Conv', mean, graph.constant(box), **window)

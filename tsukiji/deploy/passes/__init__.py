@@ -1,1 +1,1 @@
-"""Passes that make a trained network really smaller."""
+"""Passes that rewrite a trained network to a smaller one."""

@@ -1,8 +1,8 @@
-"""Lowering: from decoded-equal to really smaller.
+"""Lowering of a trained network to its deployed form.
 
-`lower(spec, variables)` returns a network that computes the same outputs with
-fewer layers and numbers: channels that were removed gone, nodes frozen to what
-is stored, products made layers, norms folded into the weights before them.
+`lower(spec, variables)` returns a network with the same outputs and fewer
+layers and numbers: without removed channels, with frozen nodes, with factors as
+layers, and with norms folded into the weights before them.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ def lower(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
   """Return the deployed form of a trained network.
 
   Args:
-    spec: The network as it was trained.
+    spec: The trained network.
     variables: `params` (arrays or nodes) and `batch_stats`.
 
   Returns:
@@ -46,12 +46,12 @@ def lower(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
 def _fold_norms(
   layers: tuple[Layer, ...], variables: Variables
 ) -> tuple[Layer, ...]:
-  r"""Fold each norm into the convolution or dense layer right before it.
+  r"""Fold each norm into the convolution or dense layer directly before it.
 
   $\gamma (W x + b - \mu) / \sigma + \beta = W' x + b'$ with
   $W' = W \gamma / \sigma$ and $b' = (b - \mu) \gamma / \sigma + \beta$ (Jacob+
-  2018, arXiv 1712.05877, section 3.2). On a grid with a scale per channel the
-  codes stay as they are, and on one of the folded weight the scale too.
+  2018, arXiv 1712.05877, section 3.2). On a grid with a step per channel the
+  codes do not change; on the grid of a folded weight the step does not either.
   """
   out: list[Layer] = []
   for layer in layers:
@@ -71,17 +71,17 @@ def _fold_norms(
 def _fold(
   layer: Conv | Dense, norm: Norm, variables: Variables
 ) -> Conv | Dense | None:
-  """Fold one norm and forget it; None if the weight's node cannot scale."""
+  """Fold one norm and delete it; None if the weight cannot be scaled."""
   params, stats = variables['params'], variables['batch_stats']
-  affine, seen = params[norm.name], stats[norm.name]
-  gain = norms.gain(norm, affine['scale'], seen['var'])
+  affine, moments = params[norm.name], stats[norm.name]
+  gain = norms.gain(norm, affine['scale'], moments['var'])
   kernel = _scaled(params[layer.name]['kernel'], gain)
   if kernel is None:
     return None
   bias = params[layer.name].get('bias', jnp.zeros_like(gain))
   params[layer.name] = {
     'kernel': kernel,
-    'bias': (bias - seen['mean']) * gain + affine['bias'],
+    'bias': (bias - moments['mean']) * gain + affine['bias'],
   }
   del params[norm.name], stats[norm.name]
   return dataclasses.replace(layer, bias=True)

@@ -1,4 +1,4 @@
-"""Shrinking: a network whose channels were removed becomes a smaller one."""
+"""Removal of pruned channels from the layers of a network."""
 
 import dataclasses
 import functools
@@ -16,16 +16,16 @@ Variables = dict[str, Any]
 
 
 def shrink(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
-  """Return a network with the channels that are left, and nothing else.
+  """Return a network without its removed channels.
 
   Args:
     spec: The network.
     variables: `params`, in which channels may be `Sliced`, and `batch_stats`.
 
   Returns:
-    The spec with fewer features and the variables of their shapes, other
-    nodes untouched; the same network if nothing is sliced or what is does not
-    fit together (channels removed from a layer but not from the next).
+    The spec with fewer features and the variables of their shapes, with other
+    nodes unchanged. The same network if nothing is sliced, or if the shapes do
+    not match (channels removed from a layer but not from the next).
   """
   params = variables['params']
   if not tree.find(sliced.Sliced, params):
@@ -39,7 +39,7 @@ def shrink(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
 
 
 def _narrow(params: Any, layer: Layer) -> Layer:
-  """Return a layer with the features that are left."""
+  """Return a layer with the remaining features."""
   if not isinstance(layer, Conv | Dense):
     return layer
   weight = sliced.unsliced(params[layer.name]['kernel'])
@@ -50,7 +50,7 @@ def _narrow(params: Any, layer: Layer) -> Layer:
 
 
 def _statistics(stats: Any, params: Any) -> Any:
-  """Return the running statistics of the channels that are left."""
+  """Return the running statistics of the remaining channels."""
 
   def visit(path: str, x: Any) -> Any:
     norm, _, _ = path.rpartition('/')
@@ -61,7 +61,7 @@ def _statistics(stats: Any, params: Any) -> Any:
 
 
 def _fits(spec: Spec, variables: Variables) -> bool:
-  """Tell whether the arrays are those that the network has."""
+  """Return whether the shapes of the arrays are those of the network."""
   x = jax.ShapeDtypeStruct((1, *spec.input_shape), 'float32')
   try:
     want = jax.eval_shape(Net(spec).init, jax.random.key(0), x)

@@ -1,4 +1,4 @@
-"""Unfolding: a layer whose weight is a product becomes layers in turn."""
+"""Unfolding: a layer with a factorized weight becomes several layers."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ Variables = dict[str, Any]
 
 
 def unfold(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
-  """Replace each factored layer by its factors.
+  """Replace each layer with a factorized weight by layers of its factors.
 
   Args:
     spec: The network.
@@ -22,7 +22,7 @@ def unfold(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
 
   Returns:
     The spec and variables of a network with the same outputs, to float error.
-    Grouped convolutions stay: their factors are of no plain layers.
+    Grouped convolutions do not change, since their factors are not layers.
   """
   params = dict(variables['params'])
 
@@ -46,7 +46,7 @@ def unfold(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
 
 
 def _layers(layer: Conv | Dense, node: Factored) -> tuple[Conv | Dense, ...]:
-  """Return the layers that the factors of a weight are."""
+  """Return the layers of the factors of a weight."""
   made: list[Conv | Dense] = []
   shapes = {f: tree.shape_of(x) for f, x in node.factors().items()}
   left = list(getattr(layer, 'strides', ()))

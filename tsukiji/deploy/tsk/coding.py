@@ -1,4 +1,4 @@
-"""Arrays to bytes and back, exactly: the shortest of six codings.
+"""Lossless coding of arrays as bytes: the shortest of six codings.
 
 The first byte names the coding:
 
@@ -27,18 +27,18 @@ Shape: TypeAlias = tuple[int, ...]
 
 NAMES = ('raw', 'packed', 'entropy', 'sparse', 'grouped', 'exponents')
 RAW, PACKED, ENTROPY, SPARSE, GROUPED, EXPONENTS = range(6)
-PLAIN = (RAW, PACKED, ENTROPY, EXPONENTS)  # what may stand inside the others
+PLAIN = (RAW, PACKED, ENTROPY, EXPONENTS)  # codings that others may contain
 DTYPES = {
   f'{kind}{size}': np.dtype(f'{kind}{size}')
   for kind, sizes in (('b', '1'), ('i', '1248'), ('u', '1248'), ('f', '248'))
   for size in sizes
 } | {'bf2': np.dtype(jnp.bfloat16)}
 GROUPS = 4
-GROUPED_SIZE = 4096  # smaller arrays do not pay for four histograms
+GROUPED_SIZE = 4096  # smaller arrays are not worth four histograms
 
 
 def dtype_name(dtype: np.dtype) -> str:
-  """Return the name of a dtype in `DTYPES`; of another one, what NumPy has.
+  """Return the name of a dtype in `DTYPES`; of another, NumPy's name.
 
   >>> dtype_name(np.dtype('f4')), dtype_name(np.dtype(jnp.bfloat16))
   ('f4', 'bf2')
@@ -50,15 +50,15 @@ def encode(x: np.ndarray, coded: bool = True) -> bytes:
   """Return an array as bytes.
 
   Args:
-    x: Any shape, also `()` and empty; a dtype of `DTYPES`.
-    coded: Whether to code floats, too. Without, arrays of floats that are not
-      0 are equally long.
+    x: Array of any shape, including `()` and empty, and a dtype of `DTYPES`.
+    coded: Whether to code floats too. Otherwise the length of float arrays
+      without zeros depends on the shape only.
 
   Returns:
-    The shortest coding; dtype and shape are not in it.
+    The shortest coding, without dtype and shape.
 
   Raises:
-    ValueError: If the dtype is none of `DTYPES`.
+    ValueError: If the dtype is not in `DTYPES`.
 
   >>> [describe(encode(np.array(v))) for v in (0.5, [0.0] * 99)]
   ['raw', 'sparse raw']
@@ -77,10 +77,10 @@ def encode(x: np.ndarray, coded: bool = True) -> bytes:
 def decode(
   data: bytes | memoryview, dtype: np.dtype, shape: Shape
 ) -> np.ndarray:
-  """Return the array that `encode` was given, bit for bit.
+  """Decode an array, bit for bit.
 
   Args:
-    data: What `encode` returned.
+    data: The result of `encode`.
     dtype: Of the array, in `DTYPES`.
     shape: Of the array.
 
@@ -88,7 +88,7 @@ def decode(
     A new array.
 
   Raises:
-    ValueError: If no such array has this coding.
+    ValueError: If the bytes are not a coding of such an array.
 
   >>> decode(encode(np.arange(3)), np.dtype(int), (3,))
   array([0, 1, 2])
@@ -101,7 +101,7 @@ def decode(
 
 
 def most_bytes(size: int) -> int:
-  """Return the most bytes that an array of some bytes is coded in."""
+  """Return the maximum coded size of an array of some bytes."""
   return 1 + size
 
 
@@ -109,7 +109,7 @@ def describe(data: bytes | memoryview) -> str:
   """Return the names of the codings that an encoded array uses.
 
   Raises:
-    ValueError: If the bytes name no coding.
+    ValueError: If the bytes are not a coding.
   """
   name = _name(data, 0)
   if data[0] != SPARSE:
@@ -149,7 +149,7 @@ def _decode(
 
 
 def _plain(x: np.ndarray, coded: bool = True) -> bytes:
-  """Return the shortest coding that does not single out zeros."""
+  """Return the shortest coding without a map of zeros."""
   codings = [_raw(x)]
   if coded and float_coding.known(x.dtype) and x.size:
     codings.append(bytes([EXPONENTS]) + float_coding.encode(x))
@@ -172,7 +172,7 @@ def _decode_raw(body: memoryview, dtype: np.dtype, shape: Shape) -> np.ndarray:
 
 
 def _sparse(x: np.ndarray, coded: bool = True) -> Iterator[bytes]:
-  """Yield the codings with a map of zeros, one a view of the map."""
+  """Yield the codings with a map of zeros, one per view of the map."""
   kept = x.view(f'u{x.dtype.itemsize}') != 0
   if kept.all():
     return
@@ -219,7 +219,7 @@ def _undo_rows(rows: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
 
 
 def _grouped(x: np.ndarray) -> Iterator[bytes]:
-  """Yield the coding by groups of channels, if there is enough to group."""
+  """Yield the coding by groups of channels, if there are enough channels."""
   if not (
     integer_coding.known(x.dtype) and x.ndim > 1 and x.size >= GROUPED_SIZE
   ):
@@ -256,7 +256,7 @@ def _decode_grouped(
 def _spread(
   values: np.ndarray, groups: np.ndarray, group: int, x: np.ndarray
 ) -> None:
-  """Write values to the channels of a group, some channels at a time."""
+  """Write values to the channels of a group, in blocks of channels."""
   taken = 0
   for start in range(0, len(groups), integer_coding.PART):
     at = start + np.flatnonzero(groups[start:][: integer_coding.PART] == group)

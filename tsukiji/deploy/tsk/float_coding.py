@@ -1,7 +1,7 @@
-"""Floats to bytes and back, exactly: exponents range coded, the rest as it is.
+"""Lossless coding of floats: exponents are range coded, the rest is stored.
 
-Trained weights share a few magnitudes, so that the 8 bits of an exponent hold
-less than 3. Signs and fractions are as good as random.
+Trained weights have similar magnitudes, so that the 8 bits of an exponent have
+an entropy below 3 bits. Signs and fractions are nearly random.
 """
 
 import math
@@ -15,7 +15,7 @@ PART = 2**16  # values decoded at a time
 
 
 def known(dtype: np.dtype) -> bool:
-  """Tell whether values of a dtype have this coding."""
+  """Return whether values of a dtype have this coding."""
   return dtype.name in FRACTION
 
 
@@ -26,7 +26,7 @@ def encode(x: np.ndarray) -> bytes:
     x: Any shape but an empty one; of a dtype in `FRACTION`, contiguous.
 
   Returns:
-    The coding; dtype and shape are not in it.
+    The coding, without dtype and shape.
   """
   below, top = _widths(x.dtype)
   bits = x.ravel().view(f'u{x.itemsize}').astype(np.int64)
@@ -41,10 +41,10 @@ def encode(x: np.ndarray) -> bytes:
 def decode(
   data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
 ) -> np.ndarray:
-  """Return the floats that `encode` was given, bit for bit.
+  """Decode floats, bit for bit.
 
   Args:
-    data: What `encode` returned.
+    data: The result of `encode`.
     dtype: Of the floats, `known`.
     shape: Of the floats.
 
@@ -52,7 +52,7 @@ def decode(
     A new array.
 
   Raises:
-    ValueError: If no such array has this coding.
+    ValueError: If the bytes are not a coding of such an array.
 
   >>> x = np.float32([0.5, -0.0, np.nan])
   >>> decode(encode(x), x.dtype, x.shape)
@@ -81,5 +81,5 @@ def decode(
 
 
 def _widths(dtype: np.dtype) -> tuple[int, int]:
-  """Return how many bits are below the exponent, and below the sign."""
+  """Return the number of bits below the exponent, and below the sign."""
   return FRACTION[dtype.name], 8 * dtype.itemsize - 1

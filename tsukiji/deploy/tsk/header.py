@@ -1,4 +1,4 @@
-"""What stands before the arrays of a packed file: who it is, sizes, JSON.
+"""The header of a packed file: version, sizes, JSON.
 
 Layout of formats 1 and 2, which adds a coding of floats:
 
@@ -63,11 +63,11 @@ TYPICAL = b"""\
 
 
 class Opened(NamedTuple):
-  """A file whose header was read.
+  """A file with its header read.
 
   Attributes:
     fields: The JSON.
-    total: Bytes of all arrays once decoded.
+    total: Bytes of all decoded arrays.
     rest: The arrays, coded.
   """
 
@@ -93,15 +93,15 @@ def seal(fields: dict[str, Any], total: int, parts: list[bytes]) -> bytes:
   """Return a file.
 
   Args:
-    fields: What JSON can say.
-    total: Bytes of all arrays once decoded.
+    fields: Values that JSON can express.
+    total: Bytes of all decoded arrays.
     parts: The arrays, coded.
 
   Returns:
     The file.
 
   Raises:
-    ValueError: If JSON cannot say it.
+    ValueError: If JSON cannot express a value.
 
   >>> unseal(seal({'a': [1]}, 0, [b'x'])).fields
   {'a': [1]}
@@ -117,7 +117,7 @@ def unseal(blob: bytes) -> Opened:
   """Check a file and read its header.
 
   Args:
-    blob: What `seal` returned.
+    blob: The result of `seal`.
 
   Returns:
     The header, and the arrays still coded.
@@ -165,12 +165,12 @@ def network(plain: Any) -> Spec:
 
 
 def limit(size: int) -> int:
-  """Return how many bytes a file of `size` bytes may decode to."""
+  """Return the maximum decoded size of a file of `size` bytes."""
   return min(TOTAL_LIMIT, FREE_BYTES + GROWTH * size)
 
 
 def check(right: bool, expected: str, got: Any) -> None:
-  """Raise the error of a damaged file unless `right`."""
+  """Raise the error of a damaged file unless a condition holds."""
   if not right:
     raise damaged(expected, got)
 
@@ -184,13 +184,13 @@ def damaged(expected: str, got: Any) -> ValueError:
 
 
 def longest(begin: bytes) -> int:
-  """Return how many bytes a file has at most.
+  """Return the maximum number of bytes of a file.
 
   Args:
     begin: Its first `BEGIN` bytes.
 
   Raises:
-    ValueError: If it is no packed file.
+    ValueError: If it is not a packed file.
   """
   _check_version(begin)
   total, rest = take_varint(memoryview(begin)[8:])
@@ -246,7 +246,7 @@ def _inflate(head: memoryview) -> dict[str, Any]:
 
 
 def _nodes(text: bytes) -> int:
-  """Return how many values and keys JSON holds, at most."""
+  """Return an upper bound of the number of values and keys in JSON."""
   return sum(map(text.count, (b',', b':', b'[', b'{')))
 
 

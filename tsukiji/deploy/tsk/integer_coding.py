@@ -1,6 +1,6 @@
-"""Integers of up to 32 bits to bytes and back: packed, or range coded.
+"""Coding of integers of up to 32 bits: packed, or range coded.
 
-Decoding goes by parts, so that it takes little memory beside its result.
+Decoding proceeds in parts, so that it needs little more memory than its result.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ PART = 2**16  # values decoded at a time; a multiple of 8
 
 
 def known(dtype: np.dtype) -> bool:
-  """Tell whether values of a dtype have these codings."""
+  """Return whether values of a dtype have these codings."""
   return dtype.kind in 'iu' and dtype.itemsize <= 4
 
 
 def packed(x: np.ndarray) -> bytes:
-  """Return integers less their minimum, in the bits that their range needs."""
+  """Return integers minus their minimum, in the bits that their range needs."""
   codes, top, head = _put_range(x)
   width = top.bit_length()
   octets = codes.astype('>u4').view(np.uint8).reshape(-1, 4)
@@ -31,7 +31,7 @@ def packed(x: np.ndarray) -> bytes:
 
 
 def decode_packed(body: memoryview, dtype: np.dtype, size: int) -> np.ndarray:
-  """Return the integers that `packed` was given, flat."""
+  """Decode the integers of `packed`, flat."""
   low, top, body = _take_range(body, dtype)
   width = top.bit_length()
   wanted = -(-size * width // 8)
@@ -50,7 +50,7 @@ def decode_packed(body: memoryview, dtype: np.dtype, size: int) -> np.ndarray:
 
 
 def entropy(x: np.ndarray) -> Iterator[bytes]:
-  """Yield integers range coded under a histogram, if they have such a coding.
+  """Yield integers range coded under a histogram, if they have this coding.
 
   The upper bits are coded first, then the lower ones, which are taken to be
   uniform.
@@ -66,7 +66,7 @@ def entropy(x: np.ndarray) -> Iterator[bytes]:
 
 
 def decode_entropy(body: memoryview, dtype: np.dtype, size: int) -> np.ndarray:
-  """Return the integers that `entropy` was given, flat."""
+  """Decode the integers of `entropy`, flat."""
   low, top, body = _take_range(body, dtype)
   check(0 < top < 2**ENTROPY_BITS, f'{ENTROPY_BITS}-bit codes', top)
   shift = max(0, top.bit_length() - HISTOGRAM_BITS)
@@ -85,13 +85,13 @@ def decode_entropy(body: memoryview, dtype: np.dtype, size: int) -> np.ndarray:
 def _put(
   x: np.ndarray, start: int, codes: np.ndarray, low: int, top: int
 ) -> None:
-  """Write codes as what they stand for."""
+  """Write codes as the values that they represent."""
   check(int(codes.max()) <= top, f'codes up to {top}', 'larger ones')
   x[start : start + len(codes)] = codes + low
 
 
 def _put_range(x: np.ndarray) -> tuple[np.ndarray, int, bytes]:
-  """Return values less their minimum, the largest of them, and both coded."""
+  """Return values minus their minimum, their maximum, and both coded."""
   low, high = int(x.min()), int(x.max())
   zigzag = 2 * low if low >= 0 else -2 * low - 1
   head = put_varint(zigzag) + put_varint(high - low)

@@ -1,4 +1,4 @@
-"""Whether files can hold what nodes become, known before anything trains."""
+"""Check before training that the frozen nodes can be packed."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from tsukiji.deploy.tsk.pack import NODES
 
 
 def expect_known(params: Params) -> None:
-  """Check that every node is, or freezes to, a kind that files can hold.
+  """Check that every node is, or freezes to, a kind that files support.
 
-  A node whose `freeze` gives the node itself as yet, as before a schedule has
-  ended, or hangs on values, is trusted.
+  A node whose `freeze` depends on values or returns the node itself, as before
+  the end of a schedule, is not checked.
 
   Args:
     params: Arrays and nodes, or their shapes.

@@ -1,4 +1,4 @@
-"""What a file may take: bounds on memory and time, from its header alone.
+"""Limits of the memory and time of a file, computed from its header.
 
 Files are untrusted. With `size` the bytes of a file, D the bytes of its arrays,
 stored and decoded, and M their megabytes:
@@ -30,13 +30,13 @@ FLOAT = 4  # bytes
 
 
 class Count(NamedTuple):
-  """How many there may be: some, and more for each megabyte."""
+  """A limit: a constant, and an amount per megabyte."""
 
   free: int
   growth: int
 
   def of(self, declared: int) -> int:
-    """Return how many there may be in some bytes."""
+    """Return the limit for a number of bytes."""
     return self.free + self.growth * declared // MEGABYTE
 
 
@@ -51,9 +51,9 @@ class Sizes(NamedTuple):
   """What a file declares.
 
   Attributes:
-    bytes: Of its arrays, stored and decoded.
+    bytes: Bytes of its arrays, stored and decoded.
     weights: Bytes of its decoded arrays.
-    shapes: Of the decoded arrays, by path.
+    shapes: Shapes of the decoded arrays, by path.
   """
 
   bytes: int
@@ -62,18 +62,18 @@ class Sizes(NamedTuple):
 
 
 def check_tree(variables: Any, arrays: int, size: int) -> Sizes:
-  """Check that a tree of nodes can be decoded in bounds.
+  """Check that decoding a tree of nodes is within the limits.
 
   Args:
     variables: The tree; its leaves have a shape and a dtype.
-    arrays: How many arrays are stored.
+    arrays: Number of stored arrays.
     size: Bytes of the file.
 
   Returns:
     The sizes.
 
   Raises:
-    ValueError: If a node is inconsistent, or a bound is exceeded.
+    ValueError: If a node is inconsistent, or a limit is exceeded.
   """
   found = costs(variables)
   stored = sum(cost.stored for cost in found.values())
@@ -100,7 +100,7 @@ def _trace(found: Collection[Cost], size: int, declared: int) -> None:
 
 
 def check_network(spec: Spec, declared: int, size: int) -> int:
-  """Check that a network can be traced and run in bounds.
+  """Check that tracing and running a network is within the limits.
 
   Args:
     spec: The network.
@@ -108,10 +108,10 @@ def check_network(spec: Spec, declared: int, size: int) -> int:
     size: Bytes of the file.
 
   Returns:
-    Bytes that an example takes, at most.
+    Upper bound of the bytes of an example.
 
   Raises:
-    ValueError: If a bound is exceeded.
+    ValueError: If a limit is exceeded.
   """
   rank = len(spec.input_shape)
   _expect(size, 'images of', rank, header.RANK_LIMIT, 'axes')
@@ -125,7 +125,7 @@ def check_network(spec: Spec, declared: int, size: int) -> int:
 
 
 def _operations(layer: sp.Layer) -> int:
-  """Return how many operations a layer is traced to, about."""
+  """Return the approximate number of operations of a traced layer."""
   if isinstance(layer, sp.Pool):  # a slice for each place of its window
     return math.prod(layer.window)
   return WEIGHTED if hasattr(layer, 'name') else 1
@@ -163,7 +163,7 @@ def weight_shapes(spec: Spec) -> dict[str, Shape]:
 
 
 def _expect(size: int, what: str, got: int, most: int, unit: str) -> None:
-  """Raise unless a number is inside its bound."""
+  """Raise a ValueError if a number exceeds its limit."""
   if got > most:
     expected = ' '.join(f'{what} at most {most} {unit}'.split())
     raise ValueError(

@@ -1,4 +1,4 @@
-"""What decoding a tree of nodes takes, by arithmetic on shapes alone.
+"""The cost of decoding a tree of nodes, computed from shapes.
 
 A node of a few bytes may stand for an array of gigabytes, or pass through one
 on the way. Nothing here allocates or reads an array: a leaf is whatever has a
@@ -22,9 +22,9 @@ class Program(NamedTuple):
   """A node to compile: its kind, its static fields and its shapes.
 
   Attributes:
-    treedef: Of the node.
-    arrays: Its arrays, what its inner nodes decode to among them.
-    shape: What it decodes to.
+    treedef: Tree structure of the node.
+    arrays: Its arrays, including those that its inner nodes decode to.
+    shape: Shape of the decoded array.
   """
 
   treedef: Any
@@ -46,14 +46,14 @@ class Program(NamedTuple):
 
 
 class Cost(NamedTuple):
-  """What decoding takes.
+  """The cost of decoding.
 
   Attributes:
     leaf: The decoded array.
-    stored: Bytes of the arrays that are stored.
-    peak: Bytes in memory at once, at most: those stored and decoded included.
+    stored: Bytes of the stored arrays.
+    peak: Upper bound of the bytes in memory, stored and decoded ones included.
     macs: Multiply-adds.
-    programs: What is compiled.
+    programs: Programs to compile.
   """
 
   leaf: Leaf
@@ -64,7 +64,7 @@ class Cost(NamedTuple):
 
 
 def costs(variables: Any) -> dict[tree.Path, Cost]:
-  """Return what every array and node of a tree takes, by path.
+  """Return the cost of every array and node of a tree, by path.
 
   Args:
     variables: A tree of nodes and of leaves with a shape and a dtype.
@@ -73,7 +73,7 @@ def costs(variables: Any) -> dict[tree.Path, Cost]:
     The costs.
 
   Raises:
-    ValueError: If the fields of a node do not fit together.
+    ValueError: If the fields of a node are inconsistent.
   """
   found: dict[tree.Path, Cost] = {}
   left = [('', variables)]
@@ -88,7 +88,7 @@ def costs(variables: Any) -> dict[tree.Path, Cost]:
 
 
 def _cost(path: str, x: Any, left: int) -> Cost:
-  """Return what an array or a node takes; `left` nodes may be inside it."""
+  """Return the cost of an array or a node of at most `left` nested nodes."""
   if not tree.is_node(x):
     check(is_array(x), f'an array or a node at {path}', type(x).__name__)
     leaf = Leaf(tuple(x.shape), np.dtype(x.dtype))

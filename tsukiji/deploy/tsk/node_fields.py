@@ -1,4 +1,4 @@
-"""The fields of a node that a file describes, checked as they are read."""
+"""The fields of a node in a file, checked on access."""
 
 import math
 from collections.abc import Collection
@@ -33,13 +33,13 @@ class Leaf(NamedTuple):
 
 
 def is_array(x: Any) -> bool:
-  """Tell whether something is an array, or has the shape and dtype of one."""
+  """Return whether an object is an array, or has a shape and a dtype."""
   shaped = hasattr(x, 'shape') and hasattr(x, 'dtype')
   return shaped and not tree.is_node(x)
 
 
 def promoted(one: np.dtype, other: np.dtype) -> np.dtype:
-  """Return the dtype of a sum; that of two kinds of 16-bit floats is float32.
+  """Return the dtype of a sum; float32 for two kinds of 16-bit floats.
 
   >>> promoted(np.dtype('f2'), np.dtype(jnp.bfloat16))
   dtype('float32')
@@ -55,11 +55,11 @@ def _kind(dtype: np.dtype) -> str:
 
 
 class Made(NamedTuple):
-  """What a node makes of its fields.
+  """The decoded array of a node and its cost.
 
   Attributes:
     leaf: The decoded array.
-    extra: Bytes of what is made on the way.
+    extra: Bytes of intermediate values.
     macs: Multiply-adds.
   """
 
@@ -72,9 +72,9 @@ class Fields(NamedTuple):
   """The fields of a node.
 
   Attributes:
-    path: Of the node, for errors.
+    path: Path of the node, for error messages.
     node: The node; its arrays are anything with a shape and a dtype.
-    inner: What the nodes and arrays in its inner fields decode to, by field.
+    inner: The decoded arrays of its inner fields, by field.
   """
 
   path: str
@@ -82,7 +82,7 @@ class Fields(NamedTuple):
   inner: dict[str, Leaf]
 
   def expect(self, right: bool, expected: str, got: Any) -> None:
-    """Raise the error of a damaged file unless `right`."""
+    """Raise the error of a damaged file unless a condition holds."""
     check(right, f'{expected} at {self.path}', got)
 
   def array(

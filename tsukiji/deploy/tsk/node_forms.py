@@ -1,8 +1,8 @@
 """Trees of arrays and nodes as JSON and back.
 
 In JSON an array is `'f4 3 3 1 8'` (dtype and shape), and a node is a dictionary
-whose kind stands under the key ''. Reading executes nothing: kinds are looked
-up in `NODES`.
+with its kind under the key ''. Reading executes no code: kinds are looked up in
+`NODES`.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from tsukiji.deploy.tsk import header
 from tsukiji.deploy.tsk.coding import DTYPES, dtype_name
 from tsukiji.deploy.tsk.header import Slot, check
 
-# The node kinds a file may hold, beside dictionaries, tuples and arrays.
+# The node kinds in a file, in addition to dictionaries, tuples and arrays.
 NODES: dict[str, type] = {
   'Binarized': Binarized,
   'Folded': Folded,
@@ -58,12 +58,12 @@ def to_json(path: str, x: Any, arrays: list[np.ndarray]) -> Any:
   """Return a tree as JSON, and append its arrays in order.
 
   Args:
-    path: Path of the tree, for errors.
+    path: Path of the tree, for error messages.
     x: The tree.
-    arrays: The list to append to.
+    arrays: The list to which arrays are appended.
 
   Returns:
-    What `json.dumps` takes.
+    The tree as JSON types.
 
   Raises:
     ValueError: If something in the tree cannot be stored.
@@ -102,15 +102,15 @@ def from_json(path: str, x: Any, leaf: Callable[[Slot], Any]) -> Any:
   """Return the tree that JSON describes.
 
   Args:
-    path: Path of the tree, for errors.
-    x: What `json.loads` returned.
-    leaf: Returns what stands for an array.
+    path: Path of the tree, for error messages.
+    x: The result of `json.loads`.
+    leaf: Slot -> leaf of the tree.
 
   Returns:
     The tree.
 
   Raises:
-    ValueError: If the JSON is no tree.
+    ValueError: If the JSON is not a tree.
   """
   if x is None:
     return None
@@ -148,7 +148,7 @@ def _fields(kind: type) -> list[tuple[str, bool]]:
 
 
 def _static(path: str, x: Any) -> Any:
-  """Return a field that holds no arrays, checked on both sides."""
+  """Return a field without arrays, checked on writing and reading."""
   if isinstance(x, list | tuple):
     return tuple(_static(path, item) for item in x)
   right = x is None or type(x) in (bool, float, str)
@@ -163,7 +163,7 @@ def join(path: str, name: str | int) -> str:
 
 
 def unfit(path: str, expected: str, got: Any) -> ValueError:
-  """Return the error of what cannot be stored."""
+  """Return the error of a value that cannot be stored."""
   return ValueError(
     f'pack at {path or "the top"}: expected {expected}, got '
     f'{repr(got)[:80]}. Convert it, or add its kind to pack.NODES.'

@@ -1,7 +1,7 @@
-"""What each kind of node makes of its fields, and what that takes.
+"""The decoded shape of each kind of node, and the cost of decoding it.
 
 A rule reads shapes. Its bytes are an upper bound for a compiled decoding of the
-node alone, inner nodes decoded, with room for a compiler that fuses less.
+node with its inner nodes decoded, with a margin for compilers that fuse less.
 """
 
 import math
@@ -193,7 +193,7 @@ def summed(f: Fields) -> Made:
 
 
 def signed(f: Fields) -> Made:
-  """A weight whose layer sees signs."""
+  """A weight whose layer has binary inputs."""
   f.name('gradient', SIGNS)
   f.expect(type(f.node.sized) is bool, 'sized to be a bool', f.node.sized)
   if f.node.threshold is not None:
@@ -223,7 +223,7 @@ def structured(f: Fields) -> Made:
   tiles = Leaf((rows, columns, block, block), values.dtype)
   w = f.fitting('gain', Leaf(shape, values.dtype))
   extra, macs = TILES[family](f, tiles, lines)
-  # The tiles are joined to a matrix, of which the weight is cut.
+  # The tiles are joined to a matrix, from which the weight is cut.
   return Made(w, extra + tiles.bytes + w.bytes, macs)
 
 
@@ -290,7 +290,7 @@ def transferred(f: Fields) -> Made:
 
 
 def unknown(f: Fields) -> Made:
-  """A kind that was added to the table without a rule: ask JAX."""
+  """A kind that was added to the table without a rule: traced by JAX."""
   arrays = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
     f.node.replace(**f.inner),

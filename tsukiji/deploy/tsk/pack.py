@@ -1,11 +1,11 @@
-"""A compressed network as one self-contained file, and where its bytes go.
+"""Packing of a compressed network into one self-contained file.
 
 The layout is that of `header`. Its JSON has the network `s`, the metadata `m`,
-the tree `v` (`nodes`), and the sizes `a` of the coded arrays, which follow in
-the order of the tree.
+the tree `v` (`node_forms`), and the sizes `a` of the coded arrays, which follow
+in the order of the tree.
 
-Reading executes nothing, and decodes nothing before all sizes are found to be
-consistent and inside the `limits`.
+Reading executes no code, and decodes nothing before all sizes are checked for
+consistency and against the `limits`.
 """
 
 import json
@@ -29,7 +29,7 @@ from tsukiji.models.spec import Spec
 
 
 class Packed(NamedTuple):
-  """What a file holds.
+  """The contents of a file.
 
   Attributes:
     spec: The network.
@@ -43,12 +43,12 @@ class Packed(NamedTuple):
 
 
 class Sized(NamedTuple):
-  """What a file holds, and what that takes.
+  """The contents of a file and their sizes.
 
   Attributes:
     packed: The network.
     sizes: Sizes and shapes of the decoded arrays.
-    example_bytes: Upper bound of the memory that an example takes.
+    example_bytes: Upper bound of the memory of an example.
   """
 
   packed: Packed
@@ -75,7 +75,7 @@ class Section(NamedTuple):
 
 
 class _File(NamedTuple):
-  """A file taken apart, its arrays still coded."""
+  """A file split into its parts, with coded arrays."""
 
   spec: Spec
   tree: dict[str, Any]
@@ -98,16 +98,16 @@ def pack(
     spec: The network.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes; the
       nodes of `params` are frozen here.
-    meta: Metadata: anything that JSON can express.
-    coded_floats: Whether to compress floats, losslessly, like everything else.
-      Otherwise networks of one shape take files of one length.
+    meta: Metadata of JSON types.
+    coded_floats: Whether to compress floats, losslessly. Otherwise the length
+      of the file of a float network depends on its shapes only.
 
   Returns:
     The file; equal networks give equal bytes.
 
   Raises:
-    ValueError: If the network is no `Spec`, something in the tree or in `meta`
-      cannot be stored, or the file would exceed the `limits` of a reader.
+    ValueError: If the network is not a `Spec`, something in the tree or in
+      `meta` cannot be stored, or the file would exceed the `limits`.
   """
   if not isinstance(spec, Spec):
     raise ValueError(
@@ -134,10 +134,10 @@ def pack(
 
 
 def unpack(blob: bytes) -> Packed:
-  """Return the network that a file holds.
+  """Unpack a network.
 
   Args:
-    blob: What `pack` returned.
+    blob: The result of `pack`.
 
   Returns:
     The network; `compress.tree.decode` gives the bits that were packed.
@@ -149,7 +149,7 @@ def unpack(blob: bytes) -> Packed:
 
 
 def unpack_sized(blob: bytes) -> Sized:
-  """Return the network that a file holds, as `unpack`, and its sizes."""
+  """Unpack a network and return it with its sizes."""
   file = _take_apart(blob)
   arrays = map(_array, file.slots, file.parts)
   variables = from_json('', file.tree, lambda slot: next(arrays))
@@ -158,16 +158,16 @@ def unpack_sized(blob: bytes) -> Sized:
 
 
 def sections(blob: bytes) -> list[Section]:
-  """Return where every byte of a file goes: the last column sums to its size.
+  """Return the sections of a file, whose bytes sum to its size.
 
   Args:
     blob: What `pack` returned.
 
   Returns:
-    The header, then one row an array, in the order of the file.
+    The header, then one section per array, in the order of the file.
 
   Raises:
-    ValueError: As `unpack`.
+    ValueError: See `unpack`.
   """
   file = _take_apart(blob)
   head = len(blob) - sum(map(len, file.parts))
@@ -180,7 +180,7 @@ def sections(blob: bytes) -> list[Section]:
 
 
 def _take_apart(blob: bytes) -> _File:
-  """Check everything that can be checked before an array is decoded."""
+  """Check everything that can be checked without decoding arrays."""
   fields, total, rest = header.unseal(blob)
   check(sorted(fields) == list('amsv'), 'fields a, m, s and v', sorted(fields))
   variables, meta = fields['v'], fields['m']
@@ -220,7 +220,7 @@ def _cut(rest: memoryview, sizes: Any, slots: list[Slot]) -> Iterator[Any]:
 
 
 def _array(slot: Slot, part: memoryview) -> Any:
-  """Return a decoded array; 64-bit ones stay NumPy's where JAX has none."""
+  """Return a decoded array, a NumPy one for 64 bits if JAX has none."""
   try:
     x = coding_lib.decode(part, slot.dtype, slot.shape)
   except ValueError as e:

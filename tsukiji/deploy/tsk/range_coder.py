@@ -1,9 +1,9 @@
-"""Small integers to bytes under models that adapt: range coding.
+"""Range coding of small integers under adaptive models.
 
-A model is a function of the symbols already coded, so none is stored. Its
-probabilities are ratios of integer counts, turned into fixed point by
+A model is a function of the symbols already coded, so it is not stored. Its
+probabilities are ratios of integer counts, converted to fixed point by
 `constriction` (`perfect=False`) with IEEE additions, products and quotients
-alone: every machine decodes the same.
+only, so that every machine decodes the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ def histogram(step: Step, symbols: Symbols, values: int) -> None:
 
 
 def uniform(step: Step, symbols: Symbols, bits: int) -> None:
-  """Code symbols in `[0, 2**bits)`, all equally likely; 0 bits are no bytes."""
+  """Code equally likely symbols in `[0, 2**bits)`; 0 bits need no bytes."""
   if bits:
     step(symbols, stream.model.Uniform(1 << bits))
 
@@ -98,14 +98,14 @@ def writer() -> tuple[Step, Callable[[], bytes]]:
     encoder.encode(symbols, model, *densities)
 
   def finish() -> bytes:
-    # The decoder reads zeros past the end, so those at the end go unsaid.
+    # The decoder reads zeros past the end, so those at the end are left out.
     return encoder.get_compressed().astype('>u4').tobytes().rstrip(b'\0')
 
   return step, finish
 
 
 def reader(data: bytes | memoryview) -> tuple[Step, Callable[[], bool]]:
-  """Return a function that reads symbols, and one that tells if none is left.
+  """Return a function that reads symbols, and one that checks for the end.
 
   The step raises ValueError where no symbols have these bytes.
   """
@@ -125,7 +125,7 @@ def reader(data: bytes | memoryview) -> tuple[Step, Callable[[], bool]]:
 
 
 def _parts(size: int, first: int) -> Iterator[slice]:
-  """Yield growing slices of `range(size)`: each a quarter of those before."""
+  """Yield growing slices of `range(size)`, each a quarter of those before."""
   start = 0
   while start < size:
     stop = min(size, start + max(first, start // 4))

@@ -1,4 +1,4 @@
-"""Integers in as few bytes as they need, and the error of damaged bytes."""
+"""Variable-length integers, and the error of damaged bytes."""
 
 
 def put_varint(n: int) -> bytes:
@@ -14,7 +14,7 @@ def put_varint(n: int) -> bytes:
 
 
 def take_varint(data: memoryview) -> tuple[int, memoryview]:
-  """Return the integer that `put_varint` wrote, and the bytes behind it.
+  """Return an integer written by `put_varint`, and the bytes behind it.
 
   Raises:
     ValueError: If there is none, or it does not fit in 63 bits.
@@ -28,7 +28,7 @@ def take_varint(data: memoryview) -> tuple[int, memoryview]:
 
 
 def check(right: bool, expected: str, got: object) -> None:
-  """Raise the error of damaged bytes unless `right`."""
+  """Raise the error of damaged bytes unless a condition holds."""
   if not right:
     raise damaged(expected, got)
 

@@ -1,1 +1,1 @@
-"""Searches: trials of configs, and what they find."""
+"""Searches: trials of configs and their results."""

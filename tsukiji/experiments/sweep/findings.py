@@ -1,4 +1,4 @@
-"""What a search has found: for reports, and for what is done with it."""
+"""The results of a search."""
 
 import json
 
@@ -19,12 +19,12 @@ from tsukiji.experiments.sweep import trial, tuning
 from tsukiji.report.search_data import Range, Searched, Tested, Trial
 from tsukiji.training import evaluate
 
-FEW = 8  # trials that tell nothing of what matters
-TESTED = 'tested.json'  # in the workdir: what the best trials reach
+FEW = 8  # trials from which importances are not computed
+TESTED = 'tested.json'  # in the workdir: the scores of the best trials
 
 
-def told(experiment: Experiment) -> Searched:
-  """Return what a search has found, for a report."""
+def searched(experiment: Experiment) -> Searched:
+  """Return the results of a search for a report."""
   search, every = experiment.config.search, tuning.trials(experiment)
   found = []
   for plan, of_one in every:
@@ -48,12 +48,12 @@ def told(experiment: Experiment) -> Searched:
     path: Range(one.log, tuple(map(str, one.options)))
     for path, one in zip(space.names, space.leaves, strict=True)
   }
-  whole = [t for plan, x in every if not _is_runged(plan) for t in x]
+  full = [t for plan, x in every if not _is_runged(plan) for t in x]
   name = stages.recipe_of(experiment.config)
   scores = {}
   if not name and (experiment.folder / TESTED).exists():
     scores = tested(experiment)
-  return Searched(found, spans, _importances(whole), name, scores)
+  return Searched(found, spans, _importances(full), name, scores)
 
 
 def _is_runged(plan: Plan) -> bool:
@@ -77,13 +77,13 @@ def _importances(found: list[FrozenTrial]) -> dict[str, float]:
 
 
 def tested(experiment: Experiment) -> dict[str, list[Tested]]:
-  """Return how good the best trial of each study is, seed by seed.
+  """Return the scores of the best trial of each study, seed by seed.
 
-  The best is chosen on the validation set; the test set is read for it alone,
-  and only once: what was found is kept in the workdir.
+  The best is chosen on the validation set. The test set is read once, for these
+  trials only: the scores are stored in the workdir.
 
   Args:
-    experiment: A search for networks that has run.
+    experiment: A finished search for networks.
 
   Returns:
     By designer.
@@ -97,7 +97,7 @@ def tested(experiment: Experiment) -> dict[str, list[Tested]]:
         one = min(done, key=lambda t: t.values[0])
         config = storage.config_of(plan.space, one)
         _, best = trial.trained(
-          experiment, search_space.whole(plan.space, config)
+          experiment, search_space.with_defaults(plan.space, config)
         )
         score = evaluate.evaluate(
           best.spec,
@@ -113,16 +113,16 @@ def tested(experiment: Experiment) -> dict[str, list[Tested]]:
   return {name: [Tested(*pair) for pair in own] for name, own in read.items()}
 
 
-def kept(experiment: Experiment) -> list[ConfigDict]:
-  """Return recipes of the Pareto set of a second stage, the most exact first.
+def pareto_recipes(experiment: Experiment) -> list[ConfigDict]:
+  """Return recipes of the Pareto set of a second stage, by accuracy.
 
-  Those `search.keep` that together dominate most, in logarithms.
+  The `search.keep` recipes of largest dominated hypervolume, in logarithms.
 
   Args:
-    experiment: A second stage that has run.
+    experiment: A finished second stage.
 
   Returns:
-    Recipes in which nothing varies, their methods written out.
+    Recipes without ranges, with placeholders replaced.
   """
   name = stages.recipe_of(experiment.config)
   every = tuning.trials(experiment)
@@ -132,7 +132,9 @@ def kept(experiment: Experiment) -> list[ConfigDict]:
   chosen = best[pareto.spread(values[best], experiment.config.search.keep)]
   found = []
   for plan, one in (done[i] for i in chosen):
-    config = search_space.whole(plan.space, storage.config_of(plan.space, one))
+    config = search_space.with_defaults(
+      plan.space, storage.config_of(plan.space, one)
+    )
     item = config.recipes[name]
     item.method, item.parts = recipe.filled(item.method, item.parts), {}
     found.append(item)

@@ -15,11 +15,11 @@ from tsukiji.training import teacher
 def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
   """Compress the searched network by the recipe of a suggestion.
 
-  What counts is the packed file, read again.
+  Objectives are those of the packed file, read back.
 
   Args:
     experiment: The second stage of a study; its dense network is trained in
-      its folder, unless it is there.
+      its folder if it is missing.
     space: Of the config.
     config: A suggestion.
 
@@ -28,18 +28,18 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
 
   Raises:
     FloatingPointError: If the loss is not finite.
-    ValueError: If the methods do not go together.
-    stop.Stopped: If a signal asked; the trial has a checkpoint.
+    ValueError: If the methods cannot be chained.
+    interrupt.Stopped: On SIGINT or SIGTERM; the trial has a checkpoint.
   """
   interrupt.stop_if_requested()
   name = stages.recipe_of(experiment.config)
-  config = search_space.whole(space, config)
+  config = search_space.with_defaults(space, config)
   network, seed = settings.searched(config), config.seeds[0]
   short, title = shortened(experiment, config, name)
   folder = experiment.folder
-  with trial.alone(folder / 'trials' / f'{network}-{seed}.lock'):
+  with trial.exclusive(folder / 'trials' / f'{network}-{seed}.lock'):
     dense = cell.trained(experiment, network, seed)
-  with trial.alone(short.folder / f'{title}.lock'):
+  with trial.exclusive(short.folder / f'{title}.lock'):
     done = cell.compressed(short, network, seed, title, dense.variables)
   method = teacher.method_of(short.config, title)
   meta = row.meta_of(short.data, title, method)
@@ -53,9 +53,9 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
 def shortened(
   experiment: Experiment, config: ConfigDict, name: str
 ) -> tuple[Experiment, str]:
-  """Return the experiment of a trial, and what it calls the recipe.
+  """Return the experiment of a trial, and its name of the recipe.
 
-  The name tells recipes apart, so one that is tried again goes on from its
+  The name identifies the recipe, so that a repeated trial resumes from its
   checkpoint, in a folder that all trials share.
   """
   item = config.recipes[name].copy_and_resolve_references()

@@ -35,21 +35,23 @@ from tsukiji.training.vmapped import Member
 def is_allowed(
   experiment: Experiment, space: Space, config: ConfigDict
 ) -> bool:
-  """Tell whether a config makes a network that costs no more than it may.
+  """Return whether the network of a config is within the limits.
 
   Args:
-    experiment: Its `config.search.limits` says what it may cost.
+    experiment: The search, with `config.search.limits`.
     space: Of the config.
     config: A suggestion.
 
   Returns:
-    Whether it may be tried; nothing is trained for that.
+    Whether it may be tried; computed without training.
   """
   most = experiment.config.search.limits
   wanted = {name: value for name, value in most.items() if value}
   try:
-    costs = known(experiment, search_space.whole(space, config), tuple(wanted))
-  except ValueError:  # sizes that do not go together
+    costs = known(
+      experiment, search_space.with_defaults(space, config), tuple(wanted)
+    )
+  except ValueError:  # sizes that do not make a network
     return False
   return all(costs[name] <= value for name, value in wanted.items())
 
@@ -57,7 +59,7 @@ def is_allowed(
 def known(
   experiment: Experiment, config: ConfigDict, names: tuple[str, ...]
 ) -> dict[str, int]:
-  """Return what the searched network of a config costs, before training.
+  """Return the costs of the searched network of a config, before training.
 
   Args:
     experiment: The data and the networks.
@@ -82,7 +84,7 @@ def known(
 
 @functools.cache
 def _size(spec: Spec, meta: str) -> dict[str, int]:
-  """Pack weights that nobody trained: files of floats are equally long."""
+  """Pack untrained weights: files of float weights are equally long."""
   drawn = np.random.default_rng(0)
   variables = jax.tree.map(
     lambda x: np.float32(drawn.uniform(0.5, 1.0, x.shape)),
@@ -104,10 +106,10 @@ def spec_of(experiment: Experiment, config: ConfigDict) -> Spec:
 
 
 def shortened(experiment: Experiment, config: ConfigDict) -> Experiment:
-  """Return the experiment of a trial: one network, for as long as the longest.
+  """Return the experiment of a trial: one network, with the longest schedule.
 
-  Its name tells configs apart, so one that is tried again, or for longer, goes
-  on from its checkpoint. It lives in a folder of its own.
+  Its name identifies the config, so that a repeated or longer trial resumes
+  from its checkpoint. It has its own folder.
   """
   name, search = settings.searched(config), experiment.config.search
   item = config.networks[name].copy_and_resolve_references()
@@ -124,7 +126,7 @@ def shortened(experiment: Experiment, config: ConfigDict) -> Experiment:
 
 
 def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
-  """Train the network of a suggestion, and tell what it costs and how good.
+  """Train the network of a suggestion and return its objectives.
 
   Args:
     experiment: The search.
@@ -139,7 +141,7 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
     stop.Stopped: If a signal asked; the trial has a checkpoint.
   """
   interrupt.stop_if_requested()
-  config = search_space.whole(space, config)
+  config = search_space.with_defaults(space, config)
   short, done = trained(experiment, config)
   return _measured(experiment, config, short, done)
 
@@ -147,18 +149,18 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
 def trained(
   experiment: Experiment, config: ConfigDict
 ) -> tuple[Experiment, Trained]:
-  """Train the network of a trial, or go on from its checkpoint.
+  """Train the network of a trial, resuming from its checkpoint.
 
   Args:
     experiment: The search.
-    config: Of the trial, in which nothing varies.
+    config: The config of the trial, without ranges.
 
   Returns:
     The experiment of the trial, see `shortened`, and its network.
   """
   short = shortened(experiment, config)
   (title,) = short.specs
-  with alone(short.folder / f'{title}.lock'):
+  with exclusive(short.folder / f'{title}.lock'):
     seed, epochs = short.config.seeds[0], config.search.epochs
     return short, cell.trained(short, title, seed, epochs=epochs)
 
@@ -166,10 +168,10 @@ def trained(
 def run_group(
   experiment: Experiment, space: Space, configs: Sequence[ConfigDict]
 ) -> list[Values]:
-  """Train several suggestions, as one program where their shapes agree.
+  """Train several suggestions, in one program if their shapes agree.
 
-  Where that is no faster, as of convolutions on a CPU, or where a run may end
-  early, they are trained in turn; see `population`.
+  They are trained in turn if that is faster, as for convolutions on a CPU, or
+  if a run may end early; see `vmapped`.
 
   Args:
     experiment: The search.
@@ -177,14 +179,14 @@ def run_group(
     configs: Suggestions.
 
   Returns:
-    What `run` returns of each; NaNs where the loss was not finite.
+    The result of `run` for each; NaNs if the loss was not finite.
 
   Raises:
-    stop.Stopped: If a signal asked; what is trained as one begins anew.
+    interrupt.Stopped: On SIGINT or SIGTERM; trials in one program start again.
   """
   found: dict[int, Values] = {}
-  wholes = [search_space.whole(space, config) for config in configs]
-  shorts = [shortened(experiment, config) for config in wholes]
+  resolved = [search_space.with_defaults(space, config) for config in configs]
+  shorts = [shortened(experiment, config) for config in resolved]
   for (_, steps), places in _alike(shorts).items():
     (spec,) = shorts[places[0]].specs.values()
     members = [_member(shorts[i]) for i in places]
@@ -197,12 +199,12 @@ def run_group(
     for i, variables in zip(places, trained, strict=True):
       (own,) = shorts[i].specs.values()
       done = Trained(own, variables, 0.0)
-      found[i] = _measured(experiment, wholes[i], shorts[i], done)
+      found[i] = _measured(experiment, resolved[i], shorts[i], done)
   return [found[i] for i in range(len(configs))]
 
 
 def _alike(shorts: Sequence[Experiment]) -> dict[tuple[Spec, int], list[int]]:
-  """Return the places of trials by network, but for its dropout, and steps."""
+  """Return the indices of trials by network, except its dropout, and steps."""
   found: dict[tuple[Spec, int], list[int]] = {}
   for i, short in enumerate(shorts):
     ((title, spec),) = short.specs.items()
@@ -232,7 +234,7 @@ def _run_finite(
 def _measured(
   experiment: Experiment, config: ConfigDict, short: Experiment, done: Trained
 ) -> Values:
-  """Return the objectives of a network that is trained, NaNs if it diverged."""
+  """Return the objectives of a trained network, NaNs if it diverged."""
   names = experiment.config.search.objectives
   (title,) = short.specs
   error = error_of(experiment, done.spec, done.variables)
@@ -247,10 +249,10 @@ def _measured(
 
 
 def error_of(experiment: Experiment, spec: Spec, variables: Variables) -> float:
-  """Return the part of the validation set that a network gets wrong.
+  """Return the error of a network on the validation set.
 
   Args:
-    experiment: Whose loss is looked at too.
+    experiment: The experiment, whose loss must be finite.
     spec: The network.
     variables: Its arrays or nodes.
 
@@ -267,7 +269,7 @@ def error_of(experiment: Experiment, spec: Spec, variables: Variables) -> float:
 
 
 class Shipped(NamedTuple):
-  """A packed network: as it is read from its file, and what it costs."""
+  """A packed network, read from its file, and its costs."""
 
   artefact: Artefact
   costs: dict[str, float]
@@ -280,7 +282,7 @@ def shipped(
 
   Args:
     experiment: Its `config.search.objectives` may include the latency.
-    done: What training gave.
+    done: The trained network.
     meta: See `row.meta_of`.
 
   Returns:
@@ -302,7 +304,7 @@ def shipped(
     }
     if 'latency_ms' in config.search.objectives:
       # One at a time; the last core of a worker, which waits here, is idle.
-      with alone(experiment.folder / 'trials' / 'reference.lock'):
+      with exclusive(experiment.folder / 'trials' / 'reference.lock'):
         costs['latency_ms'] = latency.milliseconds(
           path,
           _reference(experiment),
@@ -325,8 +327,8 @@ def _reference(experiment: Experiment) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def alone(path: pathlib.Path) -> Iterator[None]:
-  """Wait until no other process holds a file; a process that dies lets go."""
+def exclusive(path: pathlib.Path) -> Iterator[None]:
+  """Lock a file, waiting for its release; a process that dies releases it."""
   path.parent.mkdir(parents=True, exist_ok=True)
   with path.open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)

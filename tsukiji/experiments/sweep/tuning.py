@@ -1,7 +1,7 @@
-"""Searching: studies of trials, worked on by processes that may die.
+"""Studies of trials, run by processes that may be killed.
 
-A study is one designer with one seed; all of an experiment share a storage,
-in which any number of machines find them by name.
+A study is one designer with one seed. All studies of an experiment share a
+storage, in which any number of machines find them by name.
 """
 
 import functools
@@ -38,14 +38,14 @@ DESIGNERS: dict[str, Callable[..., Designer]] = {
   'random': designer.random,
   'sobol': designer.sobol,
 }
-# What picks the configs that begin, and who says how long they may go on.
+# Designer of configs -> designer of their budgets.
 RUNGED: dict[str, tuple[str, Callable[..., Designer]]] = {
   'bohb': ('gp', hyperband.hyperband),
   'halving': ('random', hyperband.halving),
   'hyperband': ('random', hyperband.hyperband),
 }
 EPOCHS = 'search.epochs'  # of a trial, in its config
-LOOK = 1.0  # seconds between two looks at the storage
+LOOK = 1.0  # seconds between two reads of the storage
 
 
 class Best(NamedTuple):
@@ -55,7 +55,7 @@ class Best(NamedTuple):
     study: Its study, designer and seed.
     number: Of the trial in that study.
     accuracy: On the validation set.
-    config: The whole experiment with the values of the trial.
+    config: The full config with the values of the trial.
   """
 
   study: str
@@ -91,7 +91,7 @@ def plans(experiment: Experiment) -> list[Plan]:
 
 
 def _prefix(experiment: Experiment) -> str:
-  """Return what tells the studies of a second stage from those of the first."""
+  """Return the prefix of the names of studies of a second stage."""
   name = stages.recipe_of(experiment.config)
   return f'{name}-' if name else ''
 
@@ -107,11 +107,11 @@ def label_of(plan: Plan) -> str:
 
 
 def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
-  """Return what varies for a designer, and the designer."""
+  """Return the space of a designer, and the designer."""
   config, search = experiment.config, experiment.config.search
   space = spaces.of(config)
   known = functools.partial(trial.is_allowed, experiment, space)
-  # What a recipe leaves is not known before.
+  # The costs of a compressed network are not known before.
   allowed = None if stages.recipe_of(config) else known
   inner, outer = RUNGED.get(name, (name, None))
   more = {'per_second': search.per_second} if inner == 'gp' else {}
@@ -130,7 +130,7 @@ def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
 
 
 def storage_of(experiment: Experiment) -> BaseStorage:
-  """Return where the trials are kept.
+  """Return the storage of the trials.
 
   Raises:
     ValueError: If it cannot be opened.
@@ -154,19 +154,19 @@ def _where(experiment: Experiment) -> str:
 
 @contextmanager
 def _staying(experiment: Experiment) -> Iterator[None]:
-  """Say what to do where a storage that was open does not answer."""
+  """Raise a ValueError with advice if an open storage fails."""
   try:
     yield
   except (StorageInternalError, SQLAlchemyError) as e:
     raise ValueError(
-      'config.search.storage: expected a storage that stays, got '
-      f'{type(e).__name__} from {_where(experiment)!r}. Bring it back and run '
-      'the same command: trials that it was told of are kept.'
+      'config.search.storage: expected a storage that answers, got '
+      f'{type(e).__name__} from {_where(experiment)!r}. Restart it and run '
+      'the same command again: finished trials are kept.'
     ) from e
 
 
 def run(experiment: Experiment) -> Best:
-  """Run all trials that are not done yet, with a progress bar a study.
+  """Run all unfinished trials, with a progress bar per study.
 
   Args:
     experiment: A search.
@@ -175,9 +175,9 @@ def run(experiment: Experiment) -> Best:
     The best trial of all studies.
 
   Raises:
-    stop.Stopped: If a signal asked; every trial goes on where it was.
+    interrupt.Stopped: On SIGINT or SIGTERM; trials can be resumed.
     ValueError: If no config is allowed, none was feasible, or the storage
-      cannot be opened or does not stay.
+      cannot be opened or is lost.
   """
   storage, todo = storage_of(experiment), plans(experiment)
   for plan in todo:
@@ -191,7 +191,7 @@ def run(experiment: Experiment) -> Best:
 
 
 def expect_allowed(experiment: Experiment) -> None:
-  """Raise a ValueError unless some config of a search is allowed."""
+  """Check that some config of a search is allowed."""
   space = spaces.of(experiment.config)
   allowed = functools.partial(trial.is_allowed, experiment, space)
   drawing = designer.random(space, allowed)
@@ -199,7 +199,7 @@ def expect_allowed(experiment: Experiment) -> None:
 
 
 def work(i: int, experiment: Experiment, look: crew.Look) -> None:
-  """Run trials of all studies, first of all of the one with our number."""
+  """Run trials of all studies, starting with that of the worker's number."""
   storage, todo = storage_of(experiment), plans(experiment)
   at = i % len(todo)
   with _staying(experiment):
@@ -223,7 +223,7 @@ def _looking(plan: Plan, look: crew.Look) -> Plan:
 
 
 def trials(experiment: Experiment) -> list[tuple[Plan, list[FrozenTrial]]]:
-  """Return every study with its trials that count."""
+  """Return every study with its valid trials."""
   storage = storage_of(experiment)
   return [(plan, _trials(plan, storage)) for plan in plans(experiment)]
 
@@ -252,7 +252,7 @@ def best(experiment: Experiment) -> Best:
       f'{"; ".join(sorted(map(str, reasons)))[:300]}. Narrow the ranges.'
     )
   error, _, plan, chosen = min(done, key=lambda item: item[:2])
-  config = search_space.whole(
+  config = search_space.with_defaults(
     plan.space, storage_lib.config_of(plan.space, chosen)
   )
   config.search = settings.searching()
@@ -261,7 +261,7 @@ def best(experiment: Experiment) -> Best:
 
 @contextmanager
 def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
-  """Show a bar a study, and yield what brings them up to date."""
+  """Show a bar per study, and yield a function that updates them."""
   with pool.progress_bars() as progress:
     bars = [
       progress.add_task(label_of(plan), total=plan.trials) for plan in todo

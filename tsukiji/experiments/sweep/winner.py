@@ -1,4 +1,4 @@
-"""The best config of a search as a file that can be run."""
+"""The best config of a search as a config file."""
 
 import pathlib
 import pprint
@@ -10,7 +10,7 @@ from tsukiji import atomic
 
 FILE = '''"""{title}: what a search has found.
 
-{told} Run it with
+{notes} Run it with
 
   python main.py --config={path}
 """
@@ -27,20 +27,20 @@ def get_config(arg: str = '') -> ConfigDict:
 '''
 
 
-def write(path: pathlib.Path, config: ConfigDict, told: Sequence[str]) -> None:
+def write(path: pathlib.Path, config: ConfigDict, notes: Sequence[str]) -> None:
   """Write a config file.
 
   Args:
-    path: Of the file.
-    config: In which nothing varies.
-    told: Where its values are from, in sentences.
+    path: The file.
+    config: A config without ranges.
+    notes: Sentences on the origin of its values.
   """
   plain = config.copy_and_resolve_references().to_dict()
   plain['task'] = {'search': 'train', 'study': 'compress'}[config.task]
   values = pprint.pformat(plain, width=74, sort_dicts=False)
   text = FILE.format(
     title=' '.join(config.title.replace('"', "'").split()) or 'Experiment',
-    told='\n'.join(told),
+    notes='\n'.join(notes),
     path=path,
     values='\n'.join(f'    {line}' for line in values.splitlines()),
   )

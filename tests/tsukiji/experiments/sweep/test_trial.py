@@ -56,7 +56,7 @@ def test_costs_are_known_before_and_those_of_the_row_after(
   values = trial.run(made, space, config)
   assert 0 <= values.objectives[0] <= 1
   assert values.objectives[1] == known['bytes']
-  full = search_space.whole(space, config)
+  full = search_space.with_defaults(space, config)
   winner = prepare.of(full, made.folder, made.data)
   store.claim(made.folder, full)
   cell.run_dense(winner, 'net', 0, loop.ignore)
@@ -167,7 +167,7 @@ def test_a_group_finds_what_its_trials_would(
 
   def fit_all(spec: Spec, members: Sequence[Member], *args: Any) -> Any:
     calls.append(len(members))
-    return vmapped.together(spec, members, *args)
+    return vmapped.train_group(spec, members, *args)
 
   monkeypatch.setattr(vmapped, 'is_mapped', lambda spec: True)
   monkeypatch.setattr(vmapped, 'fit', fit_all)

@@ -1,4 +1,4 @@
-"""Searches: studies, their best, what a report is told, the winner's file."""
+"""Searches: studies, their best trials, reports, and the file of the winner."""
 
 import importlib.util
 import math
@@ -76,13 +76,13 @@ def test_few_trials_go_on_to_more_epochs(
   assert {*rungs} == {1, 3, 9}
   assert rungs.count(1) > rungs.count(9)
   assert best.config.search == settings.searching()
-  told = findings.told(made)
-  shares = [t.share for t in told.trials if t.designer == name]
+  results = findings.searched(made)
+  shares = [t.share for t in results.trials if t.designer == name]
   # What goes on takes what is left: two of three epochs, or all of them.
   assert {round(9 * share) for share in shares} <= {1, 2, 3, 6, 9}
   assert {round(9 * share) for share in shares} & {2, 6}
-  assert all('search.epochs' not in t.params for t in told.trials)
-  assert {t.share for t in told.trials if t.designer == 'random'} == {1.0}
+  assert all('search.epochs' not in t.params for t in results.trials)
+  assert {t.share for t in results.trials if t.designer == 'random'} == {1.0}
 
 
 def test_rungs_need_epochs(made: Experiment) -> None:
@@ -129,15 +129,15 @@ def test_a_report_is_told_all_in_units_that_people_read(
   made: Experiment,
 ) -> None:
   best = tuning.run(made)
-  told = findings.told(made)
-  assert len(told.trials) == 24
-  assert max(map(report.accuracy, told.trials)) == best.accuracy
-  assert told.objectives == ['val_accuracy', 'bytes']
-  failed = [t for t in told.trials if not t.values]
+  results = findings.searched(made)
+  assert len(results.trials) == 24
+  assert max(map(report.accuracy, results.trials)) == best.accuracy
+  assert results.objectives == ['val_accuracy', 'bytes']
+  failed = [t for t in results.trials if not t.values]
   assert failed and all(t.params['train.lr'] > 1e20 for t in failed)
-  assert sum(told.importances.values()) == pytest.approx(1)
-  assert told.importances['train.lr'] > 0.5
-  assert told.ranges['train.lr'].log
+  assert sum(results.importances.values()) == pytest.approx(1)
+  assert results.importances['train.lr'] > 0.5
+  assert results.ranges['train.lr'].log
 
 
 def test_the_best_of_each_study_is_tested_once(
@@ -161,9 +161,9 @@ def test_the_best_of_each_study_is_tested_once(
   assert sorted(best) == pytest.approx(sorted(asked))
   assert all(0 < x.test < 0.5 for seeds in every.values() for x in seeds)
   assert findings.tested(made) == every and len(asked) == 4
-  told = findings.told(made)
-  assert told.tested == every
-  assert 'on the test set' in report.sentences(told)[0]
+  results = findings.searched(made)
+  assert results.tested == every
+  assert 'on the test set' in report.sentences(results)[0]
 
 
 def test_a_search_without_a_feasible_trial_says_why(
@@ -186,7 +186,7 @@ def test_a_storage_that_vanishes_is_told(
     return found(*args)
 
   monkeypatch.setattr(trial, 'run', remove)
-  with pytest.raises(ValueError, match='expected a storage that stays, got'):
+  with pytest.raises(ValueError, match='expected a storage that answers, got'):
     tuning.run(made)
 
 
