@@ -11,6 +11,7 @@ from compress.prune.masked import Scores, Select
 from compress.tree import Array, Path
 
 
+@jax.jit
 def keep_highest(scores: Array, drop: Array | int) -> Array:
   """Return False at the `drop` lowest scores, ties broken by index.
 
@@ -37,12 +38,18 @@ def keep_highest(scores: Array, drop: Array | int) -> Array:
 
 
 def _ordered(x: Array) -> Array:
-  """Return uint32 numbers in the order of floats; equal where those are."""
-  x = x.astype(jnp.float32)
-  x = jnp.where(x == 0, 0.0, jnp.where(jnp.isnan(x), jnp.nan, x))  # one of each
-  bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+  """Return uint32 numbers in the order of floats; equal where those are.
+
+  In integers throughout: compiled code may take subnormal floats for zero.
+  """
+  bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
   sign = jnp.uint32(1 << 31)
-  return jnp.where(bits >= sign, ~bits, bits | sign)
+  size = bits & ~sign
+  bits = jnp.where(size == 0, 0, bits)  # one zero
+  nan = size > jnp.uint32(0x7F800000)
+  return jnp.where(
+    nan, ~jnp.uint32(0), jnp.where(bits < sign, bits | sign, ~bits)
+  )
 
 
 def _largest(test: Callable[[Array], Array], bits: int) -> Array:
