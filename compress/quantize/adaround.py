@@ -10,17 +10,16 @@ import optax
 from compress.method import Method
 from compress.quantize import rounding
 from compress.quantize.affine import Per
+from compress.quantize.coordinate_descent import descended
 from compress.quantize.fake_quant import GridConfig
 from compress.quantize.observers import Clip
 from compress.tree import Array
 
 STRETCH = (-0.1, 1.1)  # of the sigmoid, so that it reaches 0 and 1
-
 REGULARIZATION = 0.1  # weight of the regularizer, relative to squared steps
-
 WARM_UP = 0.2  # fraction of the steps without the regularizer
-
 BETA = (20.0, 2.0)  # initial and final exponent of the regularizer
+MAX_MACS = 2**38  # of all gradients of a layer: about 20 s of a core
 
 
 def adaround(
@@ -40,6 +39,11 @@ def adaround(
   with $\Delta = s (\lfloor w/s \rfloor + h) - w$ and h(V) a sigmoid stretched
   and clipped to [0, 1] (Nagel+ 2020, arXiv 2004.10568, equations 21 to 24),
   layer by layer, on the outputs before the activation function.
+
+  For a layer of n inputs and m outputs that takes $n^2 m$ multiplications a
+  step. Layers in which all steps would take more than `MAX_MACS` minimize the
+  first term over h in {0, 1} by coordinate descent instead, which takes as long
+  as a few steps (`coordinate_descent`).
 
   Args:
     weight_bits: Width of the weight grid, 2 to 16.
@@ -62,8 +66,16 @@ def adaround(
     if not 0 < x < float('inf'):
       raise ValueError(f'{where}: expected {what} above 0, got {x!r}.')
   config = GridConfig(per, symmetric, clip, activation_bits, examples=examples)
-  rounder = functools.partial(learned, steps=int(steps), lr=lr)
+  rounder = functools.partial(fastest, steps=int(steps), lr=lr)
   return rounding.layer_by_layer(where, rounder, weight_bits, config)
+
+
+def fastest(*weights: Array, ends: Any, steps: int, lr: float) -> Array:
+  """Return the codes of `learned`, of `descended` if that takes too long."""
+  w = weights[0]
+  if w.shape[1] * w.size * steps > MAX_MACS:
+    return descended(*weights, ends=ends)
+  return learned(*weights, ends=ends, steps=steps, lr=lr)
 
 
 @functools.partial(jax.jit, static_argnames=('ends', 'steps', 'lr'))
@@ -109,7 +121,10 @@ def learned(
 
   def error(up: Array) -> Array:
     delta = step * (codes(up) - zero) - w
-    return jnp.einsum('gim,gij,gjm->', delta, gram, delta) / unit
+    # Its gradient is 2 H delta, in one product.
+    slope = jax.lax.stop_gradient(gram @ delta)
+    half = jax.lax.stop_gradient(jnp.sum(slope * delta))
+    return (2 * jnp.sum(slope * delta) - half) / unit
 
   def loss(v: Array, at: Array) -> Array:
     up = soft(v)

@@ -57,6 +57,9 @@ def gptq(
   return rounding.layer_by_layer(where, rounder, weight_bits, config)
 
 
+BLOCK = 128  # inputs after which the later weights are updated
+
+
 @functools.partial(jax.jit, static_argnames=('ends', 'damping'))
 def compensated(
   w: Array,
@@ -88,19 +91,72 @@ def compensated(
     mean = jnp.trace(h) / n
     h = h / jnp.where(mean > 0, mean, 1.0) + damping * jnp.eye(n)
     order = jnp.argsort(-jnp.diag(h), stable=True)
+    upper = _inverse_root(h[order][:, order])
     w, step, zero, keep = (x[order] for x in (w, step, zero, keep))
-    inverse = jnp.linalg.inv(h[order][:, order])
-    upper = jnp.linalg.cholesky(inverse).T
-
-    def body(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-      w, codes = carry
-      code = jnp.clip(jnp.round(w[i] / step[i]) + zero[i], *ends)
-      code = jnp.where(keep[i], code, zero[i])
-      error = (w[i] - step[i] * (code - zero[i])) / upper[i, i]
-      later = jnp.where(jnp.arange(n) > i, upper[i], 0.0)
-      return w - later[:, None] * error, codes.at[i].set(code)
-
-    _, codes = jax.lax.fori_loop(0, n, body, (w, jnp.zeros_like(w)))
+    codes = _eliminated(upper, w, step, zero, keep, ends)
     return jnp.zeros_like(codes).at[order].set(codes)
 
   return jax.vmap(group)(w, step, zero, keep, gram)
+
+
+def _inverse_root(h: Array) -> Array:
+  """Return the upper triangular U with $U^T U = H^{-1}$.
+
+  >>> h = jnp.array([[2.0, 1.0], [1.0, 3.0]])
+  >>> u = _inverse_root(h)
+  >>> jnp.allclose(u.T @ u @ h, jnp.eye(2), atol=1e-6).item(), u[1, 0].item()
+  (True, 0.0)
+  """
+  # Reversed, H = R R^T with R upper triangular, so that U is the inverse of R.
+  root = jnp.linalg.cholesky(h[::-1, ::-1])[::-1, ::-1]
+  return jax.scipy.linalg.solve_triangular(root, jnp.eye(len(h)), lower=False)
+
+
+def _eliminated(
+  upper: Array,
+  w: Array,
+  step: Array,
+  zero: Array,
+  keep: Array,
+  ends: tuple[int, int],
+) -> Array:
+  """Return the codes of a group, `[n, m]`, in the order of its inputs.
+
+  Later weights are updated after each block of inputs, at once (Frantar+ 2022,
+  section 3.3, step 2).
+  """
+  n, m = w.shape
+  size = min(BLOCK, n)
+  short = -n % size
+  upper = jnp.pad(upper, (0, short)) + jnp.diag(jnp.arange(n + short) >= n)
+  rows = ((0, short), (0, 0))
+  w, zero, keep = (jnp.pad(x, rows) for x in (w, zero, keep))
+  step = jnp.pad(step, rows, constant_values=1)
+
+  def block(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    w, codes = carry
+    cut = functools.partial(
+      jax.lax.dynamic_slice_in_dim, start_index=k * size, slice_size=size
+    )
+    wide, s, z, kept = cut(upper), cut(step), cut(zero), cut(keep)
+    own = cut(wide, axis=1)
+
+    def visit(i: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+      w, codes, errors = carry
+      code = jnp.clip(jnp.round(w[i] / s[i]) + z[i], *ends)
+      code = jnp.where(kept[i], code, z[i])
+      error = (w[i] - s[i] * (code - z[i])) / own[i, i]
+      later = jnp.where(jnp.arange(size) > i, own[i], 0.0)
+      w -= later[:, None] * error
+      return w, codes.at[i].set(code), errors.at[i].set(error)
+
+    start = cut(w), jnp.zeros((size, m)), jnp.zeros((size, m))
+    _, found, errors = jax.lax.fori_loop(0, size, visit, start)
+    later = jnp.arange(n + short) >= (k + 1) * size
+    w -= jnp.where(later, wide, 0.0).T @ errors
+    codes = jax.lax.dynamic_update_slice_in_dim(codes, found, k * size, 0)
+    return w, codes
+
+  start = w, jnp.zeros_like(w)
+  _, codes = jax.lax.fori_loop(0, len(w) // size, block, start)
+  return codes[:n]

@@ -1,6 +1,7 @@
 """Layer-by-layer rounding, each layer on inputs from the quantized network."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -15,6 +16,8 @@ from compress.quantize.fake_quant import GridConfig, input_ranges
 from compress.quantize.integer_codes import Quantized, stored
 from compress.tree import Array, Params, Path
 
+MAX_MACS = 2**37  # of all passes over the calibration data
+
 # Weights `[groups, n, m]`, step, zero point, mask, Gram matrices
 # `[groups, n, n]` -> codes.
 Rounder: TypeAlias = Callable[[Array, Array, Array, Array, Array], Array]
@@ -27,6 +30,11 @@ def layer_by_layer(
   config: GridConfig,
 ) -> Method:
   """Return a method that rounds the weights of one layer after the other.
+
+  The inputs of a layer come from the network whose earlier layers are rounded,
+  which takes a pass over the calibration data for each layer. Where all passes
+  would take more than `MAX_MACS` multiplications there are fewer of them, and
+  some layers in a row are rounded after the same pass.
 
   Args:
     where: Name of the method, for error messages.
@@ -64,11 +72,11 @@ def layer_by_layer(
           f'of {known}. Use Flax Dense or Conv layers, or leave the weight out '
           'with `only`.'
         )
-    for path in order:
-      found = calibration.moments(where, ctx, params, config.examples, (path,))
-      gram = found[path].square
-      node = quantized(params, path, ranges(path), gram)
-      params = put(params, path, node)
+    for paths in _passes(ctx, todo, order, config.examples):
+      found = calibration.moments(where, ctx, params, config.examples, paths)
+      for path in paths:
+        node = quantized(params, path, ranges(path), found[path].square)
+        params = put(params, path, node)
     return params
 
   def put(params: Params, path: Path, node: Quantized) -> Params:
@@ -89,6 +97,17 @@ def layer_by_layer(
     return stored(rounded(w, near, gram, inside), inputs, weight_bits)
 
   return Method(init)
+
+
+def _passes(
+  ctx: Ctx, weights: dict[Path, Array], order: list[Path], examples: int
+) -> list[tuple[Path, ...]]:
+  """Return the layers that are rounded after each pass over the data."""
+  uses = ctx.probe.uses if ctx.probe else {}
+  macs = examples * sum(uses.get(p, 1) * weights[p].size for p in order)
+  passes = max(1, min(len(order), MAX_MACS // max(1, macs)))
+  bounds = [len(order) * i // passes for i in range(passes + 1)]
+  return [tuple(order[i:j]) for i, j in itertools.pairwise(bounds) if i < j]
 
 
 def _ends(bits: int, symmetric: bool) -> tuple[int, int]:
