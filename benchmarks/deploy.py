@@ -6,7 +6,7 @@ and puts its rows into `results/engines.json` (`--out`), in place of rows of the
 same networks and threads. Speed-ups are the median of paired ratios to the
 fastest float32 deployment of DENSE at the same batch size. The floor of an
 engine is its call of a network of one number. `--clock=process` counts the
-process's time alone, for machines that are not quiet.
+process's time only, for machines that are not idle.
 """
 
 import argparse

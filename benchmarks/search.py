@@ -4,8 +4,8 @@
 [--seeds=10]` fills `results/search_benchmark.json`; cells that are there are
 kept. Score: simple regret after the evaluations, or 1 - HV / best HV. Optuna's
 GP needs PyTorch: run its cells with an interpreter that has it. Time is that
-of the process (CPU), so that other programs count little; peers are told of
-the same values in the same script.
+of the process (CPU), so that other programs have little effect; peers get the
+same values in the same script.
 """
 
 import argparse
@@ -48,13 +48,13 @@ P = 1e-4 * np.array(
 
 
 class Problem(NamedTuple):
-  """What is minimised.
+  """What is minimized.
 
   Attributes:
     space: A config with leaves.
     found: Config -> its values.
     regret: Values of all evaluations -> how far they are from the best.
-    batch: How many are suggested before the first of them is told.
+    batch: Number of suggestions before the first of them is told.
     evaluations: How many there are.
     reference: Of the hypervolume, where there are several objectives.
     random: How many of the evaluations are drawn at random, whoever designs:
@@ -159,9 +159,9 @@ def mixed() -> ConfigDict:
   """Return a space of a training run: mixed and conditional."""
   config = ConfigDict()
   config.lr = search.log(1e-5, 1.0)
-  config.optimiser = search.choice('sgd', 'adam', 'rmsprop')
-  config.momentum = search.float(0.0, 0.99, when={'optimiser': 'sgd'})
-  config.beta = search.log(1e-3, 0.5, when={'optimiser': 'adam'})
+  config.optimizer = search.choice('sgd', 'adam', 'rmsprop')
+  config.momentum = search.float(0.0, 0.99, when={'optimizer': 'sgd'})
+  config.beta = search.log(1e-3, 0.5, when={'optimizer': 'adam'})
   config.layers = search.integer(1, 6)
   config.units = search.integer(8, 256, log=True)
   config.activation = search.choice('relu', 'tanh', 'gelu', 'swish')
@@ -171,11 +171,11 @@ def mixed() -> ConfigDict:
 def training(config: ConfigDict) -> Values:
   """A made-up loss of `mixed`, 0 at sgd, 0.05, 0.9, 3 layers, 64, gelu."""
   kinds = {'sgd': (-1.3, 0.0), 'adam': (-3.0, 0.15), 'rmsprop': (-3.5, 0.4)}
-  rate, loss = kinds[config.optimiser]
+  rate, loss = kinds[config.optimizer]
   loss += 0.5 * (np.log10(config.lr) - rate) ** 2
-  if config.optimiser == 'sgd':
+  if config.optimizer == 'sgd':
     loss += 2 * (config.momentum - 0.9) ** 2
-  if config.optimiser == 'adam':
+  if config.optimizer == 'adam':
     loss += 0.3 * (np.log10(config.beta) + 1) ** 2
   loss += 0.1 * (config.layers - 3) ** 2
   loss += 0.15 * np.log2(config.units / 64) ** 2

@@ -2,7 +2,7 @@
 
 `python benchmarks/train_step.py [--torch=PYTHON] [--rounds=N]` runs every
 variant in its own process, all pinned to one core, and lets them take turns in
-blocks of steps: only ratios of neighbouring blocks are trusted. Batch 128,
+blocks of steps: only ratios of neighboring blocks are trusted. Batch 128,
 28x28x1, float32, AdamW with rate 2e-3 and weight decay 1e-2.
 """
 

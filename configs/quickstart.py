@@ -1,4 +1,4 @@
-"""Two networks, five recipes, real digits: everything in a few minutes.
+"""Two networks and five recipes on handwritten digits, in a few minutes.
 
   python main.py --config=configs/quickstart.py
 

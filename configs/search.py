@@ -1,8 +1,8 @@
-"""Search over Tsukijinet2021 on Fashion-MNIST: what its notes leave open.
+"""Search over Tsukijinet2021 on Fashion-MNIST: hyperparameters that are open.
 
   python main.py --config=configs/search.py --workdir=runs/search
 
-A Gaussian process beside random search, 40 trials of one epoch each and 3
+A Gaussian process and random search, 40 trials of one epoch each and 3
 repetitions; then the best network is trained for 16 epochs.
 """
 

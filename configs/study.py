@@ -1,4 +1,4 @@
-"""The whole plan: baselines, searches, the winner compressed, one report.
+"""A full study: baselines, searches, compression of the best network, report.
 
   make study        # on Fashion-MNIST, some 3 hours on 2 cores
   make study-small  # the same shape on digits, minutes
@@ -46,7 +46,7 @@ RECIPES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-# What the second search mixes: names in braces are filled in.
+# Recipes of the second search: placeholders in braces are replaced.
 CUTS = {
   'weights': f'prune.weights({{sparsity}}, scope="global", {RISE})',
   'filters': HALVED.replace('0.5', '{macs}'),
@@ -100,7 +100,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def mix(at: str) -> ConfigDict:
-  """Return a recipe of which everything varies.
+  """Return a recipe with ranges for every setting.
 
   Args:
     at: Where it is in the config.
@@ -121,7 +121,7 @@ def mix(at: str) -> ConfigDict:
 
 
 def _digits(config: ConfigDict) -> None:
-  """Make it the same study of small pictures."""
+  """Make it the same study on small images."""
   config.title = 'The plan on handwritten digits'
   config.dataset.name, config.dataset.validation = 'digits', 0.2
   config.seeds = (0,)
@@ -135,7 +135,7 @@ def _digits(config: ConfigDict) -> None:
 
 
 def _tiny(config: ConfigDict) -> None:
-  """Make it run in seconds, of a few parameters and recipes."""
+  """Make it run in seconds, with a few parameters and recipes."""
   config.train.epochs = config.finetune.epochs = 1
   sizes = {'conv': (4, 8), 'hidden': (16,)}
   config.networks = {

@@ -1,7 +1,7 @@
-"""Search: optimisers over configurations.
+"""Search: optimizers over configurations.
 
-A field of a config varies if it holds what `log`, `float`, `integer` or
-`choice` returns.
+A field of a config varies if its value is from `log`, `float`, `integer` or
+`choice`.
 """
 
 from search.parameter import choice, float, integer, log

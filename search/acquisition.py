@@ -1,6 +1,6 @@
-"""Acquisition functions, in logarithms, and where they are largest.
+"""Acquisition functions, in logarithms, and their maximization.
 
-All outputs are minimised and standardised. The logarithm keeps a gradient
+All outputs are minimized and standardized. The logarithm keeps a gradient
 where the improvement underflows (Ament et al. 2023, arXiv 2310.20708).
 """
 
@@ -21,22 +21,21 @@ CLIMB = 30  # steps of L-BFGS
 
 
 class Goal(NamedTuple):
-  """What is looked for.
+  """The data of an acquisition function.
 
   Attributes:
     models: One process for each objective, then each constraint: the fields of
       a `Model` stacked on a first axis.
     category: Which features are categories, `[d]`, bool.
-    best: What to improve on, one for each fantasy, `[s]`; used if there is one
-      objective.
+    best: The incumbent for each fantasy, `[s]`; used with one objective.
     corners: Boxes beyond the Pareto front, `[boxes, 2, objectives]`; used if
       there are several.
     weight: 1 for a box, 0 for padding, `[boxes]`.
-    limits: What each constraint may be at most, `[constraints]`.
-    improve: 1, or 0 while nothing feasible is known and the constraints are
-      all that counts, `()`.
-    seconds: Where time counts, the deviation of the logarithm of what a trial
-      takes, of which the last process is a model, `[1]`; else `[0]`.
+    limits: Upper limit of each constraint, `[constraints]`.
+    improve: 1, or 0 while no feasible point is known and only the constraints
+      are optimized, `()`.
+    seconds: With costs in time, the deviation of the logarithm of the time of a
+      trial, which the last process models, `[1]`; else `[0]`.
   """
 
   models: Model
@@ -91,7 +90,7 @@ def log_ehvi(mean: Array, deviation: Array, goal: Goal) -> Array:
   Args:
     mean: `[objectives, p]`.
     deviation: `[objectives, p]`.
-    goal: Whose boxes to sum over.
+    goal: The goal, with its boxes.
 
   Returns:
     `[p]`.
@@ -109,12 +108,12 @@ def log_ehvi(mean: Array, deviation: Array, goal: Goal) -> Array:
 def score(goal: Goal, x: Array) -> Array:
   r"""Return the log acquisition: log EI or log EHVI, plus log P(feasible).
 
-  With fantasies of what is running it is the log of the mean over them (Snoek
-  et al. 2012, section 3.2). Where time counts it is that of the improvement per
-  second (section 3.2 there too).
+  With fantasies of pending trials it is the log of the mean over them, and with
+  costs in time that of the improvement per second (Snoek et al. 2012, section
+  3.2).
 
   Args:
-    goal: What is looked for.
+    goal: The goal.
     x: Features, `[p, d]`.
 
   Returns:
@@ -150,7 +149,7 @@ def climb(goal: Goal, starts: np.ndarray, free: np.ndarray) -> np.ndarray:
   """Follow the gradient from each start, in the unit cube.
 
   Args:
-    goal: What is looked for.
+    goal: The goal.
     starts: Features, `[k, d]`.
     free: Which features may move, `[k, d]`, bool.
 

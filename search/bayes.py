@@ -1,4 +1,4 @@
-"""The designer that models what it was told with Gaussian processes."""
+"""Bayesian optimization with Gaussian processes."""
 
 from typing import NamedTuple
 
@@ -20,14 +20,14 @@ NOISY = 0.5  # part of the variance from which noise explains all
 
 
 class Observations(NamedTuple):
-  """What is known, in one order whatever the order of telling.
+  """Observations and pending points, sorted.
 
   Attributes:
     points: Observations, then pending, `[n + p, d]`.
-    objectives: `[n, m]`; NaN where a trial failed.
-    constraints: At most 0 where feasible, `[n, c]`.
-    fine: Which trials did not fail, `[n]`.
-    seconds: What trials took, `[n]`; NaN where nobody knows.
+    objectives: `[n, m]`; NaN for failed trials.
+    constraints: At most 0 for feasible trials, `[n, c]`.
+    fine: Whether trials did not fail, `[n]`.
+    seconds: Times of trials, `[n]`; NaN if not known.
   """
 
   points: np.ndarray
@@ -38,7 +38,7 @@ class Observations(NamedTuple):
 
   @property
   def feasible(self) -> np.ndarray:
-    """Tell which trials meet every constraint, `[n]`."""
+    """Return whether trials meet every constraint, `[n]`."""
     return self.fine & np.all(self.constraints <= 0, axis=1)
 
 
@@ -49,18 +49,17 @@ def bayes(
   reference: tuple[float, ...] | None = None,
   per_second: bool = False,
 ) -> Designer:
-  """Return the designer of Gaussian processes.
+  """Return a designer that uses Gaussian processes.
 
   Args:
-    space: What varies.
-    allowed: Tells whether a config may be suggested; see `designer.designer`.
+    space: The space of configs.
+    allowed: Whether a config may be suggested; see `designer.designer`.
     first: Points of a Sobol sequence before the first model; by default 4, or
       10 where there are constraints to be learned too.
-    reference: Objectives that are not worth having, `[m]`; by default a tenth
-      of the extent of all feasible trials beyond the worst.
-    per_second: Whether an improvement counts less the longer its trial takes
-      (Snoek+ 2012, section 3.2), by a process of the logarithm of
-      `Values.seconds`.
+    reference: Reference point of the hypervolume, `[m]`; by default a tenth of
+      the extent of all feasible trials beyond the worst.
+    per_second: Whether to maximize the improvement per second (Snoek+ 2012,
+      section 3.2), with a process of the logarithm of `Values.seconds`.
 
   Returns:
     The designer.
@@ -79,19 +78,21 @@ def bayes(
     if count < least or len(fine) < 2:
       return designer.sobol_rule(space, state, key, allowed)
     with gp.precise():
-      told, rng = gathered(state), designer.generator(key)
+      observed, rng = gathered(state), designer.generator(key)
       if not per_second:
-        told = told._replace(seconds=np.full(len(told.fine), np.nan))
-      goal, good = aim(space, told, reference, rng)
+        observed = observed._replace(
+          seconds=np.full(len(observed.fine), np.nan)
+        )
+      goal, good = aim(space, observed, reference, rng)
       if is_lost(goal):
         return designer.sobol_rule(space, state, key, allowed)
-      return maximize.best(space, goal, told.points, good, rng, allowed)
+      return maximize.best(space, goal, observed.points, good, rng, allowed)
 
   return designer.designer(space, rule, allowed)
 
 
 def is_lost(goal: Goal) -> bool:
-  """Tell whether the one objective looks like noise.
+  """Return whether a single objective looks like noise.
 
   Its model would send the search to the corners, where its variance is largest.
   """
@@ -102,12 +103,12 @@ def is_lost(goal: Goal) -> bool:
 
 
 def gathered(state: State) -> Observations:
-  """Return what a state knows as arrays, sorted by the points."""
+  """Return the observations of a state as arrays, sorted by the points."""
   rows = sorted(state.observations)
   points = [p for p, _ in rows] + sorted(state.pending)
   objectives = np.array([v.objectives for _, v in rows])
   size = max(len(v.constraints) for _, v in rows)
-  unknown = (np.nan,) * size  # what failed may not have got to its constraints
+  unknown = (np.nan,) * size  # a failed trial may have no constraints
   constraints = np.array(
     [v.constraints if len(v.constraints) == size else unknown for _, v in rows]
   )
@@ -124,13 +125,13 @@ def gathered(state: State) -> Observations:
 
 
 class Output(NamedTuple):
-  """An objective or a constraint, modelled.
+  """An objective or a constraint, modeled.
 
   Attributes:
-    model: The process, of padded rows and a column for each fantasy.
-    smooth: The output without noise, standardised or warped, where told and in
-      the fantasies of what is pending, `[n + p, s]`.
-    shift: What was taken off before `scale` divided, where nothing was warped.
+    model: The process, with padded rows and a column for each fantasy.
+    smooth: The output without noise, standardized or warped, at observed points
+      and in the fantasies of pending ones, `[n + p, s]`.
+    shift: Offset subtracted before division by `scale`, if not warped.
     scale: See `shift`.
   """
 
@@ -142,35 +143,35 @@ class Output(NamedTuple):
 
 def aim(
   space: Space,
-  told: Observations,
+  observed: Observations,
   reference: tuple[float, ...] | None,
   rng: np.random.Generator,
 ) -> tuple[Goal, np.ndarray]:
-  """Return what to look for, and the told points near which it may be.
+  """Return the goal, and the observed points near which to search.
 
   Args:
-    space: What varies.
-    told: What is known.
+    space: The space of configs.
+    observed: The observations.
     reference: See `bayes`.
-    rng: Of the fantasies of what is pending.
+    rng: Generator of the fantasies of pending trials.
   """
-  x, category = features(space, told.points), categories(space)
-  m, pending = told.objectives.shape[1], len(x) - len(told.objectives)
-  columns = np.hstack([told.objectives, told.constraints]).T
+  x, category = features(space, observed.points), categories(space)
+  m, pending = observed.objectives.shape[1], len(x) - len(observed.objectives)
+  columns = np.hstack([observed.objectives, observed.constraints]).T
   # Volumes are those of warped objectives, unless a reference has units.
   bent = m if m == 1 or reference is None else 0
   outputs = [
     output(x, y, category, rng, bend=j < bent, differ=m == 1 and j == 0)
     for j, y in enumerate(columns)
   ]
-  timed, whole = [], len(outputs)
-  if np.sum(np.isfinite(told.seconds)) > 1:
-    took = np.log(np.maximum(told.seconds, 1e-3))
+  timed, untimed = [], len(outputs)
+  if np.sum(np.isfinite(observed.seconds)) > 1:
+    took = np.log(np.maximum(observed.seconds, 1e-3))
     outputs.append(output(x, took, category, rng, bend=False, differ=False))
     timed = [outputs[-1].scale]
-  rows = np.pad(told.feasible, (0, pending), constant_values=True)
+  rows = np.pad(observed.feasible, (0, pending), constant_values=True)
   corners, weight = np.zeros((1, 2, m)), np.ones(1)
-  if told.feasible.any() and m > 1:
+  if observed.feasible.any() and m > 1:
     corners, weight = beyond(outputs[:m], rows, reference)
   goal = Goal(
     jax.tree.map(lambda *leaves: np.stack(leaves), *[o.model for o in outputs]),
@@ -178,29 +179,31 @@ def aim(
     outputs[0].smooth[rows].min(axis=0) if rows.any() else np.zeros(1),
     corners,
     weight,
-    np.array([-o.shift / o.scale for o in outputs[m:whole]]),
-    np.array(float(told.feasible.any())),
+    np.array([-o.shift / o.scale for o in outputs[m:untimed]]),
+    np.array(float(observed.feasible.any())),
     np.array(timed),
   )
-  return goal, nearby(told, outputs[:whole], m)
+  return goal, nearby(observed, outputs[:untimed], m)
 
 
-def nearby(told: Observations, outputs: list[Output], m: int) -> np.ndarray:
-  """Return the told points that are best, in turn of each objective."""
-  n = len(told.fine)
-  violated = np.maximum(told.constraints, 0.0)
+def nearby(observed: Observations, outputs: list[Output], m: int) -> np.ndarray:
+  """Return the best observed points, alternating between objectives."""
+  n = len(observed.fine)
+  violated = np.maximum(observed.constraints, 0.0)
   scale = np.array([o.scale for o in outputs[m:]])
   over = np.sum(np.nan_to_num(violated, nan=np.inf) / scale, axis=1)
   orders = []
   for o in outputs[:m]:
-    value = np.where(told.fine, o.smooth[:n, 0], np.inf)
-    orders.append(np.lexsort((value, np.where(told.feasible, 0.0, over + 1))))
+    value = np.where(observed.fine, o.smooth[:n, 0], np.inf)
+    orders.append(
+      np.lexsort((value, np.where(observed.feasible, 0.0, over + 1)))
+    )
   front = pareto.front(
-    np.array([o.smooth[:n, 0] for o in outputs[:m]]).T[told.feasible]
+    np.array([o.smooth[:n, 0] for o in outputs[:m]]).T[observed.feasible]
   )
   ends = np.array(orders).T.ravel()[: maximize.BEST]
-  middle = np.flatnonzero(told.feasible)[front] if m > 1 else ends
-  return told.points[np.union1d(ends, middle)]
+  middle = np.flatnonzero(observed.feasible)[front] if m > 1 else ends
+  return observed.points[np.union1d(ends, middle)]
 
 
 def output(
@@ -214,20 +217,20 @@ def output(
   """Model an output.
 
   Args:
-    x: Features, told then pending, `[n + p, d]`.
-    y: The output where it was told, `[n]`; NaN where a trial failed.
+    x: Features of observed and then pending points, `[n + p, d]`.
+    y: The observed output, `[n]`; NaN for failed trials.
     category: `[d]`, bool.
-    rng: Of the fantasies of what is pending.
-    bend: Whether it may be warped.
-    differ: Whether fantasies do, else all are the mean.
+    rng: Generator of the fantasies of pending trials.
+    bend: Whether the output may be warped.
+    differ: Whether fantasies are sampled; otherwise all are the mean.
 
   Returns:
-    The output in its likeliest warp.
+    The output in its most likely warp.
   """
   n, known = len(y), np.isfinite(y)
-  tried = warp.warped(y[known]) if bend else [warp.standardised(y[known])]
+  tried = warp.warped(y[known]) if bend else [warp.standardized(y[known])]
   seen, few = x[:n][known], gp.spread(y[known], FEW)
-  # Which warp is likeliest shows early; only that one is fitted to the end.
+  # The most likely warp is known early; only that one is fitted to the end.
   fits = [
     (*gp.fit(seen[few], z[few], category, None, EARLY), z, slope[few])
     for z, slope in tried
@@ -260,14 +263,14 @@ def imagined(
   rng: np.random.Generator,
   differ: bool,
 ) -> np.ndarray:
-  """Draw what pending trials may find.
+  """Sample fantasies of pending trials.
 
   Args:
-    model: The process given what was told.
+    model: The process conditioned on the observations.
     category: `[d]`, bool.
     pending: Rows of the model.
-    rng: Of the draws.
-    differ: Whether they are drawn jointly, else all are the mean.
+    rng: Generator of the samples.
+    differ: Whether they are sampled jointly; otherwise all are the mean.
 
   Returns:
     `[p, FANTASIES]`.
@@ -285,7 +288,7 @@ def imagined(
 def beyond(
   outputs: list[Output], rows: np.ndarray, reference: tuple[float, ...] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Return padded boxes that no feasible point beats, and their weights."""
+  """Return padded boxes that no feasible point dominates, and their weights."""
   values = np.array([o.smooth[rows, 0] for o in outputs]).T
   if reference is None:
     # Of all: the ends of a front that has just begun would keep it there.

@@ -1,7 +1,8 @@
-"""Designers: pure functions that suggest configs and are told of their values.
+"""Designers: pure functions with the ask-and-tell interface.
 
-A suggestion depends on the key and on the set of what was told and is under
-way, not on its order. `designer` makes one of a rule that picks a point.
+A suggestion depends on the key and on the sets of observations and pending
+points, not on their order. `designer` makes a designer from a rule that picks a
+point.
 """
 
 import itertools
@@ -22,16 +23,16 @@ Key: TypeAlias = jax.Array
 Point: TypeAlias = tuple[float, ...]  # of the unit cube
 Allowed: TypeAlias = Callable[[ConfigDict], bool] | None  # None allows all
 
-TRIES = 4096  # points that are drawn before a space counts as forbidden
+TRIES = 4096  # samples before a space counts as forbidden
 
 
 class Values(NamedTuple):
-  """What a trial found.
+  """The result of a trial.
 
   Attributes:
-    objectives: What to minimise; a NaN is a trial that failed.
-    constraints: At most 0 each where the config is feasible.
-    seconds: What the trial took, NaN where nobody knows.
+    objectives: Values to minimize; NaN for a failed trial.
+    constraints: At most 0 each for a feasible config.
+    seconds: Time of the trial, NaN if not known.
   """
 
   objectives: tuple[float, ...]
@@ -40,12 +41,12 @@ class Values(NamedTuple):
 
 
 class State(NamedTuple):
-  """What a designer knows.
+  """The state of a designer.
 
   Attributes:
-    key: Of the whole search.
-    observations: Points and what was found there.
-    pending: Points that were suggested and not told of.
+    key: Key of the search.
+    observations: Points and their values.
+    pending: Points that were suggested and have no values yet.
   """
 
   key: Key
@@ -54,14 +55,14 @@ class State(NamedTuple):
 
 
 class Designer(NamedTuple):
-  """An optimiser over configs.
+  """An optimizer over configs.
 
   Attributes:
-    init: Key -> what is known before the search.
+    init: Key -> the initial state.
     ask: State, key -> a config to try, and the state in which it is pending.
-    tell: State, config, values -> the state that knows them. The config need
-      not have been asked for.
-    wait: State, config -> the state in which it is pending, whoever asked.
+    tell: State, config, values -> the state with this observation. The config
+      need not have been suggested.
+    wait: State, config -> the state in which the config is pending.
   """
 
   init: Callable[[Key], State]
@@ -70,7 +71,7 @@ class Designer(NamedTuple):
   wait: Callable[[State, ConfigDict], State]
 
 
-# Space, state, key, what is allowed -> a point that is snapped.
+# Space, state, key, allowed -> a snapped point.
 Rule: TypeAlias = Callable[[Space, State, Key, Allowed], Point]
 
 
@@ -78,10 +79,10 @@ def designer(space: Space, rule: Rule, allowed: Allowed) -> Designer:
   """Return the designer of a rule.
 
   Args:
-    space: What varies.
+    space: The space of configs.
     rule: Picks the next point.
-    allowed: Tells whether a config may be suggested: the constraints that are
-      known without a trial. None allows all.
+    allowed: Whether a config may be suggested, by constraints that are known
+      without a trial. None allows all.
 
   Returns:
     The designer.
@@ -111,11 +112,11 @@ def waiting(state: State, point: Point) -> State:
 
 
 def observe(state: State, point: Point, values: Values) -> State:
-  """Return the state that knows what was found at a point."""
+  """Return the state with the values of a point."""
   _expect_like(state, values)
   near = [float(np.abs(np.subtract(p, point)).max()) for p in state.pending]
   left = list(state.pending)
-  if near and min(near) < 1e-6:  # a float survives its logarithm nearly
+  if near and min(near) < 1e-6:  # exp(log(x)) is only nearly x
     point = left.pop(int(np.argmin(near)))
   return state._replace(
     observations=(*state.observations, (point, values)), pending=tuple(left)
@@ -123,7 +124,7 @@ def observe(state: State, point: Point, values: Values) -> State:
 
 
 def random(space: Space, allowed: Allowed = None) -> Designer:
-  """Return the designer that draws uniformly (Bergstra & Bengio 2012)."""
+  """Return a designer that samples uniformly (Bergstra & Bengio 2012)."""
 
   def rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
     del state
@@ -133,12 +134,12 @@ def random(space: Space, allowed: Allowed = None) -> Designer:
 
 
 def sobol(space: Space, allowed: Allowed = None) -> Designer:
-  """Return the designer of a scrambled Sobol sequence, which fills evenly."""
+  """Return a designer that follows a scrambled Sobol sequence."""
   return designer(space, sobol_rule, allowed)
 
 
 def sobol_rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
-  """Pick the next point of the sequence that is allowed, else draw."""
+  """Pick the next point of the sequence if it is allowed, else a random one."""
   sequence = qmc.Sobol(len(space.names), rng=generator(state.key))
   place = len(state.observations) + len(state.pending)
   if place:
@@ -150,11 +151,11 @@ def sobol_rule(space: Space, state: State, key: Key, allowed: Allowed) -> Point:
 
 
 def grid(space: Space, steps: int = 5, allowed: Allowed = None) -> Designer:
-  """Return the designer that tries all combinations.
+  """Return a designer that tries all combinations.
 
   Args:
-    space: What varies.
-    steps: Values of each float; integers have at most as many, choices all.
+    space: The space of configs.
+    steps: Number of values of each float, and maximum for integers.
     allowed: See `designer`.
 
   Returns:
@@ -188,17 +189,17 @@ def generator(key: Key) -> np.random.Generator:
 
 
 def as_point(space: Space, unit: np.ndarray) -> Point:
-  """Return the point whose equals are equal configs."""
+  """Return a snapped point, equal for equal configs."""
   return tuple(spaces.snap(space, unit[None])[0].tolist())
 
 
 def is_allowed(space: Space, point: Point, allowed: Allowed) -> bool:
-  """Tell whether the config at a point may be suggested."""
+  """Return whether the config at a point may be suggested."""
   return allowed is None or allowed(spaces.to_config(space, np.array(point)))
 
 
 def drawn(space: Space, rng: np.random.Generator, allowed: Allowed) -> Point:
-  """Draw an allowed point.
+  """Sample an allowed point.
 
   Raises:
     ValueError: If `TRIES` points were forbidden.
@@ -209,15 +210,15 @@ def drawn(space: Space, rng: np.random.Generator, allowed: Allowed) -> Point:
       return point
   raise ValueError(
     f'search: expected an allowed config among {TRIES} random ones, got none. '
-    'Loosen the constraint or tell the designer of a config that meets it.'
+    'Loosen the constraint, or tell the designer a config that meets it.'
   )
 
 
 def _expect_like(state: State, values: Values) -> None:
-  whole = [v for _, v in state.observations if np.isfinite(v.objectives).all()]
+  finite = [v for _, v in state.observations if np.isfinite(v.objectives).all()]
   if not values.objectives:
     raise ValueError(f'tell: expected an objective, got {values!r}.')
-  for before in whole[:1] if np.isfinite(values.objectives).all() else []:
+  for before in finite[:1] if np.isfinite(values.objectives).all() else []:
     sizes = len(before.objectives), len(before.constraints)
     if sizes != (len(values.objectives), len(values.constraints)):
       raise ValueError(

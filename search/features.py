@@ -1,4 +1,4 @@
-"""Features: what the kernel compares of two points."""
+"""Features of points for the kernel."""
 
 import numpy as np
 
@@ -7,16 +7,15 @@ from search.space import Space
 
 
 def features(space: Space, points: np.ndarray) -> np.ndarray:
-  """Return what the kernel compares.
+  """Return the features of points.
 
   Args:
     space: The space of d parameters.
-    points: Snapped, `[n, d]`; what is not active is in the middle.
+    points: Snapped points, `[n, d]`, 0.5 for inactive parameters.
 
   Returns:
-    The points, and for each condition whether it holds, `[n, d + e]`. So two
-    configs that lack a parameter are alike in it, and one that has it differs
-    from one that has not by a distance that is fitted.
+    The points, and for each condition whether it holds, `[n, d + e]`, so that
+    the distance between configs with and without a parameter is fitted.
   """
   places = list({leaf.when: i for i, leaf in enumerate(space.leaves)}.items())
   columns = [i for when, i in places if when]
@@ -24,6 +23,6 @@ def features(space: Space, points: np.ndarray) -> np.ndarray:
 
 
 def categories(space: Space) -> np.ndarray:
-  """Tell which features are categories, `[d + e]`, bool."""
+  """Return which features are categories, `[d + e]`, bool."""
   extra = len({leaf.when for leaf in space.leaves if leaf.when})
   return np.array([bool(x.options) for x in space.leaves] + [False] * extra)

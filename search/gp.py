@@ -1,9 +1,9 @@
-"""A Gaussian process by hand: kernel, MAP fit, posterior.
+"""Gaussian processes: kernel, MAP fit, posterior.
 
-All is float64: the callers enter `precise()`, which changes nothing outside of
-it. Arrays are padded to powers of two, so that a search compiles a handful of
-programs: a padded row has mask 0 and becomes a row of the identity, which
-changes neither the determinant nor the solution (Rasmussen & Williams 2006).
+Everything is float64: callers enter `precise()`, which is a local setting.
+Arrays are padded to powers of two, so that a search compiles few programs: a
+padded row has mask 0 and becomes a row of the identity, which changes neither
+the determinant nor the solution (Rasmussen & Williams 2006).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ NOISE = 1e-6  # least variance of the noise, of outputs of variance 1
 LEAST = 32  # smallest padding
 FITTED = 64  # points that hyper-parameters are fitted to, at most
 STEPS = 40  # of L-BFGS
-CENTRE, WIDTH = -1.0, 1.0  # of the logarithms of length-scales
+CENTER, WIDTH = -1.0, 1.0  # of the logarithms of length-scales
 
 
 class Data(NamedTuple):
@@ -32,7 +32,7 @@ class Data(NamedTuple):
 
   Attributes:
     x: Features in [0, 1], `[n, d]`.
-    y: Standardised outputs, `[n]`.
+    y: Standardized outputs, `[n]`.
     mask: 1 for observations, 0 for padding, `[n]`.
   """
 
@@ -60,11 +60,11 @@ class Model(NamedTuple):
 
 
 class Hyper(NamedTuple):
-  """Hyper-parameters by name.
+  """Hyperparameters by name.
 
   Attributes:
     joint: Inverse squared length-scales of the joint part, `[d]`.
-    alone: The same of the additive part, `[d]`.
+    univariate: Inverse squared length-scales of the additive part, `[d]`.
     scale: Variance of the function, `()`.
     additive: Share of the variance that is additive, `()`.
     smooth: Share of the joint part that has all derivatives, `()`.
@@ -72,7 +72,7 @@ class Hyper(NamedTuple):
   """
 
   joint: Array
-  alone: Array
+  univariate: Array
   scale: Array
   additive: Array
   smooth: Array
@@ -81,7 +81,7 @@ class Hyper(NamedTuple):
 
 @contextlib.contextmanager
 def precise() -> Iterator[None]:
-  """Compute in float64, in this thread alone, and factorise on one core.
+  """Compute in float64, in this thread only, and factorize on one core.
 
   OpenBLAS takes all cores for a matrix of 64 rows, and then 20 times as long
   where they are busy.
@@ -92,18 +92,18 @@ def precise() -> Iterator[None]:
 
 @functools.cache
 def _libraries() -> ThreadpoolController:
-  """Look once for what has threads: that takes milliseconds."""
+  """Find thread pools once, which takes milliseconds."""
   return ThreadpoolController()
 
 
 def unpack(theta: Array) -> Hyper:
   """Name the entries of `[2 d + 4]` unconstrained hyper-parameters."""
   d = (theta.shape[0] - 4) // 2
-  joint, alone = jnp.exp(theta[:d]), jnp.exp(theta[d : 2 * d])
+  joint, univariate = jnp.exp(theta[:d]), jnp.exp(theta[d : 2 * d])
   scale, share, smooth, noise = theta[2 * d :]
   return Hyper(
     joint,
-    alone,
+    univariate,
     jnp.exp(scale),
     jax.nn.sigmoid(share),
     jax.nn.sigmoid(smooth),
@@ -129,7 +129,7 @@ def kernel(theta: Array, category: Array, a: Array, b: Array) -> Array:
 
   $s ((1 - w) k(\sum_i D_i / l_i^2) + w / d \sum_i m(D_i / l_i'^2))$: $k$ is a
   mixture of Matern and its smooth limit $e^{-r^2 / 2}$, with a length-scale for
-  each feature (ARD), beside Matern's first-order additive form (Duvenaud et al.
+  each feature (ARD), plus Matern's first-order additive form (Duvenaud et al.
   2011, arXiv 1112.4394, equation 3). $D_i$ is the squared difference, or for
   categories 1 where they differ: the Hamming distance.
 
@@ -148,8 +148,8 @@ def kernel(theta: Array, category: Array, a: Array, b: Array) -> Array:
   square = jnp.tensordot(hyper.joint, apart, 1)
   rough = matern(square)
   joint = rough + hyper.smooth * (jnp.exp(-0.5 * square) - rough)
-  alone = matern(hyper.alone[:, None, None] * apart).mean(0)
-  return hyper.scale * (joint + hyper.additive * (alone - joint))
+  univariate = matern(hyper.univariate[:, None, None] * apart).mean(0)
+  return hyper.scale * (joint + hyper.additive * (univariate - joint))
 
 
 def covariance(theta: Array, category: Array, data: Data) -> Array:
@@ -162,17 +162,17 @@ def covariance(theta: Array, category: Array, data: Data) -> Array:
 def log_prior(theta: Array) -> Array:
   r"""Return the log density of the hyper-parameters, up to a constant.
 
-  Length-scales are LogNormal with a centre that grows as $\sqrt d$ (Hvarfner
+  Length-scales are LogNormal with a center that grows as $\sqrt d$ (Hvarfner
   et al. 2024, arXiv 2402.02229), and the rest is weak: the variance near 1, the
   noise small.
   """
   d = (theta.shape[0] - 4) // 2
   length = -0.5 * theta[:d]
-  alone = -0.5 * theta[d : 2 * d]
+  univariate = -0.5 * theta[d : 2 * d]
   scale, share, smooth, noise = theta[2 * d :]
   return -0.5 * (
-    jnp.sum(((length - 0.5 * jnp.log(d) - CENTRE) / WIDTH) ** 2)
-    + jnp.sum(((alone - CENTRE) / WIDTH) ** 2)
+    jnp.sum(((length - 0.5 * jnp.log(d) - CENTER) / WIDTH) ** 2)
+    + jnp.sum(((univariate - CENTER) / WIDTH) ** 2)
     + scale**2
     + ((share + 1.0) / 2.0) ** 2
     + (smooth / 2.0) ** 2
@@ -209,8 +209,11 @@ def loss(theta: Array, category: Array, data: Data) -> tuple[Array, Array]:
 
 def start(d: int) -> np.ndarray:
   """Return where fits start: the modes of the priors, `[2 d + 4]`."""
-  joint, alone = np.full(d, -2 * CENTRE - np.log(d)), np.full(d, -2 * CENTRE)
-  return np.concatenate([joint, alone, [0.0, -1.0, 0.0, -8.0]])
+  joint, univariate = (
+    np.full(d, -2 * CENTER - np.log(d)),
+    np.full(d, -2 * CENTER),
+  )
+  return np.concatenate([joint, univariate, [0.0, -1.0, 0.0, -8.0]])
 
 
 def padded(x: Array, y: Array) -> Data:
@@ -228,14 +231,14 @@ def padded(x: Array, y: Array) -> Data:
   )
 
 
-def spread(y: np.ndarray, most: int) -> np.ndarray:
-  """Return which observations to fit to: the best half, and others evenly."""
-  if len(y) <= most:
+def spread(y: np.ndarray, limit: int) -> np.ndarray:
+  """Return a subset of observations to fit: the best half, and some others."""
+  if len(y) <= limit:
     return np.arange(len(y))
   order = np.argsort(y, kind='stable')
-  rest = order[most // 2 :]
-  some = rest[np.linspace(0, len(rest) - 1, most - most // 2).astype(int)]
-  return np.concatenate([order[: most // 2], some])
+  rest = order[limit // 2 :]
+  some = rest[np.linspace(0, len(rest) - 1, limit - limit // 2).astype(int)]
+  return np.concatenate([order[: limit // 2], some])
 
 
 def fit(
@@ -249,7 +252,7 @@ def fit(
 
   Args:
     x: Features, `[n, d]`.
-    y: Standardised outputs, `[n]`.
+    y: Standardized outputs, `[n]`.
     category: `[d]`, bool.
     begin: Where to start, `[2 d + 4]`; by default at the modes of the priors.
     steps: Of L-BFGS, at most.

@@ -1,9 +1,10 @@
 """Successive halving and Hyperband: many short trials, few long ones.
 
-A config is tried at a small budget; of every `eta` the best goes on to `eta`
-times as much. Asynchronous (Li et al. 2020, arXiv 1810.05934, algorithm 2): a
-config goes on as soon as it is among the best so far, so nobody waits. A point
-here has the budget as one more coordinate, behind those of the space.
+Configs are evaluated at a small budget, and the best of every `eta` are
+promoted to `eta` times the budget. Promotion is asynchronous (Li et al. 2020,
+arXiv 1810.05934, algorithm 2): a config is promoted as soon as it is among the
+best so far, so that no worker waits. The budget is the last coordinate of a
+point.
 """
 
 import math
@@ -20,52 +21,51 @@ from search.space import Space
 
 
 class Budget(NamedTuple):
-  """What a trial may cost.
+  """The budgets of trials.
 
   Attributes:
     field: Dotted path of the config that holds it, as 'train.epochs'.
-    least: Of the first rung.
-    most: Of the last.
-    eta: How many times more each rung is, and how many compete for a place.
+    low: Budget of the first rung.
+    high: Budget of the last rung.
+    eta: Ratio of the budgets of rungs; one of `eta` configs is promoted.
   """
 
   field: str
-  least: int
-  most: int
+  low: int
+  high: int
   eta: int = 3
 
   @property
   def rungs(self) -> list[int]:
-    """Return the budgets, rising, the last of them `most`.
+    """Return the increasing budgets, the last of them `high`.
 
     >>> Budget('epochs', 1, 81).rungs
     [1, 3, 9, 27, 81]
     """
-    count = int(math.log(self.most / self.least, self.eta) + 1e-9)
-    return [self.most // self.eta**i for i in range(count, -1, -1)]
+    count = int(math.log(self.high / self.low, self.eta) + 1e-9)
+    return [self.high // self.eta**i for i in range(count, -1, -1)]
 
 
 def halving(space: Space, inner: Designer, budget: Budget) -> Designer:
-  """Return the designer that starts all configs at the least budget."""
+  """Return a designer that starts all configs at the lowest budget."""
   return _budgeted(space, inner, budget, 1)
 
 
 def hyperband(space: Space, inner: Designer, budget: Budget) -> Designer:
-  """Return the designer that also starts some configs at larger budgets.
+  """Return a designer that also starts configs at larger budgets.
 
   Brackets that start at rung 0, 1, ... get configs in the shares of Hyperband
-  (Li et al. 2018, JMLR 18, algorithm 1). With `bayes` inside it is the idea of
-  BOHB (Falkner et al. 2018): the model sees the largest budget at which more
-  points than parameters are known.
+  (Li et al. 2018, JMLR 18, algorithm 1). With an inner
+  `bayes` this is BOHB (Falkner et al. 2018): the model is fitted at the largest
+  budget with more points than parameters.
 
   Args:
-    space: What varies.
-    inner: Picks the configs that start.
-    budget: What a trial may cost.
+    space: The space of configs.
+    inner: Suggests new configs.
+    budget: The budgets of trials.
 
   Returns:
-    A designer of configs with their budget filled in; tell it of each at that
-    budget.
+    A designer of configs that include their budget.
 
   Raises:
     ValueError: If the budget has no field, or fewer than two rungs.
@@ -74,25 +74,25 @@ def hyperband(space: Space, inner: Designer, budget: Budget) -> Designer:
 
 
 def shares(budget: Budget, brackets: int) -> list[int]:
-  r"""Return how many configs start in each bracket, for one round.
+  r"""Return the number of configs that start in each bracket, for one round.
 
   $\lceil (s_{max} + 1) \eta^s / (s + 1) \rceil$, for s halvings.
 
   >>> shares(Budget('epochs', 1, 81), 5)
   [81, 34, 15, 8, 5]
   """
-  most = len(budget.rungs) - 1
+  largest = len(budget.rungs) - 1
   return [
-    math.ceil((most + 1) * budget.eta**s / (s + 1))
-    for s in range(most, most - brackets, -1)
+    math.ceil((largest + 1) * budget.eta**s / (s + 1))
+    for s in range(largest, largest - brackets, -1)
   ]
 
 
 def promoted(state: State, budget: Budget) -> Point | None:
-  """Return the point that goes on, with its next budget; None if none may.
+  """Return the point to promote, with its next budget, or None.
 
-  Of n finished in a rung of a bracket the best `n // eta` go on, the highest
-  rung first.
+  Of n finished trials in a rung of a bracket the best `n // eta` are promoted,
+  from the highest rung first.
   """
   values = dict(state.observations)
   first: dict[Point, float] = {}
@@ -116,22 +116,24 @@ def promoted(state: State, budget: Budget) -> Point | None:
 
 
 def cost(values: Values) -> tuple[float, float]:
-  """Return by what trials are ranked: violation, then the first objective."""
+  """Return the sort key of trials: violation, then the first objective."""
   if not np.isfinite([*values.objectives, *values.constraints]).all():
     return math.inf, math.inf
   return sum(max(c, 0.0) for c in values.constraints), values.objectives[0]
 
 
-def seen_by(inner: State, state: State, budget: Budget) -> State:
-  """Return what the designer inside knows: the largest budget with enough."""
+def inner_state(inner: State, state: State, budget: Budget) -> State:
+  """Return the state of the inner designer: the largest sufficient budget."""
   for rung in reversed(budget.rungs):
-    told = tuple((p[:-1], v) for p, v in state.observations if p[-1] == rung)
-    if told and len(told) > len(told[0][0]):
+    observed = tuple(
+      (p[:-1], v) for p, v in state.observations if p[-1] == rung
+    )
+    if observed and len(observed) > len(observed[0][0]):
       break
-  known = {point for point, _ in told}
+  known = {point for point, _ in observed}
   points = {p[:-1] for p in [*dict(state.observations), *state.pending]}
   return inner._replace(
-    observations=told, pending=tuple(sorted(points - known))
+    observations=observed, pending=tuple(sorted(points - known))
   )
 
 
@@ -141,8 +143,8 @@ def _budgeted(
   rungs, size = budget.rungs, shares(budget, brackets)
   if len(rungs) < 2 or budget.eta < 2:
     raise ValueError(
-      f'hyperband: expected two rungs or more, got {rungs}. Raise most to at '
-      f'least {budget.eta} times least.'
+      f'hyperband: expected two rungs or more, got {rungs}. Raise high to at '
+      f'least {budget.eta} times low.'
     )
   try:
     spaces.at(space.base, budget.field)
@@ -156,7 +158,7 @@ def _budgeted(
     if point is None:
       begun = _begun(state, rungs[:brackets])
       chosen = min(range(brackets), key=lambda b: (begun[b] + 1) / size[b])
-      known = seen_by(inner.init(state.key), state, budget)
+      known = inner_state(inner.init(state.key), state, budget)
       config, _ = inner.ask(known, jax.random.fold_in(key, 0))
       point = (*designer.point_of(space, config), float(rungs[chosen]))
     return _config(space, budget, point), designer.waiting(state, point)

@@ -1,4 +1,4 @@
-"""Where the acquisition is highest: candidates, ascent, neighbours."""
+"""Maximization of the acquisition: candidates, ascent, neighbors."""
 
 import numpy as np
 from scipy.stats import qmc
@@ -13,7 +13,7 @@ from search.space import Space
 
 WIDE, NEAR = 1024, 512  # candidates everywhere, and around the best
 STARTS = 4  # of each of them that climb
-BEST = 5  # told points around which candidates lie
+BEST = 5  # observed points around which candidates lie
 SAME = 1e-6  # of the range
 LEVELS = 12  # values of a parameter that are tried around a point
 
@@ -26,26 +26,26 @@ def best(
   rng: np.random.Generator,
   allowed: Allowed,
 ) -> Point:
-  """Return the allowed point of the highest score that is not known.
+  """Return the new allowed point of the highest score.
 
   Args:
     space: The space of d parameters.
-    goal: What is looked for.
+    goal: The goal.
     known: Points that were tried or are pending, `[n, d]`.
-    good: Those near which the score may be high, `[k, d]`.
-    rng: Of the candidates.
-    allowed: Tells whether a config may be suggested.
+    good: Points near which the score may be high, `[k, d]`.
+    rng: Generator of the candidates.
+    allowed: Whether a config may be suggested.
 
   Returns:
-    The point; a random one if all that were looked at are known.
+    The point; a random one if all candidates are known.
   """
   halves = candidates(space, good, rng)
   pool = np.vstack([leading(space, goal, half, allowed) for half in halves])
   for _ in range(2 if any(leaf.whole for leaf in space.leaves) else 1):
     risen = climbed(space, goal, pool[: 2 * STARTS], allowed)
-    around = neighbours(space, leading(space, goal, risen, allowed)[0], rng)
+    around = neighbors(space, leading(space, goal, risen, allowed)[0], rng)
     pool = np.vstack([risen, around, pool])
-  # Where the best is a known point, what climbed there did so in vain.
+  # Points that climbed to a known point are of no use.
   fresh = pool[~is_known(pool, known)]
   if not len(fresh):
     return designer.drawn(space, rng, allowed)
@@ -53,7 +53,7 @@ def best(
 
 
 def is_known(points: np.ndarray, known: np.ndarray) -> np.ndarray:
-  """Tell which points differ by less than `SAME` from a known one, `[n]`."""
+  """Return which points differ by less than `SAME` from a known one, `[n]`."""
   gap = np.abs(points[:, None] - known).max(axis=2)
   return gap.min(axis=1, initial=1.0) < SAME
 
@@ -68,20 +68,20 @@ def candidates(
   """
   d = len(space.names)
   wide = qmc.Sobol(d, rng=rng).random(WIDE)
-  centre = good[rng.integers(len(good), size=NEAR)]
+  center = good[rng.integers(len(good), size=NEAR)]
   size = 10 ** rng.uniform(-3.0, -0.5, (NEAR, 1))
-  step = centre + size * rng.standard_normal((NEAR, d))
+  step = center + size * rng.standard_normal((NEAR, d))
   whole = np.array([leaf.whole for leaf in space.leaves])
   step = np.where(whole, rng.random((NEAR, d)), step)
   share = np.where(whole, 0.3, rng.choice([0.3, 1.0], (NEAR, 1)))
-  near = np.where(rng.random((NEAR, d)) < share, step, centre)
+  near = np.where(rng.random((NEAR, d)) < share, step, center)
   return spaces.snap(space, wide), spaces.snap(space, np.clip(near, 0.0, 1.0))
 
 
 def leading(
   space: Space, goal: Goal, pool: np.ndarray, allowed: Allowed
 ) -> np.ndarray:
-  """Return the `STARTS` best of a pool that are allowed, best first.
+  """Return the `STARTS` best allowed points of a pool, best first.
 
   Where fewer are, they are repeated; where none is, one is drawn.
   """
@@ -103,7 +103,7 @@ def leading(
 def climbed(
   space: Space, goal: Goal, starts: np.ndarray, allowed: Allowed
 ) -> np.ndarray:
-  """Return where the gradient leads from allowed points, back where allowed.
+  """Follow the gradient from allowed points, back to the allowed region.
 
   Integers and choices stay. What became forbidden goes back half of the way to
   its start until it is allowed.
@@ -135,7 +135,7 @@ def retreated(
   return start + good * (end - start)
 
 
-def neighbours(
+def neighbors(
   space: Space, point: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
   """Return the points that differ in one integer or choice, `[k, d]`."""

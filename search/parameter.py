@@ -1,4 +1,4 @@
-"""Leaves: what a search may vary, in place of a value of a config."""
+"""Leaves: ranges and options in place of a value of a config."""
 
 import builtins
 import dataclasses
@@ -14,14 +14,14 @@ When: TypeAlias = Mapping[str, Any]  # path -> the value, or a tuple of values
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-  """A parameter to be varied.
+  """A parameter of a search.
 
   Attributes:
     low: Least value; of a choice 0.
     high: Largest value; of a choice the number of options - 1.
     log: Whether the logarithm is uniform.
     whole: Whether values are integers.
-    options: What a choice is between; else empty.
+    options: Options of a choice; else empty.
     when: Pairs of a path and the values it must have one of, or it is None.
   """
 
@@ -80,7 +80,7 @@ def integer(
   _expect_rising('integer', low, high)
   if int(low) != low or int(high) != high:
     raise ValueError(
-      f'integer: expected whole ends, got {(low, high)!r}. Use float.'
+      f'integer: expected integer ends, got {(low, high)!r}. Use float.'
     )
   if log and low < 1:
     raise ValueError(
@@ -90,7 +90,7 @@ def integer(
 
 
 def choice(*options: Any, when: When | None = None) -> FieldReference:
-  """Return one of some options, none nearer to one than to another.
+  """Return a categorical choice.
 
   Raises:
     ValueError: If there are fewer than two, or two that are equal.
@@ -131,7 +131,7 @@ def value(leaf: Leaf, unit: builtins.float) -> Any:
 
 
 def levels(leaf: Leaf) -> int:
-  """Return how many values a leaf has; 0 if they are not countable."""
+  """Return the number of values of a leaf; 0 if it is continuous."""
   return int(leaf.high - leaf.low) + 1 if leaf.whole else 0
 
 
@@ -150,7 +150,7 @@ def _leaf(
 
 
 def _edges(leaf: Leaf) -> tuple[builtins.float, builtins.float]:
-  """Return the ends of the scale on which the unit interval is laid."""
+  """Return the ends of the scale that the unit interval maps to."""
   half = 0.5 if leaf.whole else 0.0
   low, high = leaf.low - half, leaf.high + half
   return (math.log(low), math.log(high)) if leaf.log else (low, high)
@@ -166,7 +166,7 @@ def levels_at(leaf: Leaf, unit: np.ndarray) -> np.ndarray:
 
 
 def units_of(leaf: Leaf, level: np.ndarray) -> np.ndarray:
-  """Return the points of levels, those of whole ones in their middle."""
+  """Return the points of levels, those of integers in the middle of cells."""
   low, high = _edges(leaf)
   return ((np.log(level) if leaf.log else level) - low) / (high - low)
 

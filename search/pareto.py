@@ -1,4 +1,4 @@
-"""Pareto sets of minimised objectives: fronts, volumes, boxes."""
+"""Pareto sets of minimized objectives: fronts, volumes, boxes."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ SAME = 0.05  # of the extent of every objective: nearer points are one
 
 
 def front(values: np.ndarray) -> np.ndarray:
-  """Tell which points no other point beats; of equal points the first.
+  """Return which points no other point dominates; of equal points the first.
 
   Args:
-    values: Minimised objectives, `[n, m]`.
+    values: Minimized objectives, `[n, m]`.
 
   Returns:
     `[n]`, bool.
@@ -24,13 +24,14 @@ def front(values: np.ndarray) -> np.ndarray:
 
 
 def boxes(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-  """Cut what is better than the reference and beaten by no point into boxes.
+  """Partition the non-dominated region below the reference into boxes.
 
-  Slabs of the last objective, each cut like that in the others.
+  The region is cut into slabs of the last objective, and each of them
+  recursively in the others.
 
   Args:
-    values: Minimised objectives, `[n, m]`.
-    reference: A point worse than all that counts, `[m]`.
+    values: Minimized objectives, `[n, m]`.
+    reference: The reference point, `[m]`.
 
   Returns:
     Lower and upper corners, `[boxes, 2, m]`; a lower corner may be -inf.
@@ -58,7 +59,7 @@ def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
   """Return the volume that some point dominates, up to the reference.
 
   Args:
-    values: Minimised objectives, `[n, m]`.
+    values: Minimized objectives, `[n, m]`.
     reference: `[m]`.
 
   Returns:
@@ -77,14 +78,14 @@ def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
 
 
 def spread(values: np.ndarray, count: int) -> np.ndarray:
-  """Choose points of a front that together dominate much, one by one.
+  """Choose points of a front with a large hypervolume, greedily.
 
   Objectives are brought to one scale, and the reference is a tenth beyond the
   worst of each; a greedy choice has at least 1 - 1/e of the best volume
   (Nemhauser et al. 1978).
 
   Args:
-    values: Minimised objectives of a front, `[n, m]`.
+    values: Minimized objectives of a front, `[n, m]`.
     count: How many, at most; of points nearer than `SAME` only one is chosen.
 
   Returns:

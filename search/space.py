@@ -1,10 +1,10 @@
-"""Spaces: a config with leaves in place of the values that a search may vary.
+"""Spaces: configs with leaves in place of the values that a search varies.
 
   config.lr = search.log(1e-4, 1e-1)
-  config.optimiser = search.choice('sgd', 'adam')
-  config.momentum = search.float(0.0, 0.99, when={'optimiser': 'sgd'})
+  config.optimizer = search.choice('sgd', 'adam')
+  config.momentum = search.float(0.0, 0.99, when={'optimizer': 'sgd'})
 
-All else is constant. Where its condition does not hold a parameter is None.
+Everything else is constant. A parameter whose condition does not hold is None.
 `--config.lr=0.01` on the command line pins one: what is no leaf is constant.
 """
 
@@ -26,10 +26,10 @@ MIDDLE = 0.5  # where what does not matter is put
 
 
 class Space(NamedTuple):
-  """What may vary, and all that does not.
+  """The varying and the constant fields of a config.
 
   Attributes:
-    names: Dotted paths, a parent before what depends on it.
+    names: Dotted paths, parents before the parameters that depend on them.
     leaves: One for each path.
     base: The config, with its leaves.
   """
@@ -43,14 +43,14 @@ def of(config: ConfigDict | FrozenConfigDict) -> Space:
   """Return the space that a config describes.
 
   Args:
-    config: Values, and leaves in place of those that vary.
+    config: Values, with leaves for those that vary.
 
   Returns:
     The space.
 
   Raises:
     ValueError: If nothing varies, a condition names no parameter or a value
-      that it never has, or conditions go in a circle.
+      that it never has, or conditions are circular.
 
   >>> from search.parameter import log
   >>> config = ConfigDict({'epochs': 5})
@@ -74,15 +74,15 @@ def of(config: ConfigDict | FrozenConfigDict) -> Space:
 
 
 def snap(space: Space, units: np.ndarray) -> np.ndarray:
-  """Move points to the middle of the cells of their integers and choices.
+  """Move points to the middle of the cells of integers and choices.
 
   Args:
     space: The space of d parameters.
     units: Points of the unit cube, `[n, d]`.
 
   Returns:
-    `[n, d]`, of which equal rows are equal values of all parameters; what is
-    not active is at 0.5.
+    `[n, d]`, with equal rows for equal values of all parameters; 0.5 for
+    inactive parameters.
   """
   found = np.array(units, np.float64)
   for i, leaf in enumerate(space.leaves):
@@ -92,7 +92,7 @@ def snap(space: Space, units: np.ndarray) -> np.ndarray:
 
 
 def active(space: Space, units: np.ndarray) -> np.ndarray:
-  """Tell which parameters matter at some points.
+  """Return which parameters are active at some points.
 
   Args:
     space: The space of d parameters.
@@ -124,7 +124,7 @@ def to_config(space: Space, unit: np.ndarray) -> ConfigDict:
     unit: A point of the unit cube, `[d]`.
 
   Returns:
-    A config without leaves; None for what is not active.
+    A config without leaves; None for inactive parameters.
 
   >>> from search.parameter import log
   >>> config = ConfigDict({'lr': log(1e-4, 1e-1), 'epochs': 5})
@@ -147,7 +147,7 @@ def to_config(space: Space, unit: np.ndarray) -> ConfigDict:
 
 
 def to_unit(space: Space, config: ConfigDict | FrozenConfigDict) -> np.ndarray:
-  """Return the point of a config; what is not active is in the middle.
+  """Return the point of a config, 0.5 for inactive parameters.
 
   Args:
     space: The space of d parameters.
@@ -157,7 +157,7 @@ def to_unit(space: Space, config: ConfigDict | FrozenConfigDict) -> np.ndarray:
     `[d]`.
 
   Raises:
-    ValueError: If a value is outside of the space.
+    ValueError: If a value is outside the space.
   """
   unit = np.full(len(space.names), MIDDLE)
   for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
@@ -203,7 +203,7 @@ def _sorted(found: dict[str, Leaf]) -> tuple[str, ...]:
 
 
 def at(config: Any, path: str) -> Any:
-  """Return what is at a dotted path of a config."""
+  """Return the value at a dotted path of a config."""
   for part in path.split('.'):
     config = config[part]
   return config

@@ -1,4 +1,4 @@
-"""What a storage keeps of a space: names, distributions, labels."""
+"""Spaces in an Optuna storage: names, distributions, labels."""
 
 import random
 import time
@@ -26,7 +26,7 @@ from search.space import Space
 PLAIN = bool | int | float | str | None
 ATTEMPTS = 8  # to open a database in which others make their tables
 PATIENCE = 60.0  # seconds that a writer of SQLite waits for the others
-# What databases say of a table, row or type that somebody else just made.
+# Messages of databases about a table, row or type that another one just made.
 RACES = ('already exists', 'unique constraint', 'duplicate key', 'is locked')
 
 
@@ -56,7 +56,7 @@ def opened(where: str) -> BaseStorage:
 
 
 def _is_race(error: Exception) -> bool:
-  """Return whether somebody else made the same tables at the same time."""
+  """Return whether another process made the same tables at the same time."""
   return any(said in str(error).lower() for said in RACES)
 
 
@@ -66,7 +66,7 @@ def config_of(space: Space, trial: FrozenTrial) -> ConfigDict:
 
 
 def point(space: Space, trial: FrozenTrial) -> np.ndarray:
-  """Return where a trial is in the unit cube, `[d]`."""
+  """Return the point of a trial in the unit cube, `[d]`."""
   unit = np.full(len(space.names), spaces.MIDDLE)
   for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
     if name in trial.params:
@@ -84,7 +84,7 @@ def suggest(trial: optuna.Trial, name: str, leaf: Leaf) -> Any:
 
 
 def distribution(leaf: Leaf) -> BaseDistribution:
-  """Return what a leaf is to Optuna."""
+  """Return the Optuna distribution of a leaf."""
   if leaf.options:
     return CategoricalDistribution(labels(leaf))
   if leaf.whole:
@@ -93,9 +93,9 @@ def distribution(leaf: Leaf) -> BaseDistribution:
 
 
 def labels(leaf: Leaf) -> list[Any]:
-  """Return options as a storage keeps them: plain values, others as text.
+  """Return the labels of options in a storage: plain values, others as text.
 
-  Options of one text are told apart by their place:
+  Options of equal text are distinguished by their index:
 
   >>> from search.parameter import choice
   >>> labels(choice((1, 2), '(1, 2)', 3).get())
@@ -109,14 +109,14 @@ def labels(leaf: Leaf) -> list[Any]:
 
 
 def value(leaf: Leaf, label: Any) -> Any:
-  """Return the value that a storage keeps under a label."""
+  """Return the value of a label."""
   if not leaf.options:
     return label
   return leaf.options[labels(leaf).index(label)]
 
 
 def params(space: Space, config: ConfigDict) -> dict[str, Any]:
-  """Return the active parameters of a config as a storage keeps them."""
+  """Return the active parameters of a config as labels."""
   unit = spaces.to_unit(space, config)
   live = spaces.active(space, unit[None])[0]
   found = {}

@@ -1,14 +1,13 @@
-"""Studies: trials in Optuna's storage, suggested by our designers.
+"""Studies: trials in Optuna's storage, suggested by the designers of `search`.
 
-Any number of processes on any machines work on one study. Each holds its
-trial by a lease that it renews; a trial whose lease ran out is given up and
-tried again. What is guaranteed: a trial whose worker dies is repeated with the
-same config, by one other worker at a time, and kept as infeasible if that was
-the `DEATHS`th; exactly `trials` trials are kept, fewer where a grid ends
-before; a suggestion is a function of the seed, the number of the trial and the
-set of what was told and under way when it was asked for. So one worker repeats
-a study to the last bit; of many workers the suggestions agree as long as they
-ask with equal knowledge.
+Any number of processes on any machines can work on one study. Each renews a
+lease of its trial; a trial whose lease has expired is given up and repeated. It
+is guaranteed that a trial whose worker dies is repeated with the same config,
+by one other worker at a time, and counts as infeasible after `DEATHS` deaths;
+that exactly `trials` trials are kept, or fewer if a grid is exhausted; and that
+a suggestion is a function of the seed, the number of the trial, and the sets of
+observations and pending trials. One worker thus reproduces a study bit for bit;
+suggestions of several workers agree if their observations do.
 """
 
 import contextlib
@@ -35,25 +34,25 @@ from search.space import Space
 
 LEASE, LIMITS, REASON, AGAIN = 'lease', 'constraints', 'infeasible', 'retry_of'
 DIED, SPENT, SPACE = 'deaths', 'spent', 'space'
-DEATHS = 5  # of its workers that a trial outlives
-WAIT = 1.0  # seconds between two looks at what others do, at most
+DEATHS = 5  # of workers, after which a trial is infeasible
+WAIT = 1.0  # maximum seconds between two reads of the storage
 
 
 class Plan(NamedTuple):
-  """What a study is.
+  """The specification of a study.
 
   Attributes:
-    name: Under which it is stored.
-    space: What varies.
-    designer: Suggests.
-    objective: Config -> what was found; may raise.
-    trials: How many are kept.
-    objectives: How many values are minimised.
-    seed: Of the suggestions.
-    lease: Seconds after which a silent worker counts as dead.
-    together: How many trials a worker asks for before the first is told.
-    group: Configs -> what was found of each, in place of `objective`; without
-      one a worker asks for one trial at a time.
+    name: Name in the storage.
+    space: The space of configs.
+    designer: Suggests configs.
+    objective: Config -> values; may raise.
+    trials: Number of trials.
+    objectives: Number of values to minimize.
+    seed: Seed of the suggestions.
+    lease: Seconds after which a worker that is not heard of counts as dead.
+    batch_size: Number of trials that a worker asks for at once.
+    group: Configs -> values of each, in place of `objective`; without it the
+      batch size is 1.
   """
 
   name: str
@@ -64,7 +63,7 @@ class Plan(NamedTuple):
   objectives: int = 1
   seed: int = 0
   lease: float = 60.0
-  together: int = 1
+  batch_size: int = 1
   group: Callable[[Sequence[ConfigDict]], list[Values]] | None = None
 
 
@@ -95,68 +94,68 @@ def opened(plan: Plan, storage: BaseStorage) -> optuna.Study:
 
 
 def work(plan: Plan, storage: BaseStorage) -> None:
-  """Run trials until as many as planned are finished, by whomever.
+  """Run trials until all are finished, by this worker or others.
 
-  A trial that raises, or finds a NaN, is kept as infeasible. One that is ended
-  by what is no error (an interrupt, `SystemExit`) is left to others.
+  A trial that raises an error or has a NaN is infeasible. One that is ended by
+  an interrupt or `SystemExit` is left to other workers.
   """
   study = opened(plan, storage)
-  most = plan.trials
+  limit = plan.trials
   while True:
     look_after(study, plan.lease)
     kept = [t for t in study.get_trials(deepcopy=False) if counts(t)]
     if SPENT in study.user_attrs:
-      most = min(most, len(kept))
-    if sum(t.state.is_finished() for t in kept) >= most:
+      limit = min(limit, len(kept))
+    if sum(t.state.is_finished() for t in kept) >= limit:
       return
     waiting = any(t.state == TrialState.WAITING for t in kept)
-    if len(kept) >= most and not waiting:
+    if len(kept) >= limit and not waiting:
       time.sleep(min(plan.lease / 10, WAIT))
     else:
       _run(plan, study)
 
 
 def look_after(study: optuna.Study, lease: float) -> None:
-  """Queue again what workers that died have left."""
+  """Queue the trials of dead workers again."""
   for trial in study.get_trials(deepcopy=False):
     if trial.state == TrialState.RUNNING and _is_stale(trial, lease):
       _retry(study, trial, died=1)
 
 
 def begin(space: Space, trial: optuna.Trial) -> ConfigDict:
-  """Return the config of a trial that may be the last of its attempts."""
+  """Return the config of a trial, noting whether this is its last attempt."""
   if trial.user_attrs.get(DIED, 0) == DEATHS - 1:
     trial.set_user_attr(REASON, f'its worker died {DEATHS} times')
   return suggested(space, trial)
 
 
 def _run(plan: Plan, study: optuna.Study) -> None:
-  """Ask for trials, find their values, and tell them."""
+  """Ask for trials, evaluate them, and tell their values."""
   trials: list[optuna.Trial] = []
   configs = []
   with contextlib.ExitStack() as leases:
-    for _ in range(plan.together if plan.group else 1):
+    for _ in range(plan.batch_size if plan.group else 1):
       try:
         trial = _asked(plan, study)
         if trial is None:
           break
         configs.append(begin(plan.space, trial))
-      except UpdateFinishedTrialError:  # our lease ran out: it is another's
+      except UpdateFinishedTrialError:  # the lease has expired
         break
       trials.append(trial)
-      leases.enter_context(held(trial, plan.lease))
+      leases.enter_context(leased(trial, plan.lease))
     found = _found(plan, study, trials, configs)
   for trial, values in zip(trials, found, strict=True):
     _tell(study, trial, values)
 
 
 def _asked(plan: Plan, study: optuna.Study) -> optuna.Trial | None:
-  """Return a trial of ours, unless there is none left to do."""
+  """Return a new trial, or None if there is none left."""
   trial = study.ask()
   trial.set_user_attr(LEASE, time.time())
   trials = study.get_trials(deepcopy=False)
   surplus = _is_surplus(trials[trial.number], trials, plan.trials)
-  # Nothing is suggested once a grid is spent; what is tried again has its own.
+  # Nothing is suggested by an exhausted grid; repeated trials have a config.
   if surplus or not (AGAIN in trial.user_attrs or trial.relative_params):
     study.tell(trial, state=TrialState.FAIL)
     return None
@@ -169,7 +168,7 @@ def _found(
   trials: Sequence[optuna.Trial],
   configs: Sequence[ConfigDict],
 ) -> list[Values]:
-  """Return what was found of each config; leave all to others if we must."""
+  """Return the values of each config; on an interrupt, queue all again."""
   if not trials:
     return []
   try:
@@ -192,10 +191,10 @@ def _note(trial: optuna.Trial, name: str, value: Any) -> None:
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, values: Values) -> None:
-  """Tell the values of a trial; one without is infeasible.
+  """Tell the values of a trial; one without values is infeasible.
 
-  A trial that was given up since, as its lease ran out while this worker was
-  paused, belongs to others: what was found here is dropped.
+  If the lease has expired while this worker was paused, the trial belongs to
+  another worker and the values are dropped.
   """
   with contextlib.suppress(ValueError, UpdateFinishedTrialError):
     trial.set_user_attr(LIMITS, list(values.constraints))
@@ -208,8 +207,8 @@ def _tell(study: optuna.Study, trial: optuna.Trial, values: Values) -> None:
 
 
 @contextlib.contextmanager
-def held(trial: optuna.Trial, lease: float) -> Iterator[None]:
-  """Renew the lease of a trial from a thread, while something runs."""
+def leased(trial: optuna.Trial, lease: float) -> Iterator[None]:
+  """Renew the lease of a trial from a thread inside this context."""
   done = threading.Event()
 
   def renew() -> None:
@@ -236,7 +235,7 @@ def suggested(space: Space, trial: optuna.Trial) -> ConfigDict:
 
 
 class Sampler(optuna.samplers.BaseSampler):
-  """A designer as Optuna sees it."""
+  """A designer as an Optuna sampler."""
 
   def __init__(self, space: Space, designer: Designer, seed: int = 0) -> None:
     self.space, self.designer, self.seed = space, designer, seed
@@ -244,7 +243,7 @@ class Sampler(optuna.samplers.BaseSampler):
   def infer_relative_search_space(
     self, study: optuna.Study, trial: FrozenTrial
   ) -> dict[str, BaseDistribution]:
-    """Return what varies: all of it, whatever is active."""
+    """Return all parameters, active or not."""
     pairs = zip(self.space.names, self.space.leaves, strict=True)
     return {name: storage_lib.distribution(leaf) for name, leaf in pairs}
 
@@ -264,7 +263,7 @@ class Sampler(optuna.samplers.BaseSampler):
     at = jax.random.fold_in(key, trial.number)
     try:
       config, _ = self.designer.ask(state, at)
-    except StopIteration:  # a grid has come to its end
+    except StopIteration:  # a grid is exhausted
       study.set_user_attr(SPENT, True)
       return {}
     return storage_lib.params(self.space, config)
@@ -276,7 +275,7 @@ class Sampler(optuna.samplers.BaseSampler):
     param_name: str,
     param_distribution: BaseDistribution,
   ) -> Any:
-    """Draw what a config that a user queued leaves open."""
+    """Sample parameters that are missing in a queued config."""
     words = [self.seed, trial.number, *param_name.encode()]
     seed = int(np.random.default_rng(words).integers(1 << 31))
     return optuna.samplers.RandomSampler(seed).sample_independent(
@@ -291,7 +290,7 @@ def known(
   trials: list[FrozenTrial],
   objectives: int,
 ) -> State:
-  """Return the state that knows some trials, finished and running."""
+  """Return the state with some trials, finished and running."""
   state = designer.init(key)
   for trial in trials:
     if not counts(trial) or not trial.params:
@@ -310,7 +309,7 @@ def known(
 
 
 def counts(trial: FrozenTrial) -> bool:
-  """Tell whether a trial was not given up, nor one too many."""
+  """Return whether a trial is neither given up nor surplus."""
   failed = trial.state == TrialState.FAIL
   return not failed or bool(trial.user_attrs.get(REASON))
 
@@ -321,9 +320,9 @@ def _is_stale(trial: FrozenTrial, lease: float) -> bool:
 
 
 def _is_surplus(
-  mine: FrozenTrial, trials: list[FrozenTrial], most: int
+  mine: FrozenTrial, trials: list[FrozenTrial], limit: int
 ) -> bool:
-  """Tell whether a trial is one too many, or repeats what another repeats."""
+  """Return whether a trial is surplus, or a second repetition of another."""
   source = mine.user_attrs.get(AGAIN)
   earlier = [
     t
@@ -333,14 +332,14 @@ def _is_surplus(
   twice = source is not None and any(
     t.user_attrs.get(AGAIN) == source for t in earlier
   )
-  return twice or len(earlier) >= most
+  return twice or len(earlier) >= limit
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial, died: int = 0) -> None:
-  """Queue the config of a trial that others shall run, and give the trial up.
+  """Queue the config of a trial for other workers, and give the trial up.
 
-  In this order nothing is lost if we die between; what is queued twice is
-  dropped when it comes up.
+  In this order nothing is lost if this worker dies in between; a config that is
+  queued twice is dropped when it is asked for.
   """
   if trial.params and not trial.user_attrs.get(REASON):
     deaths = trial.user_attrs.get(DIED, 0) + died

@@ -1,14 +1,18 @@
-"""Warps: monotone maps after which outputs look like those of a process."""
+"""Warps: monotone maps of outputs that make them more Gaussian."""
 
 import numpy as np
 
-OFFSETS = (1.0, 0.1, 0.01)  # of the logarithms, in medians above the least
+OFFSETS = (
+  1.0,
+  0.1,
+  0.01,
+)  # of the logarithms, as multiples of the median above the minimum
 
 
-def standardised(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardized(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Return outputs of mean 0 and variance 1, and the logs of the slopes.
 
-  >>> standardised(np.array([1.0, 3.0]))
+  >>> standardized(np.array([1.0, 3.0]))
   (array([-1.,  1.]), array([-0., -0.]))
   """
   scale = max(float(y.std()), 1e-12)
@@ -16,24 +20,23 @@ def standardised(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def warped(y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-  r"""Return outputs as they are, and in logarithms that bend ever more.
+  r"""Return standardized outputs, and warped by increasingly bent logarithms.
 
-  $\log(y - \min y + c)$, standardised: good outputs are spread, bad ones
-  drawn together, like Vizier's logarithmic warp (Song et al. 2024, arXiv
-  2408.11527, section 3.2), but which of them is right is left to the
-  likelihood as in HEBO (Cowen-Rivers et al. 2022, section 3.1), for which
-  the density of `y` needs the slope of the map.
+  $\log(y - \min y + c)$, standardized, spreads good outputs and compresses bad
+  ones, as Vizier's logarithmic warp (Song et al. 2024, arXiv 2408.11527,
+  section 3.2). The warp is chosen by likelihood as in HEBO (Cowen-Rivers et al.
+  2022, section 3.1), for which the density of `y` needs the slope of the map.
 
   Args:
-    y: Finite outputs to be minimised, `[n]`.
+    y: Finite outputs to be minimized, `[n]`.
 
   Returns:
     Pairs of warped outputs `[n]` and $\log|dz_i / dy_i|$, `[n]`.
   """
-  found = [standardised(y)]
+  found = [standardized(y)]
   above = y - y.min()
   middle = float(np.median(above))
   for offset in OFFSETS if middle > 0 else ():
-    z, slope = standardised(np.log(above + offset * middle))
+    z, slope = standardized(np.log(above + offset * middle))
     found.append((z, slope - np.log(above + offset * middle)))
   return found

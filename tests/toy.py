@@ -42,7 +42,7 @@ def data(count: int = 512) -> tuple[jax.Array, jax.Array]:
 def fit(
   method: Method, steps: int = 300, lr: float = 0.03, batch: int = 64
 ) -> Run:
-  """Minimise the negative log likelihood, as `tsukiji.training.step` would."""
+  """Minimize the negative log likelihood, as `tsukiji.training.step` would."""
   x, y = data()
   tx = optax.adam(optax.cosine_decay_schedule(lr, steps))
 

@@ -71,9 +71,9 @@ def by_hand(
   y = np.maximum(dense('block/shared', x), 0)
   y = np.maximum(dense('block/shared', -3 * y), 0)
   x = np.concatenate([x + dense('block/last', y), x], axis=-1)
-  centred = x - x.mean(axis=-1, keepdims=True)
+  centerd = x - x.mean(axis=-1, keepdims=True)
   norm = plain['LayerNorm_0']
-  x = centred / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
+  x = centerd / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
   return dense('out', x * norm['scale'] + norm['bias']), seen
 
 

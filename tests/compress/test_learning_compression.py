@@ -122,7 +122,7 @@ def test_it_is_the_algorithm_by_hand() -> None:
 
 
 def _kept(goal: np.ndarray, node: Learning) -> np.ndarray:
-  """Return a goal moved as far as the optimiser moves what it holds: not."""
+  """Return a goal moved as far as the optimizer moves what it holds: not."""
   assert isinstance(node.goal, Masked)
   return np.where(node.goal.mask, goal, 0)
 

@@ -234,7 +234,7 @@ def test_slopes_of_warps_are_those_of_differences(i: int) -> None:
   y = np.random.default_rng(0).random(9)
   z, slopes = warp.warped(y)[i]
   assert np.all(np.argsort(z) == np.argsort(y))
-  # Between neighbours: a logarithm bends little in so short a way.
+  # Between neighbors: a logarithm bends little in so short a way.
   order = np.argsort(y)
   steps = np.log(np.diff(z[order]) / np.diff(y[order]))
   near = (slopes[order][1:] + slopes[order][:-1]) / 2

@@ -106,7 +106,7 @@ def orphan(when: dict[str, Any]) -> Callable[[], spaces.Space]:
     (lambda: search.float(1.0, float('nan')), 'finite'),
     (lambda: search.log(0.0, 1.0), 'log: expected low > 0, got 0.0'),
     (lambda: search.integer(0, 8, log=True), 'integer: expected low > 0'),
-    (lambda: search.integer(0, 1.5), 'whole ends'),  # type: ignore[arg-type]
+    (lambda: search.integer(0, 1.5), 'integer ends'),  # type: ignore[arg-type]
     (lambda: search.choice('a'), 'two options or more'),
     (lambda: search.choice('a', 'a'), 'different options'),
     (orphan({'none': 1}), "x: expected a condition on a field .* 'none'"),

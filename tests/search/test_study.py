@@ -215,7 +215,7 @@ def test_what_is_queued_twice_runs_once(tmp_path: pathlib.Path) -> None:
 def test_a_worker_keeps_its_trial_as_long_as_it_lives(where: str) -> None:
   run = study.opened(plan(1), storage_lib.opened(where))
   trial = run.ask()
-  with study.held(trial, lease=0.4):
+  with study.leased(trial, lease=0.4):
     time.sleep(0.5)
     first = run.trials[0].user_attrs['lease']
     time.sleep(0.5)
@@ -251,7 +251,7 @@ def test_trials_that_are_asked_for_together_are_told_together(
     assert len(running) == len(configs)
     return [Values((config.x,)) for config in configs]
 
-  several = plan(7)._replace(together=3, group=group)
+  several = plan(7)._replace(batch_size=3, group=group)
   study.work(several, storage_lib.opened(where))
   assert sizes == [3, 3, 1]
   kept = [t for t in trials(where) if study.counts(t)]
@@ -266,7 +266,7 @@ def test_what_ends_a_group_is_told_of_each(where: str) -> None:
   def interrupted(configs: Sequence[ConfigDict]) -> list[Values]:
     raise KeyboardInterrupt
 
-  several = plan(2)._replace(together=2)
+  several = plan(2)._replace(batch_size=2)
   with pytest.raises(KeyboardInterrupt):
     study.work(several._replace(group=interrupted), storage_lib.opened(where))
   given = trials(where)

@@ -52,9 +52,9 @@ def export(
   net = artefact.load(path)
   written: dict[str, Path] = {}
   missing: dict[str, str] = {}
-  for name, serialised in FORMATS.items():
+  for name, serialize in FORMATS.items():
     try:
-      blob = serialised(net)
+      blob = serialize(net)
     except ValueError as e:
       missing[name] = str(e)
       continue

@@ -49,7 +49,7 @@ def publish(
     'commit': made['commit'],
     'minutes': round(seconds / 60, 1),  # of training, one core
     'versions': made['versions'],
-    'rows': [*rows, *report.summarise(rows)],
+    'rows': [*rows, *report.summarize(rows)],
   }
   if searched:
     content['searches'] = [_search(one) for one in searched]

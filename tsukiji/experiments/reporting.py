@@ -58,7 +58,7 @@ def write(experiment: Experiment) -> Report:
   searched = searching.found(experiment)
   path = report.write(
     experiment.folder,
-    [*rows, *report.summarise(rows)],
+    [*rows, *report.summarize(rows)],
     report.Extras(
       config.title or 'Experiment',
       loop.curves(experiment.folder),
@@ -72,7 +72,7 @@ def write(experiment: Experiment) -> Report:
 
 def show(found: Report, console: Console) -> None:
   """Print the table and the sentences of a report."""
-  summary = report.summarise(found.rows)
+  summary = report.summarize(found.rows)
   console.print(report.table(summary))
   lines = report.sentences(summary)
   lines += [f'removed by {line}' for line in report.removed(found.rows)]

@@ -1,4 +1,4 @@
-"""Energy per inference: measured where counters can be read, else modelled.
+"""Energy per inference: measured where counters can be read, else modeled.
 
 `rapl` and `measure` read the processor's own counters; `model` multiplies
 operation and memory counts by a published table. The source goes with the

@@ -18,11 +18,11 @@ def measured(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
   Returns:
     The row with `latency_ms`, and with the rates and the energy that were
     measured. A rate that was not measured is absent. A measured energy takes
-    the place of the modelled one, which is kept with its parts and its source
+    the place of the modeled one, which is kept with its parts and its source
     in `energy_model`.
 
-  >>> modelled = {'energy_uj': 3.0, 'energy_source': 'model:x'}
-  >>> row = {'name': 'a', **modelled}
+  >>> modeled = {'energy_uj': 3.0, 'energy_source': 'model:x'}
+  >>> row = {'name': 'a', **modeled}
   >>> times = {'latency_ms': {'a': {}}, 'speedups': {}, 'batch_speedups': {}}
   >>> done = measured(row, {**times, 'energy_uj': {'a': 2.0}})
   >>> done['energy_uj'], done['energy_source'], done['energy_model']
@@ -44,8 +44,8 @@ def _with_energy(row: dict[str, Any], microjoules: float) -> dict[str, Any]:
   """Return a row with a measured energy, the model of its energy set aside."""
   kept = {key: value for key, value in row.items() if key not in MODEL}
   if row.get('energy_source') != energy.MEASURED:
-    modelled = {key: row[key] for key in MODEL if key in row}
-    kept |= {'energy_model': modelled} if modelled else {}
+    modeled = {key: row[key] for key in MODEL if key in row}
+    kept |= {'energy_model': modeled} if modeled else {}
   return {
     **kept,
     'energy_uj': microjoules,

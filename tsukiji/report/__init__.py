@@ -16,7 +16,7 @@ from tsukiji.report.contents import Contents, Extras
 from tsukiji.report.figures import draw
 from tsukiji.report.removed_layers import removed
 from tsukiji.report.scatter import pareto
-from tsukiji.report.summary import lines, summarise
+from tsukiji.report.summary import lines, summarize
 
 __all__ = [
   'Extras',
@@ -24,7 +24,7 @@ __all__ = [
   'pareto',
   'removed',
   'sentences',
-  'summarise',
+  'summarize',
   'table',
   'write',
 ]

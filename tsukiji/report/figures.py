@@ -48,7 +48,7 @@ def draw(
   """Draw the figures for which there are data.
 
   Args:
-    rows: Summarised rows.
+    rows: Summarized rows.
     runs: Objects of metrics.jsonl, by name of the run.
     wanted: Figures of lines by name, as `settings.figure` describes them.
     searched: The results of searches.

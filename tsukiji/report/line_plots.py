@@ -94,7 +94,7 @@ def series(
   """Return the points of each line, by rising cost.
 
   Args:
-    rows: Summarised rows.
+    rows: Summarized rows.
     wanted: By label, a regular expression for the 'network/recipe' of its
       points, as `settings.figure` takes them.
     axis: What accuracy is drawn along.
@@ -120,7 +120,7 @@ def draw(
   """Draw a line per label, with deviations, and dense networks as levels.
 
   Args:
-    rows: Summarised rows, some of which `series` finds.
+    rows: Summarized rows, some of which `series` finds.
     wanted: See `series`.
     axis: See `series`.
     title: Of the figure.

@@ -79,7 +79,7 @@ def panels(rows: Sequence[Row], cost: Cost) -> list[tuple[str, list[Point]]]:
   """Group what can be drawn by dataset, for accuracies of two do not compare.
 
   Args:
-    rows: Summarised rows.
+    rows: Summarized rows.
     cost: What to plot accuracy against.
 
   Returns:
@@ -97,7 +97,7 @@ def scatter(rows: Sequence[Row], cost: Cost, theme: Theme) -> Figure:
   """Draw marks, deviations, names and the Pareto front, a panel per dataset.
 
   Args:
-    rows: Summarised rows, at least one of which has an accuracy and a cost.
+    rows: Summarized rows, at least one of which has an accuracy and a cost.
     cost: What to plot accuracy against.
     theme: Colors.
 

@@ -17,7 +17,7 @@ OBJECTIVES = {  # words, unit, by what to multiply
   'macs': ('MACs', '10⁶', 1e-6),
   'params': ('parameters', '10³', 1e-3),
   'latency_ms': ('latency', 'ms', 1.0),
-  'energy_uj': ('modelled energy', 'µJ', 1.0),
+  'energy_uj': ('modeled energy', 'µJ', 1.0),
 }
 
 

@@ -30,13 +30,13 @@ SETTINGS = ('engine', 'threads')
 QUARTILES = ('p25', 'p50', 'p75')
 
 
-def summarise(rows: Sequence[Row]) -> list[Row]:
+def summarize(rows: Sequence[Row]) -> list[Row]:
   """Summarize the seeds of each recipe in one row.
 
   Rows are alike if network, recipe, dataset and role are; the role is kept as
   `of`. A number is the mean over the rows that have it, `accuracy_std` the
   sample standard deviation (n - 1), absent for one seed. A summary among
-  `rows` keeps what its seeds do not say, so summarising twice is summarising.
+  `rows` keeps what its seeds do not say, so summarizing twice is summarizing.
 
   Args:
     rows: Rows of results.json, of any role.
@@ -45,7 +45,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     Summary rows, in the order in which the first of their rows came.
 
   >>> seeds = [{'recipe': 'int8', 'accuracy': a} for a in (0.5, 0.75)]
-  >>> [row] = summarise(seeds)
+  >>> [row] = summarize(seeds)
   >>> row['accuracy'], row['n_seeds'], row['of']
   (0.625, 2, 'compressed')
   """
@@ -105,7 +105,7 @@ def _means(seeds: Sequence[Row]) -> Row:
     if key not in PER_SEED and _numbers(seeds, key):
       out[key] = _mean(seeds, key)
   if not _agree([row for row in seeds if 'energy_uj' in row], 'energy_source'):
-    out.pop('energy_uj', None)  # measured and modelled have no common mean
+    out.pop('energy_uj', None)  # measured and modeled have no common mean
   out |= _course(seeds)
   scored = {key: _numbers(seeds, key) for key in SCORES}
   for key, values in scored.items():

@@ -70,7 +70,7 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 
 def terminal(rows: Sequence[Row]) -> Table:
-  """Lay out summarised rows for a terminal of 100 columns."""
+  """Lay out summarized rows for a terminal of 100 columns."""
   shown = [column for column in columns(rows) if column.short]
   out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
   out.caption = Text('\n'.join(_sources(rows)))

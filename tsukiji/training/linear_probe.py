@@ -84,7 +84,7 @@ def readings(
 ) -> tuple[Reading, ...]:
   r"""Fit a linear classifier to the features behind every unit.
 
-  Ridge regression of the one-hot labels $Y$ on standardised features $X$,
+  Ridge regression of the one-hot labels $Y$ on standardized features $X$,
   $W = (X^\top X + \lambda n I)^{-1} X^\top Y$: one solution, no steps, where
   the paper fits logistic regressions.
 

@@ -1,6 +1,6 @@
 """Losses by name, each a function of every example.
 
-Each belongs to one of `metrics.GOALS`: classes, numbers or neighbours.
+Each belongs to one of `metrics.GOALS`: classes, numbers or neighbors.
 """
 
 from collections.abc import Callable
@@ -86,5 +86,5 @@ LOSSES: dict[str, Loss] = {
   'smooth_l1': Loss(smooth_l1, 'numbers'),
   'squared_error': Loss(squared_error, 'numbers'),
   'squared_hinge': Loss(squared_hinge, 'classes'),
-  'triplet': Loss(triplet, 'neighbours'),
+  'triplet': Loss(triplet, 'neighbors'),
 }

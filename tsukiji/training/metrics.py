@@ -53,7 +53,7 @@ class Goal(NamedTuple):
 
 GOALS: dict[str, Goal] = {
   'classes': Goal('accuracy', accuracy),
-  'neighbours': Goal('recall_at_1', recall_at_1),
+  'neighbors': Goal('recall_at_1', recall_at_1),
   'numbers': Goal('r2', r2, real=True),
 }
 

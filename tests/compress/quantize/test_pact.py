@@ -29,7 +29,7 @@ def test_clips_have_the_gradient_of_the_paper() -> None:
   assert error.max() < 1.001 * 2.5 / 15
 
 
-def test_clips_start_at_the_range_and_are_penalised() -> None:
+def test_clips_start_at_the_range_and_are_penalized() -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
   method = pact(4, 4, decay=0.5)
   nodes = method.init(params, ctx)

@@ -72,9 +72,9 @@ def test_an_empty_cluster_stays() -> None:
 
 
 def test_rows_fall_to_clusters_that_are_there() -> None:
-  centres = np.array([[5.0, 0.0], [-5.0, 1.0], [0.0, 9.0]])
+  centers = np.array([[5.0, 0.0], [-5.0, 1.0], [0.0, 9.0]])
   drawn = np.random.default_rng(3)
-  rows = np.repeat(centres, 30, axis=0) + 0.1 * drawn.normal(size=(90, 2))
+  rows = np.repeat(centers, 30, axis=0) + 0.1 * drawn.normal(size=(90, 2))
   x = jnp.float32(rows[drawn.permutation(90)])
   best = min(
     float(jnp.sum((x - found[clustering.closest(x, found)]) ** 2))

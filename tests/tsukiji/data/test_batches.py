@@ -18,7 +18,7 @@ SIZES = {'examples': st.integers(1, 40), 'batch_size': st.integers(1, 12)}
 
 
 def numbered(examples: int, side: int = 2) -> Split:
-  """Return images that all differ, each labelled by its number."""
+  """Return images that all differ, each labeled by its number."""
   shape = (examples, side, side + 1, 1)
   x = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
   return Split(x, np.arange(examples, dtype=np.int32))

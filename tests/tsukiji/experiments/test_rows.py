@@ -213,7 +213,7 @@ def test_controls_are_compared_with_their_reference(
   )
 
 
-def test_the_input_is_standardised_inside_the_network(
+def test_the_input_is_standardized_inside_the_network(
   done: jobs.Experiment,
 ) -> None:
   first = done.specs['net'].layers[0]

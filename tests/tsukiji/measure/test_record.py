@@ -24,7 +24,7 @@ FULL = {
 }
 
 
-def test_a_modelled_energy_stays_without_counters() -> None:
+def test_a_modeled_energy_stays_without_counters() -> None:
   assert record.measured(ROW, BARE) == {
     **ROW,
     'latency_ms': BARE['latency_ms']['net'],

@@ -100,7 +100,7 @@ def test_quartiles_are_those_of_numpy(times):
   assert got == pytest.approx(want)
 
 
-def test_compare_summarises():
+def test_compare_summarizes():
   bench = Bench()
   runs = {'a': bench.run('a', 400_000), 'b': bench.run('b', 800_000)}
   got = sampling.compare(runs, repeats=3, warmup=1, clock=bench.clock)

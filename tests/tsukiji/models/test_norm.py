@@ -64,10 +64,10 @@ def test_products_become_shifts() -> None:
 def test_shifts_follow_the_algorithm() -> None:
   y, after = trained(SHIFT)
   mean = X.astype(float).mean((0, 1, 2))
-  centred = X - mean
-  var = (centred * ap2(centred)).mean((0, 1, 2))
+  centerd = X - mean
+  var = (centerd * ap2(centerd)).mean((0, 1, 2))
   params, seen = FOUND['params'], FOUND['batch_stats']
-  unit = centred * ap2(1 / np.sqrt(var + 0.5))
+  unit = centerd * ap2(1 / np.sqrt(var + 0.5))
   want = ap2(params['scale']) * unit + params['bias']
   np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
   for name, new in (('mean', mean), ('var', var)):

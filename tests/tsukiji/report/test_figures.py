@@ -8,11 +8,11 @@ import pytest
 
 from tests.tsukiji.report.test_report import study_curves, study_rows
 from tsukiji.report import figures, markers, theme
-from tsukiji.report.summary import summarise
+from tsukiji.report.summary import summarize
 
 NO_LATENCY = [
   {key: value for key, value in row.items() if key != 'latency_ms'}
-  for row in summarise(study_rows())
+  for row in summarize(study_rows())
 ]
 
 
@@ -26,7 +26,7 @@ def _pixels(content: bytes) -> np.ndarray:
   return matplotlib.image.imread(io.BytesIO(content), format='png')
 
 
-def test_both_pages_get_the_same_picture_in_their_colours() -> None:
+def test_both_pages_get_the_same_picture_in_their_colors() -> None:
   [picture] = figures.draw(NO_LATENCY, {})
   light, dark = _pixels(picture.light), _pixels(picture.dark)
   assert light.shape == dark.shape

@@ -93,7 +93,7 @@ def test_the_course_of_a_run_is_its_validation_accuracy_by_epoch() -> None:
     row('late', role='compressed', val_course=course, accuracy=0.5)
     for course in ([0.25, 0.5], [0.75, 0.5])
   ]
-  means = report.summarise([*seeds, row('ptq', role='compressed')])
+  means = report.summarize([*seeds, row('ptq', role='compressed')])
   found = line_plots.series(means, {'a': 'big/late', 'b': 'big/ptq'}, axis)
   assert list(found) == ['a']
   spread = 100 * np.std([0.25, 0.75], ddof=1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.tsukiji.report.test_report import study_rows
 from tsukiji.report import scatter
 from tsukiji.report.columns import Row
-from tsukiji.report.summary import summarise
+from tsukiji.report.summary import summarize
 from tsukiji.report.theme import LIGHT
 
 SMALL = st.integers(0, 6)  # few values, so that ties are common
@@ -66,7 +66,7 @@ def test_of_many_points_those_of_the_front_are_named() -> None:
 
 
 def test_an_outlier_is_drawn_at_the_floor_and_says_so() -> None:
-  [(_, points)] = scatter.panels(summarise(study_rows()), scatter.SIZE)
+  [(_, points)] = scatter.panels(summarize(study_rows()), scatter.SIZE)
   low = next(p for p in points if p.row['recipe'] == 'int4')
   others = [p for p in points if p is not low]
   assert low.name.startswith('int4 ↓ 70.')
@@ -76,7 +76,7 @@ def test_an_outlier_is_drawn_at_the_floor_and_says_so() -> None:
 
 @pytest.mark.parametrize('cost', [scatter.SIZE, scatter.LATENCY])
 def test_every_point_has_a_mark_and_a_name_inside(cost: scatter.Cost) -> None:
-  rows = summarise(study_rows())
+  rows = summarize(study_rows())
   figure = scatter.scatter(rows, cost, LIGHT)
   [axes] = figure.axes
   marks = [line for line in axes.lines if line.get_marker() not in ('', 'None')]

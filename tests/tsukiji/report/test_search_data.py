@@ -22,7 +22,7 @@ from tsukiji.report.theme import DARK, LIGHT, png
 
 RANGES = {
   'train.lr': Range(True, ()),
-  'train.optimiser': Range(False, ('adamw', 'sgd')),
+  'train.optimizer': Range(False, ('adamw', 'sgd')),
   'train.momentum': Range(False, ()),
   'networks.net.sizes.kernel': Range(False, ()),
 }
@@ -34,7 +34,7 @@ def one(designer: str, seed: int, number: int) -> Trial:
   values = {'val_accuracy': 0.8 + 0.01 * x, 'bytes': 1e5 * (1 + x)}
   params = {
     'train.lr': 10.0 ** -(1 + x % 4),
-    'train.optimiser': 'sgd' if x % 2 else 'adamw',
+    'train.optimizer': 'sgd' if x % 2 else 'adamw',
     'networks.net.sizes.kernel': 2 + x % 5,
   }
   if x % 2:
@@ -52,7 +52,7 @@ def searched(objectives: int = 2, importances: bool = True) -> Searched:
     t._replace(values={k: v for k, v in t.values.items() if k in names})
     for t in found
   ]
-  shares = {'train.lr': 0.7, 'train.optimiser': 0.3} if importances else {}
+  shares = {'train.lr': 0.7, 'train.optimizer': 0.3} if importances else {}
   return Searched(found, RANGES, shares)
 
 
@@ -91,7 +91,7 @@ def test_the_table_has_the_best_first_and_dashes_where_not_active() -> None:
     'validation accuracy, %',
     'size of the file, kB',
   ]
-  assert heads[-4:] == ['lr', 'optimiser', 'momentum', 'kernel']
+  assert heads[-4:] == ['lr', 'optimizer', 'momentum', 'kernel']
   assert len(rows) == search_data.SHOWN
   accuracies = [float(row[1]) for row in rows]
   assert accuracies == sorted(accuracies, reverse=True)
@@ -132,7 +132,7 @@ def test_every_trial_is_a_line_over_its_parameters() -> None:
   labels = [label.get_text().strip() for label in axes.get_xticklabels()]
   assert labels == [
     'lr',
-    'optimiser',
+    'optimizer',
     'momentum',
     'kernel',
     parallel_coordinates.ACCURACY,
@@ -145,7 +145,7 @@ def test_every_trial_is_a_line_over_its_parameters() -> None:
     assert (path[2, 1] == parallel_coordinates.UNUSED) == (
       'train.momentum' not in trial.params
     )
-    assert path[1, 1] == (trial.params['train.optimiser'] == 'sgd')
+    assert path[1, 1] == (trial.params['train.optimizer'] == 'sgd')
   heights = [path[-1, 1] for path in paths]
   assert heights == sorted(heights) and (heights[0], heights[-1]) == (0, 1)
   bright = [sum(color[:3]) for color in lines.get_colors()]
@@ -168,7 +168,7 @@ def test_a_panel_is_drawn_for_each_parameter() -> None:
   figure = pictures.slices(searched(), LIGHT)
   shown = [axes for axes in figure.axes if axes.get_visible()]
   titles = [axes.get_title(loc='left') for axes in shown]
-  assert titles == ['lr', 'optimiser', 'momentum', 'kernel']
+  assert titles == ['lr', 'optimizer', 'momentum', 'kernel']
   assert shown[0].get_xscale() == 'log'
   ticks = [label.get_text() for label in shown[1].get_xticklabels()]
   assert ticks == ['adamw', 'sgd']
@@ -216,7 +216,7 @@ def test_plain_tables_escape_what_they_are_given() -> None:
   rows = [['a|b', 'c'], ['<x>', '1']]
   assert tables.plain(rows).splitlines()[2] == '| &lt;x&gt; | 1 |'
   one = searched()
-  params = one.trials[0].params | {'train.optimiser': '<x>'}
+  params = one.trials[0].params | {'train.optimizer': '<x>'}
   first = one.trials[0]._replace(params=params, values={'val_accuracy': 1.0})
   told = one._replace(trials=[first])
   page = html.page(Contents('t', [], searched=[told]))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.tsukiji.report.test_report import study_rows
 from tsukiji.report.columns import Row
-from tsukiji.report.summary import lines, summarise
+from tsukiji.report.summary import lines, summarize
 
 FRACTIONS = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
@@ -20,7 +20,7 @@ def test_mean_and_deviation_are_those_of_numpy(
   rows = [{'recipe': 'a', 'accuracy': value} for value in accuracies]
   for row, size in zip(rows, sizes, strict=False):
     row['bytes'] = size
-  [out] = summarise(rows)
+  [out] = summarize(rows)
   assert out['accuracy'] == pytest.approx(np.mean(accuracies))
   assert out['n_seeds'] == len(accuracies)
   if len(accuracies) > 1:
@@ -36,7 +36,7 @@ def test_mean_and_deviation_are_those_of_numpy(
 
 
 def test_one_row_per_network_recipe_dataset_and_role() -> None:
-  out = summarise(study_rows())
+  out = summarize(study_rows())
   named = [(row['recipe'], row['of']) for row in out]
   assert len(named) == len(set(named)) == 7
   assert ('prune90', 'compressed') in named
@@ -49,20 +49,20 @@ def test_one_row_per_network_recipe_dataset_and_role() -> None:
 @pytest.mark.parametrize('key', ['network', 'recipe', 'dataset', 'role'])
 def test_rows_that_differ_are_kept_apart(key: str) -> None:
   rows = [{'recipe': 'r', 'accuracy': 0.5, key: value} for value in 'ab']
-  assert len(summarise(rows)) == 2
+  assert len(summarize(rows)) == 2
 
 
-def test_summarising_twice_is_summarising() -> None:
+def test_summarizing_twice_is_summarizing() -> None:
   rows = study_rows()
-  once = summarise(rows)
-  assert summarise(once) == once
-  assert summarise(rows + once) == once
+  once = summarize(rows)
+  assert summarize(once) == once
+  assert summarize(rows + once) == once
 
 
 def test_a_summary_keeps_what_its_seeds_do_not_say() -> None:
   seeds: list[Row] = [{'recipe': 'a', 'accuracy': 0.5}]
   said = {'recipe': 'a', 'role': 'summary', 'of': 'compressed', 'bytes': 7}
-  [out] = summarise(seeds + [said | {'accuracy': 0.9, 'accuracy_std': 0.1}])
+  [out] = summarize(seeds + [said | {'accuracy': 0.9, 'accuracy_std': 0.1}])
   assert (out['bytes'], out['accuracy'], out['n_seeds']) == (7, 0.5, 1)
   assert 'accuracy_std' not in out
 
@@ -73,7 +73,7 @@ def test_absent_and_infinite_values_stay_out_of_means() -> None:
     {'recipe': 'a', 'macs': 20, 'sparsity': 0.5},
     {'recipe': 'a'},
   ]
-  [out] = summarise(rows)
+  [out] = summarize(rows)
   assert out['macs'] == 15
   assert isinstance(out['macs'], int)
   assert out['sparsity'] == 0.5
@@ -91,7 +91,7 @@ def _timed(engine: str, p50: float) -> Row:
 def test_latency_is_averaged_per_batch_and_quartile() -> None:
   rows = [_timed('numpy', 2.0), _timed('numpy', 4.0)]
   rows[1]['latency_ms']['batch_64'] = {'p50': 90.0}
-  [out] = summarise(rows)
+  [out] = summarize(rows)
   assert out['latency_ms'] == {
     'engine': 'numpy',
     'threads': 1,
@@ -101,7 +101,7 @@ def test_latency_is_averaged_per_batch_and_quartile() -> None:
 
 
 def test_times_of_two_engines_have_no_mean() -> None:
-  [out] = summarise([_timed('numpy', 2.0), _timed('onnxruntime', 4.0)])
+  [out] = summarize([_timed('numpy', 2.0), _timed('onnxruntime', 4.0)])
   assert out['latency_ms']['engine'] == 'numpy'
   assert out['latency_ms']['batch_1']['p50'] == 2.0
 
@@ -111,13 +111,13 @@ def test_energies_of_two_sources_have_no_mean() -> None:
   rows = [
     {'recipe': 'a', 'energy_uj': 1.0, 'energy_source': s} for s in sources
   ]
-  assert 'energy_uj' not in summarise(rows)[0]
-  assert summarise(rows[:1] * 2)[0]['energy_uj'] == 1.0
+  assert 'energy_uj' not in summarize(rows)[0]
+  assert summarize(rows[:1] * 2)[0]['energy_uj'] == 1.0
 
 
 def test_the_order_is_kept_but_references_come_first() -> None:
   rows = study_rows()[::-1]
-  assert [row['recipe'] for row in summarise(rows)][-1] == 'dense'
+  assert [row['recipe'] for row in summarize(rows)][-1] == 'dense'
   found = [row['recipe'] for row, _ in lines(rows)]
   assert found[:2] == ['dense', 'small']
 

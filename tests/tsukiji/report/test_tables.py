@@ -8,7 +8,7 @@ from rich.console import Console
 from tests.tsukiji.report.test_report import study_rows
 from tsukiji.report import tables
 from tsukiji.report.columns import Row
-from tsukiji.report.summary import summarise
+from tsukiji.report.summary import summarize
 
 
 def test_names_tell_rows_apart() -> None:
@@ -55,7 +55,7 @@ def test_role(row: Row, role: str) -> None:
 
 
 def test_markdown_rows_have_equally_many_cells() -> None:
-  rows = summarise(study_rows()) + [{'recipe': 'a|b\n<i>'}]
+  rows = summarize(study_rows()) + [{'recipe': 'a|b\n<i>'}]
   lines = tables.markdown(rows).splitlines()
   counts = {len(re.split(r'(?<!\\)\|', line)) for line in lines}
   assert len(lines) == 2 + len(rows)

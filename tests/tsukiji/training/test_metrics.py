@@ -32,7 +32,7 @@ def test_r2_is_that_of_scikit_learn() -> None:
   np.testing.assert_allclose(metrics.r2(said, y[:, 0]), want, rtol=1e-5)
 
 
-def test_recall_is_the_nearest_other_neighbour() -> None:
+def test_recall_is_the_nearest_other_neighbor() -> None:
   x, y = drawn(40, 3), np.arange(40) % 4
   unit = x / np.linalg.norm(x, axis=1, keepdims=True)
   hits = []

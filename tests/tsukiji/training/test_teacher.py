@@ -98,7 +98,7 @@ def taught(**changes: Any) -> Any:
     ('networks.big.seeds', (0,), 'big.seeds: expected 1, since it teaches kd'),
     ('networks.big.outputs', -1, 'big.outputs: expected at least 0, got -1'),
     ('helper', 'distil.kd()', "Nearest: 'distill.kd'"),
-    ('finetune.loss', 'triplet', "one for classes, got 'neighbours'"),
+    ('finetune.loss', 'triplet', "one for classes, got 'neighbors'"),
   ],
 )
 def test_configs_that_cannot_teach(path: str, value: Any, said: str) -> None:

@@ -30,13 +30,13 @@ DENSE = sp.Spec(
 )
 
 
-def members(count: int = 3, optimiser: str = 'adamw') -> list[Member]:
+def members(count: int = 3, optimizer: str = 'adamw') -> list[Member]:
   """Return runs of which no two have a value in common."""
   return [
     Member(
       settings.training(
         batch_size=8,
-        optimizer=optimiser,
+        optimizer=optimizer,
         lr=1e-3 * (1 + i),
         momentum=0.9 - 0.1 * i,
         weight_decay=0.1 * i,
@@ -64,10 +64,10 @@ def expect_same(found: Any, wanted: Any) -> None:
 
 # Adam makes steps of the rounding of gradients that are 0, as before a norm.
 @pytest.mark.parametrize(
-  ('net', 'optimiser'), [(NET, 'sgd'), (DENSE, 'sgd'), (DENSE, 'adamw')]
+  ('net', 'optimizer'), [(NET, 'sgd'), (DENSE, 'sgd'), (DENSE, 'adamw')]
 )
-def test_together_is_one_by_one(net: sp.Spec, optimiser: str) -> None:
-  given = members(optimiser=optimiser)
+def test_together_is_one_by_one(net: sp.Spec, optimizer: str) -> None:
+  given = members(optimizer=optimizer)
   run = (net, given, examples(40), 4)
   found = vmapped.train_group(*run)
   assert len(found) == 3
