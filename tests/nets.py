@@ -31,6 +31,19 @@ def net(name: str, *layers: sp.Layer, channels: int = 1) -> sp.Spec:
   return sp.Spec(name=name, input_shape=shape, layers=(*layers, *end))
 
 
+PAIR = sp.Spec(
+  name='pair',
+  input_shape=(4, 4, 1),
+  layers=(
+    sp.Conv(name='conv', features=4, kernel=(3, 3)),
+    sp.Act(),
+    sp.Pool(),
+    sp.Flatten(),
+    sp.Dense(name='mid', features=5),
+    sp.Act(),
+    sp.Dense(name='fc', features=3),
+  ),
+)
 SEPARABLE = net(
   'separable',
   conv('wide'),

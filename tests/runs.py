@@ -112,7 +112,7 @@ def single_gradients(spec: sp.Spec, count: int) -> Any:
 
 @struct.dataclass
 class Offset(tree.Compressed):
-  """A weight beside one that is frozen, both as large as weights are."""
+  """A trainable and a frozen array, both as large as weights."""
 
   trainable = ('w',)
   inner = ('w',)

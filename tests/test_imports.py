@@ -170,5 +170,5 @@ def test_imports_are_found(text: str, wanted: list[str]) -> None:
     ('module.__name__', False),
   ],
 )
-def test_private_names_are_told(name: str, private: bool) -> None:
+def test_private_names_are_errors(name: str, private: bool) -> None:
   assert is_private(name) == private

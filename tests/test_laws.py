@@ -273,7 +273,7 @@ def test_only_nowhere_names_the_weights(text: str) -> None:
 
 
 def penalty(params: Any, ctx: Ctx) -> jax.Array:
-  """Return a loss that tells how often it was asked."""
+  """Return a loss that counts its calls."""
   del params
   return jnp.float32(2.0) ** ctx.steps
 

@@ -1,4 +1,4 @@
-"""The knapsack against brute force, and damage against loops."""
+"""The knapsack against brute force, and sensitivities against loops."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ def problems(draw: Any, numbers: Any) -> tuple[Any, Any, float]:
 
 
 def totals(damage: Any, cost: Any, choice: Any) -> tuple[float, float]:
-  """Return the damage and the cost of a choice."""
+  """Return the sensitivity and the cost of a choice."""
   return tuple(
     sum(row[c] for row, c in zip(table, choice, strict=True))
     for table in (damage, cost)
@@ -43,7 +43,7 @@ def totals(damage: Any, cost: Any, choice: Any) -> tuple[float, float]:
 
 
 def best(damage: Any, cost: Any, budget: float) -> float:
-  """Return the least damage within a budget, by trying every choice."""
+  """Return the least sensitivity within a budget, by trying every choice."""
   choices = itertools.product(*(range(len(row)) for row in cost))
   found = [totals(damage, cost, choice) for choice in choices]
   return min(harm for harm, spent in found if spent <= budget)
@@ -124,7 +124,7 @@ def changed(path: str, amount: float) -> Any:
 
 
 @pytest.mark.parametrize('damage', sorted(allocation.MEASURES))
-def test_damage_is_that_of_one_weight_alone(damage: str) -> None:
+def test_sensitivity_is_that_of_one_changed_weight(damage: str) -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
   found = allocation.sensitivity(ctx, params, CANDIDATES, shrink, damage)
   grads = single_gradients(TINY, 32)

@@ -26,7 +26,7 @@ LAYERS: dict[str, nn.Module] = {
 
 
 def rows_of(module: nn.Module, variables: Any, x: jax.Array) -> jax.Array:
-  """Return the rows that a module is seen to take in."""
+  """Return the rows that a module takes as input."""
   _, found = dataflow.apply(
     lambda: module.apply(variables, x),
     variables['params'],
@@ -92,7 +92,7 @@ def test_samples_are_values_of_the_inputs() -> None:
     np.testing.assert_allclose([x.min(), x.max()], stats[path], atol=1e-6)
 
 
-def test_shared_layers_are_seen_at_every_call() -> None:
+def test_shared_layers_are_observed_at_every_call() -> None:
   class Twice(nn.Module):
     """One layer, applied twice."""
 

@@ -26,7 +26,7 @@ class Block(nn.Module):
     self.last = nn.Dense(4, use_bias=False)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Return `x` beside what became of it."""
+    """Return `x` and the result."""
     y = nn.relu(self.shared(x))
     y = nn.relu(self.shared(-3 * y))
     return jnp.concatenate([x + self.last(y), x], axis=-1)
@@ -132,7 +132,7 @@ def test_grids_end_with_the_call(variables: Any) -> None:
 
 
 class Gained(nn.Module):
-  """A layer with arguments beside its input."""
+  """A layer with arguments other than its input."""
 
   @nn.compact
   def __call__(self, x: jax.Array, gain: float, *, shift: float) -> jax.Array:
@@ -152,7 +152,7 @@ def test_other_arguments_pass_through() -> None:
   assert stats['kernel'].tolist() == [X.min(), X.max()]
 
 
-def test_a_module_may_be_the_whole_network() -> None:
+def test_a_module_may_be_the_full_network() -> None:
   dense = nn.Dense(2)
   kernel = jnp.ones((4, 2))
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
@@ -179,7 +179,7 @@ def test_gradients_reach_inputs_inside_the_grid() -> None:
 
 
 @pytest.mark.parametrize('way', ['jitted', 'keyword', 'elsewhere'])
-def test_grids_that_no_input_met_are_told(way: str) -> None:
+def test_grids_without_an_input_are_errors(way: str) -> None:
   dense, x = nn.Dense(2), jnp.ones((1, 4))
   kernel = jnp.ones((4, 2))
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)

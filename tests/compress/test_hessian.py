@@ -1,4 +1,4 @@
-"""Traces of Hessians against the whole Hessian."""
+"""Traces of Hessians against the full Hessian."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_a_diagonal_quadratic_is_exact() -> None:
   np.testing.assert_allclose(found['b'], 2.0, rtol=1e-6)
 
 
-def test_traces_are_those_of_the_whole_hessian() -> None:
+def test_traces_are_those_of_the_full_hessian() -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
   assert ctx.probe is not None
   found = hessian.traces('here', params, ctx, draws=400)

@@ -150,7 +150,7 @@ def test_low_rank_reaches_reduced_rank_regression() -> None:
   assert loss(best) <= learned < loss(best) + 0.3 * (direct - loss(best))
 
 
-def test_what_settled_trains_as_its_method_does() -> None:
+def test_fine_tuning_is_that_of_the_method() -> None:
   method = recipe.parse(
     'admm(lowrank.svd(1), rho=0.1, rounds=2, finetune_at=0.5)'
   )

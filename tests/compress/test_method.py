@@ -21,7 +21,7 @@ PARAMS = {
 
 
 def adding(amount: float) -> Method:
-  """Return a method whose three parts can be told apart."""
+  """Return a method with three distinguishable parts."""
 
   def add(params: Any, ctx: Ctx) -> Any:
     del ctx
@@ -103,7 +103,7 @@ def test_the_unit_hands_back_what_it_got() -> None:
   assert chain(one) is one
 
 
-def test_only_leaves_the_rest_alone() -> None:
+def test_only_does_not_change_the_rest() -> None:
   method = only('fc/kernel', adding(1.0))
   for part in (method.init, method.update):
     after = part(PARAMS, Ctx())
@@ -115,7 +115,7 @@ def test_only_leaves_the_rest_alone() -> None:
   assert float(method.loss(PARAMS, Ctx(step=1))) == 1.0
 
 
-def test_only_matches_whole_paths() -> None:
+def test_only_matches_full_paths() -> None:
   with pytest.raises(ValueError, match="got 'fc'.*Nearest: 'fc/kernel'"):
     only('fc', adding(1.0)).init(PARAMS, Ctx())
   twins = {'kernel': jnp.ones((2, 2)), 'kernel_2': jnp.ones((2, 2))}
@@ -133,7 +133,7 @@ def test_only_reaches_weights_inside_nodes() -> None:
   assert not tree.is_node(after['conv']['kernel'].w)
 
 
-def test_only_tells_methods_of_one_kind_apart() -> None:
+def test_only_separates_methods_of_one_kind() -> None:
   both = chain(
     only('conv/.*', magnitude.weights(0.5)),
     only('fc/.*', magnitude.weights(0.25)),

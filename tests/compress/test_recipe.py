@@ -376,7 +376,7 @@ def test_names_in_braces_are_filled(
     ('{a}', {'a': '{b}', 'b': '{a}'}, 'parts that do not contain each other'),
   ],
 )
-def test_names_that_cannot_be_filled_are_told(
+def test_names_that_cannot_be_filled_are_errors(
   text: str, parts: dict[str, Any], said: str
 ) -> None:
   with pytest.raises(ValueError, match=said):

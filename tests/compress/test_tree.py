@@ -88,7 +88,7 @@ def test_merge_undoes_split(params: dict[str, Any]) -> None:
   assert parts == len(jax.tree.leaves(params))
 
 
-def test_split_tells_trainable_from_held() -> None:
+def test_split_separates_trainable_from_frozen() -> None:
   trainable, frozen = tree.split(nested())
   assert jax.tree.leaves(trainable['deep']) == [W]
   assert [x.shape for x in jax.tree.leaves(frozen['deep'])] == [(), (), (2, 3)]
@@ -99,7 +99,7 @@ def test_split_tells_trainable_from_held() -> None:
   assert not jax.tree.leaves(tree.split({'w': codes})[0])
 
 
-def test_gradients_flow_to_free_leaves_alone() -> None:
+def test_gradients_flow_to_trainable_leaves_only() -> None:
   trainable, frozen = tree.split({'w': Masked(W, MASK)})
   pulled = jax.grad(
     lambda f: jnp.sum(tree.decode(tree.merge(f, frozen))['w'] ** 2)
@@ -108,7 +108,7 @@ def test_gradients_flow_to_free_leaves_alone() -> None:
   assert pulled['w'].mask is None
 
 
-def test_paths_keep_nodes_whole() -> None:
+def test_paths_do_not_enter_nodes() -> None:
   found = tree.paths(nested())
   assert list(found) == ['conv/bias', 'conv/kernel', 'deep', 'sum', 'table']
   assert isinstance(found['deep'], Masked)

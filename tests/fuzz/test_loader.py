@@ -1,4 +1,4 @@
-"""The fuzz run tells good files from bad ones."""
+"""The fuzz run distinguishes good files from bad ones."""
 
 import pathlib
 

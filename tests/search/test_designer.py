@@ -1,4 +1,4 @@
-"""Laws of every designer, and what each alone promises."""
+"""Laws of every designer, and of single ones."""
 
 import itertools
 import math
@@ -75,7 +75,9 @@ def test_what_is_forbidden_is_never_suggested(name: str) -> None:
 
 
 @each
-def test_a_suggestion_is_a_function_of_the_told_set(name: str) -> None:
+def test_a_suggestion_is_a_function_of_the_set_of_observations(
+  name: str,
+) -> None:
   used = DESIGNERS[name](None)
   _, state = run(used, 6)
   again = state._replace(observations=state.observations[::-1])
@@ -87,7 +89,7 @@ def test_a_suggestion_is_a_function_of_the_told_set(name: str) -> None:
 
 
 @each
-def test_what_is_asked_for_differs_from_what_is_pending(name: str) -> None:
+def test_suggestions_differ_from_pending_ones(name: str) -> None:
   used = DESIGNERS[name](None)
   _, state = run(used, 5)
   asked = []

@@ -18,7 +18,7 @@ BUDGET = Budget('train.epochs', 1, 9)
 
 
 def space() -> spaces.Space:
-  """Return a space of one parameter beside a budget."""
+  """Return a space of one parameter and a budget."""
   config = ConfigDict({'train': {'epochs': 100}})
   config.x = search.float(0.0, 1.0)
   return spaces.of(config)

@@ -52,9 +52,7 @@ def test_front_is_its_definition(seed: int) -> None:
 
 @given(seed=st.integers(0, 999), count=st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
-def test_points_that_are_kept_hold_most_of_the_volume(
-  seed: int, count: int
-) -> None:
+def test_chosen_points_have_most_of_the_volume(seed: int, count: int) -> None:
   values = np.random.default_rng(seed).random((8, 2))
   values = values[pareto.front(values)]
   values = (values - values.min(0)) / np.maximum(np.ptp(values, axis=0), 1e-12)

@@ -72,7 +72,7 @@ def test_a_flag_pins_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
   assert spaces.active(space, np.full((1, 4), 0.5))[0, 0]
 
 
-def test_features_tell_what_is_active_once_for_each_condition() -> None:
+def test_features_encode_each_condition_once() -> None:
   made = ConfigDict({'kind': search.choice('a', 'b')})
   made.one = search.float(0.0, 1.0, when={'kind': 'a'})
   made.two = search.float(0.0, 1.0, when={'kind': 'a'})

@@ -240,7 +240,7 @@ def test_a_queued_config_is_run_first_and_what_it_lacks_is_drawn(
   assert first.values == [0.25] and 1e-3 <= first.params['y'] <= 1.0
 
 
-def test_trials_that_are_asked_for_together_are_told_together(
+def test_trials_of_a_batch_are_told_as_a_batch(
   where: str,
 ) -> None:
   sizes = []
@@ -259,7 +259,7 @@ def test_trials_that_are_asked_for_together_are_told_together(
   assert all(t.values == [t.params['x']] for t in kept)
 
 
-def test_what_ends_a_group_is_told_of_each(where: str) -> None:
+def test_an_error_of_a_group_counts_for_each_trial(where: str) -> None:
   def fails(configs: Sequence[ConfigDict]) -> list[Values]:
     raise RuntimeError('out of memory')
 

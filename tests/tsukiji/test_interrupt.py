@@ -14,7 +14,7 @@ from tsukiji import interrupt
 
 @pytest.fixture(autouse=True)
 def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-  """Forget the wishes of a test, and its handlers."""
+  """Reset the stop requests and handlers of a test."""
   monkeypatch.setattr(interrupt, '_sources', [])
   before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
   yield
@@ -23,7 +23,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_a_wish_and_a_second_one_acts(
+def test_a_signal_is_recorded_and_a_second_one_acts(
   signum: signal.Signals,
 ) -> None:
   interrupt.listen()
@@ -35,7 +35,7 @@ def test_a_signal_is_a_wish_and_a_second_one_acts(
   assert signal.getsignal(other) != signal.SIG_DFL
 
 
-def test_sources_are_asked_until_one_wishes() -> None:
+def test_sources_are_polled_until_one_requests_to_stop() -> None:
   answers: list[int | None] = [None]
   interrupt.watch(lambda: None)
   interrupt.watch(lambda: answers[0])

@@ -70,7 +70,7 @@ def test_weights_that_the_loss_does_not_feel_have_no_say() -> None:
   np.testing.assert_allclose(node.alpha, felt, rtol=1e-4)
 
 
-def test_gradients_are_passed_on_whole() -> None:
+def test_gradients_are_passed_on_unchanged() -> None:
   weight = RNG.normal(size=W.shape).astype(np.float32)
   node = after([weight])
   outside = jnp.asarray(3 * W)

@@ -76,7 +76,7 @@ def test_gradients_pass_through_signs_and_scale(scale: str) -> None:
   np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
-def test_signs_are_drawn_in_training_alone() -> None:
+def test_signs_are_sampled_in_training_only() -> None:
   params = weights(scale='none', stochastic=True).init(PARAMS, Ctx())
   draws = jax.vmap(lambda key: tree.decode(params, key)['fc']['kernel'])(
     jax.random.split(jax.random.key(0), 300)

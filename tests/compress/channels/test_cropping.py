@@ -37,7 +37,7 @@ def normalized(x: Array) -> Array:
 
 
 def picky(x: Array) -> Array:
-  """Take one shape alone."""
+  """Take one shape only."""
   assert x.shape == X.shape
   return x
 

@@ -1,4 +1,4 @@
-"""Pruning of filters: budgets met, widths whole, nothing emptied."""
+"""Pruning of filters: budgets met, multiples of widths, nothing emptied."""
 
 import itertools
 import re
@@ -261,7 +261,7 @@ def test_a_part_of_a_group_is_refused(shown: str) -> None:
     compress.init(params, ctx)
 
 
-def test_only_may_select_a_whole_group() -> None:
+def test_only_may_select_a_complete_group() -> None:
   params, ctx = start(NET)['params'], calibrated(NET)
   compress = only('conv[12]/.*|norm1/.*', filters.filters(macs=0.9, multiple=1))
   small = compress.init(params, ctx)

@@ -28,7 +28,7 @@ def drawn(count: int = 9, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def slowly(
   into: np.ndarray, out: np.ndarray, count: int
 ) -> tuple[list[int], np.ndarray]:
-  """Merge by the whole matrix of saliencies, made anew at each step."""
+  """Merge by the full matrix of saliencies, made anew at each step."""
   left, out = list(range(len(into))), out.copy()
   for _ in range(count):
     _, i, j = min(
@@ -205,7 +205,7 @@ def test_layers_that_cannot_shrink_are_refused() -> None:
       )
 
 
-def test_only_may_select_whole_layers() -> None:
+def test_only_may_select_complete_layers() -> None:
   params, ctx = start(PLAIN)['params'], calibrated(PLAIN)
   small = only('(one|two)/.*', neurons.neurons(0.5)).init(params, ctx)
   assert widths(small) == {'one': 2, 'two': 6}

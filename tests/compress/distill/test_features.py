@@ -139,7 +139,7 @@ def test_features_are_outputs_of_modules() -> None:
 
 
 def test_a_custom_module_can_be_the_teacher() -> None:
-  """The map learns in a whole step, and no file holds it."""
+  """The map learns in a full step, and no file holds it."""
   network = Own()
   x = jnp.asarray(drawn(4, *TINY.input_shape))
   teacher = teacher_lib.module(network, network.init(jax.random.key(0), x))

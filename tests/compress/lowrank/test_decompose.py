@@ -124,7 +124,7 @@ def test_weights_without_the_rank_are_left_with_a_warning(
   assert tree.is_node(done['conv/kernel'])
 
 
-def test_ranks_that_fit_only_one_by_one_are_reduced_together() -> None:
+def test_ranks_that_fit_only_one_by_one_are_reduced_jointly() -> None:
   """A window of area a makes at most a r outputs of r channels, and back."""
   drawn = np.random.default_rng(1)
   wide = jnp.float32(drawn.normal(size=(3, 3, 32, 4)))

@@ -82,7 +82,7 @@ def test_tucker_improves_on_its_first_guess() -> None:
   assert lost(10) < lost(1)
 
 
-def test_a_depthwise_factor_takes_channels_alone() -> None:
+def test_a_depthwise_factor_takes_channels_only() -> None:
   u, rows = jnp.ones((1, 1, 4, 3)), jnp.arange(6.0).reshape(2, 1, 1, 3)
   got = factors.product(u, rows)
   assert got.shape == (2, 1, 4, 3)

@@ -15,7 +15,7 @@ DRAWN = np.random.default_rng(0)
 
 
 def planted(rank: int, count: int) -> jnp.ndarray:
-  """Return a product and `count` large numbers beside it, `[30, 40]`."""
+  """Return a product and `count` large numbers added, `[30, 40]`."""
   low = DRAWN.normal(size=(30, rank)) @ DRAWN.normal(size=(rank, 40))
   sparse = np.zeros(1200)
   where = DRAWN.choice(1200, count, replace=False)

@@ -131,7 +131,7 @@ def test_sizes_hold_the_positions(share: float) -> None:
   assert 0.8 * share < size / (32 * 500) <= share
 
 
-def test_all_layers_rise_together_to_their_share() -> None:
+def test_all_layers_rise_at_once_to_their_share() -> None:
   late = budget_lib.auto(
     0.8, sensitivity='energy', schedule=schedule.cubic(0.2, 0.6), candidates=8
   )

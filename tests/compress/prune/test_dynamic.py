@@ -232,7 +232,7 @@ def test_empty_arrays_are_refused() -> None:
       begun(dynamic.rigl(0.996, distribution=distribution))
 
 
-def test_small_arrays_are_kept_whole_with_a_warning() -> None:
+def test_small_arrays_are_kept_with_a_warning() -> None:
   # round(0.9 * 4) = 4 would empty 'b'; 'a' alone has 0.1 * 1000 left.
   with pytest.warns(UnchangedWarning, match='prune.rigl: left b unchanged'):
     found = dynamic.densities({'a': (50, 20), 'b': (2, 2)}, 0.9, 'uniform')

@@ -126,7 +126,7 @@ def test_calibration_data_is_required(name: str) -> None:
     weights(0.5, score=name).init(PARAMS, Ctx())
 
 
-def test_scores_of_one_array_use_the_whole_network() -> None:
+def test_scores_of_one_array_use_the_full_network() -> None:
   ctx = Ctx(probe=asked(INPUTS))
   for name in ('taylor', 'fisher'):
     alone = only('b/.*', weights(0.5, score=name)).init(PARAMS, ctx)

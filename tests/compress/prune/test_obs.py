@@ -221,7 +221,7 @@ def test_obs_increases_the_loss_less_than_magnitude(
   assert losses['surgery'] - dense < 0.7 * (losses['magnitude'] - dense)
 
 
-def test_one_array_alone() -> None:
+def test_one_array() -> None:
   params, ctx, _, _ = trained()
   alone = only('b', obs(0.5, block=32)).init(params, ctx)
   assert [*tree.find(Masked, alone)] == ['b']

@@ -83,7 +83,9 @@ def test_columns_of_zeros_are_zeros(per: Any, symmetric: bool) -> None:
 @pytest.mark.parametrize(
   ('rows', 'per'), [(1, 1), (7, 2), (9, 2), (10, 4), (10, 6), (5, 9), (23, 7)]
 )
-def test_the_number_of_groups_tells_where_they_end(rows: int, per: int) -> None:
+def test_the_number_of_groups_determines_their_bounds(
+  rows: int, per: int
+) -> None:
   channels = 2
   w = np.arange(rows * channels, dtype=np.float32).reshape(rows, channels)
   parts = affine.columns(jnp.asarray(w), per, fill=-1.0)

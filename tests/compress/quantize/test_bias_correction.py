@@ -9,22 +9,8 @@ from compress import calibration, recipe, tree
 from compress.method import only
 from compress.quantize.bias_correction import bias_correction
 from compress.quantize.uniform import uniform
+from tests.nets import PAIR
 from tests.runs import TINY, assert_same_bits, calibrated, start
-from tsukiji.models import spec as sp
-
-PAIR = sp.Spec(
-  name='pair',
-  input_shape=(4, 4, 1),
-  layers=(
-    sp.Conv(name='conv', features=4, kernel=(3, 3)),
-    sp.Act(),
-    sp.Pool(),
-    sp.Flatten(),
-    sp.Dense(name='mid', features=5),
-    sp.Act(),
-    sp.Dense(name='fc', features=3),
-  ),
-)
 
 
 def test_corrected_layers_have_the_mean_outputs_of_before() -> None:

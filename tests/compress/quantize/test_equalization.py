@@ -10,26 +10,12 @@ from compress import recipe, tree
 from compress.method import Ctx, only
 from compress.quantize import equalization
 from compress.quantize.uniform import uniform
-from tests.nets import PLAIN, groups
+from tests.nets import PAIR, PLAIN, groups
 from tests.runs import TINY, calibrated, run, start
 from tsukiji.data.datasets import Split
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
 from tsukiji.training import probe
-
-PAIR = sp.Spec(
-  name='pair',
-  input_shape=(4, 4, 1),
-  layers=(
-    sp.Conv(name='conv', features=4, kernel=(3, 3)),
-    sp.Act(),
-    sp.Pool(),
-    sp.Flatten(),
-    sp.Dense(name='mid', features=5),
-    sp.Act(),
-    sp.Dense(name='fc', features=3),
-  ),
-)
 
 
 def uneven() -> Any:

@@ -147,7 +147,7 @@ def test_what_is_stored_is_what_was_trained(text: str) -> None:
     assert (codes.min(), codes.max()) >= (-8, -8) and codes.max() <= 7
 
 
-def test_learned_grids_reach_lower_loss_than_held_ones() -> None:
+def test_learned_grids_reach_lower_loss_than_fixed_ones() -> None:
   w = jnp.asarray(W)
   node = LsqWeight(w, jnp.full(5, 2.0), None, 3)
   loss = jax.jit(lambda n: jnp.sum((n.decode(None) - w) ** 2))

@@ -106,7 +106,7 @@ def timing(ctx: Ctx, costs: dict[str, tuple[float, float]] = COSTS) -> Ctx:
     (1.99, {'conv/kernel', 'fc/kernel'}),
   ],
 )
-def test_a_time_tells_how_many_layers_are_integers(
+def test_a_time_determines_how_many_layers_are_integers(
   ms: float, whole: set[str]
 ) -> None:
   text = f'quantize.auto(ms={ms}, activation_bits=6, choices=(3, 5, 16))'
@@ -118,7 +118,7 @@ def test_a_time_tells_how_many_layers_are_integers(
   assert {node.inputs.bits for node in found.values()} <= {6}
 
 
-def test_what_is_hurt_most_stays_float() -> None:
+def test_the_most_sensitive_layer_stays_float() -> None:
   params = {'a': jnp.ones((4, 4)), 'b': jnp.array([[1.0, 0.3, 0.2, 0.1]] * 4)}
   given = jnp.array([-1.0, 1.0])
   ctx = timing(calibrated(TINY), dict.fromkeys(params, (2.0, 1.0)))
@@ -144,7 +144,7 @@ def test_only_has_a_budget_of_its_own() -> None:
   assert [n.bits for n in tree.find(FakeQuantized, nodes).values()] == [4]
 
 
-def test_what_hurts_more_gets_more_bits() -> None:
+def test_sensitive_layers_get_more_bits() -> None:
   params = {'a': jnp.ones((4, 4)), 'b': jnp.array([[1.0, 0.3, 0.2, 0.1]] * 4)}
   budget = Budget('bits', 5.0, (2, 8), 'energy')
   config = GridConfig(per='tensor')

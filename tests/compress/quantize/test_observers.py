@@ -88,7 +88,7 @@ def test_kl_is_the_least_divergence_of_a_search(
   assert share < 0.9  # the tail is clipped
 
 
-def test_kl_tells_signs_apart() -> None:
+def test_kl_distinguishes_signs() -> None:
   both = jnp.stack([jnp.abs(X[:, 0]), jnp.asarray(X[:, 0])], axis=1)
   found = observers.kl(both, 4, False)
   alone = [

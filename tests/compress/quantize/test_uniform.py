@@ -127,7 +127,7 @@ def test_int8_is_a_grid_of_eight_bits() -> None:
   assert one['fc']['bias'] is PARAMS['fc']['bias']
 
 
-def test_inputs_stay_float_unless_asked() -> None:
+def test_inputs_are_float_by_default() -> None:
   node = uniform(4).init(PARAMS, Ctx())['fc']['kernel']
   assert node.inputs is None
   assert node.transform_input(X) is X
@@ -196,7 +196,7 @@ def test_clips_make_the_grid_narrower_and_follow_the_weights() -> None:
     assert float(found.clip_ratio) == float(want)
 
 
-def test_clipped_ranges_follow_their_share_of_what_is_seen() -> None:
+def test_clipped_ranges_follow_their_share_of_observed_ranges() -> None:
   ctx = calibrated(TINY)
   stats = {path: jnp.array([-2.0, 6.0]) for path in ctx.stats or {}}
   compress = uniform(8, 4, activation_clip=0.9, momentum=0.5, freeze_at=0.5)

@@ -175,7 +175,7 @@ def test_shrink_zeroes_irrelevant_weights() -> None:
   np.testing.assert_allclose(found[:2], [2.0, -1.5], atol=0.25)
 
 
-def test_a_penalty_alone_makes_no_zeros() -> None:
+def test_a_penalty_by_itself_makes_no_zeros() -> None:
   penalty = penalties.l1(0.05)
   assert np.all(train(penalty))
   found = train(

@@ -1,37 +1,21 @@
 """What all methods that share weights have in common."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from compress import recipe, tree
-from compress.method import Ctx
 from compress.share.codebook import Shared
+from tests.two_layers import CTX, init
 
-DRAWN = np.random.default_rng(0)
-
-PARAMS = {
-  'conv': {'kernel': jnp.float32(DRAWN.normal(size=(3, 3, 2, 4)))},
-  'fc': {
-    'bias': jnp.ones(6),
-    'kernel': jnp.float32(DRAWN.normal(size=(10, 6))),
-  },
-}
-
-CTX = Ctx(0, 9, jax.random.key(0))
-
-
-def init(text: str) -> Any:
-  return recipe.parse(text).init(PARAMS, CTX)
+DRAWN = np.random.default_rng(1)
 
 
 @pytest.mark.parametrize(
   'text', ['share.kmeans(5)', 'share.product(3, 2)', 'share.hashed(0.5)']
 )
-def test_a_gain_is_kept_beside(text: str) -> None:
+def test_a_gain_is_stored_separately(text: str) -> None:
   node, gain = init(text)['fc']['kernel'], jnp.arange(1.0, 7.0)
   twice = node.scale_channels(gain).scale_channels(gain)
   np.testing.assert_allclose(

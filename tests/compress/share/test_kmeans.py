@@ -1,31 +1,15 @@
 """Shared values: the nearest of a few, exact zeros, summed gradients."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from compress import recipe, tree
-from compress.method import Ctx
+from compress import tree
 from compress.share.codebook import Shared
+from tests.two_layers import PARAMS, init
 
-DRAWN = np.random.default_rng(0)
-
-PARAMS = {
-  'conv': {'kernel': jnp.float32(DRAWN.normal(size=(3, 3, 2, 4)))},
-  'fc': {
-    'bias': jnp.ones(6),
-    'kernel': jnp.float32(DRAWN.normal(size=(10, 6))),
-  },
-}
-
-CTX = Ctx(0, 9, jax.random.key(0))
-
-
-def init(text: str) -> Any:
-  return recipe.parse(text).init(PARAMS, CTX)
+DRAWN = np.random.default_rng(1)
 
 
 def test_each_weight_is_the_nearest_of_its_layers_values() -> None:

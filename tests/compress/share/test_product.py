@@ -1,30 +1,9 @@
 """Pieces of weights are codewords."""
 
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from compress import recipe
-from compress.method import Ctx
 from compress.share.codebook import Products
-
-DRAWN = np.random.default_rng(0)
-
-PARAMS = {
-  'conv': {'kernel': jnp.float32(DRAWN.normal(size=(3, 3, 2, 4)))},
-  'fc': {
-    'bias': jnp.ones(6),
-    'kernel': jnp.float32(DRAWN.normal(size=(10, 6))),
-  },
-}
-
-CTX = Ctx(0, 9, jax.random.key(0))
-
-
-def init(text: str) -> Any:
-  return recipe.parse(text).init(PARAMS, CTX)
+from tests.two_layers import init
 
 
 def test_pieces_are_codewords() -> None:

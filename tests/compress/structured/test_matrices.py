@@ -26,7 +26,7 @@ SPEC = sp.Spec(
   ('family', 'numbers'),
   [('butterfly', 128), ('circulant', 16), ('fastfood', 48), ('toeplitz', 32)],
 )
-def test_one_tile_is_the_whole_square(family: str, numbers: int) -> None:
+def test_one_tile_is_the_full_square(family: str, numbers: int) -> None:
   params = recipe.parse(f'structured.{family}()').init(PARAMS, Ctx())
   node = params['fc']['kernel']
   w, found = PARAMS['fc']['kernel'], tree.decode(params)['fc']['kernel']

@@ -1,4 +1,4 @@
-"""Configs of which fields vary: their samples, and what makes one whole."""
+"""Configs of which fields vary: their samples, and defaults."""
 
 from typing import Any
 
@@ -107,7 +107,7 @@ def test_a_part_of_a_method_that_is_not_active_is_empty() -> None:
     ('task', 'compress', 'config: expected a value for each of networks.net'),
   ],
 )
-def test_what_cannot_work_is_told_before_anything_runs(
+def test_invalid_values_are_errors_before_anything_runs(
   path: str, leaf: object, said: str
 ) -> None:
   config = varied()

@@ -257,7 +257,7 @@ def test_plain_is_the_same_whatever_the_path() -> None:
   assert settings.plain(again) == settings.plain(written)
 
 
-def test_plain_is_json_types_alone() -> None:
+def test_plain_is_json_types_only() -> None:
   def types(x: Any) -> set[type]:
     inner = x.values() if isinstance(x, dict) else x if type(x) is list else ()
     return {type(x)}.union(*map(types, inner))

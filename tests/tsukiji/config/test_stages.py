@@ -67,7 +67,7 @@ def test_the_first_stage_has_no_recipe_that_varies() -> None:
   assert 'mix' in config.recipes
 
 
-def test_the_second_stage_varies_in_the_recipe_alone() -> None:
+def test_the_second_stage_varies_in_the_recipe_only() -> None:
   config = mixed()
   config.train.lr = search.log(1e-4, 1e-1)
   last = stages.of_recipes(config)
@@ -177,7 +177,7 @@ def test_recipes_that_a_found_network_does_not_allow_are_left_out(
     ('recipe_search.objectives', ('bytes',), 'val_accuracy first'),
   ],
 )
-def test_what_cannot_work_is_told(path: str, value: Any, said: str) -> None:
+def test_invalid_values_are_errors(path: str, value: Any, said: str) -> None:
   config = mixed()
   put(config, path, value)
   with pytest.raises(ValueError, match=said):

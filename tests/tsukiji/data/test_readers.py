@@ -117,7 +117,7 @@ def test_axes(
   assert got.train.x.shape[1:] == wanted
 
 
-def test_columns_that_float32_cannot_tell_apart(tmp_path: Path) -> None:
+def test_columns_that_float32_cannot_distinguish(tmp_path: Path) -> None:
   """Seconds around 1.7e9, of two classes by their sign, next to noise."""
   rng = np.random.default_rng(0)
   signs = rng.choice([-1, 1], 200)

@@ -185,7 +185,7 @@ def test_a_file_announces_what_a_call_takes(net: artefact.Artefact) -> None:
   assert net.example_bytes > 4 * sum(SPEC.input_shape)
 
 
-def test_a_file_is_written_whole_or_not_at_all(
+def test_a_file_is_written_atomically(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   place = tmp_path / 'net.tsk'

@@ -87,7 +87,7 @@ def test_what_was_returned_stays(net: Artefact, name: str) -> None:
 
 
 @pytest.mark.parametrize('name', WHERE)
-def test_other_images_are_told(net: Artefact, name: str) -> None:
+def test_other_images_are_errors(net: Artefact, name: str) -> None:
   call = engines.load(net, name, batch=2)
   x = np.zeros((2, *net.spec.input_shape), np.float32)
   begin = f'engine {name}: expected images .2, 5, 5, 1. of float32, got '
@@ -112,7 +112,7 @@ def test_forms_are_what_the_engine_takes(net: Artefact) -> None:
   assert engines.forms('onnxruntime', net) == ('float32',)
 
 
-def test_mistakes_are_told(net: Artefact, monkeypatch: Any) -> None:
+def test_mistakes_are_errors(net: Artefact, monkeypatch: Any) -> None:
   with pytest.raises(ValueError, match="Nearest: 'onnxruntime'"):
     engines.load(net, 'onxruntime')
   with pytest.raises(

@@ -57,7 +57,7 @@ def odd(path: pathlib.Path, where: pathlib.Path) -> pathlib.Path:
   return where
 
 
-def test_a_format_that_lacks_words_is_told(
+def test_an_unsupported_format_is_reported(
   path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   monkeypatch.setitem(pack.NODES, 'Odd', Odd)

@@ -49,7 +49,7 @@ def ran(i: int, where: str, look: crew.Look) -> None:
 
 
 def fails(i: int, kind: str, look: crew.Look) -> None:
-  """Raise what is asked for."""
+  """Raise the given error."""
   raise {'ValueError': ValueError, 'KeyError': KeyError}[kind]('told why')
 
 
@@ -59,7 +59,7 @@ def dies(i: int, argument: None, look: crew.Look) -> None:
 
 
 def waits(i: int, argument: None, look: crew.Look) -> None:
-  """Work until asked to stop."""
+  """Work until a stop request."""
   while interrupt.requested() is None:
     time.sleep(0.05)
   raise interrupt.Stopped(interrupt.requested() or 0)
@@ -119,11 +119,13 @@ def test_workers_that_die_over_and_over_are_an_error(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   monkeypatch.setattr(crew, 'DEATHS', 2)
-  with pytest.raises(ValueError, match='got 3 that died, the last with exit'):
+  with pytest.raises(
+    ValueError, match='3 worker processes died, the last with exit'
+  ):
     crew.run(2, dies, None, lambda: None)
 
 
-def test_a_wish_to_stop_reaches_the_workers(
+def test_a_stop_request_reaches_the_workers(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   monkeypatch.setattr(interrupt, 'requested', lambda: 15)

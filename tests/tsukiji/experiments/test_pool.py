@@ -50,7 +50,7 @@ def test_finished_jobs_are_not_started(
   assert len(started) == 1
 
 
-def test_a_worker_that_dies_is_told_with_what_was_under_way(
+def test_a_worker_that_dies_is_reported_with_its_cells(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   config = tiny()
@@ -71,11 +71,13 @@ def test_a_worker_that_dies_is_told_with_what_was_under_way(
 
   monkeypatch.setattr(pool, '_watch', broken)
   job = [('net', 0)]
-  with pytest.raises(ValueError, match='one that was killed .* net-0-dense. '):
+  with pytest.raises(
+    ValueError, match='was killed or crashed. .* net-0-dense. '
+  ):
     pool._run_pool(experiment, job, 2, loop.ignore)
 
 
-def test_what_workers_tell_is_passed_on_before_a_failure_is_raised() -> None:
+def test_progress_is_passed_on_before_a_failure_is_raised() -> None:
   progress: queue.Queue[tuple[str, int]] = queue.Queue()
   progress.put(('a', 3))
   future: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -86,7 +88,7 @@ def test_what_workers_tell_is_passed_on_before_a_failure_is_raised() -> None:
   assert heard == [('a', 3)]
 
 
-def test_a_wish_to_stop_ends_the_watch(
+def test_a_stop_request_ends_the_watch(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   waiting: concurrent.futures.Future[None] = concurrent.futures.Future()

@@ -157,7 +157,7 @@ def test_networks_may_have_epochs_of_their_own(tmp_path: pathlib.Path) -> None:
   assert one == 3 * jobs.steps_of(experiment, 'net', 'dense')[1]
 
 
-def test_recipes_may_settle_norms_in_their_own_time(
+def test_recipes_may_freeze_norms_at_their_own_time(
   done: jobs.Experiment,
 ) -> None:
   config = done.config.copy_and_resolve_references()

@@ -1,4 +1,4 @@
-"""A folder belongs to one experiment, and its files are whole."""
+"""A folder belongs to one experiment, and its files are complete."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def test_a_config_cut_short_is_refused(
     store.claim(claimed, config())
 
 
-def test_files_are_whole_or_absent(tmp_path: pathlib.Path) -> None:
+def test_files_are_complete_or_absent(tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'x.json'
   store.write_json(path, {'a': 1})
   with pytest.raises(TypeError):

@@ -51,7 +51,7 @@ class Machine:
     return Timer(self.milliseconds, self.speedup)
 
 
-def test_a_machine_that_slows_down_leaves_latencies_alone(
+def test_a_machine_that_slows_down_does_not_change_latencies(
   tmp_path: pathlib.Path,
 ) -> None:
   names = [spec.name for spec in NETWORKS.values()]

@@ -115,7 +115,7 @@ def test_the_clock_chooses_the_engine(
   assert fastest.fastest(net, 2, names).engine == 'jax'
 
 
-def test_rows_tell_the_engine_of_each_batch(path: pathlib.Path) -> None:
+def test_rows_have_the_engine_of_each_batch(path: pathlib.Path) -> None:
   found = latency.measure(
     {'it': path},
     reference='it',

@@ -1,4 +1,4 @@
-"""Packed networks beside each other, here and in a process of their own."""
+"""Packed networks timed alternately, here and in another process."""
 
 import contextlib
 import io

@@ -109,7 +109,7 @@ def test_compare_summarizes():
 
 
 @given(st.lists(st.floats(0.5, 20.0), min_size=1, max_size=30))
-def test_a_drifting_machine_leaves_ratios_alone(drift):
+def test_a_drifting_machine_does_not_change_ratios(drift):
   times = np.array(drift)
   got = sampling.ratios({'dense': 3 * times, 'small': times}, 'dense')
   assert got == {'dense': 1.0, 'small': pytest.approx(3.0)}

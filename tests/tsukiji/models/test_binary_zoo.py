@@ -134,7 +134,7 @@ TINY = zoo.binary_tsukijinet((8, 8, 1), 3, conv=(8, 8), hidden=(16,))
 
 @functools.cache
 def blobs() -> tuple[jax.Array, jax.Array]:
-  """Return three noisy patterns, easy to tell apart."""
+  """Return three noisy patterns, easy to distinguish."""
   drawn = np.random.default_rng(0)
   y = np.arange(96) % 3
   means = drawn.normal(size=(3, 8, 8, 1))

@@ -100,5 +100,5 @@ def test_what_cannot_be_is_refused(spec: sp.Spec, kind: str, why: str) -> None:
     compact_filters.rewritten(spec, kind)
 
 
-def test_nothing_asked_for_changes_nothing() -> None:
+def test_an_empty_kind_changes_nothing() -> None:
   assert compact_filters.rewritten(net(), '') == net()

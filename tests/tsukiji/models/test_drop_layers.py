@@ -221,7 +221,7 @@ def test_the_units_that_add_least_go() -> None:
   )
 
 
-def test_units_that_cannot_go_together_do_not() -> None:
+def test_units_that_cannot_be_dropped_jointly_are_not() -> None:
   convs = [
     sp.Conv(name=name, features=2, kernel=(1, 1), padding='SAME')
     for name in 'abc'

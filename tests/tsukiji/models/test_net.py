@@ -155,7 +155,7 @@ def test_raw_images_of_any_type_are_the_same(dtype: type) -> None:
   )
 
 
-def test_dropout_is_live_in_training_alone() -> None:
+def test_dropout_is_active_in_training_only() -> None:
   found, x = variables(DROPPING), images(DROPPING, 3)
   kept = [x for x in DROPPING.layers if not isinstance(x, sp.Dropout)]
   plain = network(*kept)

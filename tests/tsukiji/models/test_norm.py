@@ -1,4 +1,4 @@
-"""Norms by the formulas of the papers, and beside Flax's own."""
+"""Norms by the formulas of the papers, and against Flax's own."""
 
 from typing import Any
 
@@ -91,7 +91,7 @@ def test_other_norms_are_those_of_flax(train: bool) -> None:
 
 
 @pytest.mark.parametrize('layer', [PLAIN, SHIFT])
-def test_settled_norms_are_those_in_use(layer: sp.Norm) -> None:
+def test_frozen_norms_are_those_of_inference(layer: sp.Norm) -> None:
   y, after = trained(layer, frozen=True)
   want = norm.Norm(layer, False).apply(FOUND, X)
   np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-6)
@@ -129,7 +129,7 @@ def test_the_zoo_has_them() -> None:
   assert sp.Norm not in kinds
 
 
-def test_statistics_of_norms_settle() -> None:
+def test_statistics_of_norms_freeze() -> None:
   plan, state = begin(NET, sgd(), 6)
   split = examples(48)
   halves = []

@@ -1,4 +1,4 @@
-"""The gains that methods are told are those that lowering multiplies by."""
+"""The gains in the context are those of lowering."""
 
 import jax.numpy as jnp
 import numpy as np

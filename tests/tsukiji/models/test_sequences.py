@@ -40,12 +40,12 @@ def test_a_sequence_has_the_network_of_a_square_along_time(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', ['tsukijinet2021', 'vgg', 'resnet', 'small'])
-def test_a_row_has_products_alone(name: str) -> None:
+def test_a_row_has_products_only(name: str) -> None:
   found = windows((1, 1, 13), name)
   assert {*found['kernels'], *found['strides'], *found['pools']} == {(1, 1)}
 
 
-def test_images_are_left_alone() -> None:
+def test_images_are_not_changed() -> None:
   assert windows((28, 28, 1), 'tsukijinet2021') == {
     'kernels': [(5, 5), (5, 5)],
     'strides': [(1, 1), (1, 1)],

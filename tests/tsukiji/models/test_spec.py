@@ -200,7 +200,7 @@ TEXT = sp.dumps(EVERY_KIND)
 
 
 def assert_refused_or_whole(text: str) -> None:
-  """Accept ValueError alone, or a network that works as one."""
+  """Accept only a ValueError, or a network that works."""
   try:
     spec = sp.loads(text)
   except ValueError:

@@ -36,7 +36,7 @@ def test_both_pages_get_the_same_picture_in_their_colors() -> None:
 
 
 @pytest.mark.usefixtures('quick')
-def test_words_tell_the_front_and_the_runs() -> None:
+def test_alternative_texts_name_the_front_and_the_runs() -> None:
   size, training = figures.draw(NO_LATENCY, study_curves())
   assert size.path == 'figures/accuracy_bytes.png'
   front = 'Pareto front: fashion_mnist: prune90+int8, 63.2, 91.'

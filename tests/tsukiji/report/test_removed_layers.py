@@ -1,4 +1,4 @@
-"""What a reader is told of the layers that shrank."""
+"""Sentences on removed layers."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def row(recipe: str, *layers: dict[str, Any], **more: Any) -> dict[str, Any]:
   return {'network': 'n', 'recipe': recipe, 'layers': list(layers), **more}
 
 
-def test_what_each_layer_lost_is_told_once_a_recipe() -> None:
+def test_removed_layers_are_listed_once_per_recipe() -> None:
   dense = {**DENSE, 'layers': [CONV, FC], 'seed': 0}
   sparse = {**FC, 'nonzero': 100}
   rows = [
@@ -41,7 +41,7 @@ def test_what_a_layer_is_made_of_and_remarks_are_listed() -> None:
   ]
 
 
-def test_networks_are_told_apart() -> None:
+def test_networks_are_distinguished() -> None:
   rows = []
   for network in ('one', 'two'):
     rows.append({**DENSE, 'network': network, 'layers': [CONV]})
@@ -51,6 +51,6 @@ def test_networks_are_told_apart() -> None:
   assert removed(rows) == [f'half (one): {told}', f'half (two): {told}']
 
 
-def test_without_a_reference_nothing_is_told() -> None:
+def test_nothing_is_listed_without_a_reference() -> None:
   assert removed([]) == []
   assert removed([row('half', CONV)]) == []

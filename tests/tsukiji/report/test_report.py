@@ -1,4 +1,4 @@
-"""The report as a whole: which files it writes, and what they say."""
+"""The report: its files and their contents."""
 
 import html.parser
 import io

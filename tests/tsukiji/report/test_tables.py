@@ -11,7 +11,7 @@ from tsukiji.report.columns import Row
 from tsukiji.report.summary import summarize
 
 
-def test_names_tell_rows_apart() -> None:
+def test_names_distinguish_rows() -> None:
   rows: list[Row] = [
     {'recipe': 'd', 'network': 'a', 'dataset': 'x', 'role': 'reference'},
     {'recipe': 'd', 'network': 'b', 'dataset': 'x', 'role': 'reference'},
@@ -34,7 +34,7 @@ def test_a_control_of_another_network_does_not_lengthen_names() -> None:
   assert tables.names(rows) == ['d', 's (from scratch)']
 
 
-def test_several_control_networks_are_told_apart() -> None:
+def test_several_control_networks_are_distinguished() -> None:
   rows: list[Row] = [
     {'recipe': 's', 'network': n, 'role': 'control_scratch'} for n in 'ab'
   ]

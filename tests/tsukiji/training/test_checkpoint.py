@@ -69,7 +69,7 @@ def test_no_checkpoint_is_none(tmp_path: pathlib.Path) -> None:
   assert not (tmp_path / 'absent').exists()
 
 
-def test_the_newest_stands_alone(folder: pathlib.Path) -> None:
+def test_only_the_newest_is_kept(folder: pathlib.Path) -> None:
   newer = STATE | {'key': np.uint32([7, 8])}
   checkpoint.save(folder, 20, newer)
   assert_same_bits(checkpoint.restore(folder, STATE), newer)

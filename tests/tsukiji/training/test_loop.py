@@ -303,7 +303,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
   assert len(lines(tmp_path)) == 2
 
 
-def test_weights_that_explode_in_the_last_step_are_seen(
+def test_weights_that_explode_in_the_last_step_are_noticed(
   tmp_path: pathlib.Path,
 ) -> None:
   wild = dense(lr=1e38, schedule='constant')

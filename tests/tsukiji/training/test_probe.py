@@ -107,7 +107,7 @@ def test_missing_leaves_are_those_of_the_network():
   np.testing.assert_array_equal(asked.apply(part), asked.apply(whole))
 
 
-def test_inputs_are_seen_in_parts_and_in_order(monkeypatch):
+def test_inputs_are_observed_in_parts_and_in_order(monkeypatch):
   monkeypatch.setattr(probe, 'PART', 4)
 
   def see(seen, module, x):
@@ -150,7 +150,7 @@ def test_a_method_that_needs_data_says_so():
     method.expect_probe('score.taylor', Ctx())
 
 
-def test_ranges_are_those_of_the_weights_that_are_asked_about() -> None:
+def test_ranges_are_those_of_the_given_weights() -> None:
   params = start(TINY)['params']
   twice = tree.map_paths(lambda _, x: 2 * x, params)
   x = np.asarray(images(TINY, EXAMPLES))

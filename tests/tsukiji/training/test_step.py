@@ -90,7 +90,7 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize(('name', 'gain'), [('adamw', 1.0), ('sgd', 1.9)])
-def test_decay_reaches_weights_alone(name: str, gain: float) -> None:
+def test_decay_applies_to_weights_only(name: str, gain: float) -> None:
   # One step on gradient g moves by -lr (g + 0.9 g) under Nesterov.
   ctx = Ctx(stats={'fc/kernel': np.float32([0, 1])})
   nodes = recipe.parse('prune.weights(0.5) >> quantize.int8()').init(
@@ -246,7 +246,7 @@ def test_calibration_needs_examples() -> None:
     evaluate.calibrate(NET, variables(NET), examples(0))
 
 
-def test_evaluate_meets_grids_and_masks() -> None:
+def test_evaluate_applies_grids_and_masks() -> None:
   found, split = variables(DENSE), examples(50)
   kernel, bias = found['params']['d1']['kernel'], found['params']['d1']['bias']
   inputs = Inputs(jnp.float32(0), jnp.float32(0.77), 2)

@@ -1,4 +1,4 @@
-"""Teachers of every kind, before their students, beside them and known."""
+"""Teachers of every kind: trained before, trained jointly, or given."""
 
 import pathlib
 from typing import Any
@@ -111,7 +111,7 @@ def test_configs_that_cannot_teach(path: str, value: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize('teacher', [(), ('big', 'net'), ('big.tsk',)])
-def test_one_network_is_trained_beside(teacher: tuple[str, ...]) -> None:
+def test_one_network_is_trained_jointly(teacher: tuple[str, ...]) -> None:
   config = taught(train_teacher=True)
   validate.check(config)
   config.recipes.kd.teacher = teacher
@@ -121,7 +121,7 @@ def test_one_network_is_trained_beside(teacher: tuple[str, ...]) -> None:
     validate.check(config)
 
 
-def test_other_classes_are_told_before_training(
+def test_other_classes_are_errors_before_training(
   tmp_path: pathlib.Path,
 ) -> None:
   config = taught(teacher=(NAME,))
@@ -191,7 +191,7 @@ def test_what_changes_is_not_known() -> None:
   assert teacher_lib.precomputed(beside, chosen, split) is None
 
 
-def test_a_teacher_beside_learns_as_if_it_were_alone() -> None:
+def test_a_joint_teacher_learns_as_if_trained_by_itself() -> None:
   alone, split = plan_of(recipe.parse('')), data()
   plan = plan_of(recipe.parse('quantize.int8() >> distill.kd(1.0)'))
   plan = plan._replace(teacher=None, joint_teacher=alone)

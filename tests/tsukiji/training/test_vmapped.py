@@ -1,4 +1,4 @@
-"""Populations: what is trained together is what would be trained alone."""
+"""Populations: training as one program equals training one by one."""
 
 import pathlib
 from typing import Any
@@ -66,7 +66,7 @@ def expect_same(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize(
   ('net', 'optimizer'), [(NET, 'sgd'), (DENSE, 'sgd'), (DENSE, 'adamw')]
 )
-def test_together_is_one_by_one(net: sp.Spec, optimizer: str) -> None:
+def test_one_program_is_one_by_one(net: sp.Spec, optimizer: str) -> None:
   given = members(optimizer=optimizer)
   run = (net, given, examples(40), 4)
   found = vmapped.train_group(*run)
@@ -104,7 +104,7 @@ def test_what_has_other_shapes_or_rules_goes_apart(
   )
 
 
-def test_a_cpu_maps_dense_networks_alone() -> None:
+def test_a_cpu_maps_dense_networks_only() -> None:
   assert jax.default_backend() == 'cpu'
   assert vmapped.is_mapped(DENSE)
   assert not vmapped.is_mapped(NET)

@@ -128,7 +128,7 @@ def test_pruned_and_narrow_networks_are_integers_too() -> None:
     assert np.mean(np.abs(found - want) < 1e-4 * np.abs(want).max()) > 0.5
 
 
-def test_channels_may_be_turned_or_be_their_bias_alone() -> None:
+def test_channels_may_be_negated_or_be_a_bias_only() -> None:
   spec, small = turned()
   network = compile.compiled(spec, small)
   want = np.asarray(run(spec, small)[0])

@@ -221,7 +221,7 @@ def test_narrow_codes_are_spread_and_decode_alike() -> None:
     assert np.all(lost <= found.unit * 0.51)
 
 
-def test_channels_may_be_turned_or_be_their_bias_alone() -> None:
+def test_channels_may_be_negated_or_be_a_bias_only() -> None:
   spec, small = turned()
   want = np.asarray(run(spec, small)[0])
   got = outputs(spec, small, least=0)

@@ -247,7 +247,7 @@ def test_what_is_trained_folded_is_what_is_served() -> None:
 
 
 @pytest.mark.parametrize('text', ['', 'prune.weights(0.5) >> quantize.int8()'])
-def test_the_input_is_left_alone(text: str) -> None:
+def test_the_input_is_not_changed(text: str) -> None:
   found = compressed(text)
   before = copy.deepcopy(found)
   lower(TWO, found)

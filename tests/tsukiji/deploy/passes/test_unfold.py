@@ -91,7 +91,7 @@ def test_grouped_convolutions_stay_one_layer() -> None:
   assert_same_outputs(spec, found, (small, lowered))
 
 
-def test_whole_layers_stay() -> None:
+def test_dense_layers_stay() -> None:
   spec = net(conv())
   found = signed(spec)
   small, unfolded = unfold(spec, found)

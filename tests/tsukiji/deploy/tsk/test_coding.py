@@ -240,7 +240,7 @@ def test_bytes_that_are_no_coding_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
   'kind', ['constant', 'packed', 'entropy', 'sparse', 'row']
 )
-def test_decoding_takes_little_memory_beside_the_array(kind: str) -> None:
+def test_decoding_takes_little_more_memory_than_the_array(kind: str) -> None:
   size = 2**21
   x = np.full((size // 64, 64), 3, np.int8)
   if kind != 'constant':

@@ -17,7 +17,7 @@ SMALL, LARGE = kinds.every(4), kinds.every(128)
 
 
 def cost_of(node: Any) -> Cost:
-  """Return what a node takes, of shapes alone."""
+  """Return the cost of a node, from shapes."""
   slots = jax.tree.map(lambda x: Slot('w', x.dtype, x.shape), node)
   (cost,) = memory_bounds.costs({'w': slots}).values()
   return cost

@@ -66,7 +66,7 @@ def test_costs_are_known_before_and_those_of_the_row_after(
   assert found['val_accuracy'] == pytest.approx(1 - values.objectives[0])
 
 
-def test_what_is_known_before_holds_beside_what_is_measured(
+def test_costs_known_before_training_hold_after_it(
   made: jobs.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   costs = {'bytes': 1.0, 'energy_uj': 2.0}
@@ -136,12 +136,12 @@ def test_a_trial_rests_and_goes_on_as_if_it_had_not(
   assert found[0] == found[1]
 
 
-def test_a_loss_that_is_no_number_is_told(made: jobs.Experiment) -> None:
+def test_a_loss_that_is_nan_is_an_error(made: jobs.Experiment) -> None:
   with pytest.raises(FloatingPointError, match='at step'):
     trial.run(made, spaces.of(made.config), at(made, lr=1e30))
 
 
-def test_a_wish_to_stop_is_heard_before_training(
+def test_a_stop_request_is_noticed_before_training(
   made: jobs.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   monkeypatch.setattr(interrupt, 'requested', lambda: 15)

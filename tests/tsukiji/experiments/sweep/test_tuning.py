@@ -91,13 +91,13 @@ def test_rungs_need_epochs(made: Experiment) -> None:
     validate.check(made.config)
 
 
-def test_rungs_are_not_trained_together(made: Experiment) -> None:
+def test_rungs_are_not_trained_as_one_program(made: Experiment) -> None:
   made.config.search.update(designer='hyperband', epochs=9, batch_size=2)
   with pytest.raises(ValueError, match='batch_size: expected 1 for hyperband'):
     validate.check(made.config)
 
 
-def test_trials_are_trained_together(
+def test_trials_are_trained_as_one_program(
   made: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   sizes = []
@@ -125,7 +125,7 @@ def _with(made: Experiment, hidden: int) -> ConfigDict:
   return config
 
 
-def test_a_report_is_told_all_in_units_that_people_read(
+def test_a_report_has_readable_units(
   made: Experiment,
 ) -> None:
   best = tuning.run(made)
@@ -174,7 +174,7 @@ def test_a_search_without_a_feasible_trial_says_why(
     tuning.run(made)
 
 
-def test_a_storage_that_vanishes_is_told(
+def test_a_storage_that_vanishes_is_an_error(
   made: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
   folder = tmp_path / 'elsewhere'
