@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from compress.dataflow import each, padded
 from compress.method import Ctx, expect_probe
 from compress.tree import Array, Params, Path
 
@@ -49,14 +50,13 @@ def rows(module: nn.Module, x: Array) -> Array:
       f'calibration.rows at {"/".join(module.path)}: expected a Dense or Conv '
       f'layer, got {type(module).__name__}. Leave it out with `only`.'
     )
-  size = _each(module.kernel_size, 1)
-  sides = len(size)
+  x, padding = padded(module, x)
+  size, strides, dilation = (
+    each(option, x.ndim - 2)
+    for option in (module.kernel_size, module.strides, module.kernel_dilation)
+  )
   patches = jax.lax.conv_general_dilated_patches(
-    jnp.moveaxis(x, -1, 1),
-    size,
-    _each(module.strides, sides),
-    module.padding if isinstance(module.padding, str) else _pads(module, sides),
-    rhs_dilation=_each(module.kernel_dilation, sides),
+    jnp.moveaxis(x, -1, 1), size, strides, padding, rhs_dilation=dilation
   )
   # Patches are [batch, channels * prod(size), *sides], channels first.
   groups, channels = module.feature_group_count, x.shape[-1]
@@ -66,16 +66,6 @@ def rows(module: nn.Module, x: Array) -> Array:
   return flat.transpose(1, 0, 3, 2).reshape(
     groups, len(flat), math.prod(size) * channels // groups
   )
-
-
-def _each(x: Any, sides: int) -> tuple[int, ...]:
-  return (x or 1,) * sides if x is None or isinstance(x, int) else tuple(x)
-
-
-def _pads(module: nn.Conv, sides: int) -> list[tuple[int, int]]:
-  padding: Any = module.padding
-  given = [padding] * sides if isinstance(padding, int) else list(padding)
-  return [(p, p) if isinstance(p, int) else tuple(p) for p in given]
 
 
 def order(where: str, ctx: Ctx, params: Params) -> list[Path]:

@@ -177,13 +177,49 @@ def _mean(module: nn.Module, x: Array) -> Array:
   if not isinstance(module, nn.Conv):
     return mean(x)
   sides = x.ndim - 2
+  window = each(module.kernel_size, sides)
+  strides, dilation = (
+    each(size, sides) for size in (module.strides, module.kernel_dilation)
+  )
+  x, padding = padded(module, x)
+  return mean(x, window, strides, padding, dilation)
 
-  def each(size: Any) -> tuple[int, ...]:
-    size = 1 if size is None else size
-    return (size,) * sides if isinstance(size, int) else tuple(size)
 
-  window, strides = each(module.kernel_size), each(module.strides)
-  return mean(x, window, strides, module.padding, each(module.kernel_dilation))
+def each(size: Any, sides: int) -> tuple[int, ...]:
+  """Return an option of a Flax layer for each side.
+
+  >>> each(None, 2), each(3, 2), each((2, 1), 2)
+  ((1, 1), (3, 3), (2, 1))
+  """
+  size = 1 if size is None else size
+  return (size,) * sides if isinstance(size, int) else tuple(size)
+
+
+def padded(module: nn.Conv, x: Array) -> tuple[Array, Any]:
+  """Pad the input of a convolution in the ways that `jax.lax` does not have.
+
+  Args:
+    module: The convolution.
+    x: Its input, `[batch, *sides, inputs]`.
+
+  Returns:
+    The input and the padding that is left, as `conv_general_dilated` takes it.
+  """
+  padding: Any = module.padding
+  sides = x.ndim - 2
+  if padding not in ('CIRCULAR', 'REFLECT', 'CAUSAL'):
+    if isinstance(padding, str):
+      return x, padding
+    given = each(padding, sides)
+    return x, [(p, p) if isinstance(p, int) else tuple(p) for p in given]
+  window = each(module.kernel_size, sides)
+  dilation = each(module.kernel_dilation, sides)
+  reach = [(n - 1) * d for n, d in zip(window, dilation, strict=True)]
+  pads = [(n // 2, n - n // 2) for n in reach]
+  if padding == 'CAUSAL':
+    pads = [(n, 0) for n in reach]
+  modes = {'CIRCULAR': 'wrap', 'REFLECT': 'reflect', 'CAUSAL': 'constant'}
+  return jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=modes[padding]), 'VALID'
 
 
 def _rescaled(module: nn.Module, y: Array, gain: Array) -> Array:

@@ -19,6 +19,10 @@ LAYERS: dict[str, nn.Module] = {
   'valid': nn.Conv(3, (2, 3), (1, 2), 'VALID', use_bias=False),
   'padded': nn.Conv(3, (3, 3), padding=((1, 0), (2, 1)), use_bias=False),
   'one pad': nn.Conv(3, (3, 3), padding=1, use_bias=False),
+  'circular': nn.Conv(3, (3, 2), 2, 'CIRCULAR', use_bias=False),
+  'reflected': nn.Conv(
+    3, (2, 3), padding='REFLECT', kernel_dilation=2, use_bias=False
+  ),
   'dilated': nn.Conv(3, (2, 2), kernel_dilation=2, use_bias=False),
   'grouped': nn.Conv(6, (3, 3), feature_group_count=2, use_bias=False),
   'depthwise': nn.Conv(4, (3, 3), feature_group_count=4, use_bias=False),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,6 +124,21 @@ def test_sums_are_sized_place_by_place(
     lambda: run(X, by), {'c': {'kernel': node(sized=True)}}
   )
   np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('padding', [1, 'CIRCULAR', 'REFLECT'])
+def test_sums_of_any_flax_padding_are_sized(padding: Any) -> None:
+  layer = nn.Conv(5, (3, 3), padding=padding, use_bias=False)
+  params = {'kernel': Signed(jnp.asarray(W), None, 'clipped', True)}
+  found, _ = dataflow.apply(
+    lambda: layer.apply({'params': tree.decode(params)}, X), params
+  )
+  # The box filter through a layer of the same padding.
+  mean = nn.Conv(1, (3, 3), padding=padding, use_bias=False)
+  box = {'params': {'kernel': jnp.full((3, 3, 1, 1), 1 / 9)}}
+  size = mean.apply(box, np.abs(X).mean(-1, keepdims=True))
+  want = layer.apply({'params': {'kernel': W}}, np.sign(X)) * size
+  np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
 def test_a_dense_layer_is_sized_by_example() -> None:
