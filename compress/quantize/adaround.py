@@ -19,7 +19,7 @@ STRETCH = (-0.1, 1.1)  # of the sigmoid, so that it reaches 0 and 1
 REGULARIZATION = 0.1  # weight of the regularizer, relative to squared steps
 WARM_UP = 0.2  # fraction of the steps without the regularizer
 BETA = (20.0, 2.0)  # initial and final exponent of the regularizer
-MAX_MACS = 2**38  # of all gradients of a layer: about 20 s of a core
+MAX_MACS = 2**37  # of all gradients of a layer: seconds of a core
 
 
 def adaround(

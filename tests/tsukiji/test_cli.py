@@ -2,6 +2,9 @@
 
 import io
 import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -69,3 +72,27 @@ def test_names_of_files_are_printed_as_they_are() -> None:
   found = reporting.Report([one], (), path)
   reporting.show(found, Console(file=file, width=120))
   assert 'Report: runs/run[red]/[2J[/x]/report.html' in file.getvalue()
+
+
+# A signal arrives when the first large package is imported.
+INTERRUPTED = """
+import os, sys
+class Finder:
+  def find_spec(self, name, *_):
+    if name == 'jax':
+      os.kill(os.getpid(), {})
+sys.meta_path.insert(0, Finder())
+from tsukiji.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_imports_says_nothing(signum: signal.Signals) -> None:
+  done = subprocess.run(
+    [sys.executable, '-c', INTERRUPTED.format(int(signum))],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert (done.returncode, done.stderr) == (128 + signum, '')
