@@ -229,14 +229,14 @@ def output(
   """
   n, known = len(y), np.isfinite(y)
   tried = warp.warped(y[known]) if bend else [warp.standardized(y[known])]
-  seen, few = x[:n][known], gp.spread(y[known], FEW)
+  inputs, few = x[:n][known], gp.spread(y[known], FEW)
   # The most likely warp is known early; only that one is fitted to the end.
   fits = [
-    (*gp.fit(seen[few], z[few], category, None, EARLY), z, slope[few])
+    (*gp.fit(inputs[few], z[few], category, None, EARLY), z, slope[few])
     for z, slope in tried
   ]
   begun, _, warped, _ = min(fits, key=lambda fit: fit[1] - fit[3].sum())
-  theta, _ = gp.fit(seen, warped, category, begun)
+  theta, _ = gp.fit(inputs, warped, category, begun)
   z = np.zeros(len(x))
   z[:n][known] = warped
   data = gp.padded(x, z)

@@ -154,9 +154,9 @@ def kernel(theta: Array, category: Array, a: Array, b: Array) -> Array:
 
 def covariance(theta: Array, category: Array, data: Data) -> Array:
   """Return the covariance of noisy observations, padding as the identity."""
-  seen = data.mask[:, None] * data.mask
+  both = data.mask[:, None] * data.mask
   noise = jnp.where(data.mask > 0, unpack(theta).noise, 1.0)
-  return kernel(theta, category, data.x, data.x) * seen + jnp.diag(noise)
+  return kernel(theta, category, data.x, data.x) * both + jnp.diag(noise)
 
 
 def log_prior(theta: Array) -> Array:

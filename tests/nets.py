@@ -77,9 +77,9 @@ SPECS = {**NETWORKS, 'separable': SEPARABLE, 'concat': CONCAT, 'plain': PLAIN}
 @functools.cache
 def groups(spec: sp.Spec) -> tuple[Group, ...]:
   """Return the groups of a network, found once."""
-  asked = calibrated(spec).probe
-  assert asked is not None
-  return tuple(dependency.groups(asked.apply, start(spec)['params']))
+  requested = calibrated(spec).probe
+  assert requested is not None
+  return tuple(dependency.groups(requested.apply, start(spec)['params']))
 
 
 class Own(nn.Module):

@@ -20,14 +20,16 @@ def server() -> Iterator[str]:
   commands = _commands()
   with tempfile.TemporaryDirectory() as folder:
     data = f'{folder}/data'
-    asked: tuple[str, ...] = ()
+    requested: tuple[str, ...] = ()
     if os.geteuid() == 0:  # it does not run as root
       shutil.chown(folder, 'postgres')
-      asked = ('runuser', '-u', 'postgres', '--')
+      requested = ('runuser', '-u', 'postgres', '--')
     port = _free_port()
     options = f'-k {folder} -h 127.0.0.1 -p {port} -c fsync=off'
-    control = (*asked, f'{commands}/pg_ctl', '-D', data)
-    _run(*asked, f'{commands}/initdb', '-D', data, '-A', 'trust', '-U', 'me')
+    control = (*requested, f'{commands}/pg_ctl', '-D', data)
+    _run(
+      *requested, f'{commands}/initdb', '-D', data, '-A', 'trust', '-U', 'me'
+    )
     _run(*control, '-o', options, '-l', f'{folder}/log', '-w', 'start')
     try:
       yield f'postgresql+psycopg://me@127.0.0.1:{port}/postgres'

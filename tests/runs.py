@@ -77,10 +77,10 @@ def calibrated(spec: sp.Spec) -> Ctx:
   """Return a context that holds whatever a method may look at."""
 
   @jax.jit
-  def seen(variables: dict[str, Any]) -> Any:
+  def forward(variables: dict[str, Any]) -> Any:
     return dataflow.features(lambda: run(spec, variables))
 
-  (logits, stats), features = seen(start(spec))
+  (logits, stats), features = forward(start(spec))
   labels = np.arange(len(logits)) % 3
   batch = Batch(
     images(spec, len(logits)),
@@ -90,11 +90,11 @@ def calibrated(spec: sp.Spec) -> Ctx:
     features,
     features,
   )
-  asked = probe.probe(
+  requested = probe.probe(
     spec, start(spec), Split(np.asarray(batch.inputs), labels)
   )
   found = gains(spec, start(spec))
-  return Ctx(0, STEPS, jax.random.key(2), None, stats, batch, asked, found)
+  return Ctx(0, STEPS, jax.random.key(2), None, stats, batch, requested, found)
 
 
 def single_gradients(spec: sp.Spec, count: int) -> Any:

@@ -220,7 +220,7 @@ def _uses(
   probe = expect_probe(where, ctx)
   wider = {}
 
-  def see(seen: Any, module: nn.Module, x: Array) -> Array | None:
+  def see(observed: Any, module: nn.Module, x: Array) -> Array | None:
     if not isinstance(module, nn.Conv):
       return None  # both factors are used as often as the weight
     if module.feature_group_count > 1:
@@ -228,7 +228,7 @@ def _uses(
     if np.size(module.kernel_size) != 2:
       return None
     count = _first_positions(module, x.shape[-3:-1])
-    return jnp.int32(count) + (0 if seen is None else seen)
+    return jnp.int32(count) + (0 if observed is None else observed)
 
   if probe.inputs is not None:
     found = probe.inputs(params, see, 1)

@@ -111,8 +111,8 @@ def blocks(
 
   def expand(left: Array) -> Array:
     rows, columns = left.shape
-    whole = (rows, shape[0], columns, shape[1])
-    return jnp.broadcast_to(left[:, None, :, None], whole)
+    full_shape = (rows, shape[0], columns, shape[1])
+    return jnp.broadcast_to(left[:, None, :, None], full_shape)
 
   def select(scores: Scores, part: Array) -> dict[Path, Array]:
     left = select_blocks({path: norm(x) for path, x in scores.items()}, part)

@@ -34,44 +34,44 @@ def problems(draw: Any, numbers: Any) -> tuple[Any, Any, float]:
   return rows(st.integers(0, 9)), cost, budget
 
 
-def totals(damage: Any, cost: Any, choice: Any) -> tuple[float, float]:
+def totals(sensitivity: Any, cost: Any, choice: Any) -> tuple[float, float]:
   """Return the sensitivity and the cost of a choice."""
   return tuple(
     sum(row[c] for row, c in zip(table, choice, strict=True))
-    for table in (damage, cost)
+    for table in (sensitivity, cost)
   )
 
 
-def best(damage: Any, cost: Any, budget: float) -> float:
+def best(sensitivity: Any, cost: Any, budget: float) -> float:
   """Return the least sensitivity within a budget, by trying every choice."""
   choices = itertools.product(*(range(len(row)) for row in cost))
-  found = [totals(damage, cost, choice) for choice in choices]
-  return min(harm for harm, spent in found if spent <= budget)
+  found = [totals(sensitivity, cost, choice) for choice in choices]
+  return min(total for total, spent in found if spent <= budget)
 
 
 @given(problems(WHOLE))
 @settings(max_examples=40, deadline=None)
 def test_whole_costs_are_met_exactly(problem: Any) -> None:
-  damage, cost, budget = problem
-  choice = allocation.knapsack(damage, cost, budget)
-  harm, spent = totals(damage, cost, choice.tolist())
+  sensitivity, cost, budget = problem
+  choice = allocation.knapsack(sensitivity, cost, budget)
+  total, spent = totals(sensitivity, cost, choice.tolist())
   assert spent <= budget
-  assert harm == best(damage, cost, budget)
+  assert total == best(sensitivity, cost, budget)
 
 
 @given(problems(PARTS))
 @settings(max_examples=40, deadline=None)
 def test_any_cost_is_met_to_a_step(problem: Any) -> None:
-  damage, cost, budget = problem
-  choice = allocation.knapsack(damage, cost, budget).tolist()
-  harm, spent = totals(damage, cost, choice)
+  sensitivity, cost, budget = problem
+  choice = allocation.knapsack(sensitivity, cost, budget).tolist()
+  total, spent = totals(sensitivity, cost, choice)
   assert spent <= budget * (1 + 1e-12)
   # No better than the best; no worse than with a step less a layer to spend.
-  assert harm >= best(damage, cost, budget * (1 + 1e-12))
+  assert total >= best(sensitivity, cost, budget * (1 + 1e-12))
   least = sum(map(min, cost))
   slack = len(cost) * (budget - least) / allocation.STEPS
   if budget - slack >= least:
-    assert harm <= best(damage, cost, budget - slack)
+    assert total <= best(sensitivity, cost, budget - slack)
 
 
 def test_the_first_of_equals_is_chosen() -> None:
@@ -87,18 +87,18 @@ def test_a_budget_without_end_spares_everything() -> None:
 
 
 def test_broken_candidates_are_the_last_resort() -> None:
-  damage = [[0.0, jnp.nan, 5.0], [0.0, jnp.inf, jnp.inf]]
+  sensitivity = [[0.0, jnp.nan, 5.0], [0.0, jnp.inf, jnp.inf]]
   cost = [[9, 1, 2], [9, 1, 0]]
-  assert allocation.knapsack(damage, cost, 11).tolist() == [2, 0]
-  assert allocation.knapsack(damage, cost, 2).tolist() == [2, 2]
-  assert allocation.knapsack(damage, cost, 1).tolist() == [1, 2]
+  assert allocation.knapsack(sensitivity, cost, 11).tolist() == [2, 0]
+  assert allocation.knapsack(sensitivity, cost, 2).tolist() == [2, 2]
+  assert allocation.knapsack(sensitivity, cost, 1).tolist() == [1, 2]
 
 
-def test_damage_may_be_traced() -> None:
-  damage, cost = jnp.array([[0.0, 4.0], [0.0, 1.0]]), [[5, 2], [5, 2]]
+def test_sensitivity_may_be_traced() -> None:
+  sensitivity, cost = jnp.array([[0.0, 4.0], [0.0, 1.0]]), [[5, 2], [5, 2]]
   choose = jax.jit(lambda d: allocation.knapsack(d, cost, 7))
-  assert choose(damage).tolist() == [0, 1]
-  assert choose(damage[::-1]).tolist() == [1, 0]
+  assert choose(sensitivity).tolist() == [0, 1]
+  assert choose(sensitivity[::-1]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize('budget', [2.5, -1.0, np.nan])
@@ -123,22 +123,22 @@ def changed(path: str, amount: float) -> Any:
   )
 
 
-@pytest.mark.parametrize('damage', sorted(allocation.MEASURES))
-def test_sensitivity_is_that_of_one_changed_weight(damage: str) -> None:
+@pytest.mark.parametrize('sensitivity', sorted(allocation.MEASURES))
+def test_sensitivity_is_that_of_one_changed_weight(sensitivity: str) -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
-  found = allocation.sensitivity(ctx, params, CANDIDATES, shrink, damage)
+  found = allocation.sensitivity(ctx, params, CANDIDATES, shrink, sensitivity)
   grads = single_gradients(TINY, 32)
 
   def naive(path: str, amount: float) -> float:
-    if damage == 'loss':
+    if sensitivity == 'loss':
       return ctx.probe.loss(changed(path, amount)) - ctx.probe.loss(params)
-    if damage == 'energy':
+    if sensitivity == 'energy':
       return (1 - amount) ** 2
-    if damage == 'signal':
+    if sensitivity == 'signal':
       left = 1 - (1 - amount) ** 2
       return -math.log(left) if left > 0 else allocation.WORST
     layer, name = path.split('/')
-    if damage == 'trace':
+    if sensitivity == 'trace':
       w = np.asarray(params[layer][name])
       mean = hessian.traces('here', params, ctx)[path] / w.size
       return float(mean) * np.sum(((1 - amount) * w) ** 2) / 2
@@ -177,16 +177,18 @@ def test_the_array_inside_a_node_is_changed() -> None:
 def test_missing_weights_are_those_of_the_network() -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
   part = tree.map_paths(lambda p, w: w if p in CANDIDATES else None, params)
-  for damage in ('fisher', 'loss'):
+  for sensitivity in ('fisher', 'loss'):
     some, all_ = (
-      allocation.sensitivity(ctx, p, CANDIDATES, shrink, damage)
+      allocation.sensitivity(ctx, p, CANDIDATES, shrink, sensitivity)
       for p in (part, params)
     )
     for path, want in all_.items():
       np.testing.assert_array_equal(some[path], want)
 
 
-@pytest.mark.parametrize('damage', ['fisher', 'loss', 'trace'])
-def test_what_needs_data_says_so(damage: str) -> None:
+@pytest.mark.parametrize('sensitivity', ['fisher', 'loss', 'trace'])
+def test_what_needs_data_says_so(sensitivity: str) -> None:
   with pytest.raises(ValueError, match='sensitivity: expected calibration'):
-    allocation.sensitivity(Ctx(), {'w': jnp.ones((2, 2))}, {}, shrink, damage)
+    allocation.sensitivity(
+      Ctx(), {'w': jnp.ones((2, 2))}, {}, shrink, sensitivity
+    )

@@ -125,9 +125,9 @@ def test_shared_layers_are_observed_at_every_call() -> None:
 def test_missing_layers_are_those_of_the_network() -> None:
   params = start(TINY)['params']
   part = tree.map_paths(lambda p, x: x if p == 'fc/kernel' else None, params)
-  whole = calibration.moments('here', calibrated(TINY), params, 8)
+  full = calibration.moments('here', calibrated(TINY), params, 8)
   found = calibration.moments('here', calibrated(TINY), part, 8)
-  jax.tree.map(np.testing.assert_array_equal, whole, found)
+  jax.tree.map(np.testing.assert_array_equal, full, found)
 
 
 def test_no_data_is_an_error() -> None:

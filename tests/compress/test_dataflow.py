@@ -57,11 +57,11 @@ def by_hand(
   params: dict[str, Any], x: np.ndarray, meet: Any
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
   """Return the outputs of `User` in NumPy, and the inputs of each layer."""
-  seen: dict[str, list[np.ndarray]] = {}
+  observed: dict[str, list[np.ndarray]] = {}
   plain = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
 
   def dense(path: str, x: np.ndarray) -> np.ndarray:
-    seen.setdefault(f'{path}/kernel', []).append(x)
+    observed.setdefault(f'{path}/kernel', []).append(x)
     layer = plain
     for name in path.split('/'):
       layer = layer[name]
@@ -74,7 +74,7 @@ def by_hand(
   centerd = x - x.mean(axis=-1, keepdims=True)
   norm = plain['LayerNorm_0']
   x = centerd / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
-  return dense('out', x * norm['scale'] + norm['bias']), seen
+  return dense('out', x * norm['scale'] + norm['bias']), observed
 
 
 def test_statistics_are_those_of_the_inputs(variables: Any) -> None:
@@ -82,12 +82,12 @@ def test_statistics_are_those_of_the_inputs(variables: Any) -> None:
     lambda params: dataflow.apply(lambda: User().apply(variables, X), params)
   )
   y, stats = run(variables['params'])
-  want, seen = by_hand(variables['params'], X, lambda _, x: x)
+  want, observed = by_hand(variables['params'], X, lambda _, x: x)
   np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-4)
   # A norm holds no weight; a shared layer shows the range of both its inputs.
-  assert sorted(stats) == sorted(seen)
-  assert len(seen['block/shared/kernel']) == 2
-  for path, inputs in seen.items():
+  assert sorted(stats) == sorted(observed)
+  assert len(observed['block/shared/kernel']) == 2
+  for path, inputs in observed.items():
     ends = [min(map(np.min, inputs)), max(map(np.max, inputs))]
     np.testing.assert_allclose(stats[path], ends, rtol=1e-4, atol=1e-5)
 
@@ -106,11 +106,11 @@ def test_inputs_meet_the_grid_of_their_weight(variables: Any) -> None:
     below = round(-min(low, 0.0) / step)
     return step * (np.clip(np.round(x / step) + below, 0, 7) - below)
 
-  want, seen = by_hand(decoded, X, meet)
+  want, observed = by_hand(decoded, X, meet)
   np.testing.assert_allclose(y, want, rtol=1e-3, atol=1e-3)
   assert np.abs(y - dense).max() > 0.05  # three bits are felt
   # Statistics are taken before rounding, or ranges could never grow.
-  for path, inputs in seen.items():
+  for path, inputs in observed.items():
     ends = [min(map(np.min, inputs)), max(map(np.max, inputs))]
     np.testing.assert_allclose(after[path], ends, rtol=1e-3, atol=1e-3)
 

@@ -37,8 +37,8 @@ def test_traces_are_those_of_the_full_hessian() -> None:
     moved = {**params, 'fc': {**params['fc'], 'kernel': flat.reshape(36, 3)}}
     return ctx.probe.grad(moved)['fc']['kernel'].ravel()
 
-  whole = jax.jit(jax.jacfwd(slope))(kernel.ravel())
-  want = float(jnp.trace(whole))
+  full = jax.jit(jax.jacfwd(slope))(kernel.ravel())
+  want = float(jnp.trace(full))
   assert float(found['fc/kernel']) == pytest.approx(want, rel=0.1)
 
 

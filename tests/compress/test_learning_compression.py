@@ -132,9 +132,9 @@ def test_low_rank_reaches_reduced_rank_regression() -> None:
   drawn = np.random.default_rng(1)
   x = drawn.normal(size=(60, 6)) @ np.diag([5.0, 3, 2, 1, 0.5, 0.3])
   y = x @ drawn.normal(size=(6, 4)) + drawn.normal(size=(60, 4))
-  whole = np.linalg.lstsq(x, y, rcond=None)[0]
-  side = np.linalg.svd(x @ whole)[2][:1]
-  best = whole @ side.T @ side
+  full = np.linalg.lstsq(x, y, rcond=None)[0]
+  side = np.linalg.svd(x @ full)[2][:1]
+  best = full @ side.T @ side
 
   def loss(w: Any) -> float:
     return float(np.mean((x @ np.asarray(w, float) - y) ** 2))
@@ -145,7 +145,7 @@ def test_low_rank_reaches_reduced_rank_regression() -> None:
   method = recipe.parse(
     'lc(lowrank.svd(1), mu=5.0, growth=1.05, rounds=30, finetune_at=1.0)'
   )
-  history = descend(method, slope, 600, 0.02, whole.astype(np.float32))
+  history = descend(method, slope, 600, 0.02, full.astype(np.float32))
   direct, learned = (loss(tree.decode(history[i])['w']) for i in (0, -1))
   assert loss(best) <= learned < loss(best) + 0.3 * (direct - loss(best))
 

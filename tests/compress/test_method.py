@@ -33,11 +33,11 @@ def adding(amount: float) -> Method:
   return Method(add, add, loss)
 
 
-def seeing(seen: list[Ctx]) -> Method:
+def seeing(observed: list[Ctx]) -> Method:
   """Return a method that writes down what it may look at."""
 
   def note(params: Any, ctx: Ctx) -> Any:
-    seen.append(ctx)
+    observed.append(ctx)
     return params
 
   def loss(params: Any, ctx: Ctx) -> jax.Array:
@@ -74,20 +74,20 @@ def test_chains_run_left_to_right() -> None:
 
 
 def test_later_methods_see_what_earlier_ones_have_changed() -> None:
-  seen = []
+  observed = []
 
   def note(params: Any, ctx: Ctx) -> Any:
-    seen.append(ctx.stats)
+    observed.append(ctx.stats)
     return params
 
   double = Method(lambda params, ctx: jax.tree.map(lambda x: 2 * x, params))
   probe: Any = type('P', (), {'ranges': staticmethod(lambda p: {'w': p['w']})})
   ctx = Ctx(stats={'w': 0}, probe=probe)
   chain(Method(note), double, chain(double, Method(note))).init({'w': 1}, ctx)
-  assert seen == [{'w': 0}, {'w': 4}]
-  seen.clear()
+  assert observed == [{'w': 0}, {'w': 4}]
+  observed.clear()
   chain(double, Method(note)).init({'w': 1}, ctx._replace(probe=None))
-  assert seen == [{'w': 0}]  # nobody could tell
+  assert observed == [{'w': 0}]  # nobody could tell
 
 
 def test_losses_add_up() -> None:
@@ -154,16 +154,16 @@ def test_only_restricts_a_global_ranking() -> None:
 
 
 def test_only_shows_gradients_of_its_weights() -> None:
-  seen: list[Ctx] = []
-  watched = only('fc/.*', seeing(seen))
+  observed: list[Ctx] = []
+  watched = only('fc/.*', seeing(observed))
   for part in (watched.init, watched.update, watched.loss):
     part(PARAMS, Ctx(step=5, grads=PARAMS))
     part(PARAMS, Ctx(step=5))
-  assert len(seen) == 6
-  assert all(ctx.step == 5 for ctx in seen)
-  for ctx in seen[::2]:
+  assert len(observed) == 6
+  assert all(ctx.step == 5 for ctx in observed)
+  for ctx in observed[::2]:
     assert list(tree.paths(ctx.grads)) == ['fc/bias', 'fc/kernel']
-  assert all(ctx.grads is None for ctx in seen[1::2])
+  assert all(ctx.grads is None for ctx in observed[1::2])
 
 
 @pytest.mark.parametrize('where', ['(', '*', '[a-'])
@@ -191,21 +191,21 @@ def test_a_run_without_steps_is_done(step: int) -> None:
 
 
 def test_shapes_are_traced_and_computed_only_if_need_be() -> None:
-  x, asked = jnp.arange(-1.0, 3.0), []
+  x, requested = jnp.arange(-1.0, 3.0), []
 
   def values() -> jax.Array:
-    asked.append(1)
+    requested.append(1)
     return x
 
   found = method.traced(lambda x: {'y': x[:2]}, x, values)
   assert found == {'y': jax.ShapeDtypeStruct((2,), jnp.float32)}
-  assert not asked
+  assert not requested
   for fn in (
     lambda x: x[: int(x.max())],
     lambda x: jnp.asarray(np.asarray(x)[:2]),
   ):
     found = method.traced(fn, x, values)
     assert found == jax.ShapeDtypeStruct((2,), jnp.float32)
-  assert len(asked) == 2
+  assert len(requested) == 2
   with pytest.raises(TypeError):
     method.traced(lambda x: x + 'text', x, values)

@@ -115,15 +115,15 @@ def test_paths_do_not_enter_nodes() -> None:
 
 
 def test_arrays_inside_nodes_keep_the_path_of_the_weight() -> None:
-  seen = {}
+  observed = {}
 
   def note(path: str, x: jax.Array) -> jax.Array:
-    seen[path] = x
+    observed[path] = x
     return x + 1
 
   params = tree.map_arrays(note, nested())
   # Two arrays inside one node are told apart; a bias is no weight.
-  assert sorted(seen) == ['conv/kernel', 'deep', 'sum/u', 'sum/v', 'table']
+  assert sorted(observed) == ['conv/kernel', 'deep', 'sum/u', 'sum/v', 'table']
   np.testing.assert_array_equal(params['deep'].w.w, W + 1)
   np.testing.assert_array_equal(params['sum'].u.w, 2 * W + 1)
   np.testing.assert_array_equal(params['conv']['bias'], np.zeros(3))

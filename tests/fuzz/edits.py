@@ -52,8 +52,8 @@ def _seed(node: Any, n: int) -> Seed:
   variables: dict[str, Any] = {'params': {}, 'batch_stats': {}}
   for path, found in limits.weight_shapes(spec).items():
     top, name, last = path.split('/')
-    whole = node if last == 'kernel' else np.ones(found, np.float32)
-    variables[top].setdefault(name, {})[last] = whole
+    full = node if last == 'kernel' else np.ones(found, np.float32)
+    variables[top].setdefault(name, {})[last] = full
   arrays: list[np.ndarray] = []
   plain, slots = to_json('', variables, arrays), list[Slot]()
   from_json('', plain, slots.append)  # type: ignore[arg-type]

@@ -118,8 +118,8 @@ def serve() -> None:
   """Answer the files whose paths come in, in limited memory."""
   import resource
 
-  whole = _memory('VmSize') + ADDRESSES
-  resource.setrlimit(resource.RLIMIT_AS, (whole, whole))
+  full = _memory('VmSize') + ADDRESSES
+  resource.setrlimit(resource.RLIMIT_AS, (full, full))
   for line in sys.stdin:
     path = pathlib.Path(line.strip())
     try:

@@ -13,10 +13,10 @@ from search.acquisition import Goal
 @pytest.mark.parametrize('z', [2.0, 0.0, -0.9, -1.1, -5.0, -30.0])
 def test_log_h_is_an_integral(z: float) -> None:
   # E max(z - x, 0) over a normal x, shifted so that nothing underflows.
-  whole, _ = scipy.integrate.quad(
+  full, _ = scipy.integrate.quad(
     lambda t: t * np.exp(-0.5 * t * t + z * t), 0, 60
   )
-  want = np.log(whole) - 0.5 * z * z - 0.5 * np.log(2 * np.pi)
+  want = np.log(full) - 0.5 * z * z - 0.5 * np.log(2 * np.pi)
   with gp.precise():
     np.testing.assert_allclose(acquisition.log_h(np.array(z)), want, rtol=1e-7)
 

@@ -92,11 +92,11 @@ def test_a_suggestion_is_a_function_of_the_set_of_observations(
 def test_suggestions_differ_from_pending_ones(name: str) -> None:
   used = DESIGNERS[name](None)
   _, state = run(used, 5)
-  asked = []
+  requested = []
   for i in range(3):
     config, state = used.ask(state, jax.random.key(i))
-    asked.append(str(config.to_dict()))
-  assert len(set(asked)) == 3
+    requested.append(str(config.to_dict()))
+  assert len(set(requested)) == 3
   assert len(state.pending) == 3
 
 

@@ -78,9 +78,9 @@ def test_the_process_inside_sees_the_largest_budget_with_enough() -> None:
     (0.1, 9),
   ]:
     state = designer.observe(state, (unit, float(rung)), Values((unit + rung,)))
-  seen = hyperband.inner_state(designer.State(KEY), state, BUDGET)
-  assert [v.objectives[0] for _, v in seen.observations] == [3.1, 3.2]
-  assert seen.pending == ((0.3,),)
+  observed = hyperband.inner_state(designer.State(KEY), state, BUDGET)
+  assert [v.objectives[0] for _, v in observed.observations] == [3.1, 3.2]
+  assert observed.pending == ((0.3,),)
   found = run(hyperband.hyperband(area, bayes(area, first=4), BUDGET), 24)
   assert min(x for x, _ in found) < 0.02
 

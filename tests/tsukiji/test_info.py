@@ -31,9 +31,9 @@ def line_of(blob: bytes, name: str) -> info.Line:
 def test_lines_say_what_was_done() -> None:
   plain = line_of(packed('dense'), 'dense1/kernel')
   assert (plain.method, plain.bits) == ('', 32)
-  whole = line_of(packed('int8'), 'dense1/kernel')
-  assert (whole.method, whole.bits) == ('Quantized', 8)
-  assert whole.shape == plain.shape and whole.bytes < plain.bytes / 2
+  full = line_of(packed('int8'), 'dense1/kernel')
+  assert (full.method, full.bits) == ('Quantized', 8)
+  assert full.shape == plain.shape and full.bytes < plain.bytes / 2
   binary = lower(TINY, one_shot(TINY, 'binary.xnor(ends=True)'))
   signs = line_of(pack.pack(*binary), 'fc/kernel')
   assert (signs.method, signs.bits) == ('Signed of Binarized', 1)

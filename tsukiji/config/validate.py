@@ -146,12 +146,12 @@ def _check_item(
 
 def _check_start(where: str, name: str, config: ConfigDict) -> None:
   """Check that a recipe does not start from itself, directly or indirectly."""
-  start, seen = config.recipes[name].start, [name]
+  start, visited = config.recipes[name].start, [name]
   while start not in settings.STARTS:
     expect_name(f'{where}.start', start, (*settings.STARTS, *config.recipes))
     fix = 'A recipe starts from one that does not start from it.'
-    expect(f'{where}.start', start not in seen, 'no circle', seen, fix)
-    seen.append(start)
+    expect(f'{where}.start', start not in visited, 'no circle', visited, fix)
+    visited.append(start)
     start = config.recipes[start].start
 
 
@@ -204,12 +204,12 @@ def _check_teachers(where: str, item: ConfigDict, config: ConfigDict) -> None:
       fix = f'Set config.networks.{name}.dense = True.'
       dense = config.networks[name].dense
       expect(f'{where}.teacher', dense, 'a network with a row', name, fix)
-  alone = len(item.teacher) == 1 and not teacher.is_outside(item.teacher[0])
+  single = len(item.teacher) == 1 and not teacher.is_outside(item.teacher[0])
   what = 'the name of one network as teacher'
   fix = 'It is trained jointly.'
   expect(
     f'{where}.train_teacher',
-    alone or not item.train_teacher,
+    single or not item.train_teacher,
     what,
     item.teacher,
     fix,

@@ -166,7 +166,7 @@ def _try_method(experiment: Experiment, network: str, name: str) -> None:
     sign_inputs.expect_both(sketch.plan.spec, state.variables['params'])
     kinds.expect_known(state.params)
     step = step_lib.make_step(sketch.plan)
-    jax.eval_shape(step, state, *_seen(experiment))
+    jax.eval_shape(step, state, *_first_examples(experiment))
   except ValueError as e:
     raise ValueError(f'config.recipes.{name} on {network}: {e}') from e
 
@@ -219,12 +219,12 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
 def _begin(
   experiment: Experiment, network: str, plan: Plan, variables: Variables
 ) -> State:
-  seen = Split(*_seen(experiment))
-  stats = evaluate.calibrate(plan.spec, variables, seen)
+  split = Split(*_first_examples(experiment))
+  stats = evaluate.calibrate(plan.spec, variables, split)
   network_probe = probe.probe(
     plan.spec,
     variables,
-    seen,
+    split,
     dense=experiment.specs[network],
     clock=lambda *_: 0.0,
     loss=plan.loss,
@@ -232,7 +232,7 @@ def _begin(
   return step_lib.init_state(plan, variables, 0, stats, network_probe)
 
 
-def _seen(experiment: Experiment) -> Split:
+def _first_examples(experiment: Experiment) -> Split:
   return Split(*(part[:8] for part in experiment.data.train))
 
 

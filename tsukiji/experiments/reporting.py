@@ -85,6 +85,6 @@ def show(found: Report, console: Console) -> None:
 
 def _notes(engines: Sequence[str]) -> tuple[str, ...]:
   """Return notes that define the numbers of a report."""
-  alone = tuple(engines) == ('jax',)
-  speed = IN_JAX if alone else IN_ANY.format(engines=', '.join(engines))
+  only_jax = tuple(engines) == ('jax',)
+  speed = IN_JAX if only_jax else IN_ANY.format(engines=', '.join(engines))
   return SIZE, speed, SCORE

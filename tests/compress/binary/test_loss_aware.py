@@ -27,8 +27,8 @@ def after(grads: list[np.ndarray], **how: Any) -> LossAware:
   method = loss_aware(**how)
   params = method.init(PARAMS, Ctx())
   for grad in grads:
-    seen = {'fc': {'bias': jnp.ones(5), 'kernel': jnp.asarray(grad)}}
-    params = method.update(params, Ctx(grads=seen))
+    observed = {'fc': {'bias': jnp.ones(5), 'kernel': jnp.asarray(grad)}}
+    params = method.update(params, Ctx(grads=observed))
   node: LossAware = params['fc']['kernel']
   return node
 
@@ -97,9 +97,9 @@ def test_it_combines_with_plain_binary_weights() -> None:
   method = chain(only('one/.*', loss_aware()), only('two/.*', weights()))
   grads = jax.tree.map(lambda x: jnp.cos(9 * x), params)
   found = method.update(method.init(params, Ctx()), Ctx(grads=grads))
-  alone = loss_aware()
-  want = alone.update(
-    alone.init({'one': PARAMS['fc']}, Ctx()), Ctx(grads={'one': grads['one']})
+  single = loss_aware()
+  want = single.update(
+    single.init({'one': PARAMS['fc']}, Ctx()), Ctx(grads={'one': grads['one']})
   )
   assert_same_bits(found['one'], want['one'])
   assert not isinstance(found['two']['kernel'], LossAware)

@@ -178,8 +178,8 @@ def test_a_channel_of_zeros_is_one_of_ones_or_zeros(text: str) -> None:
   params = {'conv': {'kernel': dead}, 'fc': {'kernel': dead}}
   uses = {'conv/kernel': 1, 'fc/kernel': 1}
   ctx = calibrated(TINY)
-  asked = ctx.probe._replace(uses=uses)
-  found = tree.decode(recipe.parse(text).init(params, Ctx(probe=asked)))
+  requested = ctx.probe._replace(uses=uses)
+  found = tree.decode(recipe.parse(text).init(params, Ctx(probe=requested)))
   size = 0 if text == 'binary.weights()' else 1
   np.testing.assert_array_equal(np.abs(found['fc']['kernel'][..., 2]), size)
 
@@ -206,9 +206,9 @@ def test_recipes_are_their_parts() -> None:
 
 def test_ends_can_stay_floats() -> None:
   uses = {f'{name}/kernel': 1 for name in ('z', 'b', 'a')}
-  asked = calibrated(TINY).probe
+  requested = calibrated(TINY).probe
   params = {name: {'kernel': jnp.asarray(W)} for name in 'abz'}
-  ctx = Ctx(probe=asked._replace(uses=uses))
+  ctx = Ctx(probe=requested._replace(uses=uses))
   for text in ('weights(ends=False)', 'bnn(ends=False)', 'xnor()', 'react()'):
     found = recipe.parse(f'binary.{text}').init(params, ctx)
     assert set(tree.find(LatentSigns, found)) == {'b/kernel'}

@@ -96,8 +96,8 @@ def found(name: str) -> tuple[Group, ...]:
   """Return the groups of a spec or of the module that is none."""
   if name != 'own':
     return groups(SPECS[name])
-  variables, asked = module(Own())
-  return tuple(dependency.groups(asked.apply, variables['params']))
+  variables, requested = module(Own())
+  return tuple(dependency.groups(requested.apply, variables['params']))
 
 
 @pytest.mark.parametrize('name', WANT)
@@ -151,20 +151,21 @@ def without(params: Any, group: Group, role: tuple[str, ...], c: int) -> Any:
 
 @pytest.mark.parametrize('name', SPECS)
 def test_a_zero_channel_can_be_removed(name: str) -> None:
-  spec, asked = SPECS[name], calibrated(SPECS[name]).probe
+  spec, requested = SPECS[name], calibrated(SPECS[name]).probe
   params = start(spec)['params']
-  assert asked is not None
+  assert requested is not None
   for c, group in enumerate(found(name)):
     c %= group.channels
     zero = without(params, group, ('produces', 'carries'), c)
-    slopes = tree.paths(asked.grad(zero))
+    slopes = tree.paths(requested.grad(zero))
     for part in group.of('consumes'):
       slope = np.moveaxis(np.asarray(slopes[part.path]), part.axis, 0)
       rest = np.delete(slope, part.entries[c], 0)
       assert not slope[part.entries[c]].any()
       assert rest.any()
     np.testing.assert_array_equal(
-      asked.apply(without(zero, group, ('consumes',), c)), asked.apply(zero)
+      requested.apply(without(zero, group, ('consumes',), c)),
+      requested.apply(zero),
     )
   # Of the last group, what is left is a network that says the same.
   cut = sliced.cut(params, group, np.arange(group.channels) != c)
@@ -226,8 +227,8 @@ class Block(nn.Module):
 def test_channels_that_cannot_be_removed_are_in_no_group(
   kind: str, names: list[str]
 ) -> None:
-  variables, asked = module(Mixed(kind), 4)
-  groups = dependency.groups(asked.apply, variables['params'])
+  variables, requested = module(Mixed(kind), 4)
+  groups = dependency.groups(requested.apply, variables['params'])
   assert [group.name for group in groups] == names
   assert not any('gain' in s.path for g in groups for s in g.slices)
 
@@ -265,9 +266,11 @@ def test_a_shortcut_around_a_concatenation_ties_both_paths() -> None:
 
 
 def test_a_custom_module_is_pruned_without_a_change() -> None:
-  variables, asked = module(Own())
+  variables, requested = module(Own())
   params = variables['params']
-  small = filters.filters(share=0.5, multiple=1).init(params, Ctx(probe=asked))
+  small = filters.filters(share=0.5, multiple=1).init(
+    params, Ctx(probe=requested)
+  )
   zero, decoded = params, tree.decode(small)
   for group in found('own'):
     part = group.of('produces')[0]
@@ -279,5 +282,7 @@ def test_a_custom_module_is_pruned_without_a_change() -> None:
       for s in group.slices:
         x = np.moveaxis(tree.paths(decoded)[s.path], s.axis, 0)
         assert not x[s.entries[c]].any()
-  np.testing.assert_allclose(asked.apply(small), asked.apply(zero), atol=1e-6)
-  assert np.abs(asked.apply(small) - asked.apply(params)).max() > 1e-3
+  np.testing.assert_allclose(
+    requested.apply(small), requested.apply(zero), atol=1e-6
+  )
+  assert np.abs(requested.apply(small) - requested.apply(params)).max() > 1e-3

@@ -129,8 +129,8 @@ def test_greedy_scores_ignore_removed_inputs(score: str) -> None:
     small = made.init(jax.tree.map(jax.numpy.asarray, params), calibrated(NET))
     kept1 = sliced.kept(small['conv1']['kernel'], 3)
     np.testing.assert_array_equal(kept1, [2, 3])
-    seen = conv2[:, :, 2:] if greedy else conv2
-    worth = np.sum(np.abs(seen) ** power, axis=(0, 1, 2))
+    observed = conv2[:, :, 2:] if greedy else conv2
+    worth = np.sum(np.abs(observed) ** power, axis=(0, 1, 2))
     want = np.sort(np.argsort(-worth)[:2])
     got = sliced.kept(small['conv2']['kernel'], 3)
     np.testing.assert_array_equal(got, want)
@@ -181,13 +181,13 @@ def test_a_budget_of_milliseconds_uses_the_clock(scope: str) -> None:
 def test_two_stages_reach_the_budget_of_one(how: dict[str, float]) -> None:
   halfway = {k: (x + 1) / 2 if k != 'share' else x / 2 for k, x in how.items()}
   spec, small = shrink(NET, {**start(NET), 'params': pruned(NET, **halfway)})
-  asked = probe.probe(
+  requested = probe.probe(
     spec,
     small,
     Split(np.asarray(images(NET, 32)), np.arange(32) % 3),
     dense=NET,
   )
-  ctx = calibrated(NET)._replace(probe=asked)
+  ctx = calibrated(NET)._replace(probe=requested)
   then = filters.filters(**how, multiple=1).init(small['params'], ctx)
   last, _ = shrink(spec, {**small, 'params': then})
   once, _ = shrink(NET, {**start(NET), 'params': pruned(NET, **how)})

@@ -26,27 +26,29 @@ def drawn(*shape: int, seed: int = 0) -> Any:
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def batch(mine: Any, told: Any, teacher: Any = None) -> Batch:
+def batch(mine: Any, theirs: Any, teacher: Any = None) -> Batch:
   """Return a batch whose layers 'a' and 'b' put out what is given."""
-  teacher = drawn(len(told), 3, seed=9) if teacher is None else teacher
+  teacher = drawn(len(theirs), 3, seed=9) if teacher is None else teacher
   y = jnp.zeros(len(mine), jnp.int32)
-  features = {'a': jnp.asarray(mine)}, {'b': jnp.asarray(told)}
+  features = {'a': jnp.asarray(mine)}, {'b': jnp.asarray(theirs)}
   return Batch(y, y, drawn(len(mine), 3), jnp.asarray(teacher), *features)
 
 
-def begun(made: Any, seen: Batch) -> tuple[Any, Ctx]:
-  ctx = Ctx(key=jax.random.key(0), batch=seen)
+def begun(made: Any, observed: Batch) -> tuple[Any, Ctx]:
+  ctx = Ctx(key=jax.random.key(0), batch=observed)
   return made.init(PARAMS, ctx), ctx
 
 
 def test_a_hint_is_regressed_by_a_learned_map() -> None:
-  mine, told = drawn(4, 2, 2, 3), drawn(4, 2, 2, 5, seed=1)
+  mine, theirs = drawn(4, 2, 2, 3), drawn(4, 2, 2, 5, seed=1)
   made = features_lib.fitnet('a', 'b', 0.5)
   assert made.requires == {TEACHER, FEATURES}
-  params, ctx = begun(made, batch(mine, told))
+  params, ctx = begun(made, batch(mine, theirs))
   w = np.asarray(auxiliary.read(params, 'hint a b'))
   assert w.shape == (3, 5)
-  want = 0.5 * 0.5 * np.mean((told - np.einsum('nhwc,cd->nhwd', mine, w)) ** 2)
+  want = (
+    0.5 * 0.5 * np.mean((theirs - np.einsum('nhwc,cd->nhwd', mine, w)) ** 2)
+  )
   np.testing.assert_allclose(made.loss(params, ctx), want, rtol=1e-5)
   trainable, frozen = tree.split(params)
   grads = jax.grad(lambda f: made.loss(tree.merge(f, frozen), ctx))(trainable)
@@ -55,9 +57,9 @@ def test_a_hint_is_regressed_by_a_learned_map() -> None:
 
 def test_a_probe_is_a_linear_classifier_of_means() -> None:
   mine, teacher = drawn(4, 2, 2, 3), drawn(4, 6, seed=1)
-  seen = batch(mine, mine, teacher)._replace(outputs=drawn(4, 6))
+  observed = batch(mine, mine, teacher)._replace(outputs=drawn(4, 6))
   made = features_lib.probe('a', 2.0, 3.0)
-  params, ctx = begun(made, seen)
+  params, ctx = begun(made, observed)
   w = np.asarray(auxiliary.read(params, 'probe a'))
   assert w.shape == (3 + 1, 6)
   q = softmax((mine.mean((1, 2)) @ w[:3] + w[3]) / 2)
@@ -67,11 +69,11 @@ def test_a_probe_is_a_linear_classifier_of_means() -> None:
 
 
 def test_attention_maps_are_normalized_squares() -> None:
-  mine, told = drawn(4, 2, 3, 3), drawn(4, 2, 3, 5, seed=1)
+  mine, theirs = drawn(4, 2, 3, 3), drawn(4, 2, 3, 5, seed=1)
   made = features_lib.attention('a', 'b', 2.0)
-  params, ctx = begun(made, batch(mine, told))
+  params, ctx = begun(made, batch(mine, theirs))
   assert params is PARAMS
-  maps = [(x.astype(float) ** 2).sum(-1).reshape(4, -1) for x in (mine, told)]
+  maps = [(x.astype(float) ** 2).sum(-1).reshape(4, -1) for x in (mine, theirs)]
   maps = [m / np.linalg.norm(m, axis=1, keepdims=True) for m in maps]
   want = 2 * ((maps[0] - maps[1]) ** 2).sum(1).mean()
   np.testing.assert_allclose(made.loss(params, ctx), want, rtol=1e-5)
@@ -80,7 +82,7 @@ def test_attention_maps_are_normalized_squares() -> None:
 
 
 @pytest.mark.parametrize(
-  ('made', 'mine', 'told', 'said'),
+  ('made', 'mine', 'theirs', 'said'),
   [
     (
       features_lib.fitnet('a', 'b', regressor=False),
@@ -115,16 +117,16 @@ def test_attention_maps_are_normalized_squares() -> None:
   ],
 )
 def test_mismatched_layers_are_refused_before_training(
-  made: Any, mine: Any, told: Any, said: str
+  made: Any, mine: Any, theirs: Any, said: str
 ) -> None:
   with pytest.raises(ValueError, match=said):
-    begun(made, batch(drawn(*mine), drawn(*told)))
+    begun(made, batch(drawn(*mine), drawn(*theirs)))
 
 
 def test_a_teacher_without_modules_has_no_features() -> None:
-  seen = batch(drawn(4, 3), drawn(4, 3))._replace(teacher_features=None)
+  observed = batch(drawn(4, 3), drawn(4, 3))._replace(teacher_features=None)
   with pytest.raises(ValueError, match='Flax module that is not jitted'):
-    begun(features_lib.fitnet('a', 'b'), seen)
+    begun(features_lib.fitnet('a', 'b'), observed)
   with pytest.raises(ValueError, match='shapes of a batch and a key'):
     features_lib.fitnet('a', 'b').init(PARAMS, Ctx())
 

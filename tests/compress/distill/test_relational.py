@@ -18,9 +18,9 @@ def huber(x: float) -> float:
   return x**2 / 2 if abs(x) < 1 else abs(x) - 0.5
 
 
-def loss(mine: Any, told: Any, **weights: float) -> Any:
+def loss(mine: Any, reported: Any, **weights: float) -> Any:
   y = jnp.zeros(len(mine), jnp.int32)
-  batch = Batch(y, y, jnp.float32(mine), jnp.float32(told))
+  batch = Batch(y, y, jnp.float32(mine), jnp.float32(reported))
   return rkd(**weights).loss({}, Ctx(batch=batch))
 
 

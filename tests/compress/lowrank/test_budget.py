@@ -100,8 +100,8 @@ def test_positions_of_both_factors_are_counted(
   )
   assert found.choices['kernel'][-1].rank == 1
   height, width = layer.kernel_size
-  whole, *_, least = found.cost['kernel'].tolist()
-  assert whole == height * width * 5 * 4 * last
+  full, *_, least = found.cost['kernel'].tolist()
+  assert full == height * width * 5 * 4 * last
   assert least == height * 5 * first + width * 4 * last
 
 
@@ -112,8 +112,8 @@ def test_a_budget_of_numbers_is_met_too() -> None:
   count = sum(
     x.size for x in tree.paths(after['params']).values() if x.ndim > 1
   )
-  whole = tree.paths(start(SPEC)['params']).values()
-  assert count <= 0.7 * sum(x.size for x in whole if x.ndim > 1)
+  full = tree.paths(start(SPEC)['params']).values()
+  assert count <= 0.7 * sum(x.size for x in full if x.ndim > 1)
 
 
 def test_the_full_budget_leaves_the_network_unchanged() -> None:

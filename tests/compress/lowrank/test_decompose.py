@@ -154,8 +154,8 @@ def test_later_methods_compress_the_factors() -> None:
   # The first factor has the input of the layer, the second has none known.
   assert node.u.w.inputs is not None
   assert node.v.w.inputs is None
-  seen = {path: jnp.array([0.0, 3.0]) for path in stats}
-  after = chained.update(done, Ctx(1, 2, stats=seen))
+  observed = {path: jnp.array([0.0, 3.0]) for path in stats}
+  after = chained.update(done, Ctx(1, 2, stats=observed))
   high = after['fc']['kernel'].u.w.inputs.high
   np.testing.assert_allclose(high, 0.99 * 1.0 + 0.01 * 3.0, rtol=1e-6)
 

@@ -60,8 +60,8 @@ def test_factors_are_layers_in_turn(fold: str) -> None:
 
 
 def test_tucker_is_exact_at_full_rank_and_orthogonal_below() -> None:
-  whole = factors.tucker(W, (4, 6))
-  np.testing.assert_allclose(whole.decode(None), W, atol=1e-5)
+  full = factors.tucker(W, (4, 6))
+  np.testing.assert_allclose(full.decode(None), W, atol=1e-5)
   node = factors.tucker(W, (2, 3))
   assert [x.shape for x in node.factors().values()] == [
     (1, 1, 4, 2),

@@ -28,7 +28,7 @@ def loss(params: Any, x: jax.Array) -> jax.Array:
   return jnp.sum(jnp.tanh(x @ params['a']['kernel']) @ params['b']['kernel'])
 
 
-def asked(inputs: jax.Array) -> Probe:
+def probed(inputs: jax.Array) -> Probe:
   """Return the probe of the tiny network."""
 
   def mean(params: Any) -> jax.Array:
@@ -97,7 +97,7 @@ def test_random_needs_a_key() -> None:
 
 def test_taylor_uses_the_probe_before_training() -> None:
   grads = [by_hand(x) for x in np.asarray(INPUTS)]
-  worth = importance.taylor(PARAMS, Ctx(probe=asked(INPUTS)))
+  worth = importance.taylor(PARAMS, Ctx(probe=probed(INPUTS)))
   for path, w in tree.paths(PARAMS).items():
     mean = np.mean([g[path] for g in grads], axis=0)
     np.testing.assert_allclose(
@@ -107,14 +107,16 @@ def test_taylor_uses_the_probe_before_training() -> None:
 
 def test_taylor_uses_the_gradient_of_the_step_in_training() -> None:
   grads = jax.tree.map(lambda w: w + 1, PARAMS)
-  worth = importance.taylor(PARAMS, Ctx(3, 9, grads=grads, probe=asked(INPUTS)))
+  worth = importance.taylor(
+    PARAMS, Ctx(3, 9, grads=grads, probe=probed(INPUTS))
+  )
   w = PARAMS['a']['kernel']
   np.testing.assert_allclose(worth('a/kernel', -w), jnp.abs(w * (w + 1)))
 
 
 def test_fisher_is_the_mean_square_of_single_gradients() -> None:
   grads = [by_hand(x) for x in np.asarray(INPUTS[: importance.SAMPLES])]
-  worth = importance.fisher(PARAMS, Ctx(probe=asked(INPUTS)))
+  worth = importance.fisher(PARAMS, Ctx(probe=probed(INPUTS)))
   for path, w in tree.paths(PARAMS).items():
     square = np.mean([g[path] ** 2 for g in grads], axis=0)
     np.testing.assert_allclose(worth(path, w), w**2 * square / 2, rtol=1e-4)
@@ -127,19 +129,19 @@ def test_calibration_data_is_required(name: str) -> None:
 
 
 def test_scores_of_one_array_use_the_full_network() -> None:
-  ctx = Ctx(probe=asked(INPUTS))
+  ctx = Ctx(probe=probed(INPUTS))
   for name in ('taylor', 'fisher'):
-    alone = only('b/.*', weights(0.5, score=name)).init(PARAMS, ctx)
+    single = only('b/.*', weights(0.5, score=name)).init(PARAMS, ctx)
     both = weights(0.5, score=name).init(PARAMS, ctx)
-    assert [*tree.find(masked.Masked, alone)] == ['b/kernel']
+    assert [*tree.find(masked.Masked, single)] == ['b/kernel']
     np.testing.assert_array_equal(
-      alone['b']['kernel'].mask, both['b']['kernel'].mask
+      single['b']['kernel'].mask, both['b']['kernel'].mask
     )
 
 
 def test_gradual_taylor_follows_the_steps() -> None:
   compress = only('a/.*', weights(0.5, score='taylor', schedule=cubic(0.0, 1)))
-  begun = compress.init(PARAMS, Ctx(0, 2, probe=asked(INPUTS)))
+  begun = compress.init(PARAMS, Ctx(0, 2, probe=probed(INPUTS)))
   assert begun['a']['kernel'].mask.all()
   w = PARAMS['a']['kernel']
   wanted = jnp.arange(12.0).reshape(3, 4)  # of |w g|

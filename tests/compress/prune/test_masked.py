@@ -59,14 +59,14 @@ def test_masks_change_so_many_times(steps: int, times: int) -> None:
 def test_pruned_weights_score_lowest() -> None:
   kept = jnp.array([[True, False], [True, True]])
   params = {'w': Masked(FakeQuantized(W, None, 2), kept)}
-  seen = []
+  observed = []
 
   def worth(path: str, w: jax.Array) -> jax.Array:
-    seen.append((path, w.tolist()))
+    observed.append((path, w.tolist()))
     return -w
 
   found = masked.masked_scores(params, lambda params, ctx: worth, Ctx())
-  assert seen == [('w', [[0.5, 0.0], [1.0, 2.0]])]
+  assert observed == [('w', [[0.5, 0.0], [1.0, 2.0]])]
   assert found['w'].tolist() == [[-0.5, -np.inf], [-1.0, -2.0]]
 
 

@@ -223,10 +223,10 @@ def test_obs_increases_the_loss_less_than_magnitude(
 
 def test_one_array() -> None:
   params, ctx, _, _ = trained()
-  alone = only('b', obs(0.5, block=32)).init(params, ctx)
-  assert [*tree.find(Masked, alone)] == ['b']
-  assert alone['a'] is params['a']
-  assert np.any(np.asarray(alone['b'].decode(None)) != 0)
+  single = only('b', obs(0.5, block=32)).init(params, ctx)
+  assert [*tree.find(Masked, single)] == ['b']
+  assert single['a'] is params['a']
+  assert np.any(np.asarray(single['b'].decode(None)) != 0)
 
 
 def test_calibration_data_is_required() -> None:

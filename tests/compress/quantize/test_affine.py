@@ -108,9 +108,9 @@ def test_a_share_of_the_range_is_a_smaller_grid(
 ) -> None:
   parts = affine.columns(jnp.asarray(W), per)
   share = jnp.full(parts.shape[1:], 0.5)
-  whole = affine.quantize(jnp.asarray(W), 8, per, None, symmetric)
+  complete = affine.quantize(jnp.asarray(W), 8, per, None, symmetric)
   found = affine.quantize(jnp.asarray(W), 8, per, share, symmetric)
-  np.testing.assert_allclose(found.scale, whole.scale / 2, rtol=1e-6)
+  np.testing.assert_allclose(found.scale, complete.scale / 2, rtol=1e-6)
   spread = np.abs(affine.dequantize(*found)).max()
   assert spread < 0.6 * np.abs(W).max()
 

@@ -70,7 +70,7 @@ def test_zero_is_on_every_grid(low: float, high: float, bits: int) -> None:
 
 
 @pytest.mark.parametrize(
-  ('seen', 'want'),
+  ('observed', 'want'),
   [
     ((0.0, 0.0), [0.0, 1.0]),  # an input that was always 0: steps of 1
     ((3.0, 3.0), [0.0, 0.8]),  # constant above 0: from 0 to 3
@@ -79,10 +79,10 @@ def test_zero_is_on_every_grid(low: float, high: float, bits: int) -> None:
   ],
 )
 def test_constant_inputs_have_a_grid(
-  seen: tuple[float, float], want: list[float]
+  observed: tuple[float, float], want: list[float]
 ) -> None:
   found = fake_quantize(
-    jnp.array([-0.75, 0.75]), *map(jnp.float32, seen), bits=4
+    jnp.array([-0.75, 0.75]), *map(jnp.float32, observed), bits=4
   )
   np.testing.assert_allclose(found, want, rtol=1e-6)
 

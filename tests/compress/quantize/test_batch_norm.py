@@ -135,10 +135,10 @@ def test_it_is_the_grid_of_the_folded_network(name: str) -> None:
 @pytest.mark.parametrize('freeze_bn_at', [1.0, 0.5])
 def test_gains_follow_the_norms_in_training(freeze_bn_at: float) -> None:
   text = 'quantize.uniform(3, 6, per="tensor", clip="mse")'
-  seen: list[Any] = []
+  observed: list[Any] = []
 
   def look(params: Any, ctx: Ctx) -> Any:
-    jax.debug.callback(lambda *x: seen.append(x), ctx.gains, params)
+    jax.debug.callback(lambda *x: observed.append(x), ctx.gains, params)
     return params
 
   method = recipe.parse(f'quantize.fold_batch_norm({text})')
@@ -147,10 +147,10 @@ def test_gains_follow_the_norms_in_training(freeze_bn_at: float) -> None:
   assert done.traces == 1
   state = done.state
   variables = state.variables
-  for told, params in seen:
-    assert_same_bits(params['conv']['kernel'].gain, told['conv/kernel'])
-    assert_same_bits(params['conv']['kernel'].w.w.gain, told['conv/kernel'])
-  first, last = (seen[i][0]['conv/kernel'] for i in (0, -1))
+  for reported, params in observed:
+    assert_same_bits(params['conv']['kernel'].gain, reported['conv/kernel'])
+    assert_same_bits(params['conv']['kernel'].w.w.gain, reported['conv/kernel'])
+  first, last = (observed[i][0]['conv/kernel'] for i in (0, -1))
   assert np.all(first != last)
   # Sum, root, quotient and the statistics may each be off by one last bit,
   # inside the compiled step and here.

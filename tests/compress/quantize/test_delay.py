@@ -34,8 +34,8 @@ def test_inputs_are_rounded_once_the_time_has_come() -> None:
 def test_ranges_are_followed_before() -> None:
   compress = chain(delay(0.9), uniform(8, 3, momentum=0.5))
   params = compress.init(PARAMS, Ctx(0, 10, stats=STATS))
-  seen = {'fc/kernel': jnp.array([-4.0, 6.0])}
-  after = compress.update(params, Ctx(1, 10, stats=seen))['fc']['kernel']
+  observed = {'fc/kernel': jnp.array([-4.0, 6.0])}
+  after = compress.update(params, Ctx(1, 10, stats=observed))['fc']['kernel']
   assert (float(after.w.inputs.low), float(after.w.inputs.high)) == (-3, 4)
 
 

@@ -47,7 +47,7 @@ def by_elimination(
   return codes
 
 
-def harm(codes: np.ndarray, problem: tuple[np.ndarray, ...]) -> float:
+def squared_error(codes: np.ndarray, problem: tuple[np.ndarray, ...]) -> float:
   """Return the squared error of the outputs."""
   w, step, h = problem
   delta = step * codes - w
@@ -75,20 +75,20 @@ def test_gptq_in_blocks_is_the_slow_elimination() -> None:
   want = by_elimination(*found, 0.1)
   # Rounding errors may turn a code, which moves those after it.
   assert np.mean(codes != want) < 0.05
-  assert harm(codes, found) < 1.05 * harm(want, found)
+  assert squared_error(codes, found) < 1.05 * squared_error(want, found)
 
 
 @pytest.mark.parametrize('seed', range(4))
 def test_all_beat_rounding_to_nearest(seed: int) -> None:
   found = problem(24, 4, seed)
   w, step, _ = found
-  nearest = harm(np.clip(np.round(w / step), -TOP, TOP), found)
+  nearest = squared_error(np.clip(np.round(w / step), -TOP, TOP), found)
   one = rounded(compensated, found, damping=0.01)
   other = rounded(learned, found, steps=300, lr=0.02)
-  assert harm(one, found) < 0.7 * nearest
-  assert harm(other, found) < 0.7 * nearest
+  assert squared_error(one, found) < 0.7 * nearest
+  assert squared_error(other, found) < 0.7 * nearest
   third = rounded(descended, found)
-  assert harm(third, found) < 0.7 * nearest
+  assert squared_error(third, found) < 0.7 * nearest
   # Up or down, no further.
   assert np.all(np.abs(other - w / step) < 1)
   assert np.all(np.abs(third - w / step) < 1 + 1e-6)
@@ -99,21 +99,25 @@ def test_learned_rounding_is_near_the_best_of_all() -> None:
   w, step, _ = found
   floor = np.floor(w / step)
   ups = (np.arange(64)[:, None] >> np.arange(6)) & 1
-  best = min(harm(np.clip(floor + up[:, None], -TOP, TOP), found) for up in ups)
+  best = min(
+    squared_error(np.clip(floor + up[:, None], -TOP, TOP), found) for up in ups
+  )
   codes = rounded(learned, found, steps=500, lr=0.02)
-  assert harm(codes, found) <= 1.3 * best
+  assert squared_error(codes, found) <= 1.3 * best
 
 
 def test_no_single_change_improves_what_has_descended() -> None:
   found = problem(150, 3)  # three blocks of inputs, the last one short
   w, step, _ = found
   codes = rounded(descended, found)
-  floor, best = np.floor(w / step), harm(codes, found)
+  floor, best = np.floor(w / step), squared_error(codes, found)
   better = 0
   for at in np.ndindex(w.shape):
     other = codes.copy()
     other[at] = 2 * floor[at] + 1 - codes[at]
-    better += abs(other[at]) <= TOP and harm(other, found) < 0.999 * best
+    better += (
+      abs(other[at]) <= TOP and squared_error(other, found) < 0.999 * best
+    )
   assert better <= 2  # a few sweeps nearly converge
 
 
@@ -123,23 +127,23 @@ def test_large_weights_are_rounded_by_coordinate_descent() -> None:
   np.testing.assert_array_equal(few, rounded(learned, found, steps=10, lr=0.05))
   many = rounded(fastest, found, steps=2**32, lr=0.05)
   np.testing.assert_array_equal(many, rounded(descended, found))
-  assert harm(many, found) <= harm(few, found)
+  assert squared_error(many, found) <= squared_error(few, found)
 
 
 @pytest.mark.parametrize(('uses', 'passes'), [(1, 2), (2**40, 1)])
 def test_large_networks_take_fewer_passes(uses: int, passes: int) -> None:
-  ctx, seen = calibrated(TINY), []
+  ctx, observed = calibrated(TINY), []
   probe = ctx.probe
   assert probe and probe.inputs
 
   def inputs(*args: Any) -> Any:
-    seen.append(args)
+    observed.append(args)
     return probe.inputs(*args)
 
   counting = probe._replace(inputs=inputs, uses=dict.fromkeys(probe.uses, uses))
   params = start(TINY)['params']
   found = gptq(4).init(params, ctx._replace(probe=counting))
-  assert len(seen) == 1 + passes  # one more for the order
+  assert len(observed) == 1 + passes  # one more for the order
   assert len(tree.find(Quantized, found)) == 2
 
 
@@ -168,8 +172,8 @@ def test_layers_have_smaller_errors_in_the_network(how: str) -> None:
       cut = delta.reshape(n, groups, -1).swapaxes(0, 1)
       size = jnp.einsum('gim,gij,gjm->', cut, found.square, cut)
       full = w.reshape(n, groups, -1).swapaxes(0, 1)
-      whole = jnp.einsum('gim,gij,gjm->', full, found.square, full)
-      total[i] += float(size / whole)
+      complete = jnp.einsum('gim,gij,gjm->', full, found.square, full)
+      total[i] += float(size / complete)
   assert total[1] < 0.95 * total[0]
   assert {type(x) for x in tree.find(Quantized, done).values()} == {Quantized}
   biases = [p for p in tree.paths(params) if p.endswith('bias')]

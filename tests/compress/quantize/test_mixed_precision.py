@@ -30,7 +30,7 @@ def test_the_choice_is_the_best_of_all() -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
   paths = ('conv/kernel', 'fc/kernel')
   sizes = [36, 108]
-  harm = allocation.sensitivity(
+  loss_sum = allocation.sensitivity(
     ctx,
     params,
     dict.fromkeys(paths, (8, 4, 2)),
@@ -45,7 +45,9 @@ def test_the_choice_is_the_best_of_all() -> None:
     ]
 
     def total(pick: tuple[int, ...]) -> float:
-      return sum(float(harm[p][i]) for p, i in zip(paths, pick, strict=True))
+      return sum(
+        float(loss_sum[p][i]) for p, i in zip(paths, pick, strict=True)
+      )
 
     found = widths(f'bits={bits}')
     chosen = tuple((8, 4, 2).index(found[p]) for p in paths)
@@ -98,7 +100,7 @@ def timing(ctx: Ctx, costs: dict[str, tuple[float, float]] = COSTS) -> Ctx:
 
 
 @pytest.mark.parametrize(
-  ('ms', 'whole'),
+  ('ms', 'integers'),
   [
     (4.0, set()),
     (3.99, {'fc/kernel'}),
@@ -107,13 +109,13 @@ def timing(ctx: Ctx, costs: dict[str, tuple[float, float]] = COSTS) -> Ctx:
   ],
 )
 def test_a_time_determines_how_many_layers_are_integers(
-  ms: float, whole: set[str]
+  ms: float, integers: set[str]
 ) -> None:
   text = f'quantize.auto(ms={ms}, activation_bits=6, choices=(3, 5, 16))'
   ctx = timing(calibrated(TINY))
   nodes = recipe.parse(text).init(start(TINY)['params'], ctx)
   found = tree.find(FakeQuantized, nodes)
-  assert {*found} == whole
+  assert {*found} == integers
   assert {node.bits for node in found.values()} <= {5}
   assert {node.inputs.bits for node in found.values()} <= {6}
 

@@ -91,11 +91,11 @@ def test_kl_is_the_least_divergence_of_a_search(
 def test_kl_distinguishes_signs() -> None:
   both = jnp.stack([jnp.abs(X[:, 0]), jnp.asarray(X[:, 0])], axis=1)
   found = observers.kl(both, 4, False)
-  alone = [
+  single = [
     observers.kl(both[:, 0], 4, False),
     observers.kl(both[:, 1], 4, True),
   ]
-  np.testing.assert_array_equal(found, jnp.stack(alone))
+  np.testing.assert_array_equal(found, jnp.stack(single))
   assert float(observers.kl(both[:, 0], 16, True)) == 1.0
 
 

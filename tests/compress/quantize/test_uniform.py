@@ -107,10 +107,10 @@ def test_ranges_follow_an_exponential_mean() -> None:
   compress = uniform(8, 8, momentum=0.9)
   params = compress.init(PARAMS, Ctx(stats={'fc/kernel': ranges[0]}))
   want = ranges[0].astype(float)
-  for seen in ranges[1:]:
-    stats = {'fc/kernel': seen, 'elsewhere/kernel': 9 * seen}
+  for observed in ranges[1:]:
+    stats = {'fc/kernel': observed, 'elsewhere/kernel': 9 * observed}
     params = compress.update(params, Ctx(stats=stats))
-    want = 0.9 * want + 0.1 * seen
+    want = 0.9 * want + 0.1 * observed
   inputs = params['fc']['kernel'].inputs
   np.testing.assert_allclose([inputs.low, inputs.high], want, rtol=1e-5)
   assert inputs.bits == 8
@@ -248,7 +248,7 @@ def test_a_channel_of_zeros_trains_on(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-  ('seen', 'message'),
+  ('observed', 'message'),
   [
     ([-1.0, math.inf], 'fc/kernel: expected a finite range of inputs'),
     ([math.nan, 1.0], 'fc/kernel: expected a finite range of inputs'),
@@ -256,10 +256,10 @@ def test_a_channel_of_zeros_trains_on(text: str) -> None:
   ],
 )
 def test_ranges_that_are_none_are_refused(
-  seen: list[float], message: str
+  observed: list[float], message: str
 ) -> None:
   with pytest.raises(ValueError, match=message):
-    int8().init(PARAMS, Ctx(stats={'fc/kernel': jnp.array(seen)}))
+    int8().init(PARAMS, Ctx(stats={'fc/kernel': jnp.array(observed)}))
 
 
 @pytest.mark.parametrize(

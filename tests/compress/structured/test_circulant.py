@@ -27,8 +27,8 @@ def test_tiles_are_signed_circulants() -> None:
 def test_projection_is_the_least_squares_solution() -> None:
   w = drawn(7, 6)  # tiles of 4 reach beyond both sides
   held = signs(3, 2, 4)
-  seen = tiles.split(jnp.ones_like(w), 4)
-  values = project(tiles.split(w, 4), seen, held, 1)
+  observed = tiles.split(jnp.ones_like(w), 4)
+  values = project(tiles.split(w, 4), observed, held, 1)
   columns = []
   for i in range(values.size):
     unit = jnp.zeros(values.size).at[i].set(1).reshape(values.shape)

@@ -53,14 +53,14 @@ def test_what_is_not_active_has_its_default() -> None:
   space = spaces.of(config)
   unit = np.full(len(space.names), 0.5)
   unit[space.names.index('train.optimizer')] = 0.25
-  whole = search_space.with_defaults(space, spaces.to_config(space, unit))
-  net = whole.networks.net
-  assert whole.train.optimizer == 'adamw'
-  assert whole.train.momentum == settings.training().momentum
-  assert (whole.train.clip, net.epochs) == (0.0, -1)
+  complete = search_space.with_defaults(space, spaces.to_config(space, unit))
+  net = complete.networks.net
+  assert complete.train.optimizer == 'adamw'
+  assert complete.train.momentum == settings.training().momentum
+  assert (complete.train.clip, net.epochs) == (0.0, -1)
   assert 'kernel' not in net.sizes and 'warmup' not in net.train
-  whole.task = 'compress'  # nothing is left to search for
-  validate.check(whole)
+  complete.task = 'compress'  # nothing is left to search for
+  validate.check(complete)
 
 
 def test_a_part_of_a_method_that_is_not_active_is_empty() -> None:

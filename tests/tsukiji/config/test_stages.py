@@ -98,8 +98,8 @@ def test_a_recipe_is_packed_as_in_a_study_of_its_own(
   config = stages.dense_only(second.config)
   config.task = 'compress'
   config.recipes = {'x': settings.compression('prune.weights(0.7)', 'prune')}
-  alone = prepare.of(config, tmp_path, second.data)
-  cell.run_network(alone, 'net', 0, lambda *_: None)
+  single = prepare.of(config, tmp_path, second.data)
+  cell.run_network(single, 'net', 0, lambda *_: None)
   space = spaces.of(second.config)
   part = suggested(second, cut='{weights}', sparsity=0.7, grid='')
   found = recipe_trial.run(second, space, part)

@@ -32,8 +32,8 @@ def test_an_epoch_sees_each_example_once(
   count = batches.steps_per_epoch(examples, batch_size)
   split = numbered(examples)
   stream = batches.training(split, batch_size, seed, epoch * count)
-  seen = [y for _, y in itertools.islice(stream, count)]
-  labels = np.concatenate(seen)
+  observed = [y for _, y in itertools.islice(stream, count)]
+  labels = np.concatenate(observed)
   assert len(np.unique(labels)) == len(labels)
   # Batches are full; what is left over waits for another epoch's order.
   assert len(labels) == (examples // batch_size) * batch_size or (
@@ -51,9 +51,9 @@ def test_resuming_at_any_step_gives_the_same_stream(
   examples: int, batch_size: int, start: int, augment: tuple[str, ...]
 ) -> None:
   split = numbered(examples)
-  whole = batches.training(split, batch_size, 7, 0, augment)
+  complete = batches.training(split, batch_size, 7, 0, augment)
   resumed = batches.training(split, batch_size, 7, start, augment)
-  expected = itertools.islice(whole, start, start + 4)
+  expected = itertools.islice(complete, start, start + 4)
   for (x, y), (z, t) in zip(expected, resumed, strict=False):
     np.testing.assert_array_equal(z, x, strict=True)
     np.testing.assert_array_equal(t, y, strict=True)
@@ -78,13 +78,13 @@ def test_order_is_that_of_every_process() -> None:
   code = (
     'from tsukiji.data import batches; print(batches.order(30, 5, 2).tolist())'
   )
-  told = subprocess.run(
+  reported = subprocess.run(
     [sys.executable, '-W', 'ignore', '-c', code],
     capture_output=True,
     check=True,
     text=True,
   )
-  assert told.stdout.strip() == str(batches.order(30, 5, 2).tolist())
+  assert reported.stdout.strip() == str(batches.order(30, 5, 2).tolist())
 
 
 @PATIENT
@@ -138,14 +138,14 @@ def test_shift_moves_each_image_by_up_to_two_pixels() -> None:
 @pytest.mark.parametrize('kind', batches.AUGMENTATIONS)
 def test_every_batch_is_augmented_in_its_own_way(kind: str) -> None:
   alike = Split(np.repeat(numbered(1, side=6).x, 32, 0), np.zeros(32))
-  seen = [
+  observed = [
     x.tobytes()
     for seed in (0, 1)
     for x, _ in itertools.islice(
       batches.training(alike, 16, seed, 0, (kind,)), 6
     )
   ]
-  assert len(set(seen)) == 12
+  assert len(set(observed)) == 12
 
 
 def test_no_augmentation_changes_nothing() -> None:

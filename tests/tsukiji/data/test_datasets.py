@@ -224,12 +224,12 @@ def test_damaged_cache_is_rebuilt(
 ) -> None:
   cold = datasets.load('fashion_mnist', folder=prepared, cache=str(tmp_path))
   (file,) = tmp_path.glob('*.npz')
-  whole = file.read_bytes()
-  middle = whole.index(b'NUMPY') + 200
-  flipped = bytes([whole[middle] ^ 1])
+  full = file.read_bytes()
+  middle = full.index(b'NUMPY') + 200
+  flipped = bytes([full[middle] ^ 1])
   contents = {
-    'cut': whole[:-50],
-    'flip': whole[:middle] + flipped + whole[middle + 1 :],
+    'cut': full[:-50],
+    'flip': full[:middle] + flipped + full[middle + 1 :],
     'empty': b'',
   }
   if damage in contents:
@@ -240,7 +240,7 @@ def test_damaged_cache_is_rebuilt(
   again = datasets.load('fashion_mnist', folder=prepared, cache=str(tmp_path))
   assert_same(cold, again)
   assert sorted(tmp_path.glob('*.npz')) == [file]
-  assert file.read_bytes()[:500] == whole[:500]
+  assert file.read_bytes()[:500] == full[:500]
 
 
 def test_cache_that_cannot_be_written_is_done_without(prepared: str) -> None:

@@ -221,13 +221,13 @@ def test_npz_refused(tmp_path: Path, changes: dict, match: str) -> None:
 
 def test_npz_damaged_missing_or_lying(tmp_path: Path) -> None:
   path = Path(write_npz(tmp_path))
-  whole = path.read_bytes()
+  complete = path.read_bytes()
   # The header of x_train asks for 10^15 times what the file has.
-  lie = whole.replace(
+  lie = complete.replace(
     b'(20, 5, 4), }' + b' ' * 15, b'(20, 5, 4000000000000000), }'
   )
-  assert lie != whole
-  for content in (b'', b'PK\3\4', whole[:-30], lie, b'\x93NUMPY'):
+  assert lie != complete
+  for content in (b'', b'PK\3\4', complete[:-30], lie, b'\x93NUMPY'):
     path.write_bytes(content)
     refuses('mine.npz: expected an .npz of plain arrays', str(path))
   path.unlink()

@@ -101,12 +101,12 @@ def test_other_images_are_errors(net: Artefact, name: str) -> None:
 
 
 def test_forms_are_what_the_engine_takes(net: Artefact) -> None:
-  whole = any(
+  full = any(
     hasattr(held['kernel'], 'codes')
     for held in net.variables['params'].values()
   )
   assert engines.forms('jax', net) == ('float32',)
-  want = ('int8', 'float32') if whole else ('float32',)
+  want = ('int8', 'float32') if full else ('float32',)
   assert engines.forms('openvino', net) == want
   # Its widest sum is of 36 products, which ONNX Runtime is left as floats.
   assert engines.forms('onnxruntime', net) == ('float32',)

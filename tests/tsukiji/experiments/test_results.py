@@ -62,10 +62,10 @@ def test_rates_are_against_the_reference(tmp_path: pathlib.Path) -> None:
 def test_times_are_put_into_rows(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  asked: list[Any] = []
+  requested: list[Any] = []
 
   def measured(job: dict[str, Any]) -> dict[str, Any]:
-    asked.append(job)
+    requested.append(job)
     names = [*job['artefacts']]
     return {
       'latency_ms': {name: {'batch_1': {'p50': 2.0}} for name in names},
@@ -81,7 +81,7 @@ def test_times_are_put_into_rows(
   assert all(x['speedup_rate'] == 1.5 for x in found)
   assert all(x['latency_ms'] == {'batch_1': {'p50': 2.0}} for x in found)
   assert 'speedup_rates' not in found[0] and 'energy_uj' not in found[0]
-  (job,) = asked
+  (job,) = requested
   assert job['reference'] == 'net-0-dense'
 
 

@@ -101,10 +101,10 @@ def test_sparsity_is_exact_before_rounding_to_the_grid(
 def test_a_finished_cell_is_not_run_again(done: jobs.Experiment) -> None:
   path = done.folder / 'cells' / 'net-0-both.json'
   before = path.stat().st_mtime_ns
-  told: list[tuple[str, int]] = []
-  cell_lib.run_network(done, 'net', 0, lambda *what: told.append(what))
+  reported: list[tuple[str, int]] = []
+  cell_lib.run_network(done, 'net', 0, lambda *what: reported.append(what))
   assert path.stat().st_mtime_ns == before
-  assert sum(count for _, count in told) == jobs.batches_of(done, 'net', 0)
+  assert sum(count for _, count in reported) == jobs.batches_of(done, 'net', 0)
 
 
 def test_a_recipe_of_no_epochs_is_applied_without_training(

@@ -126,9 +126,9 @@ DAMAGE = st.binary(max_size=9) | JSON.map(lambda x: json.dumps(x).encode())
 )
 @given(DAMAGE)
 def test_a_damaged_config_is_refused(
-  claimed: pathlib.Path, damage: bytes
+  claimed: pathlib.Path, sensitivity: bytes
 ) -> None:
-  (claimed / 'config.json').write_bytes(damage)
+  (claimed / 'config.json').write_bytes(sensitivity)
   with pytest.raises(ValueError, match='damaged file|differs in.*networks'):
     store.claim(claimed, config())
 

@@ -87,10 +87,10 @@ def test_shortcuts_repeat_their_channels() -> None:
     cut = Spec(name='cut', input_shape=(4, 4, 1), layers=layers)
     return np.asarray(Net(cut).apply(found, x))
 
-  alone = sp.Branch(paths=branch.paths[:1])
+  single = sp.Branch(paths=branch.paths[:1])
   before = after(head)
   np.testing.assert_allclose(
-    after((*head, branch)) - after((*head, alone)),
+    after((*head, branch)) - after((*head, single)),
     np.concatenate([before, before], -1),
     rtol=1e-4,
     atol=1e-5,
@@ -154,9 +154,11 @@ def test_a_binary_network_learns() -> None:
     state = step(state, x, y)
   found = state.variables
   dense = {**found, 'params': tree.decode(state.params)}
-  logits, seen = dataflow.apply(lambda: Net(TINY).apply(dense, x), state.params)
+  logits, observed = dataflow.apply(
+    lambda: Net(TINY).apply(dense, x), state.params
+  )
   assert np.mean(np.argmax(logits, -1) == y) > 0.9
   assert set(np.unique(dense['params']['conv2']['kernel'])) == {-1.0, 1.0}
   # Both signs reach the second layer: its inputs are around 0.
-  low, high = seen['conv2/kernel']
+  low, high = observed['conv2/kernel']
   assert low < 0 < high

@@ -58,11 +58,11 @@ def naive(layer: Layer, x: np.ndarray, found: dict[str, Any]) -> np.ndarray:
     case sp.Dense():
       return x @ weights['kernel'] + weights.get('bias', 0)
     case sp.Norm():
-      seen = found['batch_stats'][layer.name]
-      gains = [1 / np.sqrt(seen['var'] + layer.epsilon), weights['scale']]
+      observed = found['batch_stats'][layer.name]
+      gains = [1 / np.sqrt(observed['var'] + layer.epsilon), weights['scale']]
       if isinstance(layer, sp.ShiftNorm):
         gains = [np.sign(g) * 2 ** np.round(np.log2(abs(g))) for g in gains]
-      return (x - seen['mean']) * gains[0] * gains[1] + weights['bias']
+      return (x - observed['mean']) * gains[0] * gains[1] + weights['bias']
     case sp.Act():
       return ACTIVATIONS[layer.fn](x)
     case sp.PReLU():
@@ -190,7 +190,7 @@ def test_norms_follow_the_batch_in_training() -> None:
     lambda x: Net(spec).apply(found, x, True, mutable=['batch_stats'])
   )(x)
   mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-  affine, seen = found['params']['n1'], found['batch_stats']['n1']
+  affine, observed = found['params']['n1'], found['batch_stats']['n1']
   unit = (x - mean) / np.sqrt(var + 0.5)
   np.testing.assert_allclose(
     y, unit * affine['scale'] + affine['bias'], rtol=1e-5, atol=1e-5
@@ -198,7 +198,7 @@ def test_norms_follow_the_batch_in_training() -> None:
   for name, value in (('mean', mean), ('var', var)):
     np.testing.assert_allclose(
       mutated['batch_stats']['n1'][name],
-      0.75 * seen[name] + 0.25 * value,
+      0.75 * observed[name] + 0.25 * value,
       rtol=1e-5,
     )
 

@@ -66,15 +66,15 @@ def test_shifts_follow_the_algorithm() -> None:
   mean = X.astype(float).mean((0, 1, 2))
   centerd = X - mean
   var = (centerd * ap2(centerd)).mean((0, 1, 2))
-  params, seen = FOUND['params'], FOUND['batch_stats']
+  params, observed = FOUND['params'], FOUND['batch_stats']
   unit = centerd * ap2(1 / np.sqrt(var + 0.5))
   want = ap2(params['scale']) * unit + params['bias']
   np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
   for name, new in (('mean', mean), ('var', var)):
-    kept = 0.75 * seen[name] + 0.25 * new
+    kept = 0.75 * observed[name] + 0.25 * new
     np.testing.assert_allclose(after[name], kept, rtol=1e-5)
   used = norm.Norm(SHIFT, False).apply(FOUND, X)
-  unit = (X - seen['mean']) * ap2(1 / np.sqrt(seen['var'] + 0.5))
+  unit = (X - observed['mean']) * ap2(1 / np.sqrt(observed['var'] + 0.5))
   want = ap2(params['scale']) * unit + params['bias']
   np.testing.assert_allclose(used, want, rtol=1e-5, atol=1e-5)
 
@@ -134,12 +134,12 @@ def test_statistics_of_norms_freeze() -> None:
   split = examples(48)
   halves = []
   for settle in (1.0, 0.5):
-    one, seen = plan._replace(freeze_bn_at=settle), []
+    one, observed = plan._replace(freeze_bn_at=settle), []
     here = jax.tree.map(jnp.array, state)  # the step donates its argument
     for _ in range(2):
       here = step_lib.run_steps(one, here, split, 3, batch_size=8, seed=0)
-      seen.append(jax.tree.map(np.array, here.batch_stats['n1']))
-    halves.append(seen)
+      observed.append(jax.tree.map(np.array, here.batch_stats['n1']))
+    halves.append(observed)
   (early, moved), (same, held) = halves
   assert early
   for name, value in held.items():

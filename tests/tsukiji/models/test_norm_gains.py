@@ -14,9 +14,9 @@ from tsukiji.models.norm_gains import gains
 
 def test_a_gain_is_a_scale_over_a_deviation() -> None:
   found = start(TINY)
-  seen = found['batch_stats']['norm']['var']
+  observed = found['batch_stats']['norm']['var']
   scale = np.asarray(found['params']['norm']['scale'], float)
-  want = scale / np.sqrt(np.asarray(seen, float) + 1e-5)
+  want = scale / np.sqrt(np.asarray(observed, float) + 1e-5)
   got = gains(TINY, found)
   assert set(got) == {'conv/kernel'}
   np.testing.assert_allclose(got['conv/kernel'], want, rtol=1e-6)

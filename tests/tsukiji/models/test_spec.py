@@ -277,14 +277,14 @@ def test_layers_are_mapped_at_any_depth_branches_last() -> None:
   inner = sp.Branch(paths=((sp.Act(),), ()), merge='concat')
   outer = sp.Branch(paths=((inner, sp.Act(fn='tanh')), ()))
   spec = Spec(name='n', input_shape=(4, 4, 2), layers=(outer, sp.Act()))
-  seen = []
+  observed = []
 
   def swap(layer: Layer) -> Layer:
-    seen.append(type(layer).__name__)
+    observed.append(type(layer).__name__)
     return sp.Act(fn='elu') if isinstance(layer, sp.Act) else layer
 
   found = sp.map_layers(swap, spec)
-  assert seen == ['Act', 'Branch', 'Act', 'Branch', 'Act']
+  assert observed == ['Act', 'Branch', 'Act', 'Branch', 'Act']
   elu = sp.Act(fn='elu')
   mapped = sp.Branch(paths=((elu,), ()), merge='concat')
   layers = (sp.Branch(paths=((mapped, elu), ())), elu)

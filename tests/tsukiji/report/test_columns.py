@@ -95,8 +95,8 @@ def test_meanings_name_engine_and_source() -> None:
     'latency_ms': {'engine': 'onnxruntime', 'threads': 1},
     'energy_source': 'model:horowitz',
   }
-  told = dict(columns.meanings([row]))
-  assert 'onnxruntime, 1 thread' in told['Speed-up rate']
-  assert 'model:horowitz' in told['Energy']
+  reported = dict(columns.meanings([row]))
+  assert 'onnxruntime, 1 thread' in reported['Speed-up rate']
+  assert 'model:horowitz' in reported['Energy']
   assert 'not measured' in dict(columns.meanings([]))['Energy']
-  assert 'float32 dense' in told['Compression rate']
+  assert 'float32 dense' in reported['Compression rate']

@@ -113,11 +113,11 @@ def test_figures_of_lines_have_words() -> None:
 
 
 def test_readings_are_drawn_once_a_network() -> None:
-  told = [
+  reported = [
     {'name': 'input', 'accuracy': 0.5},
     {'name': 'conv1', 'accuracy': 0.75},
   ]
-  rows = [row('a', readings=told), row('b', readings=told[:1]), *ROWS]
+  rows = [row('a', readings=reported), row('b', readings=reported[:1]), *ROWS]
   found = linear_probe.curves(rows)
   assert found == {'big': [('input', 50.0), ('conv1', 75.0)]}
   [axes] = linear_probe.draw(found, theme.DARK).axes

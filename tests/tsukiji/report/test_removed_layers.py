@@ -47,8 +47,8 @@ def test_networks_are_distinguished() -> None:
     rows.append({**DENSE, 'network': network, 'layers': [CONV]})
     half = {**CONV, 'outputs': 16, 'nonzero': 400}
     rows.append(row('half', half) | {'network': network})
-  told = 'conv1 32 -> 16 outputs, 800 -> 400 weights'
-  assert removed(rows) == [f'half (one): {told}', f'half (two): {told}']
+  text = 'conv1 32 -> 16 outputs, 800 -> 400 weights'
+  assert removed(rows) == [f'half (one): {text}', f'half (two): {text}']
 
 
 def test_nothing_is_listed_without_a_reference() -> None:

@@ -47,8 +47,8 @@ def test_panels_keep_datasets_apart_and_skip_what_is_missing() -> None:
 def test_latency_has_quartiles_where_they_were_measured() -> None:
   timing = {'p25': 1.0, 'p50': 2.0, 'p75': 3.0}
   assert scatter.latency({'latency_ms': {'batch_1': timing}}) == (1, 2, 3)
-  alone = {'latency_ms': {'batch_1': {'p50': 2.0}}}
-  assert scatter.latency(alone) == (2, 2, 2)
+  single = {'latency_ms': {'batch_1': {'p50': 2.0}}}
+  assert scatter.latency(single) == (2, 2, 2)
   assert scatter.latency({'latency_ms': {'batch_64': timing}}) is None
 
 

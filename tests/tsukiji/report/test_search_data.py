@@ -78,11 +78,11 @@ def test_the_expected_best_is_that_of_all_draws(count: int) -> None:
 
 
 def test_twice_as_many_needs_several_seeds() -> None:
-  whole = searched()
-  more = search_data.twice(whole)
+  full = searched()
+  more = search_data.twice(full)
   assert len(more) == 10 and more == sorted(more)
-  alone = [t for t in whole.trials if t.seed == 0]
-  assert search_data.twice(whole._replace(trials=alone)) == []
+  single = [t for t in full.trials if t.seed == 0]
+  assert search_data.twice(full._replace(trials=single)) == []
 
 
 def test_the_table_has_the_best_first_and_dashes_where_not_active() -> None:
@@ -127,8 +127,8 @@ def test_there_is_a_figure_for_what_there_is(
 
 
 def test_every_trial_is_a_line_over_its_parameters() -> None:
-  whole = searched()
-  [axes] = parallel_coordinates.draw(whole, LIGHT).axes
+  full = searched()
+  [axes] = parallel_coordinates.draw(full, LIGHT).axes
   labels = [label.get_text().strip() for label in axes.get_xticklabels()]
   assert labels == [
     'lr',
@@ -137,7 +137,7 @@ def test_every_trial_is_a_line_over_its_parameters() -> None:
     'kernel',
     parallel_coordinates.ACCURACY,
   ]
-  done = sorted((t for t in whole.trials if t.values), key=search_data.accuracy)
+  done = sorted((t for t in full.trials if t.values), key=search_data.accuracy)
   [lines] = axes.collections
   paths = [path.vertices for path in lines.get_paths()]
   assert len(paths) == len(done)
@@ -153,9 +153,9 @@ def test_every_trial_is_a_line_over_its_parameters() -> None:
 
 
 def test_a_parameter_that_no_trial_has_gets_no_axis() -> None:
-  whole = searched()
-  alone = [t for t in whole.trials if 'train.momentum' not in t.params]
-  [axes] = parallel_coordinates.draw(whole._replace(trials=alone), DARK).axes
+  full = searched()
+  single = [t for t in full.trials if 'train.momentum' not in t.params]
+  [axes] = parallel_coordinates.draw(full._replace(trials=single), DARK).axes
   assert len(axes.get_xticklabels()) == 4
 
 
@@ -198,8 +198,8 @@ def test_short_trials_take_less_along_the_course() -> None:
 
 
 def test_a_report_has_the_search_in_both_forms(tmp_path) -> None:
-  row, whole = {'recipe': 'dense', 'role': 'searched'}, searched()
-  both = [whole, whole._replace(recipe='mix')]
+  row, full = {'recipe': 'dense', 'role': 'searched'}, searched()
+  both = [full, full._replace(recipe='mix')]
   path = report.write(tmp_path, [row], report.Extras('T', searched=both))
   text = (tmp_path / 'report.md').read_text()
   assert '### Best trials' in text and '## The search' in text
@@ -218,6 +218,6 @@ def test_plain_tables_escape_what_they_are_given() -> None:
   one = searched()
   params = one.trials[0].params | {'train.optimizer': '<x>'}
   first = one.trials[0]._replace(params=params, values={'val_accuracy': 1.0})
-  told = one._replace(trials=[first])
-  page = html.page(Contents('t', [], searched=[told]))
+  reported = one._replace(trials=[first])
+  page = html.page(Contents('t', [], searched=[reported]))
   assert '&lt;x&gt;' in page and '<x>' not in page

@@ -28,11 +28,11 @@ def test_mean_and_deviation_are_those_of_numpy(
     assert out['accuracy_std'] == pytest.approx(std, abs=1e-12)
   else:
     assert 'accuracy_std' not in out
-  told = sizes[: len(accuracies)]
+  reported = sizes[: len(accuracies)]
   assert isinstance(out.get('bytes', 0), int)
-  assert ('bytes' in out) == bool(told)
-  if told:
-    assert abs(out['bytes'] - np.mean(told)) <= 0.5 + 1e-6
+  assert ('bytes' in out) == bool(reported)
+  if reported:
+    assert abs(out['bytes'] - np.mean(reported)) <= 0.5 + 1e-6
 
 
 def test_one_row_per_network_recipe_dataset_and_role() -> None:

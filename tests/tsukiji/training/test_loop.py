@@ -131,15 +131,15 @@ def test_a_run_ends_and_does_not_begin_again(
 def test_stopped_and_resumed_to_the_same_bits(
   whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-  run, told = compressed(), 0
+  run, reported = compressed(), 0
   for at in (3, 5, 9):  # twice within an epoch, once at its end
     bar = Bar(at, signal.SIGINT)
     interrupt._sources[:] = [bar.wish]
     with pytest.raises(interrupt.Stopped) as stopped:
       fit(run, tmp_path, bar)
     assert stopped.value.signum == signal.SIGINT
-    told = int(restored(run, tmp_path).state.step)
-    assert told == at
+    reported = int(restored(run, tmp_path).state.step)
+    assert reported == at
   interrupt._sources.clear()
   bar = Bar()
   fit(run, tmp_path, bar)
@@ -218,9 +218,9 @@ def test_train_metrics_are_means_over_the_epoch(tmp_path: pathlib.Path) -> None:
       run.plan, state, DATA.train, last - first, **order
     )
     found.append(np.asarray(state.sums) / (last - first))
-  told = [x for x in lines(tmp_path) if x['split'] == 'train']
+  reported = [x for x in lines(tmp_path) if x['split'] == 'train']
   np.testing.assert_array_equal(
-    [[x['loss'], x['accuracy']] for x in told], np.float64(found)
+    [[x['loss'], x['accuracy']] for x in reported], np.float64(found)
   )
 
 

@@ -81,11 +81,11 @@ def largest(jaxpr):
 
 def test_statistics_take_no_memory_for_more_examples():
   x = np.asarray(images(TINY, 128))
-  asked = probe.probe(TINY, start(TINY), Split(x, np.arange(128) % 3))
+  requested = probe.probe(TINY, start(TINY), Split(x, np.arange(128) % 3))
   params, paths = start(TINY)['params'], ('conv/kernel', 'fc/kernel')
   sizes = [
     largest(
-      jax.make_jaxpr(lambda p, n=n: asked.reduce(p, paths, moments, n))(
+      jax.make_jaxpr(lambda p, n=n: requested.reduce(p, paths, moments, n))(
         params
       ).jaxpr
     )
@@ -100,17 +100,17 @@ def test_missing_leaves_are_those_of_the_network():
   part = tree.map_paths(
     lambda path, x: 0 * x if path == 'fc/kernel' else None, params
   )
-  whole = {**params, 'fc': {**params['fc'], 'kernel': jnp.zeros((36, 3))}}
-  asked = probed()
-  assert float(asked.loss(part)) == float(asked.loss(whole))
-  assert float(asked.loss(part)) != float(asked.loss(params))
-  np.testing.assert_array_equal(asked.apply(part), asked.apply(whole))
+  full = {**params, 'fc': {**params['fc'], 'kernel': jnp.zeros((36, 3))}}
+  requested = probed()
+  assert float(requested.loss(part)) == float(requested.loss(full))
+  assert float(requested.loss(part)) != float(requested.loss(params))
+  np.testing.assert_array_equal(requested.apply(part), requested.apply(full))
 
 
 def test_inputs_are_observed_in_parts_and_in_order(monkeypatch):
   monkeypatch.setattr(probe, 'PART', 4)
 
-  def see(seen, module, x):
+  def see(observed, module, x):
     return jnp.stack([jnp.min(x), jnp.max(x)])
 
   params = start(TINY)['params']
@@ -119,8 +119,8 @@ def test_inputs_are_observed_in_parts_and_in_order(monkeypatch):
   _, stats = run(TINY, start(TINY), 8)  # two whole parts of 4
   for path, ends in found.items():
     assert ends.shape == (2, 2)
-    whole = [ends[:, 0].min(), ends[:, 1].max()]
-    np.testing.assert_allclose(whole, stats[path], atol=1e-6)
+    full = [ends[:, 0].min(), ends[:, 1].max()]
+    np.testing.assert_allclose(full, stats[path], atol=1e-6)
   grids = uniform(2, 2).init(params, Ctx(stats=stats))
   coarse = probed().inputs(grids, see, 4)['fc/kernel']
   assert np.any(coarse != probed().inputs(params, see, 4)['fc/kernel'])
@@ -155,8 +155,8 @@ def test_ranges_are_those_of_the_given_weights() -> None:
   twice = tree.map_paths(lambda _, x: 2 * x, params)
   x = np.asarray(images(TINY, EXAMPLES))
   network = start(TINY) | {'params': twice}
-  asked = probed()
+  requested = probed()
   want = evaluate.calibrate(TINY, network, Split(x, np.zeros(EXAMPLES)))
-  jax.tree.map(np.testing.assert_array_equal, asked.ranges(twice), want)
-  own = asked.ranges(tree.map_paths(lambda *_: None, params))
-  jax.tree.map(np.testing.assert_array_equal, own, asked.ranges(params))
+  jax.tree.map(np.testing.assert_array_equal, requested.ranges(twice), want)
+  own = requested.ranges(tree.map_paths(lambda *_: None, params))
+  jax.tree.map(np.testing.assert_array_equal, own, requested.ranges(params))

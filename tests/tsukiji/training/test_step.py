@@ -198,11 +198,11 @@ def test_the_first_bad_step_is_kept() -> None:
   step, split = step_lib.make_step(plan), examples(8)
   x = split.x.astype(np.float32)
   bad = np.where(np.arange(8)[:, None, None, None] == 3, np.nan, x)
-  seen = []
+  observed = []
   for images in (x, bad, bad):
     state = step(state, images, split.y)
-    seen.append(int(state.bad_step))
-  assert seen == [step_lib.NEVER, 1, 1]
+    observed.append(int(state.bad_step))
+  assert observed == [step_lib.NEVER, 1, 1]
 
 
 def test_dropout_differs_by_step_and_seed() -> None:
@@ -289,14 +289,14 @@ def test_calibrate_is_the_range_of_each_input() -> None:
   )
   found, split = variables(spec), examples(30)
   split.x[:20] = np.clip(split.x[:20], 60, 180)
-  seen = evaluate.calibrate(spec, found, split, examples=20)
+  observed = evaluate.calibrate(spec, found, split, examples=20)
   x = (split.x[:20].reshape(20, -1) - 100.0) / 50
   first = found['params']['d1']
   y = np.tanh(x @ first['kernel'] + first['bias'])
-  assert set(seen) == {'d1/kernel', 'd2/kernel'}
+  assert set(observed) == {'d1/kernel', 'd2/kernel'}
   for name, values in (('d1', x), ('d2', y)):
     np.testing.assert_allclose(
-      seen[f'{name}/kernel'], [values.min(), values.max()], rtol=1e-5
+      observed[f'{name}/kernel'], [values.min(), values.max()], rtol=1e-5
     )
 
 

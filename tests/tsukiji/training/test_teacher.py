@@ -161,11 +161,13 @@ def test_what_is_known_is_what_the_teacher_says() -> None:
   """The same run, with a teacher that answers once and for all."""
   plan, split = plan_of(recipe.parse('distill.kd(2.0)')), data()
   chosen = settings.training(epochs=2, batch_size=8)
-  told = teacher_lib.precomputed(plan, chosen, split)
-  assert told is not None and plan.teacher is not None
-  np.testing.assert_allclose(told, plan.teacher(split.x), rtol=1e-5, atol=1e-5)
+  reported = teacher_lib.precomputed(plan, chosen, split)
+  assert reported is not None and plan.teacher is not None
+  np.testing.assert_allclose(
+    reported, plan.teacher(split.x), rtol=1e-5, atol=1e-5
+  )
   ends = []
-  for answers in (None, told):
+  for answers in (None, reported):
     state = step_lib.init_state(plan, start(TINY), 0)
     state, step = jax.tree.map(jnp.array, state), step_lib.make_step(plan)
     for i, batch in enumerate(batches.training(split, 8, 0, 0, (), answers)):
@@ -192,19 +194,19 @@ def test_what_changes_is_not_known() -> None:
 
 
 def test_a_joint_teacher_learns_as_if_trained_by_itself() -> None:
-  alone, split = plan_of(recipe.parse('')), data()
+  single, split = plan_of(recipe.parse('')), data()
   plan = plan_of(recipe.parse('quantize.int8() >> distill.kd(1.0)'))
-  plan = plan._replace(teacher=None, joint_teacher=alone)
+  plan = plan._replace(teacher=None, joint_teacher=single)
   fresh = net_lib.init_variables(TINY, 3)
   states = [
     jax.tree.map(
       jnp.array,
       step_lib.init_state(p, fresh, 3, evaluate.calibrate(TINY, fresh, split)),
     )
-    for p in (plan, alone)
+    for p in (plan, single)
   ]
   before = states[0].params['fc']['kernel'].w
-  for i, p in enumerate((plan, alone)):
+  for i, p in enumerate((plan, single)):
     step = step_lib.make_step(p)
     before = jax.tree.map(jnp.array, before)
     for x, y in ((split.x[:8], split.y[:8]), (split.x[8:16], split.y[8:16])):

@@ -33,10 +33,13 @@ def fixed(factor: np.ndarray) -> Fixed:
     shift=array([0, 2], dtype=int32))
   """
   part, shift = np.frexp(np.asarray(factor, np.float64))
-  whole = np.round(part * 2**31).astype(np.int64)
-  full = whole == 2**31
-  whole, shift = np.where(full, 2**30, whole), np.where(full, shift + 1, shift)
-  return Fixed(whole.astype(np.int32), shift.astype(np.int32))
+  multiplier = np.round(part * 2**31).astype(np.int64)
+  overflow = multiplier == 2**31
+  multiplier, shift = (
+    np.where(overflow, 2**30, multiplier),
+    np.where(overflow, shift + 1, shift),
+  )
+  return Fixed(multiplier.astype(np.int32), shift.astype(np.int32))
 
 
 def times(x: np.ndarray, by: Fixed) -> np.ndarray:

@@ -209,8 +209,8 @@ def sliced(f: Fields) -> Made:
   size = f.integer('size', 0, SEEDS)
   right = keep.shape == w.shape[axis : axis + 1] and keep.size <= size
   f.expect(right, f'places of {w.shape} in {size}', keep.shape)
-  whole = Leaf((*w.shape[:axis], size, *w.shape[axis + 1 :]), w.dtype)
-  return Made(whole, 2 * whole.bytes + w.bytes + 2 * keep.size * INDEX)
+  full = Leaf((*w.shape[:axis], size, *w.shape[axis + 1 :]), w.dtype)
+  return Made(full, 2 * full.bytes + w.bytes + 2 * keep.size * INDEX)
 
 
 def structured(f: Fields) -> Made:

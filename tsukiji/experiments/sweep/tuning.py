@@ -266,13 +266,13 @@ def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
     bars = [
       progress.add_task(label_of(plan), total=plan.trials) for plan in todo
     ]
-    seen = -math.inf
+    last_read = -math.inf
 
     def look() -> None:
-      nonlocal seen
-      if time.monotonic() < seen + LOOK:
+      nonlocal last_read
+      if time.monotonic() < last_read + LOOK:
         return
-      seen = time.monotonic()
+      last_read = time.monotonic()
       for plan, bar in zip(todo, bars, strict=True):
         every = _trials(plan, storage)
         errors = [t.values[0] for t in every if t.values]
@@ -284,5 +284,5 @@ def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
         )
 
     yield look
-    seen = -math.inf
+    last_read = -math.inf
     look()

@@ -31,9 +31,9 @@ def test_words_hold_every_bit(size: int) -> None:
   assert packed.shape == (3, -(-size // 32))
   assert packed.dtype == np.uint32
   for row, bits in zip(packed, signs, strict=True):
-    whole = sum(int(word) << 32 * i for i, word in enumerate(row))
-    assert [whole >> i & 1 for i in range(size)] == bits.tolist()
-    assert whole >> size == 0
+    full = sum(int(word) << 32 * i for i, word in enumerate(row))
+    assert [full >> i & 1 for i in range(size)] == bits.tolist()
+    assert full >> size == 0
 
 
 @pytest.mark.parametrize('size', WIDTHS)

@@ -152,14 +152,14 @@ def test_folding_is_its_formula() -> None:
   spec = network(CONV, sp.Norm(name='n1', epsilon=0.5))
   found = signed(spec)
   small, folded = lower(spec, found)
-  affine, seen = found['params']['n1'], found['batch_stats']['n1']
-  gain = affine['scale'] / np.sqrt(seen['var'] + 0.5)
+  affine, observed = found['params']['n1'], found['batch_stats']['n1']
+  gain = affine['scale'] / np.sqrt(observed['var'] + 0.5)
   got = folded['params']['c1']
   np.testing.assert_allclose(
     got['kernel'], found['params']['c1']['kernel'] * gain, rtol=1e-6
   )
   np.testing.assert_allclose(
-    got['bias'], affine['bias'] - seen['mean'] * gain, rtol=1e-5, atol=1e-6
+    got['bias'], affine['bias'] - observed['mean'] * gain, rtol=1e-5, atol=1e-6
   )
   (conv,) = small.layers
   assert conv == sp.Conv(name='c1', features=3, kernel=(3, 3), bias=True)

@@ -47,9 +47,9 @@ def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
     t.values[0] for of_one in every.values() for t in of_one if t.values
   ]
   assert best.accuracy == 1 - min(values)
-  whole = best.config.copy_and_resolve_references()
-  whole.task = 'compress'
-  validate.check(whole)
+  full = best.config.copy_and_resolve_references()
+  full.task = 'compress'
+  validate.check(full)
   assert best.config.search == settings.searching()
   hidden = {t.params['networks.net.sizes.hidden'] for t in every['random-0']}
   assert all(trial.is_allowed(made, space, _with(made, n)) for n in hidden)
@@ -144,10 +144,10 @@ def test_the_best_of_each_study_is_tested_once(
   made: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   tuning.run(made)
-  asked = []
+  requested = []
 
   def trained(one: Experiment, config: ConfigDict) -> tuple[Experiment, Any]:
-    asked.append(found(one, spaces.of(one.config), config).objectives[0])
+    requested.append(found(one, spaces.of(one.config), config).objectives[0])
     spec = one.specs['net']
     return one, row.Trained(spec, net_lib.init_variables(spec, 0), 0.0)
 
@@ -158,9 +158,9 @@ def test_the_best_of_each_study_is_tested_once(
     'random': 2,
   }
   best = [1 - x.validation for seeds in every.values() for x in seeds]
-  assert sorted(best) == pytest.approx(sorted(asked))
+  assert sorted(best) == pytest.approx(sorted(requested))
   assert all(0 < x.test < 0.5 for seeds in every.values() for x in seeds)
-  assert findings.tested(made) == every and len(asked) == 4
+  assert findings.tested(made) == every and len(requested) == 4
   results = findings.searched(made)
   assert results.tested == every
   assert 'on the test set' in report.sentences(results)[0]
