@@ -226,7 +226,7 @@ def leased(trial: optuna.Trial, lease: float) -> Iterator[None]:
 
 
 def suggested(space: Space, trial: optuna.Trial) -> ConfigDict:
-  """Return the config of a trial, asked for one active parameter at a time."""
+  """Return the config of a trial, suggested parameter by parameter."""
   unit = np.full(len(space.names), spaces.MIDDLE)
   for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
     if spaces.active(space, unit[None])[0, i]:

@@ -21,7 +21,7 @@ _unsaved = threading.Lock()
 
 
 class Stopped(BaseException):
-  """A run was asked to stop and has written its checkpoint.
+  """A signal stopped a run, which has written its checkpoint.
 
   It is a KeyboardInterrupt so that handlers of `Exception` do not catch it.
 

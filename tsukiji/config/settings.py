@@ -34,8 +34,8 @@ ROLES = ('reference', 'control_scratch', 'searched')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
 # What a figure is drawn along; see `figure`.
 AXES = ('course', 'epochs', 'kept', 'macs', 'size', 'units', 'width')
-# Of a recipe, beside other recipes: the trained network, that with its norms
-# in its weights, or new weights.
+# Where a recipe may start, other than from another recipe: the trained network,
+# the same with its norms folded into its weights, or new weights.
 STARTS = ('dense', 'folded', 'fresh')
 RUNGED = ('bohb', 'halving', 'hyperband')  # designers of trials of any length
 DESIGNERS = ('gp', 'grid', 'random', 'sobol', *RUNGED)
@@ -75,7 +75,7 @@ def network(kind: str, **changes: Any) -> ConfigDict:
       'kind': kind,  # a name in tsukiji.models.zoo
       'sizes': {},  # arguments of the zoo's function
       'role': 'reference',  # one of ROLES
-      'of': '',  # the reference that a control stands beside
+      'of': '',  # the reference of a control
       'recipes': ('*',),  # names in `recipes`; '*' is all of them
       'train': {},  # fields of its own in place of those of config.train
       'epochs': -1,  # of training; -1 takes train.epochs
@@ -111,7 +111,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       # dense network. Several are an ensemble.
       'teacher': (),
       'train_teacher': False,  # with the student, from scratch
-      'label_weight': 1.0,  # of the task's loss beside the method's
+      'label_weight': 1.0,  # of the task's loss; that of the method has 1
       'use_helper': True,  # whether config.helper joins the method
     }
   )

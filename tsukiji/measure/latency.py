@@ -213,7 +213,7 @@ def run_pinned(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _run(
   command: Sequence[str], text: str, env: Mapping[str, str]
 ) -> tuple[int, str, str]:
-  """Run a process that ends as soon as a signal asks this one to stop."""
+  """Run a process that ends as soon as a signal stops this one."""
   with subprocess.Popen(
     command,
     stdin=subprocess.PIPE,

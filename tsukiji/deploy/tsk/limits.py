@@ -32,12 +32,12 @@ FLOAT = 4  # bytes
 class Count(NamedTuple):
   """A limit: a constant, and an amount per megabyte."""
 
-  free: int
+  constant: int
   growth: int
 
   def of(self, declared: int) -> int:
     """Return the limit for a number of bytes."""
-    return self.free + self.growth * declared // MEGABYTE
+    return self.constant + self.growth * declared // MEGABYTE
 
 
 ARRAYS = Count(2**11, 2**9)

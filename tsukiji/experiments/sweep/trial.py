@@ -138,7 +138,7 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
 
   Raises:
     FloatingPointError: If the loss is not finite.
-    stop.Stopped: If a signal asked; the trial has a checkpoint.
+    interrupt.Stopped: On SIGINT or SIGTERM; the trial has a checkpoint.
   """
   interrupt.stop_if_requested()
   config = search_space.with_defaults(space, config)

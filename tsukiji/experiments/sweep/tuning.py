@@ -276,11 +276,11 @@ def _bars(todo: list[Plan], storage: BaseStorage) -> Iterator[crew.Look]:
       for plan, bar in zip(todo, bars, strict=True):
         every = _trials(plan, storage)
         errors = [t.values[0] for t in every if t.values]
-        told = f', best {100 * (1 - min(errors)):.2f} %' if errors else ''
+        suffix = f', best {100 * (1 - min(errors)):.2f} %' if errors else ''
         progress.update(
           bar,
           completed=sum(t.state.is_finished() for t in every),
-          description=f'{label_of(plan)}{told}',
+          description=f'{label_of(plan)}{suffix}',
         )
 
     yield look
