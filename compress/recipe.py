@@ -117,7 +117,7 @@ NAME = re.compile(r'\{([A-Za-z_]\w*)\}')  # a placeholder in a recipe
 FROM = '_from_'
 OUTSIDE = re.compile(
   r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
-  r'|([A-Za-z_][\w.]*):(?=[A-Za-z_])'
+  r'|(?<![\w.])([A-Za-z_][\w.]*+):(?=[A-Za-z_])'
 )
 
 
