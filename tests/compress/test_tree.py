@@ -122,7 +122,7 @@ def test_arrays_inside_nodes_keep_the_path_of_the_weight() -> None:
     return x + 1
 
   params = tree.map_arrays(note, nested())
-  # Two arrays inside one node are told apart; a bias is no weight.
+  # Two arrays inside one node are distinguished; a bias is no weight.
   assert sorted(observed) == ['conv/kernel', 'deep', 'sum/u', 'sum/v', 'table']
   np.testing.assert_array_equal(params['deep'].w.w, W + 1)
   np.testing.assert_array_equal(params['sum'].u.w, 2 * W + 1)

@@ -15,10 +15,12 @@ from tsukiji.deploy.tsk import header, limits
 from tsukiji.deploy.tsk.header import Slot
 from tsukiji.deploy.tsk.node_forms import from_json
 
-MEMORY = 64 * 2**20  # bytes, beside those that a file declares
-SECONDS = 8.0  # of the processor, beside those for each megabyte
+MEMORY = 64 * 2**20  # bytes, in addition to those that a file declares
+SECONDS = 8.0  # of the processor, plus those for each megabyte
 SILENCE = 600.0  # seconds after which a process counts as blocked
-ADDRESSES = 6 * 2**30  # bytes of address space beside those at the start
+ADDRESSES = (
+  6 * 2**30
+)  # bytes of address space in addition to those at the start
 
 
 class Loader:

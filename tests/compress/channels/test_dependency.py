@@ -190,9 +190,9 @@ class Mixed(nn.Module):
       y = nn.LayerNorm(name='norm')(y)
     if self.kind == 'grouped':
       y = nn.Conv(4, (3, 3), feature_group_count=2, name='between')(y)
-    if self.kind == 'beside grouped':
+    if self.kind == 'next to grouped':
       y += nn.Conv(4, (3, 3), feature_group_count=2, name='between')(x)
-    if self.kind == 'beside the input':
+    if self.kind == 'next to the input':
       y += x
     if self.kind == 'reshape':
       y = y.reshape(*y.shape[:2], -1, 2).mean(2)
@@ -218,8 +218,8 @@ class Block(nn.Module):
     ('output', []),
     ('layer norm', []),
     ('grouped', []),
-    ('beside grouped', []),
-    ('beside the input', []),
+    ('next to grouped', []),
+    ('next to the input', []),
     ('reshape', []),
     ('gain of a block', []),
   ],

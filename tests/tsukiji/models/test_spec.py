@@ -15,7 +15,7 @@ from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
 from tsukiji.models.spec import Layer, Shape, Spec
 
-# Examples are made on machines that train networks beside it.
+# Examples are made on machines that train networks at the same time.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 STRIDES = st.sampled_from([(1, 1), (2, 2), (1, 2)])
 

@@ -79,10 +79,10 @@ def test_a_level_is_not_drawn_of_what_is_a_point() -> None:
     ROWS, wanted, line_plots.AXES['kept'], '', theme.DARK
   )
   assert [t.get_text() for t in figure.legends[0].get_texts()] == ['all']
-  beside = [{**r, 'reference': 'other'} for r in ROWS]
+  others = [{**r, 'reference': 'other'} for r in ROWS]
   wanted = {'pruned': 'big/half'}
   figure = line_plots.draw(
-    beside, wanted, line_plots.AXES['kept'], '', theme.DARK
+    others, wanted, line_plots.AXES['kept'], '', theme.DARK
   )
   assert [t.get_text() for t in figure.legends[0].get_texts()] == ['pruned']
 

@@ -77,7 +77,7 @@ class Bar:
     assert name == 'net-0-x'
     self.count += batches
 
-  def wish(self) -> int | None:
+  def request(self) -> int | None:
     return self.signum if self.count == self.at else None
 
 
@@ -134,7 +134,7 @@ def test_stopped_and_resumed_to_the_same_bits(
   run, reported = compressed(), 0
   for at in (3, 5, 9):  # twice within an epoch, once at its end
     bar = Bar(at, signal.SIGINT)
-    interrupt._sources[:] = [bar.wish]
+    interrupt._sources[:] = [bar.request]
     with pytest.raises(interrupt.Stopped) as stopped:
       fit(run, tmp_path, bar)
     assert stopped.value.signum == signal.SIGINT
@@ -277,7 +277,7 @@ def test_waiting_goes_on_after_a_stop(
 ) -> None:
   shown = scripted(monkeypatch, [0.5, 0.4, 0.3, 0.9])
   run, bar = dense(patience=2), Bar(10)
-  interrupt.watch(bar.wish)
+  interrupt.watch(bar.request)
   with pytest.raises(interrupt.Stopped):
     fit(run, tmp_path, bar)
   interrupt._sources.clear()
@@ -291,7 +291,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
   tmp_path: pathlib.Path,
 ) -> None:
   bar = Bar(EPOCH)
-  interrupt.watch(bar.wish)
+  interrupt.watch(bar.request)
   with pytest.raises(interrupt.Stopped):
     fit(dense(), tmp_path, bar)
   interrupt._sources.clear()

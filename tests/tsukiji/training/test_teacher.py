@@ -189,8 +189,8 @@ def test_what_changes_is_not_known() -> None:
   )
   hinted = plan_of(recipe.parse('distill.fitnet("fc")'))
   assert teacher_lib.precomputed(hinted, chosen, split) is None
-  beside = plan._replace(joint_teacher=plan_of(recipe.parse('')))
-  assert teacher_lib.precomputed(beside, chosen, split) is None
+  joint = plan._replace(joint_teacher=plan_of(recipe.parse('')))
+  assert teacher_lib.precomputed(joint, chosen, split) is None
 
 
 def test_a_joint_teacher_learns_as_if_trained_by_itself() -> None:
