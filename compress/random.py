@@ -1,5 +1,6 @@
 """Random numbers that are cheap to compile."""
 
+import functools
 import math
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,7 @@ def own(key: Key, path: Path) -> Key:
   return jax.random.fold_in(key, zlib.crc32(path.encode()))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def draw(
   sampler: Callable[..., Array], key: Key, shape: tuple[int, ...], *args: Any
 ) -> Array:

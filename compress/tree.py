@@ -164,10 +164,17 @@ def _decode(x: Any, key: Key | None) -> Array:
   if not is_node(x):
     return x
   here, below = (None, None) if key is None else jax.random.split(key)
-  decoded: Array = descend(lambda _, y: _decode(y, below), '', x).decode(here)
+  inner = descend(lambda _, y: _decode(y, below), '', x)
+  decoded: Array = _decode_node(inner, here)
   if key is None and x.needs_key:
     return _deployed(type(x).__name__, decoded)
   return decoded
+
+
+@functools.partial(jax.jit, inline=True)
+def _decode_node(node: Compressed, key: Key | None) -> Array:
+  """Decode one node in one program, whoever calls."""
+  return node.decode(key)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -8,6 +8,7 @@ import functools
 import itertools
 import re
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -44,6 +45,7 @@ from tests.samples import (
   FACTORED,
   FIRST,
   MADE,
+  QUICK_CHAINS,
   REFUSED,
   SAMPLES,
   SHARE,
@@ -56,7 +58,17 @@ from tsukiji.deploy.tsk import pack
 from tsukiji.models import spec as sp
 from tsukiji.training import step as step_lib
 
-every_recipe = pytest.mark.parametrize('text', TEXTS)
+
+def held(texts: Iterable[str]) -> list[Any]:
+  """Return recipes as parameters; most chains are long runs."""
+  long = {*CHAINS} - {*QUICK_CHAINS}
+  return [
+    pytest.param(text, marks=pytest.mark.slow if text in long else (), id=text)
+    for text in texts
+  ]
+
+
+every_recipe = pytest.mark.parametrize('text', held(TEXTS))
 
 
 @functools.cache
@@ -158,7 +170,7 @@ def test_a_step_gives_what_the_next_one_takes(text: str) -> None:
   assert shapes(after) == shapes(state)
 
 
-@pytest.mark.parametrize('text', TRAINED)
+@pytest.mark.parametrize('text', held(TRAINED))
 def test_a_run_is_traced_once_and_stays_finite(text: str) -> None:
   done = trained(text)
   assert done.traces == 1
@@ -250,18 +262,24 @@ def program(one: Method) -> tuple[str, Any, jax.Array]:
   return str(made), shapes(trees), one.loss(nodes, ctx)
 
 
+@functools.cache
+def parsed(text: str) -> tuple[Method, tuple[str, Any, jax.Array]]:
+  """Return a method and what it computes, shared by the laws."""
+  compress = recipe.parse(text)
+  return compress, program(compress)
+
+
 @every_recipe
 def test_the_empty_chain_is_the_unit(text: str) -> None:
-  compress = recipe.parse(text)
-  want = program(compress)
+  compress, want = parsed(text)
   assert program(chain(chain(), compress)) == want
   assert program(chain(compress, chain())) == want
 
 
 @every_recipe
 def test_only_everywhere_is_the_method(text: str) -> None:
-  compress = recipe.parse(text)
-  assert program(only('.*', compress)) == program(compress)
+  compress, want = parsed(text)
+  assert program(only('.*', compress)) == want
 
 
 @every_recipe
@@ -301,7 +319,7 @@ def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
   )
   why = 'Put it first' if first else 'one .* method'
   with pytest.raises(ValueError, match=f'/kernel.*{why}'):
-    both.init(start(TINY)['params'], calibrated(TINY))
+    method.abstract(both, start(TINY)['params'], calibrated(TINY))
 
 
 # Law 6: what is pruned is 0, and as much as was asked for (any share of any
@@ -310,11 +328,11 @@ def test_two_methods_for_one_weight_are_refused(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
   'text',
-  [
+  held(
     text
     for text in TEXTS
     if 'prune.weights' in text and not text.startswith((*FIRST, *FACTORED))
-  ],
+  ),
 )
 def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
   params = finished(text)['params']
@@ -333,7 +351,7 @@ def test_pruned_positions_are_zero_at_the_end(text: str) -> None:
     assert np.any(np.asarray(decoded[path])[mask] != 0)
 
 
-@pytest.mark.parametrize('text', [t for t in TEXTS if t.startswith(FIRST)])
+@pytest.mark.parametrize('text', held(t for t in TEXTS if t.startswith(FIRST)))
 def test_removed_channels_are_zero_at_the_end(text: str) -> None:
   params = finished(text)['params']
   nodes = tree.find(sliced.Sliced, params)
@@ -376,7 +394,7 @@ def test_frozen_networks_give_the_same_logits(text: str) -> None:
 
 
 def test_compiled_frozen_networks_give_the_same_logits() -> None:
-  variables = finished(CHAINS[-1])
+  variables = finished(QUICK_CHAINS[-1])
   frozen = {**variables, 'params': tree.freeze(variables['params'])}
   compiled = jax.jit(functools.partial(run, TINY))
   assert_same_bits(compiled(frozen), compiled(variables))

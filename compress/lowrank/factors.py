@@ -5,6 +5,7 @@ import functools
 import math
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -206,17 +207,30 @@ def truncated(w: Array, rank: int, fold: str = 'channel') -> LowRank:
   Returns:
     The node, whose factors have equal norms, in the type of `w`.
   """
+  return _of_rank(w, *_decomposed(w, fold), rank, fold)
+
+
+@functools.partial(jax.jit, static_argnames='fold')
+def _decomposed(w: Array, fold: str) -> tuple[Array, Array, Array]:
+  """Return singular vectors and the roots of the values; one for all ranks."""
   values, unit = scaling.scaled(w, 2)
   u, s, v = jnp.linalg.svd(folded(values, fold), full_matrices=False)
-  root = jnp.sqrt(s[:rank]) * unit
+  return u, jnp.sqrt(s) * unit, v
+
+
+@functools.partial(jax.jit, static_argnames=('rank', 'fold'))
+def _of_rank(
+  w: Array, u: Array, root: Array, v: Array, rank: int, fold: str
+) -> LowRank:
   return unfolded(
-    (u[:, :rank] * root).astype(w.dtype),
-    (root[:, None] * v[:rank]).astype(w.dtype),
+    (u[:, :rank] * root[:rank]).astype(w.dtype),
+    (root[:rank, None] * v[:rank]).astype(w.dtype),
     w.shape,
     fold,
   )
 
 
+@jax.jit
 def singular_values(node: Any) -> Array:
   """Return the singular values of a product made by `truncated`, `[rank]`.
 
@@ -228,6 +242,7 @@ def singular_values(node: Any) -> Array:
   return values / jnp.where(values[0] > 0, values[0], 1)
 
 
+@functools.partial(jax.jit, static_argnames=('ranks', 'sweeps'))
 def tucker(w: Array, ranks: tuple[int, int], sweeps: int = 3) -> Tucker:
   r"""Return a convolution with fewer channels on both sides.
 

@@ -154,6 +154,7 @@ def _full_rank(shape: tuple[int, ...]) -> tuple[int, ...]:
   return (min(factors.folded_shape(shape, 'channel')),)
 
 
+@functools.partial(jax.jit, static_argnames=('rank', 'zeros', 'sweeps'))
 def alternated(
   target: Array, root: Array | None, rank: int, zeros: int, sweeps: int
 ) -> tuple[tuple[Array, Array], Array]:

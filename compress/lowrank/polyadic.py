@@ -1,5 +1,6 @@
 """Canonical polyadic decomposition of a convolution, by least squares."""
 
+import functools
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from compress import scaling
 from compress.lowrank.factors import Separable
+from compress.random import draw
 from compress.tree import Array
 
 RIDGE = 1e-6  # on the diagonal of the normal equations, which is 1
@@ -19,6 +21,7 @@ def largest_rank(shape: tuple[int, ...]) -> int:
   return math.prod(shape) // max(shape)
 
 
+@functools.partial(jax.jit, static_argnames=('rank', 'sweeps'))
 def polyadic(w: Array, rank: int, sweeps: int = 50) -> Separable:
   r"""Return $w_{hwio} \approx \sum_r a_{hr} b_{wr} c_{ir} d_{or}$.
 
@@ -37,7 +40,7 @@ def polyadic(w: Array, rank: int, sweeps: int = 50) -> Separable:
   values, unit = scaling.scaled(w, 4)
   keys = jax.random.split(jax.random.key(0), 4)
   start = [
-    jax.random.normal(key, (size, rank), values.dtype)
+    draw(jax.random.normal, key, (size, rank), values.dtype)
     for key, size in zip(keys, w.shape, strict=True)
   ]
 
