@@ -39,6 +39,7 @@ def rows_of(module: nn.Module, variables: Any, x: jax.Array) -> jax.Array:
   return found['kernel']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', LAYERS)
 def test_rows_times_the_kernel_are_the_outputs(name: str) -> None:
   module = LAYERS[name]

@@ -92,6 +92,7 @@ def test_statistics_are_those_of_the_inputs(variables: Any) -> None:
     np.testing.assert_allclose(stats[path], ends, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_inputs_meet_the_grid_of_their_weight(variables: Any) -> None:
   params = variables['params']
   dense = User().apply(variables, X)
@@ -165,6 +166,7 @@ def test_a_module_may_be_the_full_network() -> None:
   assert stats['kernel'].tolist() == [-1.0, 5.0]
 
 
+@pytest.mark.slow
 def test_gradients_reach_inputs_inside_the_grid() -> None:
   dense = nn.Dense(1, use_bias=False)
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)

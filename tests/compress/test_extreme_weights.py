@@ -75,6 +75,7 @@ def assert_sane(w: Any, found: Any, zero: bool, where: Any) -> None:
     assert not np.any(np.asarray(found)), where
 
 
+@pytest.mark.slow
 @every_dtype
 @pytest.mark.parametrize('text', TEXTS)
 def test_weights_stay_finite_and_zero_stays_zero(text: str, dtype: str) -> None:
@@ -90,6 +91,7 @@ def test_weights_stay_finite_and_zero_stays_zero(text: str, dtype: str) -> None:
       assert_sane(w, found[path], zero, (path, fills))
 
 
+@pytest.mark.slow
 @every_dtype
 @pytest.mark.parametrize(
   'text',
@@ -105,6 +107,7 @@ def test_large_tiles_stay_finite_and_zero_stays_zero(
     assert_sane(w, run({'w': w})['w'], True, fill)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'text', ['lowrank.svd(1)', 'lowrank.cp(1)', 'lowrank.tucker(1)']
 )
@@ -119,6 +122,7 @@ def test_huge_products_are_found_again(text: str, size: float) -> None:
   np.testing.assert_allclose(found / size, w / size, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [1e-7, 1.0, 1e30])
 def test_constant_matrices_are_toeplitz_at_any_size(size: float) -> None:
   w = jnp.full((16, 16), size, jnp.float32)
@@ -143,6 +147,7 @@ def low_and_sparse() -> Callable[[Any], Any]:
   return jax.jit(lambda p: tree.decode(method.init(p, ctx)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dead', ['b', 'stem', 'everything'])
 def test_plus_sparse_is_finite_where_inputs_or_kernels_are_zero(
   dead: str,

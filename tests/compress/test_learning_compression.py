@@ -74,6 +74,7 @@ def descend(
   return history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', PROJECTIONS)
 def test_every_projection_ends_near_what_it_stands_for(text: str) -> None:
   done = toy.fit(

@@ -10,6 +10,7 @@ from tests.runs import assert_same_bits
 KEY = jax.random.key(7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(), (5,), (3, 3, 2, 4), (7, 0), (6, 5)])
 @pytest.mark.parametrize('name', ['uniform', 'normal', 'logistic'])
 def test_the_shape_does_not_change_the_numbers(

@@ -11,6 +11,7 @@ from compress import scaling
 NUMBERS = st.tuples(st.integers(-255, 255), st.integers(-140, 120))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
   st.lists(NUMBERS, min_size=3, max_size=3),

@@ -298,6 +298,7 @@ def test_the_first_array_of_a_node_meets_the_input() -> None:
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'text',
   [

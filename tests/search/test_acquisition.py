@@ -21,6 +21,7 @@ def test_log_h_is_an_integral(z: float) -> None:
     np.testing.assert_allclose(acquisition.log_h(np.array(z)), want, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_log_h_is_smooth_where_its_forms_meet() -> None:
   with gp.precise():
     for z in (-1.0, acquisition.FAR):
@@ -59,6 +60,7 @@ def goal(
   return Goal(stacked, category, best, corners, weight, limits, improve, took)
 
 
+@pytest.mark.slow
 def test_ehvi_is_the_mean_growth_of_the_volume() -> None:
   front = np.array([[-0.5, 0.6], [0.0, 0.0], [0.7, -0.4]])
   reference = np.array([1.0, 1.0])
@@ -77,6 +79,7 @@ def test_ehvi_is_the_mean_growth_of_the_volume() -> None:
   np.testing.assert_allclose(np.exp(found), np.mean(grown) - before, rtol=0.06)
 
 
+@pytest.mark.slow
 def test_score_multiplies_by_the_chance_to_be_feasible() -> None:
   with gp.precise():
     made = goal(np.zeros((1, 2, 1)), np.array([0.2]), 2)
@@ -93,6 +96,7 @@ def test_score_multiplies_by_the_chance_to_be_feasible() -> None:
     np.testing.assert_allclose(acquisition.scores(none, x), chance, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_improvements_are_divided_by_seconds() -> None:
   with gp.precise():
     made = goal(np.zeros((1, 2, 1)), np.array([0.2]), 3, (0.7,))
@@ -107,6 +111,7 @@ def test_improvements_are_divided_by_seconds() -> None:
     np.testing.assert_allclose(acquisition.scores(made, x), want, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_climbing_rises_and_keeps_what_is_not_free() -> None:
   with gp.precise():
     made = goal(np.zeros((1, 2, 1)), np.zeros(0), 1)

@@ -67,6 +67,7 @@ def run(
   return configs, state
 
 
+@pytest.mark.slow
 @each
 def test_what_is_forbidden_is_never_suggested(name: str) -> None:
   used = DESIGNERS[name](lambda c: c.depth * c.rate < 0.05)
@@ -127,6 +128,7 @@ def test_sobol_fills_evenly() -> None:
   assert len(cells) == 16
 
 
+@pytest.mark.slow
 def test_the_process_finds_what_chance_does_not() -> None:
   least = {}
   for name in ('random', 'bayes'):
@@ -138,6 +140,7 @@ def test_the_process_finds_what_chance_does_not() -> None:
   assert least['bayes'] < 0.1 < least['random']
 
 
+@pytest.mark.slow
 def test_of_equals_the_one_that_takes_less_time_is_tried() -> None:
   config = ConfigDict()
   config.x, config.y = search.float(0.0, 1.0), search.float(0.0, 1.0)
@@ -156,6 +159,7 @@ def test_of_equals_the_one_that_takes_less_time_is_tried() -> None:
   assert found[True] > 9 and found[True] > found[False]
 
 
+@pytest.mark.slow
 def test_two_objectives_and_a_constraint_are_spread() -> None:
   config = ConfigDict({n: search.float(0.0, 1.0) for n in ('x', 'y')})
 
@@ -167,6 +171,7 @@ def test_two_objectives_and_a_constraint_are_spread() -> None:
   assert len(good) > 4 and max(good) - min(good) > 0.4
 
 
+@pytest.mark.slow
 def test_no_feasible_trial_leads_to_feasible_ones() -> None:
   config = ConfigDict({n: search.float(0.0, 1.0) for n in ('x', 'y')})
   configs, _ = run(
@@ -178,6 +183,7 @@ def test_no_feasible_trial_leads_to_feasible_ones() -> None:
   assert abs(last.x - 0.83) + abs(last.y - 0.1) < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('limits', [(), (-1.0,)])
 def test_constraints_are_worth_more_first_points(limits) -> None:
   def found(c: ConfigDict) -> Values:
@@ -199,6 +205,7 @@ def test_a_retreat_ends_on_the_border() -> None:
   assert 0.399 < end[0] < 0.4
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused() -> None:
   used = designer.random(SPACE, lambda _: False)
   with pytest.raises(ValueError, match='an allowed config among'):
@@ -215,6 +222,7 @@ def test_what_cannot_be_is_refused() -> None:
     designer.grid(SPACE, 1)
 
 
+@pytest.mark.slow
 def test_where_all_is_noise_the_cube_is_filled() -> None:
   config = ConfigDict({f'x{i}': search.float(0.0, 1.0) for i in range(3)})
   space = spaces.of(config)

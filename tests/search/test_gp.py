@@ -32,6 +32,7 @@ def reference() -> GaussianProcessRegressor:
   return model.fit(X, Y)
 
 
+@pytest.mark.slow
 def test_posterior_is_scikit_learn_s() -> None:
   at = RNG.random((5, D))
   mean, deviation = reference().predict(at, return_std=True)
@@ -82,6 +83,7 @@ def test_kernel_of_categories_counts_what_differs() -> None:
   np.testing.assert_allclose(found, [[1, want], [want, 1]], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_smooth_part_is_scikit_learn_s() -> None:
   theta = THETA.copy()
   theta[-2] = 50.0
@@ -115,6 +117,7 @@ def test_fit_is_best_near_by() -> None:
   assert length[0] < min(length[1:])  # it has found what matters
 
 
+@pytest.mark.slow
 def test_nothing_compiles_twice_within_a_padding() -> None:
   compiled = []
   monitoring.register_event_duration_secs_listener(

@@ -61,6 +61,7 @@ def where(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
   return request.param.format(tmp_path)
 
 
+@pytest.mark.slow
 def test_failures_are_kept_as_infeasible_and_do_not_stop(where: str) -> None:
   study.work(plan(12), storage_lib.opened(where))
   for trial in trials(where):
@@ -75,6 +76,7 @@ def test_failures_are_kept_as_infeasible_and_do_not_stop(where: str) -> None:
   }
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_as_if_it_had_not_stopped(
   tmp_path: pathlib.Path,
 ) -> None:

@@ -105,6 +105,7 @@ def test_it_combines_with_plain_binary_weights() -> None:
   assert not isinstance(found['two']['kernel'], LossAware)
 
 
+@pytest.mark.slow
 def test_a_run_finds_signs_and_scale() -> None:
   run = toy.fit(loss_aware(scale='filter'), steps=200)
   assert np.all(np.sign(run.w)[toy.RELEVANT] == np.sign(toy.TRUE)[toy.RELEVANT])
@@ -124,6 +125,7 @@ def test_a_scale_is_needed() -> None:
     loss_aware().init(weights().init(PARAMS, Ctx()), Ctx())
 
 
+@pytest.mark.slow
 def test_removed_channels_and_masks_have_the_gradient_of_what_is_left() -> None:
   drawn = np.random.default_rng(1)
   w = drawn.uniform(-0.9, 0.9, (8, 6)).astype(np.float32)
@@ -140,6 +142,7 @@ def test_removed_channels_and_masks_have_the_gradient_of_what_is_left() -> None:
   np.testing.assert_allclose(tree.decode(params)['fc'], want, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_factors_have_gradients_of_their_own() -> None:
   drawn = np.random.default_rng(2)
   w, grad = (drawn.normal(size=(6, 5)).astype(np.float32) for _ in range(2))

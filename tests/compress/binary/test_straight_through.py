@@ -45,6 +45,7 @@ def test_the_quadratic_slope_is_that_of_its_polynomial() -> None:
   np.testing.assert_allclose(found, slope, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_signs_are_drawn_as_often_as_they_should_be() -> None:
   x = jnp.array([-1.5, -1.0, -0.5, 0.0, 0.8, 1.0, 3.0])
   many = jnp.broadcast_to(x, (4000, 7))

@@ -242,6 +242,7 @@ def variables() -> dict[str, Any]:
   return drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'text', ['bnn()', 'bnn(ends=False)', 'xnor(ends=True)', 'react()']
 )
@@ -263,6 +264,7 @@ def test_norms_fold_into_scales(text: str) -> None:
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_weights_clipped_and_scales_theirs() -> None:
   done = fit(recipe.parse('binary.weights() >> distill.kd()'))
   for node in tree.find(LatentSigns, done.state.params).values():

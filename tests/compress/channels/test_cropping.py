@@ -80,6 +80,7 @@ class Strided(nn.Module):
     return nn.Dense(2, name='head')(x.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_dependencies_are_found_on_the_smallest_input() -> None:
   network = Strided()
   params = network.init(jax.random.key(0), X)['params']

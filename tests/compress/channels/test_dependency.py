@@ -100,6 +100,7 @@ def found(name: str) -> tuple[Group, ...]:
   return tuple(dependency.groups(requested.apply, variables['params']))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', WANT)
 def test_groups_match_the_known_dependencies(name: str) -> None:
   assert [summary(group) for group in found(name)] == WANT[name]
@@ -149,6 +150,7 @@ def without(params: Any, group: Group, role: tuple[str, ...], c: int) -> Any:
   return tree.map_paths(lambda path, _: jnp.asarray(arrays[path]), params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SPECS)
 def test_a_zero_channel_can_be_removed(name: str) -> None:
   spec, requested = SPECS[name], calibrated(SPECS[name]).probe
@@ -211,6 +213,7 @@ class Block(nn.Module):
     return gain * nn.Dense(4, name='inner')(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('kind', 'names'),
   [
@@ -233,6 +236,7 @@ def test_channels_that_cannot_be_removed_are_in_no_group(
   assert not any('gain' in s.path for g in groups for s in g.slices)
 
 
+@pytest.mark.slow
 def test_a_grouped_layer_elsewhere_does_not_prevent_pruning() -> None:
   spec = net(
     'grouped', conv('one'), Act(), conv('two'), conv('three', groups=2)
@@ -247,6 +251,7 @@ def test_a_grouped_layer_elsewhere_does_not_prevent_pruning() -> None:
   np.testing.assert_allclose(run(small_spec, small, 4)[0], want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_shortcut_around_a_concatenation_ties_both_paths() -> None:
   both = Branch(paths=((conv('a', 2),), (conv('b', 4),)), merge='concat')
   around = Branch(paths=((both,), (conv('skip', 6), Norm(name='norm'))))
@@ -265,6 +270,7 @@ def test_a_shortcut_around_a_concatenation_ties_both_paths() -> None:
   assert small['params']['norm']['scale'].shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_custom_module_is_pruned_without_a_change() -> None:
   variables, requested = module(Own())
   params = variables['params']

@@ -43,6 +43,7 @@ def macs(spec: Any, params: Any) -> int:
   return cost.macs(small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SPECS)
 def test_the_budget_is_met_by_the_shrunk_network(name: str) -> None:
   spec, part = SPECS[name], 0.6
@@ -68,6 +69,7 @@ def test_the_budget_is_met_by_the_shrunk_network(name: str) -> None:
   assert work > part * cost.macs(spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('part', 'multiple'), [(0.7, 1), (0.5, 2)])
 def test_auto_meets_the_budget_and_empties_nothing(
   part: float, multiple: int
@@ -87,6 +89,7 @@ def test_auto_meets_the_budget_and_empties_nothing(
       assert work > part * cost.macs(NET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('share', 'multiple', 'want'),
   [
@@ -114,6 +117,7 @@ def test_at_least_the_share_is_removed_in_multiples(
   assert filters.widths(params) == table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('score', ['l1', 'l2'])
 def test_greedy_scores_ignore_removed_inputs(score: str) -> None:
   power = {'l1': 1, 'l2': 2}[score]
@@ -144,6 +148,7 @@ def test_layers_select_groups() -> None:
     pruned(NET, share=0.5, layers='fc')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', ['uniform', 'auto'])
 def test_a_budget_of_weights_is_met(scope: str) -> None:
   params = pruned(NET, size=0.5, scope=scope)
@@ -157,6 +162,7 @@ def test_a_budget_of_weights_is_met(scope: str) -> None:
   assert cost.macs(small) < cost.macs(NET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', ['uniform', 'auto'])
 def test_a_budget_of_milliseconds_uses_the_clock(scope: str) -> None:
   ctx = calibrated(NET)
@@ -177,6 +183,7 @@ def test_a_budget_of_milliseconds_uses_the_clock(scope: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('how', [{'macs': 0.4}, {'size': 0.4}, {'share': 0.5}])
 def test_two_stages_reach_the_budget_of_one(how: dict[str, float]) -> None:
   halfway = {k: (x + 1) / 2 if k != 'share' else x / 2 for k, x in how.items()}
@@ -270,6 +277,7 @@ def test_only_may_select_a_complete_group() -> None:
   assert macs(NET, small) <= 0.9 * cost.macs(NET)
 
 
+@pytest.mark.slow
 def test_every_score_keeps_its_best() -> None:
   kept = {}
   for score in ('l1', 'l2', 'fpgm', 'bn_scale', 'random', 'taylor'):

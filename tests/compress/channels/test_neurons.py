@@ -61,6 +61,7 @@ def test_neurons_without_outputs_are_merged_first() -> None:
   assert neurons.merge(into, 0 * out, 6)[0].sum() == 3
 
 
+@pytest.mark.slow
 def test_the_automatic_limit_is_the_mode() -> None:
   into, out = drawn(40)
   into[20:30] = into[:10] + 1e-6  # ten twins
@@ -96,6 +97,7 @@ def widths(params: Any) -> dict[str, int]:
   return {n: sliced.unsliced(k).shape[-1] for n, k in kernels.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('share', 'multiple', 'want'),
   [
@@ -134,6 +136,7 @@ def test_without_a_share_the_mode_decides() -> None:
   assert found['one'] == neurons.merge(into, out)[0].sum()
 
 
+@pytest.mark.slow
 def test_twins_merge_without_a_change() -> None:
   params = jax.tree.map(np.array, start(PLAIN)['params'])
   for name, pairs in (('one', [(0, 2), (1, 3)]), ('two', [(0, 4), (1, 3)])):
@@ -152,6 +155,7 @@ def test_twins_merge_without_a_change() -> None:
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_merged_neurons_keep_the_laws() -> None:
   params, ctx = start(PLAIN)['params'], calibrated(PLAIN)
   compress = method.chain(neurons.neurons(0.5), uniform(8))

@@ -45,6 +45,7 @@ def test_what_was_removed_decodes_to_zero(
   np.testing.assert_array_equal(node.freeze(), want)
 
 
+@pytest.mark.slow
 @given(st.lists(st.booleans(), min_size=6, max_size=6), st.booleans())
 @settings(max_examples=6, deadline=None)
 def test_cuts_along_two_axes_commute(keep: list[bool], turned: bool) -> None:
@@ -64,6 +65,7 @@ def test_cuts_along_two_axes_commute(keep: list[bool], turned: bool) -> None:
   assert sliced_lib.kept(x, 0) is None
 
 
+@pytest.mark.slow
 @given(
   st.lists(st.booleans(), min_size=2, max_size=2),
   st.lists(st.booleans(), min_size=4, max_size=4),
@@ -108,6 +110,7 @@ def test_only_kept_entries_are_trained() -> None:
   np.testing.assert_array_equal(grads['w'].w, np.ones((3, 4, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axis', [0, 1, 2])
 def test_grids_and_masks_inside_freeze_to_the_same_bits(axis: int) -> None:
   node = sliced((0, 2), axis)

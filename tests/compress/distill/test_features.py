@@ -39,6 +39,7 @@ def begun(made: Any, observed: Batch) -> tuple[Any, Ctx]:
   return made.init(PARAMS, ctx), ctx
 
 
+@pytest.mark.slow
 def test_a_hint_is_regressed_by_a_learned_map() -> None:
   mine, theirs = drawn(4, 2, 2, 3), drawn(4, 2, 2, 5, seed=1)
   made = features_lib.fitnet('a', 'b', 0.5)
@@ -140,6 +141,7 @@ def test_features_are_outputs_of_modules() -> None:
   np.testing.assert_array_equal(found['head'], out)
 
 
+@pytest.mark.slow
 def test_a_custom_module_can_be_the_teacher() -> None:
   """The map learns in a full step, and no file holds it."""
   network = Own()

@@ -39,6 +39,7 @@ def logits() -> tuple[Array, Array]:
   return student, teacher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('t', 'w'), [(1.0, 1.0), (4.0, 0.5), (20.0, 2.0)])
 def test_kd_is_equation_of_hinton(
   logits: tuple[Array, Array], t: float, w: float
@@ -89,6 +90,7 @@ def test_a_teacher_is_needed_with_the_same_classes(
     loss(student, teacher[:, :3])
 
 
+@pytest.mark.slow
 def test_dkd_is_its_two_divergences(logits: tuple[Array, Array]) -> None:
   t, target, others = 3.0, 2.0, 8.0
   made = logits_lib.dkd(t, target=target, non_target=others, weight=0.5)
@@ -105,6 +107,7 @@ def test_dkd_is_its_two_divergences(logits: tuple[Array, Array]) -> None:
   assert np.isfinite(grads).all() and np.any(grads)
 
 
+@pytest.mark.slow
 def test_kd_is_dkd_weighed_by_the_confidence_of_the_teacher(
   logits: tuple[Array, Array],
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_label_far_from_the_teacher_is_replaced() -> None:
   np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_outliers_move_a_student_less_than_the_labels_do() -> None:
   """A line through points of which a tenth were mistaken by 50."""
   drawn = np.random.default_rng(0)

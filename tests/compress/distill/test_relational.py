@@ -24,6 +24,7 @@ def loss(mine: Any, reported: Any, **weights: float) -> Any:
   return rkd(**weights).loss({}, Ctx(batch=batch))
 
 
+@pytest.mark.slow
 def test_distances_and_angles_match_the_paper() -> None:
   other = np.random.default_rng(1).normal(size=(5, 2))  # of another size
   each = []
@@ -53,6 +54,7 @@ def test_rkd_is_invariant_to_similarity_transforms() -> None:
   np.testing.assert_allclose(loss(POINTS, 3 * POINTS @ turn + 1), 0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_points_meet() -> None:
   same = POINTS.copy()
   same[1] = same[0]

@@ -47,6 +47,7 @@ def lowered(text: str, spec: sp.Spec = SPEC) -> tuple[sp.Spec, dict[str, Any]]:
   return lower(spec, {'params': params, 'batch_stats': {}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fold', ['channel', 'spatial', 'best'])
 def test_the_lowered_network_meets_its_budget(fold: str) -> None:
   text = f'lowrank.auto(macs=0.6, sensitivity="energy", fold="{fold}")'
@@ -54,6 +55,7 @@ def test_the_lowered_network_meets_its_budget(fold: str) -> None:
   assert 0.3 * cost.macs(SPEC) < cost.macs(small) <= 0.6 * cost.macs(SPEC)
 
 
+@pytest.mark.slow
 def test_dense_layers_are_factored_for_multiplications_too() -> None:
   """Rank r costs 32 r of 256 in the first layer, 24 r of 128 in the last."""
   ctx, params = calibrated(MLP), start(MLP)['params']
@@ -66,6 +68,7 @@ def test_dense_layers_are_factored_for_multiplications_too() -> None:
   assert 56 <= cost.macs(small) <= (256 + 128) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('shape', 'sizes', 'first', 'last'),
   [
@@ -105,6 +108,7 @@ def test_positions_of_both_factors_are_counted(
   assert least == height * 5 * first + width * 4 * last
 
 
+@pytest.mark.slow
 def test_a_budget_of_numbers_is_met_too() -> None:
   _, after = lowered(
     'lowrank.auto(size=0.7, sensitivity="operator", goal="max")'
@@ -143,6 +147,7 @@ def test_the_worst_sensitivity_is_least() -> None:
   assert max(x[i] for x, i in zip(losses, chosen, strict=True)) == best
 
 
+@pytest.mark.slow
 def test_a_time_is_met_by_bisection() -> None:
   """A clock that counts stored numbers stands in for one of seconds."""
   params, ctx = start(SPEC)['params'], calibrated(SPEC)

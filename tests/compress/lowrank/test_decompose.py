@@ -53,6 +53,7 @@ def test_by_path_others_are_not_factored() -> None:
   assert done['fc']['kernel'].u.shape == (12, 2)
 
 
+@pytest.mark.slow
 def test_only_convolutions_have_three_or_four_factors() -> None:
   for text, kind in (
     ('lowrank.tucker(2)', Tucker),
@@ -101,6 +102,7 @@ def test_what_does_not_fit_the_weights_is_refused(
     init(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('text', 'left', 'why'),
   [
@@ -143,6 +145,7 @@ def test_ranks_that_fit_only_one_by_one_are_reduced_jointly() -> None:
     )
 
 
+@pytest.mark.slow
 def test_later_methods_compress_the_factors() -> None:
   stats = {path: jnp.array([0.0, 1.0]) for path in ('conv/kernel', 'fc/kernel')}
   chained = recipe.parse(

@@ -27,6 +27,7 @@ def shortfall(w: np.ndarray, rank: int, fold: str) -> float:
   return float(np.sum(values[rank:] ** 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.tuples(SIDES, SIDES, SIDES, SIDES), st.data())
 def test_truncation_is_the_nearest_of_its_rank(
@@ -42,6 +43,7 @@ def test_truncation_is_the_nearest_of_its_rank(
   np.testing.assert_allclose(error, shortfall(w, rank, fold), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fold', factors.FOLDS)
 def test_factors_are_layers_in_turn(fold: str) -> None:
   node = factors.truncated(W, 2, fold)
@@ -59,6 +61,7 @@ def test_factors_are_layers_in_turn(fold: str) -> None:
   )
 
 
+@pytest.mark.slow
 def test_tucker_is_exact_at_full_rank_and_orthogonal_below() -> None:
   full = factors.tucker(W, (4, 6))
   np.testing.assert_allclose(full.decode(None), W, atol=1e-5)
@@ -74,6 +77,7 @@ def test_tucker_is_exact_at_full_rank_and_orthogonal_below() -> None:
   np.testing.assert_allclose(left + kept, np.sum(np.asarray(W) ** 2), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_tucker_improves_on_its_first_guess() -> None:
   def lost(sweeps: int) -> float:
     node = factors.tucker(W, (1, 2), sweeps)

@@ -56,6 +56,7 @@ def ranks(alpha: float) -> int:
   return int(node.rank)
 
 
+@pytest.mark.slow
 def test_dearer_ranks_are_fewer() -> None:
   assert ranks(1e-4) == 3
   assert ranks(1e4) == 1

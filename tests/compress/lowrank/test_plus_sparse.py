@@ -27,6 +27,7 @@ def total(low: tuple[Any, Any], rest: Any, zeros: int) -> np.ndarray:
   return np.asarray(low[0] @ low[1] + _largest(rest, zeros))
 
 
+@pytest.mark.slow
 def test_a_planted_sum_is_found_again() -> None:
   w = planted(3, 60)
   found = alternated(w, None, 3, 1140, 60)
@@ -34,6 +35,7 @@ def test_a_planted_sum_is_found_again() -> None:
   assert error < 1e-3 * np.linalg.norm(w)
 
 
+@pytest.mark.slow
 def test_inputs_count() -> None:
   w = planted(3, 60)
   x = DRAWN.normal(size=(300, 30)) @ np.diag(np.linspace(0.1, 3, 30))
@@ -45,6 +47,7 @@ def test_inputs_count() -> None:
   assert errors[0] < errors[1]
 
 
+@pytest.mark.slow
 def test_amounts_are_exact() -> None:
   params = start(TINY)['params']
   done = recipe.parse('lowrank.plus_sparse(2, 0.75)').init(
@@ -60,6 +63,7 @@ def test_amounts_are_exact() -> None:
     assert errors[0] < errors[1] < np.linalg.norm(w)
 
 
+@pytest.mark.slow
 def test_a_layer_corrects_those_before() -> None:
   """The last layer is fitted to what the compressed one before it gives."""
   loss = {}

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from compress.lowrank import polyadic
 
@@ -15,6 +16,7 @@ def planted(rank: int) -> jnp.ndarray:
   return jnp.float32(np.einsum('ar,br,cr,dr->abcd', *parts))
 
 
+@pytest.mark.slow
 def test_a_sum_of_products_is_found_again() -> None:
   w = planted(3)
   node = polyadic.polyadic(w, 3, sweeps=200)
@@ -28,6 +30,7 @@ def test_a_sum_of_products_is_found_again() -> None:
   assert error < 1e-3 * np.linalg.norm(np.asarray(w))
 
 
+@pytest.mark.slow
 def test_more_sweeps_are_no_worse_and_factors_equally_large() -> None:
   w = planted(6)
   errors = [
@@ -43,6 +46,7 @@ def test_more_sweeps_are_no_worse_and_factors_equally_large() -> None:
   np.testing.assert_allclose(sizes, [sizes[0]] * 4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_largest_rank_is_always_enough() -> None:
   assert polyadic.largest_rank(SIDES) == 30
   w = jnp.float32(np.random.default_rng(1).normal(size=(2, 2, 2, 2)))

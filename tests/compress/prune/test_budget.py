@@ -41,6 +41,7 @@ class Stranger(tree.Compressed):
     return self.w
 
 
+@pytest.mark.slow
 @given(st.floats(0, 0.98), st.sampled_from([2, 9]))
 @settings(max_examples=20, deadline=None)
 def test_the_sparsity_is_met_exactly(share: float, candidates: int) -> None:
@@ -174,6 +175,7 @@ def test_frozen_nodes_have_no_counts() -> None:
   assert type(late) is Masked
 
 
+@pytest.mark.slow
 def test_init_can_be_traced() -> None:
   params, ctx = start(TINY)['params'], calibrated(TINY)
   compress = budget_lib.auto(0.7, sensitivity='fisher', candidates=4, floor=0.1)

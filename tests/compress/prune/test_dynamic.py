@@ -53,6 +53,7 @@ def shifted(params: Any, seed: int) -> Any:
 # Movement.
 
 
+@pytest.mark.slow
 def test_movement_keeps_weights_that_moved_away_from_zero() -> None:
   steps, half = 5, schedule.cubic(0.0, 0.5)
   compress = dynamic.movement(0.4, schedule=half)
@@ -153,6 +154,7 @@ def by_hand(
   return mask.reshape(w.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('grid', [False, True])
 def test_small_weights_are_replaced_by_large_gradients(grid: bool) -> None:
   compress = dynamic.rigl(0.5, distribution='uniform', fraction=0.57, until=0.5)

@@ -85,6 +85,7 @@ def test_extreme_gates_stay_finite() -> None:
   assert np.all(np.isfinite(slope))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('per', ['weight', 'channel'])
 def test_only_a_key_makes_noise(per: str) -> None:
   method = l0(1.0, per=per)
@@ -152,6 +153,7 @@ def test_a_channel_costs_as_many_weights_as_it_removes() -> None:
   assert float(ratio) == pytest.approx(18 / 8, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_channels_close_until_the_weights_reach_the_sparsity() -> None:
   levels = {
     'conv/kernel': [4.0, 1.0, 6.0, 2.0],
@@ -181,6 +183,7 @@ def closed(method: Any, log_alpha: Any = drawn) -> Any:
   return method.update(params, Ctx(8, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sparsity', [0.0, 0.77])
 def test_a_target_is_exact_and_keeps_the_most_open(sparsity: float) -> None:
   params = closed(l0(1.0, sparsity=sparsity))
@@ -225,6 +228,7 @@ def test_no_array_is_emptied(sparsity: float | None) -> None:
   assert np.count_nonzero(kept.decode(None)) == 1
 
 
+@pytest.mark.slow
 def test_grids_remain_grids_under_frozen_gates() -> None:
   method = chain(l0(1.0, sparsity=0.5), uniform(4))
   params = opened(method.init(PARAMS, RUN), drawn)
@@ -278,6 +282,7 @@ def learned(strength: float, sparsity: float | None = None) -> toy.Run:
   return toy.fit(method, lr=0.01, steps=400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('strength', 'sparsity'), [(10.0, None), (30.0, 1 - 5 / 36)]
 )
@@ -289,10 +294,12 @@ def test_gates_close_on_what_is_irrelevant(
   np.testing.assert_allclose(done.w, toy.TRUE, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_vanishing_penalty_leaves_all_gates_open() -> None:
   assert np.all(learned(1e-6).w)
 
 
+@pytest.mark.slow
 def test_a_target_prunes_more_than_the_penalty() -> None:
   done = learned(1e-6, 0.8)
   assert np.sum(done.w == 0) == round(0.8 * 36)

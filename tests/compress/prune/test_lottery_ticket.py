@@ -46,6 +46,7 @@ def latent(node: Any) -> np.ndarray:
   return np.asarray(tree.latent(node))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('grid', [False, True])
 def test_rounds_prune_by_size_and_rewind(grid: bool) -> None:
   compress = lottery_ticket(0.75, rewind_at=0.1, rounds=2)

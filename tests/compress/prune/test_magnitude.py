@@ -44,6 +44,7 @@ def smallest(w: np.ndarray, count: int) -> np.ndarray:
   return marks.reshape(w.shape)
 
 
+@pytest.mark.slow
 @given(sparsity=st.floats(0, 1, exclude_max=True))
 @settings(max_examples=25, deadline=None)
 def test_the_smallest_of_each_layer_go(sparsity: float) -> None:
@@ -96,6 +97,7 @@ def test_biases_are_not_pruned() -> None:
   assert params['conv']['bias'] is PARAMS['conv']['bias']
 
 
+@pytest.mark.slow
 def test_a_floor_guards_every_array() -> None:
   params = {
     'high': 1 + jnp.arange(90.0).reshape(9, 10),
@@ -152,6 +154,7 @@ def gradual(scope: str, steps: int) -> list[dict[str, np.ndarray]]:
   return history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', ['layer', 'global'])
 def test_gradual_pruning_is_exact_at_the_end(scope: str) -> None:
   history = gradual(scope, 25)
@@ -246,6 +249,7 @@ def test_pruning_twice_is_refused() -> None:
     magnitude.weights(0.2).init(once, Ctx())
 
 
+@pytest.mark.slow
 @given(quality=st.floats(0, 5))
 @settings(max_examples=25, deadline=None)
 def test_a_threshold_is_in_standard_deviations(quality: float) -> None:

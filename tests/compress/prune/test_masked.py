@@ -34,6 +34,7 @@ def test_the_lowest_scores_are_dropped_by_index(
   assert set(np.flatnonzero(~np.asarray(found))) == set(order[:drop])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_selection_does_not_sort_and_agrees_with_numpy(kind: Any) -> None:
   scores = jnp.asarray(np.random.default_rng(0).normal(size=(40, 50)), kind)

@@ -92,6 +92,7 @@ def matrices_of(block: int) -> tuple[jax.Array, jax.Array]:
   return damped(products, 22, DAMPING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [0, 1, 7, 15])
 def test_scores_and_updates_match_the_formula(count: int) -> None:
   scores, _ = by_hand(set())
@@ -200,6 +201,7 @@ def trained() -> tuple[Any, Ctx, jax.Array, jax.Array]:
   return done, Ctx(probe=Probe(ask, ask, ask, reducing(samples), {})), x, y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('scope', 'sparsity'), [('layer', 0.25), ('global', 0.6)]
 )

@@ -38,6 +38,7 @@ def matrix(path: str) -> np.ndarray:
   return w.reshape(-1, w.shape[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('n', 'm'), [(1, 1), (2, 4), (4, 5), (1, 11)])
 def test_the_best_n_of_every_m_stay(n: int, m: int) -> None:
   for path, kept in masks(semi_structured.n_m(n, m)).items():
@@ -77,6 +78,7 @@ def slow_norms(w: np.ndarray, shape: tuple[int, int]) -> dict[Any, float]:
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(1, 1), (3, 2), (4, 4), (20, 5)])
 @pytest.mark.parametrize('sparsity', [0.0, 0.55])
 def test_the_weakest_blocks_of_each_layer_go(
@@ -107,6 +109,7 @@ def test_the_weakest_blocks_of_all_layers_go() -> None:
   assert found['fc/kernel'].mean() > found['conv/kernel'].mean()
 
 
+@pytest.mark.slow
 def test_pruned_blocks_stay_pruned() -> None:
   compress = semi_structured.blocks(0.5, (1, 2), schedule=schedule.steps(2))
   begun = compress.init(

@@ -107,6 +107,7 @@ def test_only_a_key_makes_noise() -> None:
   np.testing.assert_array_equal(tree.decode(params)['w'], 1)
 
 
+@pytest.mark.slow
 def test_noisy_weights_are_pruned_and_may_grow_back() -> None:
   method = variational_dropout.variational(threshold=2.0)
   params = loud(method.init(PARAMS, RUN))
@@ -147,6 +148,7 @@ def test_the_loss_is_the_bound() -> None:
   assert found == pytest.approx(want, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sparsity', [None, 0.3, 0.77])
 def test_masks_are_frozen_when_noise_ends(sparsity: float | None) -> None:
   method = variational_dropout.variational(sparsity=sparsity)
@@ -214,6 +216,7 @@ def learned(strength: float, sparsity: float | None = None) -> toy.Run:
   return toy.fit(method, lr=0.01, steps=400)
 
 
+@pytest.mark.slow
 def test_irrelevant_weights_are_pruned() -> None:
   done = learned(10.0)
   assert np.all(done.w[toy.RELEVANT])
@@ -221,12 +224,14 @@ def test_irrelevant_weights_are_pruned() -> None:
   np.testing.assert_allclose(done.w, toy.TRUE, atol=0.1)
 
 
+@pytest.mark.slow
 def test_irrelevant_weights_are_the_noisiest() -> None:
   done = learned(1.0, 1 - 5 / 36)
   np.testing.assert_array_equal(done.w != 0, toy.RELEVANT)
   np.testing.assert_allclose(done.w, toy.TRUE, atol=0.1)
 
 
+@pytest.mark.slow
 def test_sparsity_grows_with_the_strength() -> None:
   few, many = (np.sum(learned(s).w == 0) for s in (1e-6, 10.0))
   assert few + 10 < many

@@ -30,6 +30,7 @@ def cut(w: np.ndarray, per: Any) -> list[np.ndarray]:
   return [x for i in starts for x in places[i : i + size].T]
 
 
+@pytest.mark.slow
 @given(per=PER, bits=BITS, symmetric=st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_each_column_is_rounded_on_its_own(

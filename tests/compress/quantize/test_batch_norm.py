@@ -90,6 +90,7 @@ def test_other_gains_leave_a_step_a_channel() -> None:
   )
 
 
+@pytest.mark.slow
 def test_zeros_and_missing_channels_stay_inside() -> None:
   node = tree.freeze(node_of(GRID))
   mask = np.asarray(np.arange(6).reshape(3, 2) % 3 != 0)
@@ -113,6 +114,7 @@ def kernels(variables: dict[str, Any]) -> dict[str, Any]:
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NETWORKS)
 def test_it_is_the_grid_of_the_folded_network(name: str) -> None:
   spec, grid = NETWORKS[name], recipe.parse(GRID)
@@ -132,6 +134,7 @@ def test_it_is_the_grid_of_the_folded_network(name: str) -> None:
     assert np.mean(one.codes != other.codes) < 0.01  # rounded at a tie
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('freeze_bn_at', [1.0, 0.5])
 def test_gains_follow_the_norms_in_training(freeze_bn_at: float) -> None:
   text = 'quantize.uniform(3, 6, per="tensor", clip="mse")'
@@ -169,6 +172,7 @@ def test_gains_follow_the_norms_in_training(freeze_bn_at: float) -> None:
   assert compile.compiled(spec, small).scale > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'text',
   [
@@ -222,6 +226,7 @@ def test_no_gain_is_an_error(known: Any) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'text', ['lowrank.plus_sparse(2, 0.5, examples=0)', 'share.kmeans(3)']
 )

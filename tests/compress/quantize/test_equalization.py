@@ -46,6 +46,7 @@ def test_one_sweep_is_the_equation_of_the_paper() -> None:
   np.testing.assert_allclose(made, np.sqrt(r1 * r2), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_outputs_stay_and_grids_a_tensor_lose_less() -> None:
   ctx, params = calibrated(PAIR), uneven()
   after = equalization.cross_layer_equalization().init(params, ctx)
@@ -83,6 +84,7 @@ def test_norms_are_scaled_in_place_of_the_layer_before() -> None:
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_channels_behind_a_tanh_stay() -> None:
   ctx, params = calibrated(PLAIN), start(PLAIN)['params']
   after = equalization.cross_layer_equalization(sweeps=1).init(params, ctx)

@@ -157,6 +157,7 @@ def test_uncorrelated_inputs_are_rounded_to_nearest() -> None:
   np.testing.assert_array_equal(other, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('how', ['gptq(3)', 'adaround(3, steps=150)'])
 def test_layers_have_smaller_errors_in_the_network(how: str) -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
@@ -181,6 +182,7 @@ def test_layers_have_smaller_errors_in_the_network(how: str) -> None:
     assert tree.paths(done)[path] is tree.paths(params)[path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('how', ['gptq', 'adaround'])
 def test_what_is_pruned_stays_zero(how: str) -> None:
   text = f'prune.weights(0.5) >> quantize.{how}(4, symmetric=False, per=4)'
@@ -191,6 +193,7 @@ def test_what_is_pruned_stays_zero(how: str) -> None:
     assert np.mean(node.decode(None) != 0) > 0.3
 
 
+@pytest.mark.slow
 def test_groups_of_a_convolution_are_rounded_on_their_own() -> None:
   one, other = problem(seed=1), problem(seed=2)
   w, step, h = (
@@ -268,6 +271,7 @@ def test_what_is_left_of_a_layer_is_refused() -> None:
     both.init(start(TINY)['params'], calibrated(TINY))
 
 
+@pytest.mark.slow
 def test_ranges_of_inputs_are_those_of_the_grid() -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
   done = gptq(4, 6).init(params, ctx)

@@ -20,6 +20,7 @@ STATS = {'fc/kernel': jnp.array([-2.0, 2.0])}
 PARAMS = {'fc': {'kernel': jnp.eye(4)}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [1, 2, 8])
 def test_gradients_are_rounded_as_in_the_paper(width: int) -> None:
   dx, key = np.asarray(X), jax.random.key(3)
@@ -36,6 +37,7 @@ def test_gradients_are_rounded_as_in_the_paper(width: int) -> None:
     assert len(np.unique(found[i])) <= 2**width
 
 
+@pytest.mark.slow
 def test_rounding_is_right_on_average() -> None:
   keys = jax.random.split(jax.random.key(0), 4000)
   dx = X[:1, 0] * jnp.array([0.5, 1.0, 0.1, 0.0])  # the ends are clipped

@@ -54,6 +54,7 @@ def test_masks_and_gains_are_exact(kind: str) -> None:
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axis', range(4))
 @pytest.mark.parametrize('kind', KINDS)
 def test_codes_are_spread_among_zeros(kind: str, axis: int) -> None:

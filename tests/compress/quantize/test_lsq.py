@@ -52,6 +52,7 @@ def test_steps_of_weights_have_the_gradient_of_the_paper() -> None:
     )
 
 
+@pytest.mark.slow
 def test_steps_may_be_one_a_group() -> None:
   rows = W.reshape(18, 5)
   groups = (rows[:9], rows[9:])  # at most 10 inputs, as equal as can be
@@ -79,6 +80,7 @@ def test_a_short_last_group_starts_as_the_paper_says() -> None:
   np.testing.assert_array_equal(node.freeze().decode(None), node.decode(None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('signed', 'low', 'high'), [(False, 0, 7), (True, -4, 3)]
 )

@@ -55,6 +55,7 @@ def test_the_choice_is_the_best_of_all() -> None:
     assert total(chosen) <= min(map(total, fits)) + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sensitivity', ['energy', 'fisher', 'trace'])
 def test_every_sensitivity_keeps_the_budget(sensitivity: str) -> None:
   found = widths(f'bits=4.0, sensitivity="{sensitivity}"')

@@ -76,6 +76,7 @@ def divergence(x: np.ndarray, stop: int, levels: int) -> float:
   return float(np.sum(terms))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('symmetric', 'levels'), [(True, 8), (False, 16)])
 def test_kl_is_the_least_divergence_of_a_search(
   symmetric: bool, levels: int
@@ -99,6 +100,7 @@ def test_kl_distinguishes_signs() -> None:
   assert float(observers.kl(both[:, 0], 16, True)) == 1.0
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 99), size=st.sampled_from([1, 2, 17]))
 @settings(max_examples=15, deadline=None)
 def test_ternary_is_the_best_of_all_supports(seed: int, size: int) -> None:

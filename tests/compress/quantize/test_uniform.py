@@ -230,6 +230,7 @@ def test_dead_units_are_said_to_be_the_reason() -> None:
   assert np.all(np.isfinite(tree.decode(rest)['fc']['kernel']))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'text', ['uniform(4)', 'lsq(4)', 'dorefa(4)', 'uniform(3)']
 )

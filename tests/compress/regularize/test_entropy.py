@@ -40,6 +40,7 @@ def test_the_geometric_entropy_is_an_upper_bound() -> None:
   assert float(geometric_entropy(jnp.float32(mean))) > -(p * np.log2(p)).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', ['quantize.uniform(4)', 'quantize.lsq(3)'])
 def test_layers_are_weighted_by_size(text: str) -> None:
   params = {
@@ -57,6 +58,7 @@ def test_layers_are_weighted_by_size(text: str) -> None:
   assert float(found) == pytest.approx(0.15 * total / 650, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_training_reduces_the_bits() -> None:
   params = {'a': {'kernel': jnp.float32(DRAWN.normal(size=(40, 30)))}}
   method = chain(recipe.parse('quantize.lsq(4)'), entropy(1.0))
@@ -77,6 +79,7 @@ def test_training_reduces_the_bits() -> None:
   assert after < 0.5 * before
 
 
+@pytest.mark.slow
 def test_zeros_have_finite_gradients() -> None:
   node = FakeQuantized(jnp.zeros((20, 10)).at[0].set(1.0), None, 4)
   slope = jax.grad(lambda w: node_bits(node.replace(w=w)))(node.w)

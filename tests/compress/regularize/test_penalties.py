@@ -70,6 +70,7 @@ def test_latent_arrays_are_penalized_under_any_node(name: str) -> None:
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axis', [-1, -2])
 def test_group_gradients_match_differences_and_are_0_at_0(axis: int) -> None:
   lasso = penalties.group_lasso(0.7, axis=axis)
@@ -88,6 +89,7 @@ def test_group_gradients_match_differences_and_are_0_at_0(axis: int) -> None:
   assert not np.any(slope.take(3, axis=axis))
 
 
+@pytest.mark.slow
 @given(
   by=st.floats(0, 2, width=32),
   axis=st.sampled_from([None, -1, -2]),

@@ -24,6 +24,7 @@ def test_a_gain_is_stored_separately(text: str) -> None:
   np.testing.assert_array_equal(twice.values, node.values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('text', 'message'),
   [

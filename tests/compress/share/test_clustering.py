@@ -26,6 +26,7 @@ def by_hand(
   return centroids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('start', clustering.STARTS)
 def test_lloyd_is_its_definition(start: str) -> None:
   key = jax.random.key(0)
@@ -71,6 +72,7 @@ def test_an_empty_cluster_stays() -> None:
   assert found.tolist() == [0.0, 1.0, 9.0]
 
 
+@pytest.mark.slow
 def test_rows_fall_to_clusters_that_are_there() -> None:
   centers = np.array([[5.0, 0.0], [-5.0, 1.0], [0.0, 9.0]])
   drawn = np.random.default_rng(3)

@@ -35,6 +35,7 @@ def test_a_tile_is_a_product_of_factors_of_pairs() -> None:
   np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_hadamard_matrix_is_a_butterfly() -> None:
   h = scipy.linalg.hadamard(16)
   np.testing.assert_allclose(projected(h), h, atol=1e-4)
@@ -56,6 +57,7 @@ def test_gradients_of_many_tiles_are_those_of_one_by_one() -> None:
     np.testing.assert_allclose(found[i, j], one[0, 0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [2, 4, 8])
 def test_projection_is_exact_for_butterflies(size: int) -> None:
   drawn = np.random.default_rng(5)

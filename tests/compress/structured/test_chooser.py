@@ -17,6 +17,7 @@ PARAMS = {
 }
 
 
+@pytest.mark.slow
 def test_each_weight_gets_the_structure_it_has() -> None:
   text = 'structured.auto(0.5, sensitivity="energy")'
   made = recipe.parse(text).init(PARAMS, Ctx())
@@ -31,6 +32,7 @@ def test_each_weight_gets_the_structure_it_has() -> None:
     assert 'circulant/2 +' in node.describe()
 
 
+@pytest.mark.slow
 def test_weights_too_small_for_tiles_are_left_with_a_warning() -> None:
   params = {**PARAMS, 'small': jnp.ones((2, 2))}
   method = recipe.parse('structured.auto(0.3, sensitivity="energy")')

@@ -29,6 +29,7 @@ def drawn(*shape: int) -> np.ndarray:
   return np.float32(np.random.default_rng(8).normal(size=shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family', MOVED)
 def test_a_bank_of_moved_filters_is_found_again(family: Any) -> None:
   side = 4 if family[0] == 'crops' else 3
@@ -42,6 +43,7 @@ def test_a_bank_of_moved_filters_is_found_again(family: Any) -> None:
     np.testing.assert_allclose(node.decode(None), bank, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family', MOVED)
 def test_a_projection_is_nearer_than_its_start_and_one_to_one(
   family: Any,

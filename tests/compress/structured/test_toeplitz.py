@@ -38,12 +38,14 @@ def test_displacement_is_that_of_shift_matrices() -> None:
   np.testing.assert_allclose(displaced(jnp.asarray(m)), want)
 
 
+@pytest.mark.slow
 def test_tiles_have_the_rank_of_their_values() -> None:
   made = expand(jnp.asarray(drawn(1, 1, 4, 8)))[0, 0]
   s = np.linalg.svd(displaced(made), compute_uv=False)
   assert s[1] > 1e3 * s[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('invert', [False, True])
 def test_toeplitz_matrices_and_inverses_have_rank_two(invert: bool) -> None:
   tile = scipy.linalg.toeplitz(drawn(8), drawn(8)) + 8 * np.eye(8)

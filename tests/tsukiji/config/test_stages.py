@@ -18,6 +18,8 @@ from tsukiji.experiments import cell, prepare, store
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import findings, recipe_trial, tuning
 
+pytestmark = pytest.mark.slow  # its networks are trained
+
 METHOD = '{cut} >> {grid}'
 
 

@@ -137,6 +137,7 @@ def test_tfds_downloads_last(
   assert_same(got, datasets.load('fashion_mnist', folder=prepared))
 
 
+@pytest.mark.slow
 def test_fashion_mnist_of_debian(tmp_path: Path) -> None:
   if not tfds_lib.FASHION_FOLDER.is_dir():
     pytest.skip('apt-get install dataset-fashion-mnist')

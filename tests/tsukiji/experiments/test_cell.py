@@ -15,6 +15,8 @@ from tsukiji.measure import cost
 from tsukiji.models.spec import Conv, Dense, Norm
 from tsukiji.training import loop
 
+pytestmark = pytest.mark.slow  # its networks are trained
+
 
 @pytest.fixture(scope='module')
 def done(tmp_path_factory: pytest.TempPathFactory) -> jobs.Experiment:

@@ -14,6 +14,8 @@ from tsukiji.experiments import jobs, prepare, results, store
 from tsukiji.models import net as net_lib
 from tsukiji.training import loop
 
+pytestmark = pytest.mark.slow  # its networks are trained
+
 KEYS = {
   'name',
   'recipe',

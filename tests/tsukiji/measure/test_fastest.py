@@ -32,6 +32,7 @@ def net(path: pathlib.Path) -> Artefact:
   return artefact.load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('faster', [(), ('conv2', 'dense2')])
 def test_the_faster_way_is_taken(
   net: Artefact, monkeypatch: pytest.MonkeyPatch, faster: tuple[str, ...]
@@ -90,6 +91,7 @@ def test_layers_are_timed_in_both_ways(
   assert fastest.gain(one, net.variables, 2) == 3.0
 
 
+@pytest.mark.slow
 def test_a_row_says_who_counts(path: pathlib.Path) -> None:
   found = latency.measure({'it': path}, batches=(1,), repeats=1)
   row = found['latency_ms']['it']

@@ -75,6 +75,7 @@ def test_every_convolution_but_the_first_has_a_shortcut() -> None:
   assert kinds(plain) == 'CNACPNA' * 3 + 'GDN'
 
 
+@pytest.mark.slow
 def test_shortcuts_repeat_their_channels() -> None:
   spec = binary_vgg((4, 4, 1), 3, widths=(2, 4), activation='prelu')
   found = start(spec)
@@ -142,6 +143,7 @@ def blobs() -> tuple[jax.Array, jax.Array]:
   return jnp.float32(x), jnp.asarray(y)
 
 
+@pytest.mark.slow
 def test_a_binary_network_learns() -> None:
   x, y = blobs()
   method = recipe.parse('binary.bnn()')

@@ -25,6 +25,7 @@ def net(padding: str = 'SAME', features: int = 8) -> sp.Spec:
   return sp.Spec(name='net', input_shape=(7, 7, 1), layers=layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', compact_filters.KINDS)
 def test_rewritten_networks_run_and_cost_less(kind: str) -> None:
   spec = net()

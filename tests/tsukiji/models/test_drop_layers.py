@@ -138,6 +138,7 @@ def test_what_stays_keeps_its_weights(spec: Spec, gone: Any) -> None:
   assert not any(name.startswith(gone) for name in small.variables['params'])
 
 
+@pytest.mark.slow
 def test_layers_drawn_anew_are_named() -> None:
   assert without(TSUKIJI, 'conv2').fresh == ('dense1',)
   assert without(TSUKIJI, 'conv2', 'dense1').fresh == ('dense2',)

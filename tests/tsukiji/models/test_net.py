@@ -127,6 +127,7 @@ def through(
   return x
 
 
+@pytest.mark.slow
 @settings(PATIENT, max_examples=20)
 @given(specs())
 def test_outputs_are_those_of_loops(spec: Spec) -> None:
@@ -246,6 +247,7 @@ def test_what_is_no_layer_is_refused() -> None:
     Net(spec).apply({}, np.zeros((1, 6, 6, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(3, 3, 2, 4), (6, 5)])
 def test_kernels_are_drawn_as_flax_would(shape: tuple[int, ...]) -> None:
   want = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')

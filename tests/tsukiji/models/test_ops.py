@@ -45,6 +45,7 @@ def assert_close(got, want):
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'ours, theirs',
   [(ops.max_pool, nn.max_pool), (ops.mean_pool, nn.avg_pool)],
@@ -62,6 +63,7 @@ def test_pool_is_flax(ours, theirs, window, strides, extra, tiled):
   assert_close(got, value_and_vjp(lambda x: theirs(x, window, strides), x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('strides', [(2, 2), (1, 1)])
 def test_max_pool_shares_the_gradient_of_ties(strides):
   x = jnp.ones((1, 2, 2, 1))
@@ -89,6 +91,7 @@ def both_convs(shape, kernel, strides=(1, 1), padding='VALID', **others):
   return ours, theirs, (x, w)
 
 
+@pytest.mark.slow
 @FEW
 @given(
   batch=st.sampled_from([1, 17, 35]),
@@ -105,6 +108,7 @@ def test_fast_conv_is_lax(batch, kernel, extra, channels):
     np.testing.assert_allclose(a, b, atol=1e-5 * float(abs(b).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'kernel, options',
   [
@@ -124,6 +128,7 @@ def test_other_convs_are_lax(kernel, options):
   assert_close(value_and_vjp(ours, *args), value_and_vjp(theirs, *args))
 
 
+@pytest.mark.slow
 def test_conv_has_forward_and_second_derivatives_and_vmap():
   ours, theirs, (x, w) = both_convs((3, 6, 6, 2), (3, 3, 2, 2))
 
@@ -147,6 +152,7 @@ def test_data_gets_no_gradient_convolution():
   assert convs <= 3  # forward, and one weight gradient for each chunk
 
 
+@pytest.mark.slow
 def test_flax_conv_takes_it():
   x = distinct((4, 8, 8, 2))
   ours = nn.Conv(3, (5, 5), conv_general_dilated=ops.conv_general_dilated)

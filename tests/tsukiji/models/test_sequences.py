@@ -86,6 +86,7 @@ def accuracy(folder: Path, x: np.ndarray, y: np.ndarray) -> float:
 
 # Logistic regression on standardized columns reaches 100 % of the 45 wines and
 # 142 of the 143 breast cancers; the network may miss three more rows.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'axes', 'least'),
   [('wine', (1, 13), 42 / 45), ('breast_cancer', (30,), 139 / 143)],

@@ -139,6 +139,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   return workdir
 
 
+@pytest.mark.slow
 def test_writes_the_files_and_leaves_no_other(written: pathlib.Path) -> None:
   files = {path.name for path in written.rglob('*') if path.is_file()}
   assert files == {'report.html', 'report.md'} | FIGURES

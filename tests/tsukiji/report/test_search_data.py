@@ -108,6 +108,7 @@ def test_words_name_designers_and_failures() -> None:
   assert twice.startswith('random with twice as many trials')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('objectives', 'importances', 'names'),
   [
@@ -197,6 +198,7 @@ def test_short_trials_take_less_along_the_course() -> None:
   assert list(axes.lines[0].get_ydata()) == pytest.approx(means)
 
 
+@pytest.mark.slow
 def test_a_report_has_the_search_in_both_forms(tmp_path) -> None:
   row, full = {'recipe': 'dense', 'role': 'searched'}, searched()
   both = [full, full._replace(recipe='mix')]

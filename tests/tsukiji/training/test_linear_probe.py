@@ -84,6 +84,7 @@ def test_accuracy_is_that_on_the_other_examples() -> None:
   assert few == want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(NETWORKS))
 def test_features_are_those_of_the_network(name: str) -> None:
   spec, x = NETWORKS[name], images(NETWORKS[name], 8)

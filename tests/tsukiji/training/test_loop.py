@@ -113,6 +113,7 @@ def assert_same_end(workdir: pathlib.Path, whole: pathlib.Path) -> None:
   assert lines(workdir) == lines(whole)
 
 
+@pytest.mark.slow
 def test_a_run_ends_and_does_not_begin_again(
   whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -191,6 +192,7 @@ def test_metrics_are_one_line_an_epoch_and_split(whole: pathlib.Path) -> None:
   assert Score(found[-1]['loss'], found[-1]['accuracy']) == score
 
 
+@pytest.mark.slow
 def test_validation_has_the_loss_that_is_trained(
   tmp_path: pathlib.Path,
 ) -> None:
@@ -206,6 +208,7 @@ def test_validation_has_the_loss_that_is_trained(
   assert lines(tmp_path)[-1]['loss'] == want.loss != other.loss
 
 
+@pytest.mark.slow
 def test_train_metrics_are_means_over_the_epoch(tmp_path: pathlib.Path) -> None:
   run = dense()
   fit(run, tmp_path)
@@ -287,6 +290,7 @@ def test_waiting_goes_on_after_a_stop(
   assert_same_bits(found, shown[0])
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(
   tmp_path: pathlib.Path,
 ) -> None:

@@ -44,6 +44,7 @@ def test_recall_is_the_nearest_other_neighbor() -> None:
   np.testing.assert_allclose(got, np.mean(hits), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_triplets_are_the_hardest_of_the_batch() -> None:
   x, y = drawn(8, 3), np.arange(8) % 3
   unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(float)
@@ -73,6 +74,7 @@ def test_losses_of_numbers(name: str, each: Any) -> None:
   np.testing.assert_allclose(got.mean(), want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_loss_has_a_goal_and_labels_of_its_kind() -> None:
   for name, loss in losses.LOSSES.items():
     y = metrics.no_labels(name, jnp.ones((4, 2)))
@@ -81,6 +83,7 @@ def test_every_loss_has_a_goal_and_labels_of_its_kind() -> None:
     assert loss.value(jnp.ones((4, 2)), y, 0.0).shape == (4,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('loss', 'y'),
   [('squared_error', drawn(23, 2)), ('triplet', np.arange(23) % 3)],

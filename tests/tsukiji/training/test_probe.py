@@ -24,6 +24,7 @@ def probed(**changes):
   return probe.probe(TINY, start(TINY), split, **changes)
 
 
+@pytest.mark.slow
 def test_loss_is_the_mean_over_the_examples():
   logits, _ = run(TINY, start(TINY), EXAMPLES)
   labels = jnp.arange(EXAMPLES) % 3
@@ -53,6 +54,7 @@ def moments(weights, gradients):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [7, EXAMPLES, 100])
 def test_statistics_of_single_gradients_are_means(count):
   params, paths = start(TINY)['params'], ('conv/kernel', 'fc/kernel')

@@ -156,6 +156,7 @@ STILL = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 def test_a_step_without_nodes_is_a_plain_gradient() -> None:
   found, split = variables(STILL), examples(12)
 
@@ -181,6 +182,7 @@ def test_a_step_without_nodes_is_a_plain_gradient() -> None:
   assert (int(after.step), int(after.bad_step)) == (1, step_lib.NEVER)
 
 
+@pytest.mark.slow
 def test_a_step_moves_what_the_nodes_let_go() -> None:
   chosen = sgd(momentum=0.0, weight_decay=0.0, lr=0.5)
   plan, state = begin(DENSE, chosen, 2, 'prune.weights(0.5)')
@@ -265,6 +267,7 @@ def test_evaluate_applies_grids_and_masks() -> None:
   assert score.loss == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_predictor_is_the_network_as_it_is_served() -> None:
   _, state = begin(DENSE, sgd(), 1, METHOD)
   found, split = {'params': state.params, 'batch_stats': {}}, examples(6)
@@ -313,6 +316,7 @@ def short_run() -> tuple[dict[str, np.ndarray], list[str]]:
   return arrays(state), [record.getMessage() for record in log.buffer]
 
 
+@pytest.mark.slow
 def test_a_run_traces_and_compiles_its_step_once() -> None:
   state, messages = short_run()
   assert state['.step'] == 5

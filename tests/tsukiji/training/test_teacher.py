@@ -157,6 +157,7 @@ def data() -> Split:
   return Split(x, np.arange(24, dtype=np.int32) % 3)
 
 
+@pytest.mark.slow
 def test_what_is_known_is_what_the_teacher_says() -> None:
   """The same run, with a teacher that answers once and for all."""
   plan, split = plan_of(recipe.parse('distill.kd(2.0)')), data()

@@ -16,6 +16,8 @@ from tsukiji.models import spec as sp
 from tsukiji.training import vmapped
 from tsukiji.training.vmapped import Member
 
+pytestmark = pytest.mark.slow  # its networks are trained
+
 DENSE = sp.Spec(
   name='dense',
   input_shape=NET.input_shape,
@@ -115,7 +117,6 @@ def eight() -> dict[str, np.ndarray]:
   return flat(vmapped.train_group(NET, members(5, 'sgd'), examples(40), 3))
 
 
-@pytest.mark.slow
 def test_members_are_spread_over_devices(tmp_path: pathlib.Path) -> None:
   found = on_eight(
     'tests.tsukiji.training.test_vmapped', 'eight()', tmp_path / 'it.npz'

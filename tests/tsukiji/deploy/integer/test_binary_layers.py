@@ -95,6 +95,7 @@ def prepared(spec: Spec, text: str) -> dict[str, Any]:
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('spec', 'text', 'counted'),
   [
@@ -124,6 +125,7 @@ def test_norms_between_signs_are_comparisons() -> None:
   assert program.count('rsqrt') == 2
 
 
+@pytest.mark.slow
 def test_a_file_runs_in_integers() -> None:
   found = prepared(PLAIN, 'binary.bnn()')
   packed = pack.unpack(pack.pack(*lower(PLAIN, found)))
@@ -136,6 +138,7 @@ def test_a_file_runs_in_integers() -> None:
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('counted', [('dense1',), ('conv2', 'dense2')])
 def test_some_layers_count_and_others_do_not(counted: tuple[str, ...]) -> None:
   found = prepared(SAME, 'binary.bnn()')
@@ -153,6 +156,7 @@ def test_only_signs_are_counted() -> None:
     artefact.forward(SAME, found, ['conv1'])
 
 
+@pytest.mark.slow
 def test_channels_that_went_have_no_size_in_any_form() -> None:
   spec = NETWORKS['vgg']
   text = 'prune.filters(share=0.5, multiple=1) >> binary.xnor(ends=True)'

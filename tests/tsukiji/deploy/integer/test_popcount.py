@@ -36,6 +36,7 @@ def test_words_hold_every_bit(size: int) -> None:
     assert full >> size == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', WIDTHS)
 def test_dense_sums(size: int) -> None:
   x, w = drawn(4, size), drawn(size, 7)
@@ -44,6 +45,7 @@ def test_dense_sums(size: int) -> None:
   np.testing.assert_array_equal(found, ones(x) @ ones(w))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('padding', 'strides', 'kernel', 'inputs'),
   [

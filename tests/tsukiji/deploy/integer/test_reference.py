@@ -52,6 +52,7 @@ def both(name: str, text: str = 'quantize.int8()') -> tuple[Any, ...]:
   return spec, variables, compile.compiled(spec, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(SPECS))
 def test_logits_are_those_of_the_network(name: str) -> None:
   spec, variables, network = both(name)
@@ -96,6 +97,7 @@ def test_codes_differ_by_one_at_most() -> None:
   assert np.mean(got == want) > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(SPECS))
 def test_behind_the_images_there_are_no_floats(name: str) -> None:
   spec, _, network = both(name)

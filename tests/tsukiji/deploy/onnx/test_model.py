@@ -100,6 +100,7 @@ def assert_like(spec: sp.Spec, variables: Any, **options: Any) -> None:
   np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(SPECS))
 def test_every_layer_is_written(name: str) -> None:
   spec = SPECS[name]
@@ -107,6 +108,7 @@ def test_every_layer_is_written(name: str) -> None:
   assert_like(*lower(spec, start(spec)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('text', 'options'),
   [
@@ -128,6 +130,7 @@ def test_compressed_weights_are_written(text: str, options: Any) -> None:
   assert_like(*lower(spec, one_shot(spec, text)), **options)
 
 
+@pytest.mark.slow
 def test_thresholds_and_sizes_are_written() -> None:
   spec = zoo.binary_tsukijinet((10, 10, 1), 3, conv=(4, 4), hidden=(5,))
   for text in (
@@ -152,6 +155,7 @@ def test_integers_are_fused(bits: int, tmp_path: pathlib.Path) -> None:
   assert count['NhwcMaxPool'] == 2 and not count['MaxPool']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bits', [8, 4, 10])
 def test_images_enter_a_layer_of_floats_by_their_codes(bits: int) -> None:
   plain = NETWORKS['tsukijinet2021']
@@ -175,6 +179,7 @@ def test_what_is_left_to_divide_by_is_not_forgotten() -> None:
     assert_like(spec, start(spec))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(WHOLE))
 def test_integers_are_those_of_the_reference(name: str) -> None:
   spec, variables, network = both(name)
@@ -247,6 +252,7 @@ def test_shifts_stay_powers_of_two() -> None:
   assert any(np.array_equal(x.ravel(), np.asarray(gain)) for x in held)
 
 
+@pytest.mark.slow
 def test_a_file_takes_any_batch_of_raw_images(tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'deep' / 'net.onnx'
   written.save(path, written.model(TINY, start(TINY)))

@@ -81,6 +81,7 @@ def signed(spec: Spec) -> dict[str, Any]:
 APART = {'binary_tsukijinet'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted({*zoo.NETWORKS} - APART))
 def test_every_norm_of_the_zoo_folds(name: str) -> None:
   shape = (16, 16, 1) if name == 'lenet5' else (8, 8, 1)
@@ -95,6 +96,7 @@ def test_every_norm_of_the_zoo_folds(name: str) -> None:
   assert_same_outputs(spec, found, (small, folded))
 
 
+@pytest.mark.slow
 @settings(PATIENT, max_examples=15)
 @given(specs())
 def test_any_network_keeps_its_outputs(spec: Spec) -> None:
@@ -183,6 +185,7 @@ def compressed(text: str) -> dict[str, Any]:
   return found | {'params': recipe.parse(text).init(found['params'], ctx)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'text',
   [
@@ -227,6 +230,7 @@ def test_a_node_that_cannot_scale_keeps_its_norm(
   assert_same_outputs(TWO, found, (small, folded))
 
 
+@pytest.mark.slow
 def test_what_is_trained_folded_is_what_is_served() -> None:
   spec, start = lower(TINY, runs.start(TINY))
   step_a_tensor = 'quantize.uniform(8, 8, per="tensor")'

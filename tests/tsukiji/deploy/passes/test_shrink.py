@@ -27,6 +27,7 @@ def pruned(name: str, then: str = '') -> dict[str, Any]:
   return {**start(spec), 'params': params}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'then'),
   [

@@ -46,6 +46,7 @@ def net(*layers: sp.Layer) -> sp.Spec:
 PLAIN = network(sp.Flatten(), sp.Dense(name='d', features=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', RECIPES)
 @pytest.mark.parametrize('padding', ['SAME', 'VALID'])
 @pytest.mark.parametrize('strides', [(1, 1), (2, 1), (2, 3)])
@@ -61,6 +62,7 @@ def test_windows_strides_and_padding_are_kept(
   assert_same_outputs(spec, found, (small, unfolded))
 
 
+@pytest.mark.slow
 def test_dense_layers_norms_and_branches_too() -> None:
   body = conv(name='c2', features=3, kernel=(3, 3), padding='SAME', bias=False)
   spec = net(
@@ -99,6 +101,7 @@ def test_dense_layers_stay() -> None:
   assert unfolded['params'] == found['params']
 
 
+@pytest.mark.slow
 def test_codes_of_factors_are_those_of_the_layers() -> None:
   spec = net(conv(), sp.Norm(name='n1'))
   found = factored(
@@ -116,6 +119,7 @@ def test_codes_of_factors_are_those_of_the_layers() -> None:
   assert_same_outputs(small, lowered, (again.spec, again.variables))
 
 
+@pytest.mark.slow
 def test_removed_channels_go_before_factors() -> None:
   text = 'prune.filters(share=0.5, multiple=1) >> lowrank.svd(1)'
   spec = net(conv(), sp.Act(), sp.Flatten(), sp.Dense(name='d1', features=3))

@@ -79,6 +79,7 @@ def bits(variables: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 def test_every_chain_survives(method: str) -> None:
   spec, variables = SPEC, compressed('tsukijinet2021', method)
@@ -93,6 +94,7 @@ def test_every_chain_survives(method: str) -> None:
   assert pack.pack(*packed) == blob
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 @pytest.mark.parametrize('method', ['dense', 'prune int8'])
 def test_16_bit_floats_survive(method: str, dtype: str) -> None:
@@ -109,6 +111,7 @@ def test_16_bit_floats_survive(method: str, dtype: str) -> None:
   assert jax.tree.structure(again) == jax.tree.structure(frozen)
 
 
+@pytest.mark.slow
 def test_branches_survive() -> None:
   variables = compressed('resnet', 'prune int8')
   blob = pack.pack(SPECS['resnet'], variables)

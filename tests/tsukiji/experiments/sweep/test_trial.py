@@ -21,6 +21,8 @@ from tsukiji.models.spec import Spec
 from tsukiji.training import loop, vmapped
 from tsukiji.training.vmapped import Member
 
+pytestmark = pytest.mark.slow  # its networks are trained
+
 
 def searched() -> ConfigDict:
   """Return a search over a tiny network, all of it cheap."""

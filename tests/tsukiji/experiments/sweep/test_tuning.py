@@ -38,6 +38,7 @@ def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
   return prepare.prepare(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
   space, best = spaces.of(made.config), tuning.run(made)
   every = {tuning.label_of(plan): x for plan, x in tuning.trials(made)}
@@ -58,6 +59,7 @@ def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
   assert {len(of_one) for _, of_one in tuning.trials(made)} == {6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', settings.RUNGED)
 def test_few_trials_go_on_to_more_epochs(
   made: Experiment, monkeypatch: pytest.MonkeyPatch, name: str
@@ -140,6 +142,7 @@ def test_a_report_has_readable_units(
   assert results.ranges['train.lr'].log
 
 
+@pytest.mark.slow
 def test_the_best_of_each_study_is_tested_once(
   made: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +169,7 @@ def test_the_best_of_each_study_is_tested_once(
   assert 'on the test set' in report.sentences(results)[0]
 
 
+@pytest.mark.slow
 def test_a_search_without_a_feasible_trial_says_why(
   made: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +194,7 @@ def test_a_storage_that_vanishes_is_an_error(
     tuning.run(made)
 
 
+@pytest.mark.slow
 def test_the_winner_is_a_config_that_can_be_run(
   made: Experiment, tmp_path: pathlib.Path
 ) -> None:
@@ -209,6 +214,7 @@ def test_the_winner_is_a_config_that_can_be_run(
   assert best.study in (module.__doc__ or '')
 
 
+@pytest.mark.slow
 def test_experiments_share_a_storage_and_no_study(
   made: Experiment, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
