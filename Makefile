@@ -6,7 +6,7 @@ WORKDIR ?= runs/quickstart
 MINUTES ?= 20
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run study study-small test test-slow test-all fuzz format clean
+.PHONY: run study study-small test test-slow test-all test-matrix fuzz format clean
 
 run: $(VENV)/installed  ## Train, compress, pack, measure and report.
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=$(WORKDIR)
@@ -28,6 +28,9 @@ test-slow: $(VENV)/installed-test  ## Every config, kills, databases, devices.
 
 test-all: test test-slow
 
+test-matrix:  ## Types and quick tests on other Pythons and lowest versions.
+	$(PYTHON) -m tests.matrix $(TESTS)
+
 fuzz: $(VENV)/installed-test  ## Look for hostile packed files; Linux.
 	$(BIN)/python -m tests.fuzz --minutes=$(MINUTES)
 
@@ -36,7 +39,7 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-matrix runs
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

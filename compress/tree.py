@@ -154,9 +154,9 @@ def decode(params: Params, key: Key | None = None) -> Params:
       node decodes to another array in training (`Compressed.needs_key`).
   """
   leaves, treedef = jax.tree.flatten(params, is_leaf=is_node)
-  keys = [None] * len(leaves)
+  keys: list[Key | None] = [None] * len(leaves)
   if key is not None:
-    keys = list(jax.random.split(key, max(1, len(leaves))))
+    keys = [*jax.random.split(key, max(1, len(leaves)))]
   return jax.tree.unflatten(treedef, map(_decode, leaves, keys))
 
 

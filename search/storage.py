@@ -17,6 +17,7 @@ from optuna.distributions import (
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
+from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search import space as spaces
@@ -40,8 +41,7 @@ def opened(where: str) -> BaseStorage:
   """
   if where.endswith('.log'):
     return JournalStorage(JournalFileBackend(where))
-  waits = {'connect_args': {'timeout': PATIENCE}}
-  settings = waits if where.startswith('sqlite') else None
+  settings = _engine_settings(where)
   for attempt in range(1, ATTEMPTS + 1):
     try:
       storage = RDBStorage(where, engine_kwargs=settings)
@@ -53,6 +53,19 @@ def opened(where: str) -> BaseStorage:
       weakref.finalize(storage, storage.engine.dispose)
       return storage
   raise AssertionError('unreachable')
+
+
+def _engine_settings(where: str) -> dict[str, Any]:
+  """Return the options of the engine at a URL."""
+  url = make_url(where)
+  if url.get_backend_name() != 'sqlite':
+    return {}
+  settings: dict[str, Any] = {'connect_args': {'timeout': PATIENCE}}
+  if url.database not in (None, '', ':memory:'):
+    # Connections to a file are cheap. Those of a pool stay open where making
+    # the tables fails.
+    settings['poolclass'] = NullPool
+  return settings
 
 
 def _is_race(error: Exception) -> bool:
