@@ -2,9 +2,9 @@
 
   python main.py --config=configs/quickstart.py
 
-Expect 98 to 99 % for both networks, and the same within half a point for all
-five files: the fastest has half of the multiplications and runs in integers,
-the smallest has one weight in ten, in 8 bits.
+Expect 98 to 99.7 % for both networks, and the same within a point for all five
+files: the fastest have half of the multiplications, the smallest has one weight
+in ten, in 8 bits.
 """
 
 from typing import Any
