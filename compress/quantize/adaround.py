@@ -13,6 +13,7 @@ from compress.quantize.affine import Per
 from compress.quantize.coordinate_descent import descended
 from compress.quantize.fake_quant import GridConfig
 from compress.quantize.observers import Clip
+from compress.quantize.rounding import Layer
 from compress.tree import Array
 
 STRETCH = (-0.1, 1.1)  # of the sigmoid, so that it reaches 0 and 1
@@ -70,21 +71,18 @@ def adaround(
   return rounding.layer_by_layer(where, rounder, weight_bits, config)
 
 
-def fastest(*weights: Array, ends: Any, steps: int, lr: float) -> Array:
+def fastest(
+  layer: Layer, *, ends: tuple[int, int], steps: int, lr: float
+) -> Array:
   """Return the codes of `learned`, of `descended` if that takes too long."""
-  w = weights[0]
-  if w.shape[1] * w.size * steps > MAX_MACS:
-    return descended(*weights, ends=ends)
-  return learned(*weights, ends=ends, steps=steps, lr=lr)
+  if layer.w.shape[1] * layer.w.size * steps > MAX_MACS:
+    return descended(layer, ends=ends)
+  return learned(layer, ends=ends, steps=steps, lr=lr)
 
 
 @functools.partial(jax.jit, static_argnames=('ends', 'steps', 'lr'))
 def learned(
-  w: Array,
-  step: Array,
-  zero: Array,
-  keep: Array,
-  gram: Array,
+  layer: Layer,
   *,
   ends: tuple[int, int],
   steps: int,
@@ -93,18 +91,15 @@ def learned(
   """Return the codes of `adaround`.
 
   Args:
-    w: Weights by input and output, `[groups, n, m]`.
-    step: Step of each weight, the shape of `w`.
-    zero: Zero point of each weight, the shape of `w`.
-    keep: False for weights that stay 0, the shape of `w`.
-    gram: Gram matrices of the inputs, `[groups, n, n]`, up to a factor.
+    layer: What is rounded.
     ends: The smallest and the largest code.
     steps: See `adaround`.
     lr: See `adaround`.
 
   Returns:
-    Integers as floats, the shape of `w`; rounded to nearest if that is better.
+    Integers as floats, `[groups, n, m]`; rounded to nearest if that is better.
   """
+  w, step, zero, keep, gram = layer
   low, high = STRETCH
   floor = jnp.floor(w / step)
   part = w / step - floor

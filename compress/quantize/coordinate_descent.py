@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from compress.quantize.rounding import Layer
 from compress.tree import Array
 
 SWEEPS = 6  # after which few weights change
@@ -12,15 +13,7 @@ BLOCK = 64  # inputs whose gradients are computed at once
 
 
 @functools.partial(jax.jit, static_argnames=('ends',))
-def descended(
-  w: Array,
-  step: Array,
-  zero: Array,
-  keep: Array,
-  gram: Array,
-  *,
-  ends: tuple[int, int],
-) -> Array:
+def descended(layer: Layer, *, ends: tuple[int, int]) -> Array:
   r"""Return codes of small output error, each rounded up or down.
 
   From the nearest codes on, each weight in turn is rounded the other way if
@@ -30,16 +23,13 @@ def descended(
   product, so that a sweep takes as long as one gradient of the relaxation.
 
   Args:
-    w: Weights by input and output, `[groups, n, m]`.
-    step: Step of each weight, the shape of `w`.
-    zero: Zero point of each weight, the shape of `w`.
-    keep: False for weights that stay 0, the shape of `w`.
-    gram: Gram matrices of the inputs, `[groups, n, n]`, up to a factor.
+    layer: What is rounded.
     ends: The smallest and the largest code.
 
   Returns:
-    Integers as floats, the shape of `w`; never worse than rounded to nearest.
+    Integers as floats, `[groups, n, m]`; never worse than rounded to nearest.
   """
+  w, step, zero, keep, gram = layer
   n = w.shape[1]
   floor = jnp.floor(w / step)
   down, up = (

@@ -10,7 +10,10 @@ from compress.quantize import rounding
 from compress.quantize.affine import Per
 from compress.quantize.fake_quant import GridConfig
 from compress.quantize.observers import Clip
+from compress.quantize.rounding import Layer
 from compress.tree import Array
+
+BLOCK = 128  # inputs after which the later weights are updated
 
 
 def gptq(
@@ -57,16 +60,9 @@ def gptq(
   return rounding.layer_by_layer(where, rounder, weight_bits, config)
 
 
-BLOCK = 128  # inputs after which the later weights are updated
-
-
 @functools.partial(jax.jit, static_argnames=('ends', 'damping'))
 def compensated(
-  w: Array,
-  step: Array,
-  zero: Array,
-  keep: Array,
-  gram: Array,
+  layer: Layer,
   *,
   ends: tuple[int, int],
   damping: float,
@@ -74,16 +70,12 @@ def compensated(
   """Return the codes of `gptq`.
 
   Args:
-    w: Weights by input and output, `[groups, n, m]`.
-    step: Step of each weight, the shape of `w`.
-    zero: Zero point of each weight, the shape of `w`.
-    keep: False for weights that stay 0, the shape of `w`.
-    gram: Gram matrices of the inputs, `[groups, n, n]`, up to a factor.
+    layer: What is rounded.
     ends: The smallest and the largest code.
     damping: See `gptq`.
 
   Returns:
-    Integers as floats, the shape of `w`.
+    Integers as floats, `[groups, n, m]`.
   """
 
   def group(w: Array, step: Array, zero: Array, keep: Array, h: Array) -> Array:
@@ -96,7 +88,7 @@ def compensated(
     codes = _eliminated(upper, w, step, zero, keep, ends)
     return jnp.zeros_like(codes).at[order].set(codes)
 
-  return jax.vmap(group)(w, step, zero, keep, gram)
+  return jax.vmap(group)(*layer)
 
 
 def _inverse_root(h: Array) -> Array:

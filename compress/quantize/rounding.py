@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 
@@ -18,9 +18,27 @@ from compress.tree import Array, Params, Path
 
 MAX_MACS = 2**37  # of all passes over the calibration data
 
-# Weights `[groups, n, m]`, step, zero point, mask, Gram matrices
-# `[groups, n, n]` -> codes.
-Rounder: TypeAlias = Callable[[Array, Array, Array, Array, Array], Array]
+
+class Layer(NamedTuple):
+  """A layer whose weights are rounded.
+
+  Attributes:
+    w: Weights by input and output, `[groups, n, m]`.
+    step: Step of each weight, the shape of `w`.
+    zero: Zero point of each weight, the shape of `w`.
+    keep: False for weights that stay 0, the shape of `w`.
+    gram: Gram matrices of the inputs, `[groups, n, n]`, up to a factor.
+  """
+
+  w: Array
+  step: Array
+  zero: Array
+  keep: Array
+  gram: Array
+
+
+# Returns codes: integers as floats, `[groups, n, m]`.
+Rounder: TypeAlias = Callable[[Layer], Array]
 
 
 def layer_by_layer(
@@ -137,5 +155,5 @@ def rounded(w: Array, near: Coded, gram: Array, rounder: Rounder) -> Coded:
   step = affine.broadcast_columns(near.scale, w.shape)
   zero = jnp.zeros(()) if near.zero is None else near.zero
   middle = affine.broadcast_columns(zero, w.shape)
-  codes = rounder(cut(w), cut(step), cut(middle), cut(w != 0), gram)
+  codes = rounder(Layer(cut(w), cut(step), cut(middle), cut(w != 0), gram))
   return near._replace(codes=codes.swapaxes(0, 1).reshape(w.shape))

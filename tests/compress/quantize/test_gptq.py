@@ -15,6 +15,7 @@ from compress.quantize.adaround import adaround, fastest, learned
 from compress.quantize.coordinate_descent import descended
 from compress.quantize.gptq import compensated, gptq
 from compress.quantize.integer_codes import Quantized, Shifted
+from compress.quantize.rounding import Layer
 from compress.quantize.uniform import uniform
 from tests.runs import TINY, calibrated, start
 
@@ -58,7 +59,7 @@ def rounded(rounder: Any, found: tuple[np.ndarray, ...], **how: Any) -> Any:
   """Return the codes of one group."""
   w, step, h = (jnp.float32(x)[None] for x in found)
   keep, zero = jnp.asarray(w != 0), jnp.zeros_like(w)
-  codes = rounder(w, step, zero, keep, h, ends=(-TOP, TOP), **how)
+  codes = rounder(Layer(w, step, zero, keep, h), ends=(-TOP, TOP), **how)
   return np.asarray(codes[0])
 
 
