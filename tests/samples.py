@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterable
 
 # Every row of `recipe.TABLE` that makes a method; the first text of each goes
 # into chains.
@@ -194,16 +195,16 @@ REFUSED = [
   or (one.startswith(MADE) and other.startswith('prune'))
   or (other.startswith(MADE) and one.startswith('prune'))
 ]
-CHAINS = [
-  f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'
-  for one, other in PAIRS
-  if (one, other) not in REFUSED
-]
+
+
+def chained(pairs: Iterable[tuple[str, str]]) -> list[str]:
+  """Return the chains of the first samples of pairs of methods."""
+  return [f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}' for one, other in pairs]
+
+
+CHAINS = chained(pair for pair in PAIRS if pair not in REFUSED)
 # The others are long runs: `make test-slow` holds them to the same laws.
-QUICK_CHAINS = [
-  f'{SAMPLES[one][0]} >> {SAMPLES[other][0]}'
-  for one, other in itertools.permutations(FAMILIES, 2)
-]
+QUICK_CHAINS = chained(itertools.permutations(FAMILIES, 2))
 TEXTS = ['', *itertools.chain(*SAMPLES.values()), *CHAINS]
 # Compiling a step takes seconds, so that the others are held to one shot.
 LIVELY = re.compile(
