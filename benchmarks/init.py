@@ -3,9 +3,9 @@
 `python -m benchmarks.init [--only=REGEX] [--limit=SECONDS]` runs each recipe in
 a process of its own, on one core, on 11 million float32 parameters and images
 of 64x64x3. Seconds are of the processor and include compiling; the memory is
-the peak of the whole process, with the network and the examples. The loss is
-that of 32 examples; a method may ask for the gradients or layer inputs of up
-to 256. The goal is less than 60 s and 4 GB.
+the peak of the whole process, with the network and the examples. The loss
+and the ranges of inputs are those of 32 examples; a method may ask for the
+gradients or layer inputs of up to 256. The goal is less than 60 s and 4 GB.
 """
 
 import argparse
@@ -86,7 +86,7 @@ RECIPES = (
   'lc(lowrank.svd(8), rounds=3)',
 )
 SIDE, CLASSES = 64, 10
-EXAMPLES, PART, LOSS_EXAMPLES = 256, 32, 32
+EXAMPLES, LOSS_EXAMPLES = 256, 32
 
 
 def resnet() -> Any:
@@ -134,90 +134,42 @@ def resnet() -> Any:
   return ResNet18()
 
 
-def shower(run: Any, start: Any, x: Any) -> tuple[Any, Any]:
-  """Return `Probe.inputs` and `Probe.ranges` of a network."""
-  import jax
-  import jax.numpy as jnp
-
-  from compress import dataflow, tree
-
-  def inputs(params: Any, see: Any, count: int) -> Any:
-    order: list[str] = []
-    given = tree.paths(params)
-    full = tree.map_paths(lambda path, w: given.get(path, w), start)
-
-    def part(x: Any) -> Any:
-      found = dataflow.apply(lambda: run(tree.decode(full), x), full, see)[1]
-      order[:] = found
-      return found
-
-    size = min(PART, count)
-    shown = x[: count // size * size].reshape(-1, size, *x.shape[1:])
-    found = jax.lax.map(part, shown)
-    return {path: found[path] for path in order}
-
-  def ranges(params: Any) -> Any:
-    found = inputs(params, dataflow.extent, PART)
-    return {
-      path: jnp.stack([e[:, 0].min(), e[:, 1].max()])
-      for path, e in found.items()
-    }
-
-  return inputs, ranges
-
-
 def context() -> tuple[Any, Any]:
   """Return the parameters and a context with all that a method may use."""
-  import flax.linen as nn
   import jax
   import jax.numpy as jnp
   import numpy as np
 
+  import compress
   from compress import tree
-  from compress.method import Ctx, Probe
-  from tsukiji.training.probe import reducer
+  from compress.method import Ctx
 
   network, drawn = resnet(), np.random.default_rng(0)
   x = jnp.float32(drawn.normal(size=(EXAMPLES, SIDE, SIDE, 3)))
   y = jnp.asarray(drawn.integers(0, CLASSES, EXAMPLES))
   variables = jax.jit(network.init)(jax.random.key(0), x[:1])
-  start, uses = variables['params'], {}
+  start = variables['params']
 
   def run(params: Any, x: Any) -> Any:
     return network.apply({**variables, 'params': params}, x)
 
-  def cost(params: Any, x: Any, y: Any) -> Any:
-    logits = run(params, x)
-    hot = jax.nn.one_hot(y, CLASSES)
+  def loss(params: Any, batch: Any) -> Any:
+    inputs, labels = batch
+    logits = run(params, inputs)
+    hot = jax.nn.one_hot(labels, CLASSES)
     return -jnp.mean(jnp.sum(hot * jax.nn.log_softmax(logits), -1))
 
-  def count(call: Any, args: Any, kwargs: Any, found: Any) -> Any:
-    out = call(*args, **kwargs)
-    if isinstance(found.module, nn.Conv | nn.Dense):
-      path = '/'.join((*found.module.path, 'kernel'))
-      uses[path] = int(np.prod(out.shape[1:-1]))
-    return out
-
-  inputs, ranges = shower(run, start, x)
-  with nn.intercept_methods(count):
-    jax.eval_shape(run, start, x[:1])
-  few = x[:LOSS_EXAMPLES], y[:LOSS_EXAMPLES]
-  mean, slope = jax.jit(cost), jax.jit(jax.grad(cost))
-  probe = Probe(
-    lambda params: run(tree.filled(params, start), x[:4]),
-    lambda params: mean(tree.filled(params, start), *few),
-    lambda params: slope(tree.filled(params, start), *few),
-    reducer(cost, start, x, y),
-    uses,
-    inputs=inputs,
-    ranges=ranges,
-  )
+  probe = compress.probe(run, start, x, loss, (x, y))
+  few = (x[:LOSS_EXAMPLES], y[:LOSS_EXAMPLES])
+  small = compress.probe(run, start, few[0], loss, few)
+  probe = probe._replace(loss=small.loss, grad=small.grad, ranges=small.ranges)
   gains = {
     path: jnp.ones(w.shape[-1])
     for path, w in tree.paths(start).items()
     if 'conv' in path
   }
-  ctx = Ctx(0, 100, jax.random.key(1), None, ranges(start), None, probe, gains)
+  ranges = small.ranges(start)
+  ctx = Ctx(0, 100, jax.random.key(1), None, ranges, None, probe, gains)
   return start, ctx
 
 

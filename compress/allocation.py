@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import hessian, tree
+from compress.errors import expect_name
 from compress.method import Ctx, expect_probe
 from compress.tree import Array, Params, Path
 
 Change: TypeAlias = Callable[[Path, Array, Any], Any]  # w, amount -> node
 Measure: TypeAlias = Callable[[Params], Array]  # changed tree -> loss `()`
+MakeMeasure: TypeAlias = Callable[[Params, Ctx], Measure]
 
 STEPS = 4096  # of the budget, in the knapsack
 SAMPLES = 64  # single gradients of the Fisher measure
@@ -151,7 +153,7 @@ def sensitivity(
   params: Params,
   candidates: dict[Path, Any],
   change: Change,
-  measure: str = 'loss',
+  measure: str | MakeMeasure = 'loss',
 ) -> dict[Path, Array]:
   r"""Measure what each candidate does to the network on its own.
 
@@ -175,7 +177,8 @@ def sensitivity(
     params: The tree of arrays and nodes; None stands for the trained weight.
     candidates: By path, amounts in the order of growing sensitivity.
     change: Path, array, amount -> the array or node that stands for it.
-    measure: One of `MEASURES`.
+    measure: One of `MEASURES`, or a function: parameters and context ->
+      (changed parameters) -> what they lose, `()`.
 
   Returns:
     By path, `[candidates]`, at least 0 and never falling: the running maximum,
@@ -190,14 +193,15 @@ def sensitivities(
   params: Params,
   candidates: dict[Path, Any],
   change: Change,
-  measure: str = 'loss',
+  measure: str | MakeMeasure = 'loss',
 ) -> dict[Path, Array]:
   """Measure candidates that have no order: `sensitivity` without its maximum.
 
   Returns:
     By path, `[candidates]`, below 0 where the network got better.
   """
-  loss_of = MEASURES[measure](params, ctx)
+  make = measure if callable(measure) else MEASURES[measure]
+  loss_of = make(params, ctx)
 
   def changed(path: Path, amount: Any) -> Params:
     return tree.map_arrays(
@@ -273,10 +277,22 @@ def _signal(params: Params, ctx: Ctx) -> Measure:
   return lambda changed: -jnp.log1p(-jnp.minimum(lost(changed), 1.0))
 
 
-MEASURES: dict[str, Callable[[Params, Ctx], Measure]] = {
+MEASURES: dict[str, MakeMeasure] = {
   'energy': _energy,
   'fisher': _fisher,
   'loss': _loss,
   'signal': _signal,
   'trace': _trace,
 }
+
+
+def expect_measure(
+  where: str, measure: str | MakeMeasure, others: tuple[str, ...]
+) -> None:
+  """Check a sensitivity.
+
+  Raises:
+    ValueError: If it is neither a name of `MEASURES` or others nor a function.
+  """
+  if not callable(measure):
+    expect_name(where, 'sensitivity', measure, (*MEASURES, *others))

@@ -1,14 +1,12 @@
 """Inputs of layers on calibration data: samples, means, correlations."""
 
 import functools
-import math
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from compress.dataflow import each, padded
+from compress.dataflow import Observer, Product, rows
 from compress.method import Ctx, expect_probe
 from compress.tree import Array, Params, Path
 
@@ -30,54 +28,19 @@ class Moments(NamedTuple):
   square: Array
 
 
-def rows(module: nn.Module, x: Array) -> Array:
-  """Return the rows that the kernel of a layer multiplies.
-
-  Args:
-    module: `flax.linen.Dense` or `flax.linen.Conv`.
-    x: Its input, `[batch, ..., channels]`.
-
-  Returns:
-    `[groups, rows, n]`, with n in the order of `kernel.reshape(n, -1)`.
-
-  Raises:
-    ValueError: If the module is of another kind.
-  """
-  if isinstance(module, nn.Dense):
-    return x.reshape(1, -1, x.shape[-1])
-  if not isinstance(module, nn.Conv):
-    raise ValueError(
-      f'calibration.rows at {"/".join(module.path)}: expected a Dense or Conv '
-      f'layer, got {type(module).__name__}. Leave it out with `only`.'
-    )
-  x, padding = padded(module, x)
-  size, strides, dilation = (
-    each(option, x.ndim - 2)
-    for option in (module.kernel_size, module.strides, module.kernel_dilation)
-  )
-  patches = jax.lax.conv_general_dilated_patches(
-    jnp.moveaxis(x, -1, 1), size, strides, padding, rhs_dilation=dilation
-  )
-  # Patches are [batch, channels * prod(size), *sides], channels first.
-  groups, channels = module.feature_group_count, x.shape[-1]
-  flat = jnp.moveaxis(patches, 1, -1).reshape(
-    -1, groups, channels // groups, math.prod(size)
-  )
-  return flat.transpose(1, 0, 3, 2).reshape(
-    groups, len(flat), math.prod(size) * channels // groups
-  )
-
-
 def order(where: str, ctx: Ctx, params: Params) -> list[Path]:
   """Return the paths of the weights in the order of execution.
 
   Raises:
     ValueError: If there is no calibration data.
   """
-  found = _inputs(where, ctx)(
-    params, lambda before, module, x: jnp.zeros(()), 1
+  nothing = Observer(
+    lambda product, x: jnp.zeros(()),
+    lambda before, after: after,
+    lambda x, own: x[0],
+    lambda shape: jnp.zeros(()),
   )
-  return list(found)
+  return list(_observe(where, ctx)(params, nothing, 1))
 
 
 def moments(
@@ -102,22 +65,38 @@ def moments(
   Raises:
     ValueError: If there is no calibration data or a layer has no rows.
   """
-  modules = wanted and {path.rpartition('/')[0] for path in wanted}
 
-  def see(before: Any, module: nn.Module, x: Array) -> Moments | None:
-    if modules is not None and '/'.join(module.path) not in modules:
+  def observe(product: Product, x: Array) -> Moments | None:
+    if wanted is not None and product.view.path not in wanted:
       return None
-    found = rows(module, x.astype(jnp.float32))
-    new = Moments(
+    found = rows(product, x.astype(jnp.float32))
+    return Moments(
       jnp.float32(found.shape[1]),
       jnp.sum(found, axis=1),
       jnp.einsum('gri,grj->gij', found, found),
     )
-    return new if before is None else jax.tree.map(jnp.add, before, new)
 
-  stacked = _inputs(where, ctx)(params, see, count)
+  observer = Observer(observe, _sum, _along, _zeros)
+  stacked = _observe(where, ctx)(params, observer, count)
   add = functools.partial(jax.tree.map, lambda x: jnp.sum(x, axis=0))
-  return {path: add(x) for path, x in stacked.items() if x is not None}
+  return {path: add(x) for path, x in stacked.items()}
+
+
+def _sum(before: Any, after: Any) -> Any:
+  return jax.tree.map(jnp.add, before, after)
+
+
+def _zeros(shapes: Any) -> Any:
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def _along(found: Moments, own: bool) -> Moments:
+  """Return the moments of a loop; those of weights of their own are groups."""
+  if not own:
+    return Moments(*(jnp.sum(x, axis=0) for x in found))
+  number, *others = found
+  flat = (x.reshape(-1, *x.shape[2:]) for x in others)
+  return Moments(number[0], *flat)
 
 
 def sample(
@@ -139,22 +118,28 @@ def sample(
     ValueError: If there is no calibration data.
   """
 
-  def see(before: Any, module: nn.Module, x: Array) -> Array:
-    new = x.reshape(len(x), -1)
-    return new if before is None else jnp.concatenate([before, new], axis=1)
+  def observe(product: Product, x: Array) -> Array:
+    del product
+    return x.reshape(len(x), -1)
 
+  def along(x: Array, own: bool) -> Array:
+    del own
+    return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)
+
+  join = functools.partial(jnp.concatenate, axis=1)
+  observer = Observer(observe, lambda *both: join(both), along)
   found = {}
-  for path, x in _inputs(where, ctx)(params, see, count).items():
+  for path, x in _observe(where, ctx)(params, observer, count).items():
     flat = x.reshape(-1)
     found[path] = flat[:: -(-flat.size // limit)]
   return found
 
 
-def _inputs(where: str, ctx: Ctx) -> Any:
+def _observe(where: str, ctx: Ctx) -> Any:
   probe = expect_probe(where, ctx)
-  if probe.inputs is None:
+  if probe.observe is None:
     raise ValueError(
       f'{where}: expected a probe with the inputs of layers, got one '
-      'without `inputs`. Give Probe(..., inputs=...).'
+      'without `observe`. Use compress.probe.'
     )
-  return probe.inputs
+  return probe.observe

@@ -44,16 +44,14 @@ class Learning(Compressed):
   dual: Array
   finetuning: Array
 
-  @property
-  def needs_key(self) -> bool:
-    """Whether training decodes to another array: to the uncompressed one."""
-    return True
+  def decode(self) -> Array:
+    """Return the compressed weight."""
+    goal: Array = self.goal
+    return goal
 
-  def decode(self, key: Key | None) -> Array:
-    """Return `w` in training until fine-tuning, else the compressed weight."""
-    if key is None:
-      goal: Array = self.goal
-      return goal
+  def decode_training(self, key: Key | None) -> Array:
+    """Return `w` until fine-tuning, then the compressed weight."""
+    del key
     return jnp.where(self.finetuning, self.goal, self.w.astype(self.goal.dtype))
 
   def freeze(self) -> Any:
@@ -266,7 +264,7 @@ def _uncompressed(params: Params, part: Array | float = 1.0) -> Params:
   def uncompressed(path: Path, x: Any) -> Any:
     if not isinstance(x, Learning):
       return x
-    dtype = jax.eval_shape(tree.decode, x.goal).dtype
+    dtype = x.goal.dtype
     return (x.w + part * x.dual).astype(dtype)
 
   return tree.map_paths(uncompressed, params)

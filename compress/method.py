@@ -2,176 +2,25 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from compress import tree
+from compress import state, tree
+from compress.context import FEATURES as FEATURES
+from compress.context import TEACHER as TEACHER
+from compress.context import Batch as Batch
+from compress.context import Ctx as Ctx
+from compress.context import Probe as Probe
+from compress.context import Statistic as Statistic
+from compress.context import Weight as Weight
+from compress.context import expect_clock as expect_clock
+from compress.context import expect_probe as expect_probe
+from compress.context import expect_run as expect_run
+from compress.context import has_input as has_input
 from compress.errors import nearest, shorten
-from compress.tree import Array, Features, Key, Params, Path, Stats
-
-TEACHER, FEATURES = 'teacher', 'features'  # what a method may require
-
-
-class Batch(NamedTuple):
-  """The inputs and outputs of the network in one step.
-
-  Attributes:
-    inputs: `[batch, ...]`.
-    labels: `[batch]`.
-    outputs: `[batch, classes]`, or of the shape that the task has.
-    teacher: Outputs of the teacher on the same inputs, where a method requires
-      them.
-    features: Outputs of each module of the network, by path as `'conv1'`, where
-      a method requires them.
-    teacher_features: Those of the teacher, where a method requires them.
-  """
-
-  inputs: Array
-  labels: Array
-  outputs: Array
-  teacher: Array | None = None
-  features: Features | None = None
-  teacher_features: Features | None = None
-
-
-class Weight(NamedTuple):
-  """A weight of the dense network, which budgets are shares of.
-
-  Attributes:
-    shape: Of the array.
-    uses: How often each entry is multiplied for one example.
-  """
-
-  shape: tuple[int, ...]
-  uses: int
-
-
-# (weights, gradients `[examples, *shape]` of a few single examples), both by
-# path -> a pytree of sums over these examples. A probe compiles it once.
-Statistic: TypeAlias = Callable[[dict[Path, Array], dict[Path, Array]], Any]
-
-
-class Probe(NamedTuple):
-  """Functions of the trained network on calibration data, for `init`.
-
-  Each function takes a parameter tree of arrays or nodes; a leaf that is None,
-  as under `only`, is replaced by that of the trained network.
-
-  Attributes:
-    apply: Params -> logits `[examples, classes]` of some examples, unjitted,
-      to be run under `flax.linen.intercept_methods`.
-    loss: Params -> mean loss over the calibration examples, `()`.
-    grad: Params -> gradient of that mean loss in the decoded tree.
-    reduce: Params, paths, statistic, count -> the mean of a statistic over the
-      gradients of at most `count` single examples in the decoded weights at
-      these paths. It is computed in parts, so that memory does not grow with
-      the count.
-    uses: How often each entry of a weight is multiplied for one example, by
-      path: a convolution's output positions, 1 for a dense layer. In the order
-      in which the network applies them.
-    dense: The weights of the dense network, where a method starts from one
-      that was compressed already; None where it starts from the dense one.
-    milliseconds: Params -> time of one example in the lowered network; None
-      where time is not measured.
-    inputs: Params, observe, count -> what `observe` returns for the inputs of
-      each weight (`dataflow.apply`) on `count` calibration examples, by path in
-      order of execution; in parts of equally many examples, stacked: leaves
-      `[parts, ...]`. None where the inputs are not known.
-    ranges: Params -> `Ctx.stats` with these weights; None where not known.
-  """
-
-  apply: Callable[[Params], Array]
-  loss: Callable[[Params], Array]
-  grad: Callable[[Params], Params]
-  reduce: Callable[[Params, tuple[Path, ...], Statistic, int], Any]
-  uses: dict[Path, int]
-  dense: dict[Path, Weight] | None = None
-  milliseconds: Callable[[Params], float] | None = None
-  inputs: Callable[[Params, Any, int], dict[Path, Any]] | None = None
-  ranges: Callable[[Params], Stats] | None = None
-
-
-def expect_probe(where: str, ctx: 'Ctx') -> Probe:
-  """Return the probe of a context.
-
-  Raises:
-    ValueError: If there is none: the method needs data.
-  """
-  if ctx.probe is None:
-    raise ValueError(
-      f'{where}: expected calibration data, got none. Pass Ctx(probe=...), or '
-      'choose what needs no data, as score="magnitude".'
-    )
-  return ctx.probe
-
-
-def expect_clock(
-  where: str, probe: Probe, others: str
-) -> Callable[[Params], float]:
-  """Return the function that measures milliseconds.
-
-  Args:
-    where: Name of the method, for errors.
-    probe: Of the network.
-    others: Budgets to give in place of a time, for the error.
-
-  Raises:
-    ValueError: If there is none.
-  """
-  if probe.milliseconds is None:
-    raise ValueError(
-      f'{where}: expected a probe that measures time, got none. Give {others}, '
-      'or a Probe with milliseconds.'
-    )
-  return probe.milliseconds
-
-
-def expect_run(where: str, ctx: 'Ctx') -> None:
-  """Check that the network is trained.
-
-  Raises:
-    ValueError: If the run has no steps: the method prunes by training.
-  """
-  if not ctx.steps:
-    raise ValueError(
-      f'{where}: expected a run of some steps, got none. It prunes while the '
-      'network trains; prune.weights and prune.obs need no training.'
-    )
-
-
-class Ctx(NamedTuple):
-  """All that a method may read; nothing is global.
-
-  Attributes:
-    step: Steps taken so far, `()` int32.
-    steps: Steps of the run, so that schedules are fractions of it.
-    key: Randomness of this step.
-    grads: Gradient of the loss in the *decoded* tree; `None` in `init`, which
-      has the probe.
-    stats: `[min, max]` of the input of each weight, by path.
-    batch: The batch of this step in `loss`; only its shapes in `init`, where a
-      method requires a teacher or features; else `None`.
-    probe: The trained network on calibration data; `None` outside `init`.
-    gains: Factors of the channels of a weight in the norm that follows it, in
-      evaluation mode, `[channels]`, by the weight's path; `None` in `loss`.
-  """
-
-  step: Array | int = 0
-  steps: int = 1
-  key: Key | None = None
-  grads: Params | None = None
-  stats: Stats | None = None
-  batch: Batch | None = None
-  probe: Probe | None = None
-  gains: dict[Path, Array] | None = None
-
-  @property
-  def progress(self) -> Array:
-    """Fraction of the run that is done, in [0, 1]; 1 if it has no steps."""
-    part = jnp.asarray(self.step) / jnp.maximum(self.steps, 1)
-    return jnp.where(self.steps > 0, jnp.minimum(part, 1.0), 1.0)
+from compress.tree import Array, Params
 
 
 def same(params: Params, ctx: Ctx) -> Params:
@@ -240,7 +89,10 @@ def chain(*methods: Method) -> Method:
 
   requires = frozenset().union(*(m.requires for m in methods))
   begins = any(m.init is not same for m in methods)
-  return Method(init if begins else same, update, loss, requires)
+  moves = any(m.update is not same for m in methods)
+  return Method(
+    init if begins else same, update if moves else same, loss, requires
+  )
 
 
 def _observed_again(params: Params, ctx: Ctx) -> Ctx:
@@ -282,8 +134,10 @@ def only(where: str, method: Method) -> Method:
   def run(part: Callable[[Params, Ctx], Params]) -> Callable[..., Params]:
     def wrapped(params: Params, ctx: Ctx) -> Params:
       _check_match(pattern, params)
-      done = tree.paths(part(pick(params), inside(ctx)))
-      return tree.map_paths(lambda path, x: done.get(path, x), params)
+      picked = part(pick(params), inside(ctx))
+      done = tree.paths(picked)
+      rest = tree.map_paths(lambda path, x: done.get(path, x), params)
+      return state.around(state.bare(rest), picked)
 
     return wrapped
 
@@ -294,7 +148,7 @@ def only(where: str, method: Method) -> Method:
 
 
 def _check_match(pattern: re.Pattern[str], params: Params) -> None:
-  names = [p for p, x in tree.paths(params).items() if tree.holds_weight(x)]
+  names = [p for p, x in tree.paths(params).items() if tree.is_weight(x)]
   if any(pattern.fullmatch(name) for name in names):
     return
   near = nearest(pattern.pattern, names) or ['none']
@@ -309,7 +163,7 @@ def abstract(method: Method, params: Params, ctx: Ctx) -> Params:
   """Return the shapes that `decode . init` gives, computed only if need be."""
 
   def run(params: Params) -> Params:
-    return tree.decode(method.init(params, ctx), ctx.key)
+    return tree.decode(method.init(params, ctx))
 
   return traced(run, params, lambda: params)
 

@@ -2,6 +2,8 @@
 
 import abc
 import dataclasses
+import inspect
+import typing
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias, TypeGuard
 
@@ -29,17 +31,36 @@ class Compressed(abc.ABC):
       whatever their shape.
     kind: What it makes of a weight, one of `compress.kinds.KINDS`, where the
       methods that may follow are looked up.
+    shape: Of the array that it decodes to.
+    dtype: Of that array.
+    ndim: Its number of axes.
   """
+
+  if typing.TYPE_CHECKING:
+    shape: tuple[int, ...]
+    dtype: Any
+    ndim: int
 
   trainable: ClassVar[tuple[str, ...]] = ()
   inner: ClassVar[tuple[str, ...]] = ()
   decayed: ClassVar[tuple[str, ...] | None] = None
   kind: ClassVar[str] = ''
 
+  def __init_subclass__(cls, **options: Any) -> None:
+    """Refuse a `decode` that asks for a key."""
+    super().__init_subclass__(**options)
+    own = cls.__dict__.get('decode')
+    if own and len(inspect.signature(own).parameters) > 1:
+      raise TypeError(
+        f'{cls.__name__}.decode: expected no argument besides self, got '
+        f'{inspect.signature(own)}. What a training step decodes to, where it '
+        'is another array, is decode_training(self, key).'
+      )
+
   @property
-  def needs_key(self) -> bool:
+  def trains_otherwise(self) -> bool:
     """Whether training decodes to another array than deployment does."""
-    return False
+    return type(self).decode_training is not Compressed.decode_training
 
   @property
   def transforms_input(self) -> bool:
@@ -54,9 +75,25 @@ class Compressed(abc.ABC):
   def _first(self) -> Any:
     return getattr(self, self.inner[0]) if self.inner else None
 
+  def __getattr__(self, name: str) -> Any:
+    """Return what is known of the array, computed where no field says it."""
+    if name not in ('shape', 'dtype', 'ndim'):
+      kind = type(self).__name__
+      raise AttributeError(f'{kind!r} object has no attribute {name!r}')
+    return getattr(jax.eval_shape(_decoded, self), name)
+
   @abc.abstractmethod
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the array; pure and differentiable (straight-through here)."""
+
+  def decode_training(self, key: Key | None) -> Array:
+    """Return the array of one training step, where it is another.
+
+    Args:
+      key: Randomness of the step; `expect_key` where it is needed.
+    """
+    del key
+    return self.decode()
 
   def transform_input(self, x: Array) -> Array:
     """Return the layer input that this weight multiplies, as on a grid."""
@@ -98,6 +135,32 @@ class Compressed(abc.ABC):
     return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
+def _decoded(x: Any) -> Array:
+  """Return the array of a node as it is deployed."""
+  if not is_node(x):
+    return x
+  inner = {f: _decoded(getattr(x, f)) for f in x.inner}
+  return x.replace(**inner).decode()
+
+
+def expect_key(where: str, key: Key | None) -> Key:
+  """Return the key of a training step.
+
+  Args:
+    where: Name of the node, for the error.
+    key: As `decode_training` is given it.
+
+  Raises:
+    ValueError: If there is none.
+  """
+  if key is None:
+    raise ValueError(
+      f'{where}: expected a key in training, where it draws random numbers, '
+      'got none. Pass key=... to compress.value_and_grad.'
+    )
+  return key
+
+
 def is_node(x: Any) -> TypeGuard[Compressed]:
   """Return whether `x` is a compressed weight."""
   return isinstance(x, Compressed)
@@ -121,16 +184,15 @@ class Narrowed(Compressed):
   w: Any
   dtype: str = struct.field(pytree_node=False)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the weight in its own type."""
-    del key
     top = float(jnp.finfo(self.dtype).max)
     w: Array = jnp.clip(self.w, -top, top).astype(self.dtype)
     return w
 
   def freeze(self) -> Any:
     """Return an array where there is nothing else inside."""
-    return self if is_node(self.w) else self.decode(None)
+    return self if is_node(self.w) else self.decode()
 
   def apply_mask(self, mask: Array) -> Any:
     """Return this node, 0 where `mask` is False, or None if it cannot."""

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from compress import state
 from compress.node import Array as Array
 from compress.node import Compressed as Compressed
 from compress.node import Features as Features
@@ -21,12 +22,13 @@ from compress.node import Mean as Mean
 from compress.node import Params as Params
 from compress.node import Path as Path
 from compress.node import Stats as Stats
+from compress.node import expect_key as expect_key
 from compress.node import in_32_bits as in_32_bits
 from compress.node import is_node as is_node
 
 
 def is_weight(x: Any) -> bool:
-  """Return whether an array is a weight: two axes or more, floating point.
+  """Return whether an array or node is a weight: two axes or more, of floats.
 
   Biases, scales and statistics have one axis: neither methods nor weight decay
   change them.
@@ -37,20 +39,15 @@ def is_weight(x: Any) -> bool:
   return np.ndim(x) >= 2 and bool(jnp.issubdtype(x.dtype, jnp.floating))
 
 
-def holds_weight(x: Any) -> bool:
-  """Return whether an array, or the one a node decodes to, is a weight."""
-  return is_weight(jax.eval_shape(decode, x) if is_node(x) else x)
-
-
-def shape_of(x: Any) -> tuple[int, ...]:
-  """Return the shape of an array, or of the one a node decodes to."""
-  shape: tuple[int, ...] = jax.eval_shape(decode, x).shape
-  return shape
-
-
 def join(path: tuple[Any, ...]) -> Path:
-  """Return a key path of `jax.tree_util` as `'conv1/kernel'`."""
-  return jax.tree_util.keystr(path, simple=True, separator='/')
+  """Return a key path of `jax.tree_util` as `'conv1/kernel'`.
+
+  The box that Flax puts around an array has no name of its own.
+  """
+  *others, last = path or (None,)
+  is_box = others and getattr(last, 'name', '') == 'value'
+  kept = tuple(others) if is_box else path
+  return jax.tree_util.keystr(kept, simple=True, separator='/')
 
 
 def paths(params: Params) -> dict[Path, Any]:
@@ -59,15 +56,20 @@ def paths(params: Params) -> dict[Path, Any]:
   >>> paths({'fc': {'bias': 1, 'kernel': 2}})
   {'fc/bias': 1, 'fc/kernel': 2}
   """
-  flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_node)
+  flat, _ = jax.tree_util.tree_flatten_with_path(
+    state.bare(params), is_leaf=is_node
+  )
   return {join(path): leaf for path, leaf in flat}
 
 
 def map_paths(fn: Callable[[Path, Any], Any], params: Params) -> Params:
   """Replace every array and every outermost node by `fn(path, leaf)`."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: fn(join(path), leaf), params, is_leaf=is_node
+  mapped = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: fn(join(path), leaf),
+    state.bare(params),
+    is_leaf=is_node,
   )
+  return state.around(mapped, params)
 
 
 def descend(fn: Callable[[Path, Any], Any], path: Path, node: Any) -> Any:
@@ -138,43 +140,67 @@ def meeting(params: Params) -> dict[Path, Path]:
   return found
 
 
-def decode(params: Params, key: Key | None = None) -> Params:
-  """Replace every node by its array, innermost first.
+def decode(params: Params) -> Params:
+  """Replace every node by the array that is deployed, innermost first.
 
   Args:
     params: A tree of arrays and nodes.
-    key: Randomness of one training step. `None` gives the arrays that are
-      deployed.
 
   Returns:
     The tree of arrays that the network is applied to.
 
   Raises:
-    ValueError: If the result is differentiated although no key was given and a
-      node decodes to another array in training (`Compressed.needs_key`).
+    ValueError: If the result is differentiated although a node decodes to
+      another array in training (`Compressed.trains_otherwise`).
   """
-  leaves, treedef = jax.tree.flatten(params, is_leaf=is_node)
+  return jax.tree.map(_decode, state.bare(params), is_leaf=is_node)
+
+
+def decode_training(params: Params, key: Key | None = None) -> Params:
+  """Replace every node by the array that trains, innermost first.
+
+  Args:
+    params: A tree of arrays and nodes.
+    key: Randomness of one training step.
+
+  Returns:
+    The tree of arrays that the network is applied to.
+
+  Raises:
+    ValueError: If there is no key and a node draws random numbers.
+  """
+  leaves, treedef = jax.tree.flatten(state.bare(params), is_leaf=is_node)
   keys: list[Key | None] = [None] * len(leaves)
   if key is not None:
     keys = [*jax.random.split(key, max(1, len(leaves)))]
-  return jax.tree.unflatten(treedef, map(_decode, leaves, keys))
+  return jax.tree.unflatten(treedef, map(_decode_training, leaves, keys))
 
 
-def _decode(x: Any, key: Key | None) -> Array:
+def _decode(x: Any) -> Array:
+  if not is_node(x):
+    return x
+  decoded = _decode_node(descend(lambda _, y: _decode(y), '', x))
+  return _deployed(type(x).__name__, decoded) if x.trains_otherwise else decoded
+
+
+def _decode_training(x: Any, key: Key | None) -> Array:
   if not is_node(x):
     return x
   here, below = (None, None) if key is None else jax.random.split(key)
-  inner = descend(lambda _, y: _decode(y, below), '', x)
-  decoded: Array = _decode_node(inner, here)
-  if key is None and x.needs_key:
-    return _deployed(type(x).__name__, decoded)
-  return decoded
+  inner = descend(lambda _, y: _decode_training(y, below), '', x)
+  return _decode_node_training(inner, here)
 
 
 @functools.partial(jax.jit, inline=True)
-def _decode_node(node: Compressed, key: Key | None) -> Array:
+def _decode_node(node: Compressed) -> Array:
   """Decode one node in one program, whoever calls."""
-  return node.decode(key)
+  return node.decode()
+
+
+@functools.partial(jax.jit, inline=True)
+def _decode_node_training(node: Compressed, key: Key | None) -> Array:
+  """Decode one node for training in one program."""
+  return node.decode_training(key)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -187,9 +213,9 @@ def _deployed(kind: str, x: Array) -> Array:
 @_deployed.defjvp
 def _no_derivative(kind: str, *_: Any) -> Any:
   raise ValueError(
-    f'tree.decode: expected a key, got none where {kind} is differentiated: '
-    'without one it decodes to what is deployed, which is not what trains. '
-    'Pass decode(params, key).'
+    f'compress.decode: expected no derivative, got one of {kind}, which is '
+    'deployed as another array than it trains as. Train with '
+    'compress.value_and_grad or compress.decode_training.'
   )
 
 
@@ -220,7 +246,7 @@ def latent(x: Any) -> Array:
   """
   while is_node(x) and len(x.inner) == 1:
     x = getattr(x, x.inner[0])
-  return _decode(x, None)
+  return _decode(x)
 
 
 def freeze(params: Params) -> Params:
@@ -229,7 +255,7 @@ def freeze(params: Params) -> Params:
   def visit(path: Path, x: Any) -> Any:
     return descend(visit, path, x).freeze() if is_node(x) else x
 
-  return map_paths(visit, params)
+  return state.bare(map_paths(visit, params))
 
 
 def split(params: Params) -> tuple[Params, Params]:
@@ -299,7 +325,11 @@ def _marks(
         marks[f.name] = visit(value) if chosen else _unmarked(value)
     return x.replace(**marks)
 
-  return jax.tree.map(visit, params, is_leaf=is_node)
+  marks = jax.tree.map(visit, state.bare(params), is_leaf=is_node)
+  if not isinstance(params, state.WithState):
+    return marks
+  trained, kept = jax.tree.map(mark, params.trained), _unmarked(params.kept)
+  return params._replace(params=marks, trained=trained, kept=kept)
 
 
 def _unmarked(x: Any) -> Any:

@@ -1,6 +1,7 @@
 """Tiny networks whose channels are wired in every way, and their groups."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from compress import tree
+import compress
 from compress.channels import dependency
 from compress.channels.dependency import Group
+from compress.dataflow import Site
 from compress.method import Probe
+from compress.tree import Path
 from tests.runs import NETWORKS, calibrated, start
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Act, Branch, Conv, Dense, GlobalMean, Norm
@@ -79,7 +82,22 @@ def groups(spec: sp.Spec) -> tuple[Group, ...]:
   """Return the groups of a network, found once."""
   requested = calibrated(spec).probe
   assert requested is not None
-  return tuple(dependency.groups(requested.apply, start(spec)['params']))
+  return tuple(
+    dependency.groups(
+      requested.apply, start(spec)['params'], requested.examples
+    )
+  )
+
+
+def sites_with(uses: Mapping[Path, int]) -> dict[Path, Site]:
+  """Return sites of weights that are used some number of times."""
+  return {path: Site('dot', uses=count) for path, count in uses.items()}
+
+
+def probe_with(**fields: Any) -> Probe:
+  """Return a probe that knows nothing but what is given."""
+  asked = ('apply', 'examples', 'loss', 'grad', 'reduce')
+  return Probe(**(dict.fromkeys(asked) | {'sites': {}} | fields))
 
 
 class Own(nn.Module):
@@ -102,7 +120,7 @@ class Own(nn.Module):
 def module(
   network: nn.Module, channels: int = 1
 ) -> tuple[dict[str, Any], Probe]:
-  """Return the variables of a Flax module and a probe made by hand."""
+  """Return the variables of a Flax module and its probe."""
   drawn = np.random.default_rng(0)
   x = jnp.float32(drawn.normal(size=(8, 5, 5, channels)))
   y = jnp.arange(8) % 3
@@ -111,20 +129,14 @@ def module(
     lambda a: a + jnp.float32(drawn.uniform(0.1, 0.3, a.shape)), variables
   )
 
-  def apply(params: Any) -> jax.Array:
-    filled = tree.filled(params, variables['params'])
-    logits: Any = network.apply({**variables, 'params': filled}, x)
+  def apply(params: Any, x: jax.Array) -> jax.Array:
+    logits: Any = network.apply({**variables, 'params': params}, x)
     return logits
 
-  def loss(params: Any) -> jax.Array:
-    return jnp.mean(
-      optax.softmax_cross_entropy_with_integer_labels(apply(params), y)
-    )
+  def loss(params: Any, batch: Any) -> jax.Array:
+    logits = apply(params, batch[0])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
+    return jnp.mean(losses)
 
-  uses = {
-    path: 1 if a.ndim == 2 else 25
-    for path, a in tree.paths(variables['params']).items()
-    if a.ndim > 1
-  }
-  no_samples: Any = None
-  return variables, Probe(apply, loss, jax.grad(loss), no_samples, uses)
+  found = compress.probe(apply, variables['params'], x, loss, (x, y))
+  return variables, found

@@ -35,6 +35,7 @@ from tests.runs import (
   one_shot,
   plan_of,
   run,
+  served,
   shapes,
   start,
   state_of,
@@ -127,6 +128,9 @@ def test_weights_of_16_bits_keep_their_type(text: str, dtype: str) -> None:
 
   nodes = nodes_of(narrow)
   found = jax.eval_shape(tree.decode, nodes)
+  arrays = tree.paths(found)
+  for path, x in tree.paths(nodes).items():
+    assert (x.shape, x.dtype) == (arrays[path].shape, arrays[path].dtype)
   assert shapes(found) == shapes(narrow)
   after = jax.eval_shape(
     lambda p, step, grads: compress.update(
@@ -211,9 +215,9 @@ def widths(params: Any) -> list[int]:
 
 def assert_lowers(spec: sp.Spec, variables: dict[str, Any]) -> None:
   """Compare a network with its deployed form."""
-  small_spec, small = lower(spec, variables)
-  assert not jax.tree.leaves(small['batch_stats'])
-  (want, _), (got, _) = run(spec, variables), run(small_spec, small)
+  graph, small = lower(spec, variables)
+  assert small.keys() == {'params'}
+  want, got = run(spec, variables)[0], served(spec, (graph, small))
   error = np.abs(got - want).max(axis=1) / np.abs(want).max()
   bits = widths(variables['params'])
   if not bits:

@@ -54,7 +54,7 @@ def fit(
 
     def loss(trainable: Any) -> Any:
       nodes = tree.merge(trainable, frozen)
-      error = x[rows] @ tree.decode(nodes, key)['w'] - y[rows]
+      error = x[rows] @ tree.decode_training(nodes, key)['w'] - y[rows]
       likelihood = jnp.mean(jnp.sum(error**2, -1)) / (2 * NOISE**2)
       return likelihood + method.loss(nodes, Ctx(at, steps))
 

@@ -2,15 +2,14 @@
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from compress import kinds, tree
 from compress.binary.straight_through import SIGNS
 from compress.errors import expect_name
-from compress.method import Ctx, Method, expect_probe
-from compress.tree import Array, Compressed, Key, Mean, Params, Path
+from compress.method import Ctx, Method, expect_probe, has_input
+from compress.tree import Array, Compressed, Mean, Params, Path
 
 
 @struct.dataclass
@@ -36,9 +35,8 @@ class Signed(Compressed):
   gradient: str = struct.field(pytree_node=False)
   sized: bool = struct.field(pytree_node=False)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the weight as it is."""
-    del key
     return self.w
 
   def transform_input(self, x: Array) -> Array:
@@ -66,7 +64,7 @@ class Signed(Compressed):
 
     None for inputs if `sized`, since more inputs have another mean.
     """
-    ndim = jax.eval_shape(tree.decode, self.w).ndim
+    ndim = self.w.ndim
     if self.sized and axis == ndim - 2:
       return None
     wide = self._around(
@@ -130,6 +128,8 @@ def inputs(
     kinds.refuse('binary.inputs', kinds.INPUT_SIGNS, params)
     first, last = first_and_last('binary.inputs', ctx)
     skip = {first} if ends else {first, last}
+    weights = tree.paths(params)
+    skip |= {p for p in weights if not has_input('binary.inputs', ctx, p)}
     return map_except('binary.inputs', skip, wrap, params)
 
   return Method(init)
@@ -140,7 +140,7 @@ def first_and_last(where: str, ctx: Ctx) -> tuple[Path, Path]:
 
   Args:
     where: Name of the caller, for error messages.
-    ctx: Context with a probe, whose `uses` are in order of application.
+    ctx: Context with a probe, whose `sites` are in order of application.
 
   Returns:
     The two paths, which are equal if the network has one layer.
@@ -148,7 +148,8 @@ def first_and_last(where: str, ctx: Ctx) -> tuple[Path, Path]:
   Raises:
     ValueError: If there is no probe.
   """
-  order = list(expect_probe(where, ctx).uses)
+  sites = expect_probe(where, ctx).sites
+  order = [path for path, x in sites.items() if x.kind in ('conv', 'dot')]
   return order[0], order[-1]
 
 
@@ -170,7 +171,7 @@ def map_except(where: str, skip: set[Path], fn: Any, params: Params) -> Params:
   done: list[Path] = []
 
   def visit(path: Path, x: Any) -> Any:
-    if path in skip or not tree.holds_weight(x):
+    if path in skip or not tree.is_weight(x):
       return x
     done.append(path)
     return tree.map_arrays(lambda _, w: fn(path, w), x)

@@ -18,7 +18,7 @@ from compress.binary.weights import (
 from compress.errors import expect_name
 from compress.method import Ctx, Method
 from compress.quantize.affine import straight_through
-from compress.tree import Array, Key, Params, Path
+from compress.tree import Array, Params, Path
 
 DAMPING = 1e-8  # of the curvature, as Adam's epsilon
 
@@ -36,9 +36,8 @@ class LossAware(LatentSigns):
 
   squares: Array
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the scaled signs, with the identity as the gradient of `w`."""
-    del key
     assert self.alpha is not None
     return straight_through(
       straight_through_lib.clipped(self.w) * self.alpha, self.w
@@ -121,7 +120,7 @@ def _gradients(params: Params, grads: Params) -> dict[Path, Array]:
     if not tree.find(LossAware, x):
       return
     inside = {field: tree.decode(getattr(x, field)) for field in x.inner}
-    _, pull = jax.vjp(lambda parts: x.replace(**parts).decode(None), inside)
+    _, pull = jax.vjp(lambda parts: x.replace(**parts).decode(), inside)
     for field, part in pull(grad)[0].items():
       below = path if len(x.inner) == 1 else f'{path}/{field}'
       visit(below, getattr(x, field), part)

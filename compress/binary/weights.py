@@ -38,16 +38,22 @@ class LatentSigns(Compressed):
   stochastic: bool = struct.field(pytree_node=False)
 
   @property
-  def needs_key(self) -> bool:
+  def trains_otherwise(self) -> bool:
     """Whether training decodes to another array: to sampled signs."""
     return self.stochastic
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the scaled signs, with the gradients of signs and scale."""
-    if self.stochastic and key is not None:
-      signs = straight_through_lib.stochastic(self.w, key)
-    else:
-      signs = straight_through_lib.clipped(self.w)
+    return self._scaled(straight_through_lib.clipped(self.w))
+
+  def decode_training(self, key: Key | None) -> Array:
+    """Return the scaled signs, sampled if they are stochastic."""
+    if not self.stochastic:
+      return self.decode()
+    key = tree.expect_key('binary.weights', key)
+    return self._scaled(straight_through_lib.stochastic(self.w, key))
+
+  def _scaled(self, signs: Array) -> Array:
     if self.alpha is None:
       return signs
     return signs * straight_through(
@@ -83,9 +89,8 @@ class Binarized(Compressed):
   signs: Array
   scale: Array | None
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the signs times the scale."""
-    del key
     factor = self.factor()
     return jnp.where(self.signs, factor, -factor)
 

@@ -13,6 +13,7 @@ from compress.tree import Params, Path
 
 Widths: TypeAlias = dict[str, int]  # remaining channels, by name of group
 Remove: TypeAlias = Callable[[Widths], Params]
+LossOf: TypeAlias = Callable[[Widths], float]  # over the calibration data
 BUDGETS = ('macs', 'size', 'ms')
 
 
@@ -147,18 +148,18 @@ def uniform(budget: Budget, choices: dict[str, Choices]) -> Widths:
 
 
 def greedy(
-  budget: Budget, choices: dict[str, Choices], remove: Remove, probe: Probe
+  budget: Budget, choices: dict[str, Choices], loss_of: LossOf
 ) -> Widths:
   """Remove channels where the loss rises least per saved cost."""
   chosen = {name: x.widths[0] for name, x in choices.items()}
-  cost, loss = budget.cost(chosen), float(probe.loss(remove(chosen)))
+  cost, loss = budget.cost(chosen), loss_of(chosen)
   while cost > budget.limit:
     tries = []
     for name, x in choices.items():
       left = [n for n in x.widths if n < chosen[name]]
       if left:
         widths = {**chosen, name: left[0]}
-        then = float(probe.loss(remove(widths)))
+        then = loss_of(widths)
         # A measured time may not fall where the cost does.
         less = max(cost - budget.cost(widths), 1e-6 * cost)
         tries.append(((then - loss) / less, name, widths, then))
@@ -166,14 +167,13 @@ def greedy(
       raise _unmet(budget, choices)
     _, _, chosen, loss = min(tries, key=lambda t: t[:2])
     cost = budget.cost(chosen)
-  return _exchange(budget, choices, remove, probe, chosen)
+  return _exchange(budget, choices, loss_of, chosen)
 
 
 def _exchange(
   budget: Budget,
   choices: dict[str, Choices],
-  remove: Remove,
-  probe: Probe,
+  loss_of: LossOf,
   chosen: Widths,
 ) -> Widths:
   """Narrow one group and widen others while the loss falls.
@@ -182,7 +182,7 @@ def _exchange(
   descent may end far below the budget.
   """
   found = _fill(budget, choices, chosen)
-  loss = float(probe.loss(remove(found)))
+  loss = loss_of(found)
   while True:
     tries = []
     for name, x in choices.items():
@@ -192,7 +192,7 @@ def _exchange(
         others = _fill(budget, choices, others, kept=name)
         widths = _fill(budget, choices, others)
         if any(widths[k] > found[k] for k in widths):
-          tries.append((float(probe.loss(remove(widths))), name, widths))
+          tries.append((loss_of(widths), name, widths))
     best, _, widths = min(tries, key=lambda t: t[:2], default=(loss, '', found))
     if best >= loss:
       return found

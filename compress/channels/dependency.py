@@ -1,6 +1,6 @@
-"""Dependencies between channels, found on any Flax network.
+"""Dependencies between channels, found on any network by dataflow.
 
-Weights are random, the output of every layer that mixes channels is replaced
+Weights are random, the output of every product that mixes channels is replaced
 by noise, and one output channel at a time is perturbed. Every channel that the
 perturbation reaches through norms, activations, pools, sums and concatenations
 before the next layer mixes it depends on that channel.
@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from compress import tree
-from compress.channels.perturbation import Hit, hits, kernel, leaves
-from compress.tree import Array, Params, Path
+from compress.channels.perturbation import Hit, hits
+from compress.tree import Params, Path
 
 ROLES = ('produces', 'carries', 'consumes')
 Members: TypeAlias = dict[
-  tuple[str, str], list[int]
-]  # (module, role) -> channels
+  tuple[Path, str], list[int]
+]  # (parameter, role) -> channels
 
 
 class Slice(NamedTuple):
@@ -62,25 +62,71 @@ class Group(NamedTuple):
     return [s for s in self.slices if s.role == role]
 
 
-def groups(apply: Callable[[Params], Array], params: Params) -> list[Group]:
+def groups(
+  apply: Callable[..., Any], params: Params, inputs: tuple[Any, ...]
+) -> list[Group]:
   """Find the removable channels of a network and their dependencies.
 
   Args:
-    apply: Applies Flax modules to decoded parameters, in evaluation mode and
-      not jitted, and returns the outputs `[examples, ...]`.
+    apply: `(params, *inputs)` -> the outputs, in evaluation mode, of
+      parameters as methods see them: `Probe.apply`.
     params: Its parameters, arrays or nodes; only shapes are used.
+    inputs: Of the network: `Probe.examples`.
 
   Returns:
     The groups, in the order of the network. Channels are in no group if they
-    reach the outputs, if a layer of unknown form consumes them or adds to
+    reach the outputs, if an operation of unknown form consumes them or adds to
     them, if the (floating point) inputs of the network are added to them, or
     if they are mixed by an operation without weights (as in a layer norm).
+  """
+  return explained(apply, params, inputs)[0]
+
+
+def explained(
+  apply: Callable[..., Any], params: Params, inputs: tuple[Any, ...]
+) -> tuple[list[Group], dict[str, str]]:
+  """Return the groups, and why the channels of other layers cannot go.
+
+  Args:
+    apply: As `groups`.
+    params: As there.
+    inputs: As there.
+
+  Returns:
+    The groups, and reasons by the name of the layer, as 'they are outputs'.
   """
   shapes = {
     path: x.shape
     for path, x in tree.paths(jax.eval_shape(tree.decode, params)).items()
   }
-  return _grouped(hits(apply, params, shapes), shapes)
+  found = hits(apply, params, inputs)
+  groups = _grouped(found, shapes)
+  grouped = {s.path for group in groups for s in group.of('produces')}
+  mixing = {hit.path for hit in found if hit.kind == 'mixes'}
+  left = [path for path in shapes if path in mixing and path not in grouped]
+  reasons = {layer(path): _reason(path, found) for path in left}
+  met = {hit.path for hit in found}
+  looped = [p for p, x in shapes.items() if len(x) > 1 and p not in met]
+  why = 'they are computed in a loop'
+  return groups, reasons | dict.fromkeys(map(layer, looped), why)
+
+
+def _reason(path: Path, hits: list[Hit]) -> str:
+  """Return why the channels that a weight puts out cannot be removed."""
+  reached = [hit for hit in hits if hit.producer == path and hit.changed.any()]
+  for kind, why in (
+    ('output', 'they are outputs of the network'),
+    ('opaque', 'they meet {}'),
+  ):
+    for hit in reached:
+      if hit.kind == kind:
+        return why.format(hit.path)
+  for hit in reached:
+    if hit.kind == 'carries' and np.any(hit.changed.sum(1) > 1):
+      return f'they are mixed before they meet {hit.path}, as by a norm'
+  if not any(hit.kind == 'mixes' for hit in reached):
+    return 'no weight outside a loop takes them'
+  return 'each is used in another way, or with inputs of the network'
 
 
 def describe(found: Iterable[Group]) -> list[str]:
@@ -104,9 +150,9 @@ def _grouped(hits: list[Hit], shapes: dict[Path, Any]) -> list[Group]:
   families: dict[tuple[str, ...], list[Members]] = {}
   for part in _components(hits):
     members: Members = defaultdict(list)
-    for module, role, i in sorted(part):
-      members[module, role].append(i)
-    producers = (m for m, role in members if role == 'produces')
+    for path, role, i in sorted(part):
+      members[path, role].append(i)
+    producers = (path for path, role in members if role == 'produces')
     name = tuple(sorted(producers, key=order.index))
     if not name:
       continue  # nothing can be removed
@@ -119,7 +165,7 @@ def _grouped(hits: list[Hit], shapes: dict[Path, Any]) -> list[Group]:
 
 
 def _components(hits: list[Hit]) -> list[set[tuple[str, str, int]]]:
-  """Return connected components of (module, role, channel)."""
+  """Return connected components of (parameter, role, channel)."""
   parts: dict[Any, set[Any]] = {}
 
   def join(one: Any, other: Any) -> None:
@@ -128,12 +174,12 @@ def _components(hits: list[Hit]) -> list[set[tuple[str, str, int]]]:
       a |= b
       parts.update(dict.fromkeys(b, a))
 
-  opaque = {hit.module for hit in hits if hit.kind == 'opaque'}
-  for producer, module, kind, changed in hits:
+  opaque = {hit.path for hit in hits if hit.kind == 'opaque'}
+  for producer, path, kind, changed in hits:
     source = 'opaque' if producer in opaque else 'produces'
     role = 'consumes' if kind == 'mixes' else kind
     for c, i in np.argwhere(changed).tolist():
-      join((producer, source, c), (module, role, i))
+      join((producer, source, c), (path, role, i))
   return list({id(part): part for part in parts.values()}.values())
 
 
@@ -149,22 +195,22 @@ def _group(
     return None
   if 'consumes' not in roles or roles & {'opaque', 'output'}:
     return None
+  owners = {layer(path) for path in producers}
   slices: list[Slice] = []
-  for module, role in sorted(first, key=lambda key: ROLES.index(key[1])):
-    index = np.array([m[module, role] for m in members])
-    slices += _slices(module, role, index, shapes)
-  return Group('+'.join(producers), tuple(slices))
+  for path, role in first:
+    index = np.array([m[path, role] for m in members])
+    axis = len(shapes[path]) - (2 if role == 'consumes' else 1)
+    # The bias of a layer is produced with the outputs of its kernel.
+    own = role == 'carries' and layer(path) in owners
+    slices.append(Slice(path, axis, index, 'produces' if own else role))
+  slices.sort(key=lambda part: ROLES.index(part.role))
+  return Group('+'.join(map(layer, producers)), tuple(slices))
 
 
-def _slices(
-  module: str, role: str, index: np.ndarray, shapes: dict[Path, Any]
-) -> list[Slice]:
-  """Return the slices of one module: all its arrays, or its inputs."""
-  weight = kernel(module)
-  if role == 'consumes':
-    return [Slice(weight, len(shapes[weight]) - 2, index, role)]
-  return [
-    Slice(path, len(shape) - 1, index, role)
-    for path, shape in leaves(module, shapes).items()
-    if shape and shape[-1] > 1 or path == weight
-  ]
+def layer(path: Path) -> str:
+  """Return the name of the layer that a parameter belongs to.
+
+  >>> layer('block1/conv/kernel'), layer('w')
+  ('block1/conv', 'w')
+  """
+  return path.rpartition('/')[0] or path

@@ -1,18 +1,25 @@
 """Structured pruning: removal of filters and neurons."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from compress import kinds, tree
 from compress.channels import budget as sizing
 from compress.channels import dependency, importance
-from compress.channels.budget import Remove, Widths
+from compress.channels.budget import Widths
 from compress.channels.dependency import Group
-from compress.channels.importance import SCORES
-from compress.channels.sliced import Sliced, cut, unsliced
+from compress.channels.importance import SCORES, Importance
+from compress.channels.sliced import (
+  Keeps,
+  Sliced,
+  cut_all,
+  unsliced,
+  zeroing,
+)
+from compress.errors import shorten
 from compress.method import Ctx, Method, expect_probe
 from compress.tree import Params, Path
 from compress.unchanged import warn_unchanged
@@ -24,7 +31,7 @@ def filters(
   size: float | None = None,
   ms: float | None = None,
   share: float | None = None,
-  score: str = 'l2',
+  score: str | Importance = 'l2',
   scope: str = 'uniform',
   layers: str = '.*',
   multiple: int = 16,
@@ -49,8 +56,9 @@ def filters(
       on the loss over calibration data (Molchanov+ 2019, arXiv 1906.10771,
       equation 8), 'bn_scale' the scale of the batch norm (Liu+ 2017, arXiv
       1708.06519; groups without one stay, with a warning), 'fpgm' the
-      distance from the other filters (He+ 2019, arXiv 1811.00250), or
-      'random'.
+      distance from the other filters (He+ 2019, arXiv 1811.00250),
+      'random', or a function: groups, parameters and context -> scores
+      `[channels]` by name of the group.
     scope: 'uniform' removes the same share of each group; 'auto' searches the
       widths: it removes channels where the loss over calibration data rises
       least per saved cost.
@@ -78,49 +86,79 @@ def filters(
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.filters', ctx)
     kinds.refuse('prune.filters', kinds.ARRAYS, params)
-    every = dependency.groups(probe.apply, sizing.full_shapes(params, probe))
-    found = _chosen(every, layers, params)
+    every, blocked = dependency.explained(
+      probe.apply, sizing.full_shapes(params, probe), probe.examples
+    )
+    found = _chosen(every, blocked, layers, params)
     if score == 'bn_scale':
       found = _with_norms(found)
     choices = {
       g.name: sizing.width_choices(g, multiple, probe, params) for g in found
     }
-    remove = _make_remove(found, score, greedy, params, ctx)
+    keeps = _make_keeps(found, score, greedy, params, ctx)
+
+    def remove(widths: Widths) -> Params:
+      return cut_all(params, found, keeps(widths))
+
     if of == 'share':
-      return remove({k: x.at_most(1 - amount) for k, x in choices.items()})
+      widths = {k: x.at_most(1 - amount) for k, x in choices.items()}
+      if amount > 0:
+        _expect_fewer(widths, choices, multiple)
+      return remove(widths)
     budget = sizing.budget(of, amount, found, remove, probe, params)
     if scope == 'auto':
-      return remove(sizing.greedy(budget, choices, remove, probe))
+      zeroed = zeroing(params, found)
+
+      def loss(widths: Widths) -> float:
+        return float(probe.loss(zeroed(keeps(widths))))
+
+      return remove(sizing.greedy(budget, choices, loss))
     return remove(sizing.uniform(budget, choices))
 
   return Method(init)
+
+
+def _expect_fewer(widths: Widths, choices: Any, multiple: int) -> None:
+  """Warn of groups that keep all channels, raise ValueError if all do."""
+  whole = [name for name, x in choices.items() if widths[name] == x.widths[0]]
+  found = shorten(', '.join(f'{k} of {widths[k]}' for k in whole), 90)
+  if len(whole) == len(choices):
+    raise ValueError(
+      f'prune.filters: expected groups of more than {multiple} channels, got '
+      f'{found}. Widths are multiples of {multiple}: lower `multiple`.'
+    )
+  why = f'widths are multiples of {multiple}: lower `multiple`'
+  warn_unchanged('prune.filters', whole, why)
 
 
 def widths(params: Params) -> dict[Path, tuple[int, int]]:
   """Return the number of outputs of each weight before and after."""
   found = {}
   for path, x in tree.paths(params).items():
-    if isinstance(x, Sliced) and tree.holds_weight(x):
-      shapes = (jax.eval_shape(tree.decode, y).shape for y in (x, unsliced(x)))
+    if isinstance(x, Sliced) and tree.is_weight(x):
+      shapes = (y.shape for y in (x, unsliced(x)))
       before, after = (shape[-1] for shape in shapes)
       if before != after:
         found[path] = (before, after)
   return found
 
 
-def _chosen(found: list[Group], layers: str, params: Params) -> list[Group]:
+def _chosen(
+  found: list[Group], blocked: dict[str, str], layers: str, params: Params
+) -> list[Group]:
   """Return the groups to prune."""
   have = tree.paths(params)
   here = [g for g in found if all(s.path in have for s in g.slices)]
   chosen = [g for g in here if re.fullmatch(layers, g.name)]
-  if not chosen:
-    names = ', '.join(g.name for g in found) or 'none'
-    raise ValueError(
-      f'prune.filters: expected layers with channels to remove, got {layers!r} '
-      f'of {names}. Leave out `only`: groups are removed as a whole; '
-      'select them with `layers=`.'
-    )
-  return chosen
+  if chosen:
+    return chosen
+  names = shorten(', '.join(g.name for g in found), 60) or 'none'
+  why = shorten('; '.join(f'{k}: {why}' for k, why in blocked.items()), 90)
+  raise ValueError(
+    f'prune.filters: expected layers with channels to remove, got {layers!r} '
+    f'of {names}. Not removable: {why or "none"}. Leave out `only`: groups go '
+    'as a whole; select them with `layers=`.'
+  )
 
 
 def _with_norms(found: list[Group]) -> list[Group]:
@@ -134,15 +172,19 @@ def _with_norms(found: list[Group]) -> list[Group]:
   return scored
 
 
-def _make_remove(
-  found: list[Group], score: str, greedy: bool, params: Params, ctx: Ctx
-) -> Remove:
-  """Return the function that reduces every group to its width."""
-  score_fn = SCORES[score]
+def _make_keeps(
+  found: list[Group],
+  score: str | Importance,
+  greedy: bool,
+  params: Params,
+  ctx: Ctx,
+) -> Callable[[Widths], Keeps]:
+  """Return the function from widths to the channels that remain."""
+  score_fn = score if callable(score) else SCORES[score]
   dense = {} if greedy else score_fn(found, params, ctx)
 
-  def remove(widths: Widths) -> Params:
-    small = params
+  def keeps(widths: Widths) -> Keeps:
+    small, chosen = params, {}
     for group in found:
       scores = dense.get(group.name)
       if scores is None:
@@ -150,14 +192,19 @@ def _make_remove(
       order = np.argsort(-scores, kind='stable')
       keep = np.zeros(group.channels, bool)
       keep[order[: widths[group.name]]] = True
-      small = small if keep.all() else cut(small, group, keep)
-    return small
+      chosen[group.name] = keep
+      if greedy:
+        small = cut_all(small, [group], chosen)
+    return chosen
 
-  return remove
+  return keeps
 
 
 def _check(
-  given: dict[str, float | None], score: str, scope: str, multiple: int
+  given: dict[str, float | None],
+  score: str | Importance,
+  scope: str,
+  multiple: int,
 ) -> tuple[str, float]:
   """Return the unit of the budget and its amount."""
 
@@ -181,7 +228,7 @@ def _check(
     ('score', score, tuple(SCORES)),
     ('scope', scope, ('uniform', 'auto')),
   ):
-    if got not in names:
+    if got not in names and not callable(got):
       raise refuse(f'a {what} of {", ".join(names)}', got, '')
   if scope == 'auto' and of == 'share':
     raise refuse("a budget with scope='auto'", given, 'Give it macs.')

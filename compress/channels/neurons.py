@@ -55,7 +55,9 @@ def neurons(
   def init(params: Params, ctx: Ctx) -> Params:
     probe = expect_probe('prune.neurons', ctx)
     kinds.refuse('prune.neurons', kinds.ARRAYS, params)
-    found = dependency.groups(probe.apply, budget.full_shapes(params, probe))
+    found = dependency.groups(
+      probe.apply, budget.full_shapes(params, probe), probe.examples
+    )
     have = tree.paths(params)
     plain = [
       g

@@ -1,11 +1,11 @@
 """What a change of each channel reaches, found by perturbing a network."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,174 +13,226 @@ import numpy as np
 from compress import tree
 from compress.channels import cropping
 from compress.channels.cropping import Crop
+from compress.dataflow import inputs as inputs_lib
+from compress.dataflow import interpreter, rules
+from compress.dataflow.interpreter import Multiply, Operation, Product, Record
 from compress.tree import Array, Params, Path
 
 PERTURBATION = 1e3  # large for any activation of a random network
 CHANGED = 1e-3  # relative; rounding errors are smaller, effects larger
-_INPUT = '<input>'  # the network's, among the names of modules
+INPUT = '<input>'  # one of the network's, among the paths of parameters
+OUTPUT = '<output>'
 _BATCH = 32  # perturbations in one batch
 
+# Apply a network: `(params, *inputs)` -> outputs.
+Apply: TypeAlias = Callable[..., Any]
 
-class Call(NamedTuple):
-  """One call of a module that holds parameters."""
 
-  module: str
-  kind: str  # 'mixes', 'carries' or 'opaque'
+class Use(NamedTuple):
+  """One use of a parameter, an input or an output of the network.
+
+  Attributes:
+    path: Of the parameter, `INPUT` or `OUTPUT`.
+    kind: 'mixes' the channels of its input into others, 'carries' each on, is
+      'opaque', or the 'output' of the network.
+    inputs: `[..., channels]`.
+    width: Channels that it puts out and that are perturbed, or 0.
+  """
+
+  path: Path
+  kind: str
   inputs: Array
-  shape: tuple[int, ...]  # of the outputs
+  width: int
 
 
-Visit: TypeAlias = Callable[[Call], Array | None]  # -> replaced output
+# What comes in place of the output of a use: shape, its axes of channels.
+Visit: TypeAlias = Callable[[Use, tuple[int, ...], tuple[int, ...]], Any]
 
 
 class Hit(NamedTuple):
-  """The effect of perturbing the channels of one module on a call.
+  """The effect of perturbing the channels of one parameter on a use.
 
-  The outputs of the network are the module '' of kind 'output'.
+  Attributes:
+    producer: Path of the parameter.
+    path: Of the use.
+    kind: Of the use.
+    changed: `[channels of the producer, channels of the input]` bool.
   """
 
-  producer: str
-  module: str
+  producer: Path
+  path: Path
   kind: str
-  changed: np.ndarray  # [channels of the producer, channels of the input]
+  changed: np.ndarray
 
 
-def hits(
-  apply: Callable[[Params], Array], params: Params, shapes: dict[Path, Any]
-) -> list[Hit]:
-  """Return what perturbing the channels of each module changes.
+def hits(apply: Apply, params: Params, inputs: tuple[Any, ...]) -> list[Hit]:
+  """Return what perturbing the channels of each parameter changes.
 
   Args:
     apply: As `dependency.groups`.
     params: Arrays or nodes; only shapes are used.
-    shapes: Of the decoded arrays, by path.
+    inputs: Of the network.
 
   Returns:
     The effects, found on the smallest input with the same structure.
   """
   drawn = _drawn(jax.eval_shape(tree.decode, params))
   small = cropping.smallest(
-    lambda crop: _run(apply, drawn, shapes, _nothing, crop)
+    lambda crop: _run(apply, drawn, inputs, _nothing, crop)
   )
-
-  def run(params: Params, visit: Visit) -> Array:
-    return _run(apply, params, shapes, visit, small)
-
-  return _perturbed(run, drawn)
+  run = functools.partial(_run, apply, crop=small)
+  return _perturbed(lambda visit: run(drawn, inputs, visit))
 
 
 def _drawn(shapes: Params) -> Params:
   """Return random parameters, positive so that no channel is dead."""
   generator = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: jnp.asarray(generator.uniform(0.5, 1.5, x.shape), x.dtype),
-    shapes,
-  )
+
+  def draw(x: Any) -> Any:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      return jnp.zeros(x.shape, x.dtype)
+    return jnp.asarray(generator.uniform(0.5, 1.5, x.shape), x.dtype)
+
+  return jax.tree.map(draw, shapes)
 
 
-def leaves(module: str, shapes: dict[Path, Any]) -> dict[Path, Any]:
-  """Return the arrays of one module, by path."""
-  return {p: s for p, s in shapes.items() if p.rpartition('/')[0] == module}
-
-
-def kernel(module: str) -> Path:
-  """Return the path of the kernel of a module."""
-  return f'{module}/kernel' if module else 'kernel'
-
-
-def _kind(module: str, shapes: dict[Path, Any], before: int, after: int) -> str:
-  """Return what a module does with the channels of its input."""
-  own = leaves(module, shapes)
-  within = f'{module}/' if module else ''
-  if any(p.startswith(within) and p not in own for p in shapes):
-    return 'opaque'  # parameters of its own next to those of its layers
-  weights = [p for p, s in own.items() if len(s) >= 2]
-  if not weights:
-    each = all(s in ((), (1,), (before,)) for s in own.values())
-    return 'carries' if each and before == after else 'opaque'
-  if weights != [kernel(module)]:
-    return 'opaque'
-  *_, wide, out = shapes[weights[0]]
-  if wide == 1 and before == out == after > 1:
-    return 'carries'  # depthwise
-  return 'mixes' if (wide, out) == (before, after) else 'opaque'
-
-
-def _nothing(call: Call) -> None:
-  """Visit a call without replacing its output."""
-  del call
+def _nothing(use: Use, shape: Any, axes: Any) -> None:
+  """Visit a use without replacing its output."""
+  del use, shape, axes
 
 
 def _run(
-  apply: Callable[[Params], Array],
+  apply: Apply,
   params: Params,
-  shapes: dict[Path, Any],
+  inputs: tuple[Any, ...],
   visit: Visit,
   crop: Crop,
-) -> Array:
+) -> Any:
   """Apply a network; `visit` may replace its inputs and layer outputs."""
-  owners = {path.rpartition('/')[0] for path in shapes}
 
-  def intercept(
-    call: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    context: nn.module.InterceptorContext,
-  ) -> Any:
-    module = '/'.join(context.module.path)
-    if context.method_name != '__call__' or not args or not _is_array(args[0]):
-      return call(*args, **kwargs)
-    x, *rest = args
-    x = x if module else crop(x)
-    if not module and jnp.issubdtype(x.dtype, jnp.floating):
-      start = visit(Call(_INPUT, 'opaque', x, x.shape))
-      x = x if start is None else start
-    outputs = call(x, *rest, **kwargs)
-    if module not in owners or not _is_array(outputs):
-      return outputs
-    kind = _kind(module, shapes, x.shape[-1], outputs.shape[-1])
-    if kind == 'opaque':  # perturbations of its inner layers may leave it
-      visit(Call(module, kind, outputs, outputs.shape))
-    replaced = visit(Call(module, kind, x, outputs.shape))
-    return outputs if replaced is None else replaced
+  def product(
+    found: Product, x: Array, multiply: Multiply
+  ) -> tuple[Array, Record]:
+    if found.loops:
+      return multiply(x), {}  # what it reaches counts as mixed
+    last, _ = inputs_lib.channels_last(found, x)
+    kind, axes = _kind(found, last.shape[-1]), _channels(found)
+    shape = found.eqn.outvars[0].aval.shape
+    width = 0 if kind == 'carries' else math.prod(shape[i] for i in axes)
+    use = Use(found.view.path, kind, last, width)
+    replaced = visit(use, shape, axes)
+    dtype = found.eqn.outvars[0].aval.dtype
+    return multiply(x) if replaced is None else replaced.astype(dtype), {}
 
-  with nn.intercept_methods(intercept):
-    return apply(params)
+  def other(found: Operation, y: Any) -> tuple[Any, Record]:
+    view, size = found.view, math.prod(found.view.shape)
+    if found.loops or size == 1 or y is None or found.name == 'carry':
+      return y, {}
+    axes = tuple(i for i, along in enumerate(view.axes) if along)
+    if (
+      _is_elementwise(found, y) and math.prod(y.shape[i] for i in axes) == size
+    ):
+      visit(Use(view.path, 'carries', _last(y, axes), 0), y.shape, axes)
+      return y, {}
+    axes = (y.ndim - 1,)
+    replaced = visit(Use(view.path, 'opaque', y, y.shape[-1]), y.shape, axes)
+    return y if replaced is None else replaced.astype(y.dtype), {}
+
+  def start(x: Any) -> Any:
+    if not jnp.issubdtype(x.dtype, jnp.floating) or not x.ndim:
+      return x
+    use = Use(INPUT, 'opaque', x, x.shape[-1])
+    replaced = visit(use, x.shape, (x.ndim - 1,))
+    return x if replaced is None else replaced.astype(x.dtype)
+
+  given = jax.tree.map(lambda x: start(crop(jnp.asarray(x))), inputs)
+  outputs, _ = rules.run(
+    lambda flat, *inputs: apply(
+      tree.map_paths(lambda path, _: flat[path], params), *inputs
+    ),
+    tree.paths(params),
+    given,
+    interpreter.Hook(product, other),
+    remat=False,
+  )
+  return outputs
 
 
-def _is_array(x: Any) -> bool:
-  return isinstance(x, jax.Array | np.ndarray) and x.ndim > 0
+def _is_elementwise(found: Operation, y: Array) -> bool:
+  """Return whether a vector is combined with channels one by one."""
+  view = found.view
+  others = ('concatenate', 'gather', 'weights')
+  named = found.name.startswith('custom') or found.name in others
+  return len(view.shape) == 1 and y.ndim == len(view.axes) and not named
 
 
-def _perturbed(
-  run: Callable[[Params, Visit], Array], params: Params
-) -> list[Hit]:
-  """Perturb each output channel of each module and record what changes.
+def _last(y: Array, axes: tuple[int, ...]) -> Array:
+  """Return an array with some axes last, as one."""
+  others = [i for i in range(y.ndim) if i not in axes]
+  moved = y.transpose(*others, *axes)
+  return moved.reshape(*moved.shape[: len(others)], -1)
 
-  The outputs of all modules but those that carry channels on, and the inputs
-  of the network, are replaced by noise of unit size plus the perturbation.
+
+def _kind(product: Product, before: int) -> str:
+  """Return what a product does with the channels of its input."""
+  view, eqn = product.view, product.eqn
+  every = {axis for along in view.axes for axis in along}
+  if not view.whole or every != set(range(len(view.shape))):
+    return 'opaque'
+  if eqn.primitive.name == 'dot_general':
+    return 'opaque' if any(eqn.params['dimension_numbers'][1]) else 'mixes'
+  groups = eqn.params['feature_group_count']
+  if groups == 1:
+    return 'mixes'
+  is_depthwise = groups == before == view.shape[-1] > 1
+  return 'carries' if is_depthwise else 'opaque'
+
+
+def _channels(product: Product) -> tuple[int, ...]:
+  """Return the axes of the output of a product that its weight gives."""
+  eqn = product.eqn
+  if eqn.primitive.name != 'dot_general':
+    return (eqn.params['dimension_numbers'].out_spec[1],)
+  contracted, batched = eqn.params['dimension_numbers']
+  taken = len(contracted[product.side]) + len(batched[product.side])
+  wide = eqn.invars[product.side].aval.ndim - taken
+  rank = eqn.outvars[0].aval.ndim
+  first = len(batched[0]) if product.side == 0 else rank - wide
+  return tuple(range(first, first + wide))
+
+
+def _perturbed(run: Callable[[Visit], Any]) -> list[Hit]:
+  """Perturb each channel that a parameter puts out and record what changes.
+
+  The outputs of all products but those that carry channels on, of operations of
+  unknown form, and the inputs of the network, are replaced by noise of unit
+  size plus the perturbation.
   """
-  calls: list[Call] = []
-  wide = _widths(run, params)
+  uses: list[Use] = []
+  wide = _widths(run)
   starts = dict(
     zip(wide, itertools.accumulate(wide.values(), initial=0), strict=False)
   )
 
   def inputs(shift: Array) -> list[Array]:
-    calls.clear()
+    uses.clear()
 
-    def visit(call: Call) -> Array | None:
-      calls.append(call)
-      if call.kind == 'carries':
+    def visit(
+      use: Use, shape: tuple[int, ...], axes: tuple[int, ...]
+    ) -> Array | None:
+      uses.append(use)
+      if not use.width:
         return None
-      noise = _noise(len(calls), call.shape)
-      if call.shape[-1] != wide[call.module]:
+      noise = _noise(len(uses), shape)
+      if use.width != wide[use.path]:
         return noise
-      first = starts[call.module]
-      return noise + shift[first : first + wide[call.module]]
+      first = starts[use.path]
+      own = shift[first : first + use.width]
+      sides = [n if i in axes else 1 for i, n in enumerate(shape)]
+      return noise + own.reshape(sides)
 
-    end = run(params, visit)
-    return [*(call.inputs for call in calls), end]
+    ends = jax.tree.leaves(run(visit))
+    return [*(use.inputs for use in uses), *map(jnp.atleast_1d, ends)]
 
   @jax.jit
   def reached(shifts: Array) -> list[Array]:
@@ -193,11 +245,12 @@ def _perturbed(
 
   units = PERTURBATION * jnp.eye(sum(wide.values()))
   up, down = (jax.device_get(reached(sign * units)) for sign in (1, -1))
-  names = [*((call.module, call.kind) for call in calls), ('', 'output')]
+  names = [(use.path, use.kind) for use in uses]
+  names += [(OUTPUT, 'output')] * (len(up) - len(names))
   return [
-    Hit(producer, module, kind, (a | b)[first : first + wide[producer]])
+    Hit(producer, path, kind, (a | b)[first : first + wide[producer]])
     for producer, first in starts.items()
-    for (module, kind), a, b in zip(names, up, down, strict=True)
+    for (path, kind), a, b in zip(names, up, down, strict=True)
   ]
 
 
@@ -209,13 +262,17 @@ def _noise(seed: int, shape: tuple[int, ...]) -> Array:
   ).reshape(shape)
 
 
-def _widths(
-  run: Callable[[Params, Visit], Array], params: Params
-) -> dict[str, int]:
-  """Return the widths of the modules to perturb, in the order of calls."""
-  found: list[Call] = []
-  jax.eval_shape(lambda p: run(p, found.append), params)
-  return {c.module: c.shape[-1] for c in found if c.kind != 'carries'}
+def _widths(run: Callable[[Visit], Any]) -> dict[Path, int]:
+  """Return the channels that each parameter puts out, in their order."""
+  found: dict[Path, int] = {}
+
+  def visit(use: Use, shape: Any, axes: Any) -> None:
+    del shape, axes
+    if use.width:
+      found[use.path] = use.width
+
+  jax.eval_shape(lambda: run(visit))
+  return found
 
 
 def _changed(x: Array, base: Array) -> Array:

@@ -1,7 +1,8 @@
 """Sliced weights: the entries that remain after channels are removed."""
 
 import dataclasses
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ from flax import struct
 
 from compress import kinds, tree
 from compress.channels.dependency import Group, Slice
-from compress.tree import Array, Compressed, Key, Mean, Params, Path
+from compress.tree import Array, Compressed, Mean, Params, Path
+
+Keeps: TypeAlias = dict[str, np.ndarray]  # `[channels]` bool, by name of group
 
 
 @struct.dataclass
@@ -33,9 +36,8 @@ class Sliced(Compressed):
   axis: int = struct.field(pytree_node=False)
   size: int = struct.field(pytree_node=False)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the weight with 0 where entries were removed."""
-    del key
     return tree.scattered(self.w, self.keep, self.axis, self.size)
 
   @property
@@ -45,7 +47,7 @@ class Sliced(Compressed):
 
   def scale_output(self, x: Array, mean: Mean) -> Array | None:
     """Return the output scale of the content, given its remaining inputs."""
-    inputs = jax.eval_shape(tree.decode, self).ndim - 2
+    inputs = self.ndim - 2
     return super().scale_output(
       x[..., self.keep] if self.axis == inputs else x, mean
     )
@@ -81,6 +83,46 @@ def cut(params: Params, group: Group, keep: np.ndarray) -> Params:
   return tree.map_paths(visit, params)
 
 
+def cut_all(params: Params, groups: Sequence[Group], keeps: Keeps) -> Params:
+  """Remove channels of several groups, as `cut`."""
+  for group in groups:
+    keep = keeps[group.name]
+    params = params if keep.all() else cut(params, group, keep)
+  return params
+
+
+def zeroing(
+  params: Params, groups: Sequence[Group]
+) -> Callable[[Keeps], Params]:
+  """Return a function that gives what `cut_all` decodes to.
+
+  Shapes do not depend on the channels: many choices of them are tried without
+  a program for each.
+
+  Args:
+    params: A tree of arrays, some of them `Sliced`.
+    groups: The channels.
+
+  Returns:
+    Which channels remain -> dense arrays, 0 where channels are removed.
+  """
+
+  @jax.jit
+  def zeroed(dense: Params, keeps: dict[str, Array]) -> Params:
+    found = dict(tree.paths(dense))
+    for group in groups:
+      for part in group.slices:
+        x = found[part.path]
+        left = jnp.ones(x.shape[part.axis], bool)
+        left = left.at[part.entries].set(keeps[group.name][:, None])
+        sides = [-1 if i == part.axis else 1 for i in range(x.ndim)]
+        found[part.path] = jnp.where(left.reshape(sides), x, 0)
+    return tree.map_paths(lambda path, _: found[path], dense)
+
+  dense = tree.decode(params)
+  return lambda keeps: zeroed(dense, keeps)
+
+
 def _sliced(x: Any, part: Slice, keep: np.ndarray) -> Sliced:
   size = size_along(x, part.axis)
   left = np.ones(size, bool)
@@ -112,7 +154,8 @@ def taken(x: Any, left: np.ndarray, axis: int) -> Any:
     )
   if isinstance(x, Sliced):
     return dataclasses.replace(x, w=taken(x.w, left, axis))
-  return jnp.compress(left, x, axis)
+  # On the host: each width would be a program of its own.
+  return jnp.asarray(np.compress(left, np.asarray(x), axis))
 
 
 def unsliced(x: Any) -> Any:

@@ -47,7 +47,10 @@ def make_distillation(
 
   def loss(params: Params, ctx: Ctx) -> Array:
     if ctx.batch is None:
-      raise ValueError(f'{where}: expected a batch, got none. Train with one.')
+      raise ValueError(
+        f'{where}: expected a batch to compare, got none. Return a '
+        'compress.Batch beside the loss, with has_aux=True.'
+      )
     progress = jnp.asarray(ctx.progress)
     part = weight * (schedule(progress) if schedule else 1.0)
     return part * cost(params, ctx.batch, progress)
@@ -97,7 +100,8 @@ def feature(
   if found is None:
     raise ValueError(
       f'{where}: expected features of the {whose}, got a batch without. '
-      'Use a Flax module that is not jitted.'
+      'A teacher is jax.tree_util.Partial(apply, params); see '
+      'compress.features.'
     )
   if layer not in found:
     raise ValueError(

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from compress.distill import auxiliary
+from compress import state
 from compress.distill.base import (
   expect_positive,
   feature,
@@ -71,7 +71,7 @@ def fitnet(
     del progress
     student, teacher = view(batch)
     if regressor:
-      student = student @ auxiliary.read(params, name)
+      student = student @ state.read(params, name)
     return jnp.mean((teacher - student) ** 2) / 2
 
   method = make_distillation(where, cost, weight, schedule, BOTH)
@@ -118,7 +118,7 @@ def probe(
   def cost(params: Params, batch: Batch, progress: Array) -> Array:
     del progress
     student, teacher = view(batch)
-    logits = student @ auxiliary.read(params, name)
+    logits = student @ state.read(params, name)
     return divergence(logits, teacher, temperature)
 
   method = make_distillation(where, cost, weight, schedule, BOTH)
@@ -190,7 +190,7 @@ def _mapped(where: str, name: str, view: View, method: Method) -> Method:
     shape = student.shape[-1], teacher.shape[-1]
     key = own(ctx.key, name)
     start = draw(jax.random.normal, key, shape, student.dtype)
-    params = auxiliary.attach(params, name, start / math.sqrt(shape[0]))
+    params = state.add(params, name, start / math.sqrt(shape[0]))
     return method.init(params, ctx)
 
   return method._replace(init=init)

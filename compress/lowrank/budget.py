@@ -1,15 +1,14 @@
 """Ranks by one budget: the fold and rank of each layer follow from data."""
 
-import functools
 import math
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from compress import allocation, kinds, tree
+from compress.allocation import MakeMeasure
+from compress.dataflow import Observer, Product
 from compress.errors import expect_name
 from compress.lowrank import factors
 from compress.lowrank.factors import FOLDS
@@ -17,7 +16,6 @@ from compress.method import Ctx, Method, expect_clock, expect_probe
 from compress.tree import Array, Params, Path
 
 BUDGETS = ('macs', 'size', 'ms')
-SENSITIVITIES = (*allocation.MEASURES, 'operator')
 BISECTIONS = 6  # of the search for a time
 
 
@@ -31,7 +29,7 @@ class Choice(NamedTuple):
 class Options(NamedTuple):
   """How ranks are found; see `auto`."""
 
-  sensitivity: str
+  sensitivity: str | MakeMeasure
   goal: str
   folds: tuple[str, ...]
   candidates: int
@@ -56,7 +54,7 @@ def auto(
   macs: float | None = None,
   size: float | None = None,
   ms: float | None = None,
-  sensitivity: str = 'loss',
+  sensitivity: str | MakeMeasure = 'loss',
   goal: str = 'sum',
   fold: str = 'best',
   candidates: int = 12,
@@ -94,7 +92,7 @@ def auto(
   """
   where = 'lowrank.auto'
   of, share = _budget(where, {'macs': macs, 'size': size, 'ms': ms})
-  expect_name(where, 'sensitivity', sensitivity, SENSITIVITIES)
+  allocation.expect_measure(where, sensitivity, ('operator',))
   expect_name(where, 'goal', goal, ('max', 'sum'))
   expect_name(where, 'fold', fold, (*FOLDS, 'best'))
   if type(candidates) is not int or candidates < 2:
@@ -174,8 +172,9 @@ def gathered(
 
 
 def cut(node: factors.LowRank, rank: int) -> factors.LowRank:
-  """Return the first terms of a product."""
-  return factors.LowRank(node.u[..., :rank], node.v[..., :rank, :])
+  """Return the first terms of a product, and zeros: one shape for all ranks."""
+  kept = jnp.arange(node.u.shape[-1]) < rank
+  return factors.LowRank(jnp.where(kept, node.u, 0), node.v)
 
 
 def _losses(
@@ -219,21 +218,15 @@ def _uses(
   """
   probe = expect_probe(where, ctx)
   wider = {}
-
-  def see(observed: Any, module: nn.Module, x: Array) -> Array | None:
-    if not isinstance(module, nn.Conv):
-      return None  # both factors are used as often as the weight
-    if module.feature_group_count > 1:
-      return jnp.int32(0)
-    if np.size(module.kernel_size) != 2:
-      return None
-    count = _first_positions(module, x.shape[-3:-1])
-    return jnp.int32(count) + (0 if observed is None else observed)
-
-  if probe.inputs is not None:
-    found = probe.inputs(params, see, 1)
-    counts = {path: n for path, n in found.items() if n is not None}
-    wider = {path: int(np.asarray(n)[0]) for path, n in counts.items()}
+  observer = Observer(
+    _first_positions,
+    jnp.add,
+    lambda x, own: x[0] if own else jnp.sum(x),
+    lambda shape: jnp.int32(0),
+  )
+  if probe.observe is not None:
+    found = probe.observe(params, observer, 1)
+    wider = {path: int(np.asarray(n)[0]) for path, n in found.items()}
   for path in weights:
     if path not in probe.uses:
       raise ValueError(
@@ -243,35 +236,21 @@ def _uses(
   return {p: (probe.uses[p], wider.get(p, probe.uses[p])) for p in weights}
 
 
-def _first_positions(module: nn.Conv, sides: tuple[int, ...]) -> int:
+def _first_positions(product: Product, x: Array) -> Array | None:
   """Return the positions of the window of a layer without its width."""
-
-  def both(x: Any) -> tuple[Any, ...]:
-    return (1, 1) if x is None else (x, x) if isinstance(x, int) else tuple(x)
-
-  window: Any = both(module.kernel_size)
-  padding: Any = module.padding
-  strides, spread = both(module.strides), both(module.kernel_dilation)
-  if padding in ('CIRCULAR', 'REFLECT'):
-    padding = 'SAME'
-  if not isinstance(padding, str):
-    padding = [p if isinstance(p, tuple) else (p, p) for p in both(padding)]
-  if window[1] > 1:
-    # The second factor has the window, stride and padding of the width.
-    strides = (strides[0], 1)
-    padding = padding if isinstance(padding, str) else [padding[0], (0, 0)]
-  shape = jax.eval_shape(
-    functools.partial(
-      jax.lax.conv_general_dilated,
-      window_strides=strides,
-      padding=padding,
-      rhs_dilation=spread,
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    ),
-    jax.ShapeDtypeStruct((1, *sides, 1), jnp.float32),
-    jax.ShapeDtypeStruct((window[0], 1, 1, 1), jnp.float32),
-  ).shape
-  return int(shape[1] * shape[2])
+  eqn, params = product.eqn, product.eqn.params
+  if eqn.primitive.name == 'dot_general':
+    return None  # both factors are used as often as the weight
+  if params['feature_group_count'] > 1:
+    return jnp.int32(0)
+  numbers = params['dimension_numbers']
+  if len(numbers.out_spec) != 4:
+    return None
+  _, _, *out = (eqn.outvars[0].aval.shape[i] for i in numbers.out_spec)
+  _, _, *given = (eqn.invars[0].aval.shape[i] for i in numbers.lhs_spec)
+  _, _, *window = (eqn.invars[1].aval.shape[i] for i in numbers.rhs_spec)
+  # The second factor has the window, stride and padding of the width.
+  return jnp.int32(out[0] * (given[1] if window[1] > 1 else out[1]))
 
 
 def _applied(params: Params, chosen: dict[Path, Choice]) -> Params:

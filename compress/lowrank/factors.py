@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from compress import kinds, scaling, tree
-from compress.tree import Array, Compressed, Key
+from compress.tree import Array, Compressed
 
 FOLDS = ('channel', 'spatial')
 
@@ -31,7 +31,7 @@ class Factored(Compressed):
     return {field: getattr(self, field) for field in self.inner}
 
   @abc.abstractmethod
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the product."""
 
   def scale_channels(self, gain: Array) -> Any:
@@ -42,7 +42,7 @@ class Factored(Compressed):
 
   def scatter(self, keep: Array, axis: int, size: int) -> Any:
     """Return the node among zeros along its inputs or outputs, or None."""
-    rank = len(tree.shape_of(getattr(self, self.inner[0])))
+    rank = len(getattr(self, self.inner[0]).shape)
     if axis < rank - 2:
       return None
     field = self.inner[0 if axis == rank - 2 else -1]
@@ -71,9 +71,8 @@ class LowRank(Factored):
   u: Any
   v: Any
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the product over the rank."""
-    del key
     return product(self.u, self.v)
 
 
@@ -94,9 +93,8 @@ class Tucker(Factored):
   core: Any
   v: Any
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the product."""
-    del key
     return product(self.u, self.core, self.v)
 
 
@@ -119,9 +117,8 @@ class Separable(Factored):
   columns: Any
   v: Any
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the product."""
-    del key
     return product(self.u, self.rows, self.columns, self.v)
 
 

@@ -12,7 +12,7 @@ from compress.learning_compression import Rounds
 from compress.lowrank import factors
 from compress.lowrank.factors import FOLDS, Factored, LowRank
 from compress.method import Ctx, Method, expect_probe
-from compress.tree import Array, Key, Params, Path
+from compress.tree import Array, Params, Path
 
 
 @struct.dataclass
@@ -34,15 +34,14 @@ class Ranked(Factored):
   rank: Array
   price: Array
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the product over the rank."""
-    del key
     count = jnp.arange(self.u.shape[-1]) < self.rank
     return factors.product(jnp.where(count, self.u, 0), self.v)
 
   def freeze(self) -> Any:
     """Return the factors of that rank, or the weight where it is smaller."""
-    w, n = self.decode(None), int(self.rank)
+    w, n = self.decode(), int(self.rank)
     small = LowRank(self.u[..., :n], self.v[..., :n, :])
     return w if small.u.size + small.v.size >= w.size else small
 

@@ -5,19 +5,19 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from compress import calibration, kinds, scaling, tree
+from compress.dataflow import Observer, Product, rows
 from compress.errors import expect_sparsity
 from compress.lowrank import factors, rank_selection
 from compress.lowrank.decompose import expect_ranks, weight_limits
 from compress.method import Ctx, Method, expect_probe
 from compress.prune import selection
 from compress.prune.masked import Masked
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Compressed, Params, Path
 
 DAMPING = 1e-2  # of the mean square of the inputs, for a unique solution
 GROWTH = 4  # steps in which the rank grows
@@ -58,9 +58,8 @@ class Summed(Compressed):
   low: Any
   sparse: Any
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the sum."""
-    del key
     # A barrier against fusion, which would round differently.
     low: Array = jax.lax.optimization_barrier(self.low)
     return low + self.sparse
@@ -270,19 +269,25 @@ def _rows(
 ) -> Array | None:
   """Return some of the rows that a weight multiplies, `[rows, inputs]`."""
   probe = expect_probe(where, ctx)
-  assert probe.inputs is not None  # `calibration.order` has called it
+  assert probe.observe is not None  # `calibration.order` has called it
 
-  def see(before: Any, module: nn.Module, x: Array) -> Array | None:
-    if '/'.join(module.path) != path.rpartition('/')[0] or before is not None:
-      return before
-    found = calibration.rows(module, x)
+  def observe(product: Product, x: Array) -> Array | None:
+    if product.view.path != path:
+      return None
+    found = rows(product, x)
     return found[:, :: -(-found.shape[1] // ROWS)]
 
-  found = probe.inputs(params, see, count)[path]
+  observer = Observer(observe, lambda before, after: before, _along)
+  found = probe.observe(params, observer, count).get(path)
   if found is None or found.shape[1] > 1:
     return None
   flat: Array = found.reshape(-1, found.shape[-1])
   return flat.astype(jnp.promote_types(flat.dtype, jnp.float32))
+
+
+def _along(x: Array, own: bool) -> Array:
+  """Return the rows of a loop; those of weights of their own are groups."""
+  return x.reshape(-1, *x.shape[2:]) if own else x[0]
 
 
 def _put(params: Params, nodes: dict[Path, Any]) -> Params:

@@ -8,9 +8,10 @@ import numpy as np
 
 from compress import allocation as allocation_lib
 from compress import tree
+from compress.allocation import MakeMeasure
 from compress.method import Ctx, Method, expect_probe
 from compress.prune import magnitude
-from compress.prune.importance import SCORES
+from compress.prune.importance import SCORES, Score, score_by_name
 from compress.prune.magnitude import Masked
 from compress.schedule import Schedule
 from compress.tree import Array, Params, Path
@@ -33,8 +34,8 @@ class Budget(NamedTuple):
 
   of: str
   share: float
-  sensitivity: str = 'loss'
-  score: str = 'magnitude'
+  sensitivity: str | MakeMeasure = 'loss'
+  score: str | Score = 'magnitude'
   candidates: int = 20
   floor: float = 0.002
 
@@ -44,8 +45,8 @@ def auto(
   *,
   macs: float | None = None,
   size: float | None = None,
-  sensitivity: str = 'loss',
-  score: str = 'magnitude',
+  sensitivity: str | MakeMeasure = 'loss',
+  score: str | Score = 'magnitude',
   schedule: Schedule | None = None,
   candidates: int = 20,
   floor: float = 0.002,
@@ -197,10 +198,10 @@ def _limit(budget: Budget, dense: list[float]) -> float:
   return budget.share * sum(dense)
 
 
-def _ranks(params: Params, ctx: Ctx, score: str) -> dict[Path, Array]:
+def _ranks(params: Params, ctx: Ctx, score: str | Score) -> dict[Path, Array]:
   """Return the rank of each weight within its array, lowest score first."""
   ranks: dict[Path, Array] = {}
-  score_fn = SCORES[score](params, ctx)
+  score_fn = score_by_name('prune.auto', score, None)(params, ctx)
 
   def rank(path: Path, w: Array) -> Array:
     order = jnp.argsort(score_fn(path, w), axis=None, stable=True)
@@ -267,7 +268,7 @@ def _check(budget: Budget) -> None:
     ('sensitivity', budget.sensitivity, tuple(allocation_lib.MEASURES)),
     ('score', budget.score, tuple(SCORES)),
   ):
-    if got not in names:
+    if got not in names and not callable(got):
       raise ValueError(
         f'prune.auto: expected a {what} of {", ".join(names)}, got {got!r}.'
       )

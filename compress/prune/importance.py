@@ -79,12 +79,14 @@ SCORES: dict[str, Score] = {
 NEEDS_CALIBRATION = ('fisher',)  # scores that exist before training only
 
 
-def score_by_name(where: str, score: str, schedule: Schedule | None) -> Score:
-  """Return a score by name.
+def score_by_name(
+  where: str, score: str | Score, schedule: Schedule | None
+) -> Score:
+  """Return a score by name, or one that is a function.
 
   Args:
     where: Name of the caller, for error messages.
-    score: A name in `SCORES`.
+    score: A name in `SCORES`, or a `Score`.
     schedule: When it is computed; None is once, before training.
 
   Returns:
@@ -94,6 +96,8 @@ def score_by_name(where: str, score: str, schedule: Schedule | None) -> Score:
     ValueError: If there is no score of that name, or it cannot be computed in
       training.
   """
+  if callable(score):
+    return score
   if score not in SCORES:
     raise ValueError(
       f'{where}: expected a score of {", ".join(SCORES)}, got {score!r}.'

@@ -51,26 +51,26 @@ class Gated(Masked):
     return (self.speed * self.logits).reshape(self.gate.shape)
 
   @property
-  def needs_key(self) -> bool:
-    """Whether training decodes to another array: to sampled gates."""
-    return True
-
-  @property
   def weights_per_gate(self) -> int:
     """Number of weights that each gate multiplies."""
     return self.mask.size // self.gate.size
 
-  def decode(self, key: Key | None) -> Array:
-    """Return the gated weight: sampled with a key, deterministic without."""
-    gate = self.gate
-    if key is not None:
-      gate = jnp.where(self.frozen, gate, sample(key, self.log_alpha))
+  def decode(self) -> Array:
+    """Return the weight with deterministic gates."""
+    return self._gated(self.gate)
+
+  def decode_training(self, key: Key | None) -> Array:
+    """Return the weight with sampled gates, until they are frozen."""
+    drawn = sample(tree.expect_key('prune.l0', key), self.log_alpha)
+    return self._gated(jnp.where(self.frozen, self.gate, drawn))
+
+  def _gated(self, gate: Array) -> Array:
     return jnp.where(self.mask & (gate > 0), gate * self.w, 0)
 
   def freeze(self) -> Any:
     """Return the masked weight; the node itself if quantized and not frozen."""
     if not tree.is_node(self.w):
-      return self.decode(None)
+      return self.decode()
     return super().freeze() if bool(self.frozen) else self
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from compress.method import Ctx, Method
-from compress.prune.importance import ScoreFn, score_by_name
+from compress.prune.importance import Score, ScoreFn, score_by_name
 from compress.prune.masked import Masked as Masked
 from compress.prune.masked import Scores, prune_by_score
 from compress.prune.per_layer import (
@@ -20,7 +20,7 @@ def weights(
   sparsity: float | dict[Path, float] | ZeroCounts,
   *,
   scope: str = 'layer',
-  score: str = 'magnitude',
+  score: str | Score = 'magnitude',
   schedule: Schedule | None = None,
   floor: float = 0.01,
 ) -> Method:
@@ -38,7 +38,8 @@ def weights(
       are not pruned; a function returns the counts of zeros in `init`.
     scope: 'layer' prunes the same share of each array, 'global' ranks all of
       them together.
-    score: 'magnitude', 'taylor', 'fisher' or 'random' (the control). 'fisher'
+    score: 'magnitude', 'taylor', 'fisher' or 'random' (the control), or a
+      function: parameters and context -> (path, weight) -> scores. 'fisher'
       needs calibration data, and so does 'taylor' before the first step.
     schedule: How the share grows over the run; by default one-shot.
     floor: Least share of each array, at least one weight, that a global

@@ -12,7 +12,7 @@ from compress.errors import expect_schedule
 from compress.method import Ctx, Method
 from compress.prune.importance import Score
 from compress.schedule import Schedule, at_once
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Compressed, Params, Path
 
 UPDATES = 100  # mask updates in one run, at most
 
@@ -37,9 +37,8 @@ class Masked(Compressed):
   w: Any
   mask: Array
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return `where(mask, w, 0)`."""
-    del key
     return jnp.where(self.mask, self.w, 0)
 
   def freeze(self) -> Any:

@@ -16,6 +16,9 @@ from compress.prune.selection import select_share
 from compress.tree import Array, Params, Path
 
 ENTRIES = 2**28  # of all matrices, by default: 1 GiB
+NUMBERS = 2**32  # of the single gradients of all rounds, by default
+ROUNDS, SAMPLES = 4, 256  # by default, at most
+WIDE = 2**18  # weights of an array whose products are computed by inputs
 LARGEST = 1e15  # of a gradient: squares of thousands of them can be summed
 MIN_DAMPING = 1e-6  # keeps F regular where all gradients are 0
 
@@ -25,9 +28,9 @@ def obs(
   *,
   scope: str = 'layer',
   block: int | None = None,
-  samples: int = 256,
+  samples: int | None = None,
   damping: float = 0.01,
-  rounds: int = 4,
+  rounds: int | None = None,
   floor: float = 0.01,
 ) -> Method:
   r"""Prune by curvature and update the remaining weights to compensate.
@@ -51,10 +54,13 @@ def obs(
     block: Weights in a block, B, by default 128, or less if the matrices of
       the network would take more than 1 GiB. Memory is 4 B bytes and time
       O(B^2) per weight.
-    samples: Calibration examples whose gradients make F, N.
+    samples: Calibration examples whose gradients make F, N, by default 256.
     damping: Added to the diagonal of F, as a fraction of its mean.
     rounds: Number of pruning steps, each with new gradients and pruning the
-      same share of the remaining weights.
+      same share of the remaining weights, by default 4. By default the
+      gradients of all samples and rounds are at most 2^32 numbers: there are
+      fewer rounds above 4 million weights, 1 for 11 million, and fewer samples
+      above 16 million, 128 for 32 million, but at least 16.
     floor: As `prune.weights`.
 
   Returns:
@@ -65,11 +71,10 @@ def obs(
   """
   where = 'prune.obs'
   select = select_share(where, sparsity, scope, floor)
-  counts = {'samples': samples, 'rounds': rounds}
-  if block is not None:
-    counts['block'] = block
+  counts = {'samples': samples, 'rounds': rounds, 'block': block}
   for what, count in counts.items():
-    _expect_count(where, what, count)
+    if count is not None:
+      _expect_count(where, what, count)
   if not 0 < damping < float('inf'):
     raise ValueError(
       f'{where}: expected a positive damping, got {damping!r}. It is a '
@@ -78,18 +83,22 @@ def obs(
 
   def init(params: Params, ctx: Ctx) -> Params:
     params = add_masks(where, params)
-    for part in cumulative_shares(sparsity, rounds)[1:]:
-      params = prune_once(params, ctx, jnp.float32(part))
+    nodes = tree.find(Masked, params)
+    size = sum(node.mask.size for node in nodes.values())
+    steps, count = default_work(size, rounds, samples)
+    for part in cumulative_shares(sparsity, steps)[1:]:
+      params = prune_once(params, ctx, jnp.float32(part), count)
     return params
 
-  def prune_once(params: Params, ctx: Ctx, part: Array) -> Params:
+  def prune_once(params: Params, ctx: Ctx, part: Array, count: int) -> Params:
     nodes = tree.find(Masked, params)
-    fishers = _fishers(where, params, ctx, samples, block, damping)
+    fishers = _fishers(where, params, ctx, count, block, damping)
     scores = {p: saliency(node, *fishers[p]) for p, node in nodes.items()}
     masks = select(scores, part)
 
     def visit(path: Path, node: Masked) -> Masked:
-      return node.replace(w=compensated(node, masks[path], fishers[path][0]))
+      matrices, _ = fishers.pop(path)  # freed before those of the next round
+      return node.replace(w=compensated(node, masks[path], matrices))
 
     return replace_masks(tree.map_nodes(Masked, visit, params), masks)
 
@@ -113,13 +122,33 @@ class BlockProducts:
     del weights
 
     def products(g: Array) -> Array:
+      g = jnp.clip(g, -LARGEST, LARGEST)
+      whole = math.prod(g.shape[1:-1]) % self.block == 0
+      if whole and g[0].size >= WIDE:
+        return _products_by_input(g, self.block)
       return jax.lax.map(
         lambda rows: rows.T @ rows,
-        _cut(jnp.clip(g, -LARGEST, LARGEST), 1, self.block),
+        _cut(g, 1, self.block),
         batch_size=_batch(self.block),
       )
 
     return {path: products(g) for path, g in gradients.items()}
+
+
+def _products_by_input(g: Array, block: int) -> Array:
+  """Return outer products where no block runs over two outputs.
+
+  The blocks of some inputs of all outputs at a time: transposing the whole
+  gradients would take longer than the products.
+  """
+  rows = g.reshape(len(g), -1, block, g.shape[-1])
+
+  def some(k: Array) -> Array:
+    x = jax.lax.dynamic_index_in_dim(rows, k, 1, keepdims=False)
+    return jnp.einsum('nim,njm->mij', x, x)
+
+  found = jax.lax.map(some, jnp.arange(rows.shape[1]))
+  return found.swapaxes(0, 1).reshape(-1, block, block)
 
 
 def _fishers(
@@ -152,6 +181,24 @@ def default_block(weights: int) -> int:
   (128, 16)
   """
   return 2 ** max(0, min(7, int(math.log2(ENTRIES / max(1, weights)))))
+
+
+def default_work(
+  weights: int, rounds: int | None, samples: int | None
+) -> tuple[int, int]:
+  """Return the rounds and the samples of each, chosen where they are None.
+
+  Fewer rounds are better than fewer samples: a matrix of few samples is noise.
+
+  >>> [default_work(n, None, None) for n in (4_000_000, 11_000_000, 32_000_000)]
+  [(4, 256), (1, 256), (1, 128)]
+  """
+  room = NUMBERS // max(1, weights)
+  if rounds is None:
+    rounds = max(1, min(ROUNDS, room // (samples or SAMPLES)))
+  if samples is None:
+    samples = max(16, min(SAMPLES, room // rounds // 16 * 16))
+  return rounds, samples
 
 
 def _batch(block: int) -> int:

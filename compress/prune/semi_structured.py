@@ -9,7 +9,7 @@ import math
 import jax.numpy as jnp
 
 from compress.method import Method
-from compress.prune.importance import score_by_name
+from compress.prune.importance import Score, score_by_name
 from compress.prune.masked import Scores, prune_by_score
 from compress.prune.selection import select_share
 from compress.schedule import Schedule
@@ -20,7 +20,7 @@ def n_m(
   n: int,
   m: int,
   *,
-  score: str = 'magnitude',
+  score: str | Score = 'magnitude',
   schedule: Schedule | None = None,
 ) -> Method:
   r"""Keep n of every m consecutive inputs of each output.
@@ -67,7 +67,7 @@ def blocks(
   shape: tuple[int, int] = (4, 4),
   *,
   scope: str = 'layer',
-  score: str = 'magnitude',
+  score: str | Score = 'magnitude',
   schedule: Schedule | None = None,
   floor: float = 0.01,
 ) -> Method:

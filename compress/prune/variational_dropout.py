@@ -40,19 +40,12 @@ class Noisy(Masked):
   frozen: Array
   speed: float = struct.field(pytree_node=False)
 
-  @property
-  def needs_key(self) -> bool:
-    """Whether training decodes to another array: to a noisy one."""
-    return True
-
-  def decode(self, key: Key | None) -> Array:
-    r"""Return the masked weight; with a key, $w + \sigma \epsilon$."""
-    kept = jnp.where(self.mask, self.w, 0)
-    if key is None:
-      return kept
+  def decode_training(self, key: Key | None) -> Array:
+    r"""Return $w + \sigma \epsilon$, or the masked weight if frozen."""
+    key = tree.expect_key('prune.variational', key)
     sigma = jnp.exp(self.speed / 2 * self.log_var).reshape(self.mask.shape)
     noise = draw(jax.random.normal, key, sigma.shape, sigma.dtype)
-    return jnp.where(self.frozen, kept, self.w + sigma * noise)
+    return jnp.where(self.frozen, self.decode(), self.w + sigma * noise)
 
 
 def log_alpha(node: Noisy) -> Array:

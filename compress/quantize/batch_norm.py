@@ -16,7 +16,7 @@ from compress import tree
 from compress.channels.sliced import Sliced
 from compress.lowrank.factors import Factored
 from compress.method import Ctx, Method
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Compressed, Params, Path
 
 SMALLEST = 1e-9  # lower bound of the magnitude of a gain, a divisor
 SAME = 1e-5  # relative difference of gains that differ by rounding only
@@ -39,16 +39,15 @@ class NodeWithGain(Compressed):
 
   def freeze(self) -> Any:
     """Return the array, or this node around an inner node."""
-    return self if tree.is_node(self.w) else self.decode(None)
+    return self if tree.is_node(self.w) else self.decode()
 
 
 @struct.dataclass
 class LatentFolded(NodeWithGain):
   """A latent weight that is multiplied by the gain before quantization."""
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return `w * gain`."""
-    del key
     product: Array = self.w * self.gain
     return product
 
@@ -57,9 +56,8 @@ class LatentFolded(NodeWithGain):
 class Folded(NodeWithGain):
   """A weight with its gain, divided by it since the norm multiplies again."""
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return `w / gain`."""
-    del key
     quotient: Array = self.w / self.gain
     return quotient
 
@@ -70,7 +68,7 @@ class Folded(NodeWithGain):
   def scatter(self, keep: Array, axis: int, size: int) -> Any:
     """Return this node among zeros along an axis, or None."""
     gain = self.gain
-    if axis == len(tree.shape_of(self.w)) - 1:
+    if axis == len(self.w.shape) - 1:
       gain = tree.scattered(gain, keep, 0, size, fill=1)
     return self._around(self.w.scatter(keep, axis, size), gain=gain)
 
@@ -172,10 +170,10 @@ def _innermost(path: Path, x: Any, gain: Array) -> dict[Path, Array]:
     return _innermost(f'{path}/{last}', getattr(x, last), gain)
   if len(x.inner) != 1:
     return {}
-  inside, shape = getattr(x, x.inner[0]), tree.shape_of(x)
+  inside, shape = getattr(x, x.inner[0]), x.shape
   if isinstance(x, Sliced):
     gain = gain[x.keep] if x.axis == len(shape) - 1 else gain
-  elif tree.shape_of(inside) != shape:  # values from which w is computed
+  elif inside.shape != shape:  # values from which w is computed
     return {}
   return _innermost(path, inside, gain)
 
@@ -188,7 +186,7 @@ def _nonzero(gain: Array, like: Array) -> Array:
 
 def _latent(node: Folded) -> Folded:
   """Make the latent weight trainable without its gain, if it is one array."""
-  shape = tree.shape_of(node)
+  shape = node.shape
 
   def visit(path: Path, x: Any) -> Any:
     if tree.is_node(x):

@@ -8,7 +8,7 @@ from flax import struct
 
 from compress import kinds, tree
 from compress.method import Ctx, Method
-from compress.tree import Array, Compressed, Key, Mean, Params
+from compress.tree import Array, Compressed, Mean, Params
 
 
 @struct.dataclass
@@ -27,9 +27,8 @@ class Delayed(Compressed):
   w: Any
   active: Array
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the weight."""
-    del key
     return self.w
 
   @property

@@ -11,7 +11,7 @@ from compress.quantize import affine
 from compress.quantize.affine import straight_through
 from compress.quantize.fake_quant import input_ranges
 from compress.quantize.integer_codes import Inputs, LatentWeight
-from compress.tree import Array, Key, Params, Path
+from compress.tree import Array, Params, Path
 
 
 @struct.dataclass
@@ -46,9 +46,8 @@ class DorefaWeight(LatentWeight):
     codes = codes - 2 ** (self.bits - 1)
     return affine.Coded(codes, self.step, jnp.float32(-0.5))
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the quantized weight, with a straight-through gradient."""
-    del key
     largest = self.step * (2**self.bits - 1) / 2
     return straight_through(
       affine.dequantize(*self.quantize()), largest * self.normalized()

@@ -50,7 +50,7 @@ def cross_layer_equalization(*, sweeps: int = 10) -> Method:
     probe = expect_probe(where, ctx)
     kinds.refuse(where, kinds.ARRAYS, params)
     full = budget.full_shapes(params, probe)
-    found = dependency.groups(probe.apply, full)
+    found = dependency.groups(probe.apply, full, probe.examples)
     blocked = _blocked(probe, params, full, found)
     scalable = [group for group in found if not blocked[group.name]]
     if not scalable:
@@ -145,7 +145,9 @@ def _blocked(
 ) -> dict[str, str]:
   """Return why the channels of each group cannot be scaled, '' if they can."""
   arrays = tree.paths(params)
-  reason = homogeneity.reasons(probe.apply, full)
+  reason = homogeneity.reasons(
+    lambda params: probe.apply(params, *probe.examples), full
+  )
 
   def why(group: Group) -> str:
     producers, takes = _producers(group), group.of('consumes')

@@ -9,12 +9,12 @@ import numpy as np
 from flax import struct
 
 from compress import calibration, tree
-from compress.method import Ctx
+from compress.method import Ctx, has_input
 from compress.quantize import affine, observers
 from compress.quantize.affine import Per, straight_through
 from compress.quantize.integer_codes import Inputs, LatentWeight
 from compress.quantize.observers import Clip
-from compress.tree import Array, Key, Params, Path
+from compress.tree import Array, Params, Path
 
 
 @struct.dataclass
@@ -49,9 +49,8 @@ class FakeQuantized(LatentWeight):
   per: Per = struct.field(pytree_node=False, default='channel')
   symmetric: bool = struct.field(pytree_node=False, default=True)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the quantized weight, with a straight-through gradient."""
-    del key
     return straight_through(affine.dequantize(*self.quantize()), self.w)
 
   def quantize(self) -> affine.Coded:
@@ -118,19 +117,19 @@ def input_ranges(
     A function from the path of a weight to `Inputs` or None. It raises a
     ValueError if the range is not known, not finite or one value. A factor
     that multiplies the output of another factor, rather than the input of its
-    layer, has no grid.
+    layer, has no grid, and neither has a lookup.
   """
   met = tree.meeting(params)
 
   def grid_at(path: Path) -> Inputs | None:
-    if not bits or path not in met:
+    if not bits or path not in met or not has_input(where, ctx, met[path]):
       return None
     observed = (ctx.stats or {}).get(met[path])
     if observed is None:
       raise ValueError(
         f'{where} at {path}: expected calibration statistics of the '
-        f'input, got {sorted(ctx.stats or {})}. Run `dataflow.apply` on a few '
-        'batches and pass Ctx(stats=...), or set activation_bits=0.'
+        f'input, got {sorted(ctx.stats or {})}. Use compress.init with a '
+        'compress.probe, or set activation_bits=0.'
       )
     if not isinstance(observed, jax.core.Tracer):
       low, high = np.asarray(observed).tolist()

@@ -31,9 +31,8 @@ class Backward(Compressed):
   noise: Array
   width: int = struct.field(pytree_node=False)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the weight."""
-    del key
     return self.w
 
   def transform_input(self, x: Array) -> Array:

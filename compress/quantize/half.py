@@ -9,7 +9,7 @@ from flax import struct
 from compress import kinds, tree
 from compress.method import Ctx, Method
 from compress.quantize.affine import straight_through
-from compress.tree import Array, Compressed, Key, Params
+from compress.tree import Array, Compressed, Params
 
 
 @struct.dataclass
@@ -31,9 +31,8 @@ class Half(Compressed):
     """Width of a number."""
     return 16
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the weight as float32."""
-    del key
     x = self.halves
     if x.dtype == jnp.uint16:
       x = jax.lax.bitcast_convert_type(x, jnp.bfloat16)
@@ -63,7 +62,7 @@ class LatentHalf(Compressed):
 
   Attributes:
     w: The latent weight.
-    dtype: 'float16' or 'bfloat16'.
+    storage: 'float16' or 'bfloat16'.
   """
 
   trainable: ClassVar[tuple[str, ...]] = ('w',)
@@ -71,7 +70,7 @@ class LatentHalf(Compressed):
   kind: ClassVar[str] = kinds.GRID
 
   w: Any
-  dtype: str = struct.field(pytree_node=False)
+  storage: str = struct.field(pytree_node=False)
 
   @property
   def bits(self) -> int:
@@ -79,12 +78,11 @@ class LatentHalf(Compressed):
     return 16
 
   def _halves(self) -> Array:
-    top = float(jnp.finfo(self.dtype).max)
-    return jnp.clip(self.w, -top, top).astype(self.dtype)
+    top = float(jnp.finfo(self.storage).max)
+    return jnp.clip(self.w, -top, top).astype(self.storage)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the rounded weight, with a straight-through gradient."""
-    del key
     return straight_through(self._halves().astype(self.w.dtype), self.w)
 
   def freeze(self) -> Any:

@@ -8,7 +8,7 @@ from flax import struct
 
 from compress import kinds, tree
 from compress.quantize import affine
-from compress.tree import Array, Compressed, Key
+from compress.tree import Array, Compressed
 
 
 @struct.dataclass
@@ -62,9 +62,8 @@ class Quantized(Compressed):
   inputs: Inputs | None
   bits: int = struct.field(pytree_node=False)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return `codes * scale`."""
-    del key
     return affine.dequantize(self.codes, self.scale, None)
 
   @property
@@ -111,9 +110,8 @@ class Shifted(Quantized):
 
   zero: Array
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return `scale * (codes - zero)`."""
-    del key
     return affine.dequantize(self.codes, self.scale, self.zero)
 
   def apply_mask(self, mask: Array) -> Any:

@@ -13,7 +13,7 @@ from compress.quantize import affine
 from compress.quantize.affine import Per, straight_through
 from compress.quantize.fake_quant import input_ranges, is_signed
 from compress.quantize.integer_codes import Inputs, LatentWeight
-from compress.tree import Array, Key, Params, Path
+from compress.tree import Array, Params, Path
 
 
 def stepped(x: Array, step: Array, low: int, high: int, gain: float) -> Array:
@@ -101,9 +101,8 @@ class LsqWeight(LatentWeight):
     step = affine.positive(self.step)
     return affine.Coded(affine.encode(self.w, step, self.bits), step, None)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the quantized weight, with the gradients of `stepped`."""
-    del key
     top = 2 ** (self.bits - 1) - 1
     gain = 1 / math.sqrt(self.w.size / self.step.size * top)
     step = affine.broadcast_columns(affine.positive(self.step), self.w.shape)

@@ -8,7 +8,7 @@ import numpy as np
 
 from compress import allocation as allocation_lib
 from compress import tree
-from compress.errors import expect_name
+from compress.allocation import MakeMeasure
 from compress.method import Ctx, Method, expect_clock, expect_probe
 from compress.quantize import affine
 from compress.quantize.affine import Per
@@ -34,7 +34,7 @@ class Budget(NamedTuple):
   of: str
   limit: float
   choices: tuple[int, ...]
-  sensitivity: str
+  sensitivity: str | MakeMeasure
 
 
 def auto(
@@ -45,7 +45,7 @@ def auto(
   ms: float | None = None,
   choices: tuple[int, ...] = (2, 3, 4, 6, 8),
   activation_bits: int = 0,
-  sensitivity: str = 'loss',
+  sensitivity: str | MakeMeasure = 'loss',
   per: Per = 'channel',
   symmetric: bool = True,
   clip: Clip = 'absmax',
@@ -232,7 +232,7 @@ def _budget(
   where: str,
   given: dict[str, float | None],
   choices: tuple[int, ...],
-  sensitivity: str,
+  sensitivity: str | MakeMeasure,
 ) -> Budget:
   named = {of: limit for of, limit in given.items() if limit is not None}
   if len(named) != 1:
@@ -251,5 +251,5 @@ def _budget(
     )
   for bits in choices:
     affine.expect_bits(where, 'choices', bits)
-  expect_name(where, 'sensitivity', sensitivity, tuple(allocation_lib.MEASURES))
+  allocation_lib.expect_measure(where, sensitivity, ())
   return Budget(of, limit, tuple(choices), sensitivity)

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from compress.quantize import affine
 from compress.tree import Array
 
-# A name in `RULES`, or the fraction of the magnitudes that is not clipped.
-Clip: TypeAlias = str | float
 # Values `[size, ...]`, bits, whether the grid is symmetric -> ratios `[...]`.
 Rule: TypeAlias = Callable[[Array, int, bool], Array]
+# A name in `RULES`, the fraction of the magnitudes not clipped, or a rule.
+Clip: TypeAlias = str | float | Rule
 
 CANDIDATES = 64  # clip ratios that a search evaluates
 BINS = 1024  # of the histograms
@@ -28,7 +28,8 @@ def clip_ratio(clip: Clip, values: Array, bits: int, symmetric: bool) -> Array:
   """Return the fraction of its range that the grid of each column spans.
 
   Args:
-    clip: A name in `RULES`, or the fraction of the magnitudes not clipped.
+    clip: A name in `RULES`, the fraction of the magnitudes not clipped, or a
+      rule.
     values: `[size, ...]`, with one grid for each index of the other axes.
     bits: Width of the grid.
     symmetric: Whether the grid is symmetric about 0; else it is that of
@@ -39,6 +40,8 @@ def clip_ratio(clip: Clip, values: Array, bits: int, symmetric: bool) -> Array:
   """
   if isinstance(clip, str):
     return RULES[clip](values, bits, symmetric)
+  if callable(clip):
+    return clip(values, bits, symmetric)
   return quantile(values, clip)
 
 
@@ -48,6 +51,8 @@ def expect(where: str, clip: Clip) -> None:
   Raises:
     ValueError: If it is neither a name in `RULES` nor a fraction.
   """
+  if callable(clip):
+    return
   known = clip in RULES if isinstance(clip, str) else type(clip) is float
   if not known or (not isinstance(clip, str) and not 0 < clip <= 1):
     raise ValueError(

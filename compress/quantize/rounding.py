@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from compress import calibration, kinds, tree
 from compress.errors import shorten
-from compress.method import Ctx, Method
+from compress.method import Ctx, Method, has_input
 from compress.quantize import affine
 from compress.quantize.affine import Coded
 from compress.quantize.fake_quant import GridConfig, input_ranges
@@ -83,12 +83,14 @@ def layer_by_layer(
     tree.map_arrays(lambda path, w: todo.setdefault(path, w), params)
     order = [p for p in calibration.order(where, ctx, params) if p in todo]
     for path in todo:
-      if path not in order:
+      if not has_input(where, ctx, path):
+        near = config.node(todo[path], weight_bits).quantize()
+        params = put(params, path, stored(near, None, weight_bits))
+      elif path not in order:
         known = shorten(', '.join(order), 120) or 'no weight'
         raise ValueError(
           f'{where} at {path}: expected recorded layer inputs, got only those '
-          f'of {known}. Use Flax Dense or Conv layers, or leave the weight out '
-          'with `only`.'
+          f'of {known}. Leave the weight out with `only`.'
         )
     for paths in _passes(ctx, todo, order, config.examples):
       found = calibration.moments(where, ctx, params, config.examples, paths)

@@ -7,7 +7,7 @@ import numpy as np
 from flax import struct
 
 from compress import kinds, tree
-from compress.tree import Array, Compressed, Key
+from compress.tree import Array, Compressed
 
 FLOAT_BITS = 32  # of a shared number: what multipliers take
 
@@ -28,9 +28,8 @@ class Sharing(Compressed):
   values: Array
   gain: Array | None
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the weight; the gradient of a value is summed over its uses."""
-    del key
     w = self.looked_up()
     return w if self.gain is None else (w * self.gain).astype(w.dtype)
 

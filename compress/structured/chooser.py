@@ -6,6 +6,7 @@ import numpy as np
 from flax import struct
 
 from compress import allocation, kinds, tree
+from compress.allocation import MakeMeasure
 from compress.method import Ctx, Method
 from compress.structured import matrices
 from compress.structured.matrices import FAMILIES, Structured, label
@@ -48,7 +49,7 @@ class Chosen(Structured):
 def auto(
   size: float,
   *,
-  sensitivity: str = 'loss',
+  sensitivity: str | MakeMeasure = 'loss',
   families: tuple[str, ...] = tuple(FAMILIES),
 ) -> Method:
   r"""Give each weight its least sensitive structure at one size.
@@ -83,14 +84,11 @@ def auto(
       f'{where}: expected a size in (0, 1), got {size!r}. It is the share of '
       'the numbers of each weight that remain.'
     )
-  for what, got, names in (
-    ('sensitivity', (sensitivity,), allocation.MEASURES),
-    ('families', families, FAMILIES),
-  ):
-    if not got or not set(got) <= {*names}:
-      raise ValueError(
-        f'{where}: expected {what} of {", ".join(names)}, got {got!r}.'
-      )
+  allocation.expect_measure(where, sensitivity, ())
+  if not families or not set(families) <= {*FAMILIES}:
+    raise ValueError(
+      f'{where}: expected families of {", ".join(FAMILIES)}, got {families!r}.'
+    )
 
   def init(params: Params, ctx: Ctx) -> Params:
     kinds.refuse(where, kinds.STRUCTURE, params)

@@ -16,7 +16,7 @@ from compress.structured.butterfly import BUTTERFLY
 from compress.structured.circulant import CIRCULANT
 from compress.structured.fastfood import FASTFOOD
 from compress.structured.toeplitz import TOEPLITZ
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Compressed, Params, Path
 from compress.unchanged import warn_unchanged
 
 FAMILIES = {
@@ -49,9 +49,8 @@ class Structured(Compressed):
   family: str = struct.field(pytree_node=False)
   shape: tuple[int, ...] = struct.field(pytree_node=False)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the weight."""
-    del key
     # Types of 16 bits are multiplied in single precision.
     dtype = jnp.promote_types(self.values.dtype, jnp.float32)
     made = FAMILIES[self.family].expand(self.values.astype(dtype), self.held)

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from compress import kinds, tree
 from compress.method import Ctx, Method
-from compress.tree import Array, Compressed, Key, Params, Path
+from compress.tree import Array, Compressed, Params, Path
 
 ROUNDS = 10  # of assignment and least squares
 
@@ -60,9 +60,8 @@ class Transferred(Compressed):
   extent: int = struct.field(pytree_node=False)
   shape: tuple[int, ...] = struct.field(pytree_node=False)
 
-  def decode(self, key: Key | None) -> Array:
+  def decode(self) -> Array:
     """Return the bank."""
-    del key
     moves = FAMILIES[self.family](self.shape[:-1], self.extent)
     every = moved(self.values, moves)
     w = every[:, self.order].reshape(self.shape)

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import compress
 from compress import calibration, dataflow, tree
-from compress.method import Ctx, Probe
+from compress.dataflow import Observer
+from compress.method import Ctx
+from tests.nets import probe_with
 from tests.runs import TINY, calibrated, images, run, start
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7, 6, 4)), jnp.float32)
@@ -26,17 +29,25 @@ LAYERS: dict[str, nn.Module] = {
   'dilated': nn.Conv(3, (2, 2), kernel_dilation=2, use_bias=False),
   'grouped': nn.Conv(6, (3, 3), feature_group_count=2, use_bias=False),
   'depthwise': nn.Conv(4, (3, 3), feature_group_count=4, use_bias=False),
+  'transposed': nn.ConvTranspose(3, (2, 3), (2, 1), use_bias=False),
+  'axes': nn.DenseGeneral((2, 3), axis=(-2, -1), use_bias=False),
+  'products': nn.Einsum((6, 4, 3), '...hk,hkd->...hd', use_bias=False),
 }
 
 
 def rows_of(module: nn.Module, variables: Any, x: jax.Array) -> jax.Array:
   """Return the rows that a module takes as input."""
-  _, found = dataflow.apply(
-    lambda: module.apply(variables, x),
-    variables['params'],
-    lambda before, inner, x: calibration.rows(inner, x),
+  observer = Observer(
+    dataflow.rows, lambda before, after: after, lambda x, own: x
   )
-  return found['kernel']
+  found = dataflow.observed(
+    lambda params, x: module.apply({'params': params}, x),
+    variables['params'],
+    (x,),
+    {},
+    observer,
+  )
+  return found.stats['kernel']
 
 
 @pytest.mark.slow
@@ -45,7 +56,12 @@ def test_rows_times_the_kernel_are_the_outputs(name: str) -> None:
   module = LAYERS[name]
   variables = module.init(jax.random.key(0), X)
   rows = rows_of(module, variables, X)
-  kernel = variables['params']['kernel']
+  site = dataflow.sites(
+    lambda params, x: module.apply({'params': params}, x),
+    variables['params'],
+    X,
+  )['kernel']
+  kernel = variables['params']['kernel'].transpose(site.order)
   groups, _, n = rows.shape
   parts = kernel.reshape(n, groups, -1)
   found = jnp.einsum('grn,ngo->rgo', rows, parts).reshape(len(rows[0]), -1)
@@ -55,10 +71,23 @@ def test_rows_times_the_kernel_are_the_outputs(name: str) -> None:
   )
 
 
-def test_other_layers_have_no_rows() -> None:
-  module = nn.ConvTranspose(3, (2, 2))
+class Half(nn.Module):
+  """A layer that multiplies by a part of its weight."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Return the product."""
+    kernel = self.param('kernel', nn.initializers.ones, (4, 3))
+    return x[..., :2] @ kernel[:2]
+
+
+@pytest.mark.parametrize(
+  'module', [Half(), nn.ConvTranspose(3, (2, 2), transpose_kernel=True)]
+)
+def test_parts_and_flipped_weights_have_no_rows(module: nn.Module) -> None:
   variables = module.init(jax.random.key(0), X)
-  with pytest.raises(ValueError, match='expected a Dense or Conv layer, got C'):
+  message = 'rows at kernel: expected a product of the whole weight, got one of'
+  with pytest.raises(ValueError, match=message):
     rows_of(module, variables, X)
 
 
@@ -109,13 +138,10 @@ def test_shared_layers_are_observed_at_every_call() -> None:
 
   variables = Twice().init(jax.random.key(0), X)
 
-  def inputs(params: Any, see: Any, count: int) -> Any:
-    run = lambda: Twice().apply({'params': params}, X[:count])  # noqa: E731
-    found = dataflow.apply(run, params, see)[1]
-    return jax.tree.map(lambda x: x[None], found)
+  def apply(params: Any, x: jax.Array) -> jax.Array:
+    return Twice().apply({'params': params}, x)
 
-  ask: Any = None
-  ctx = Ctx(probe=Probe(ask, ask, ask, ask, {}, inputs=inputs))
+  ctx = Ctx(probe=compress.probe(apply, variables['params'], X))
   once = 4 * 7 * 6
   found = calibration.moments('here', ctx, variables['params'], 4)['fc/kernel']
   assert float(found.number) == 2 * once
@@ -134,8 +160,7 @@ def test_missing_layers_are_those_of_the_network() -> None:
 def test_no_data_is_an_error() -> None:
   with pytest.raises(ValueError, match='here: expected calibration data'):
     calibration.sample('here', Ctx(), {}, 4)
-  ask: Any = None
-  ctx = Ctx(probe=Probe(ask, ask, ask, ask, {}))
+  ctx = Ctx(probe=probe_with())
   with pytest.raises(
     ValueError, match='here: expected a probe with the inputs'
   ):

@@ -118,7 +118,7 @@ def test_huge_products_are_found_again(text: str, size: float) -> None:
     np.random.default_rng(i).normal(size=n) for i, n in enumerate((3, 2, 4, 5))
   ]
   w = jnp.float32(np.einsum('a,b,c,d->abcd', *parts) * size)
-  found = recipe.parse(text).init({'w': w}, Ctx())['w'].decode(None)
+  found = recipe.parse(text).init({'w': w}, Ctx())['w'].decode()
   np.testing.assert_allclose(found / size, w / size, atol=1e-5)
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from compress import hessian
 from compress.method import Ctx, Probe
+from tests.nets import probe_with
 from tests.runs import TINY, calibrated, start
 
 
 def probe_of(loss: Any) -> Probe:
   """Return a probe of a loss of `{'w': ...}`."""
-  ask: Any = None
-  return Probe(ask, loss, jax.grad(loss), ask, {})
+  return probe_with(loss=loss, grad=jax.grad(loss))
 
 
 def test_a_diagonal_quadratic_is_exact() -> None:

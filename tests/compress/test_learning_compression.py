@@ -58,7 +58,9 @@ def descend(
   def step(nodes: Any, at: Any) -> Any:
     trainable, frozen = tree.split(nodes)
     dense, pull = jax.vjp(
-      lambda f: tree.decode(tree.merge(f, frozen), jax.random.key(0))['w'],
+      lambda f: tree.decode_training(tree.merge(f, frozen), jax.random.key(0))[
+        'w'
+      ],
       trainable,
     )
     direct = jax.grad(
@@ -180,7 +182,9 @@ def test_training_decodes_the_free_weight_and_serving_the_other() -> None:
   method = recipe.parse('lc(prune.weights(0.5))')
   nodes = method.init(params, Ctx(0, 9))
   assert nodes['bias'] is params['bias']
-  np.testing.assert_array_equal(tree.decode(nodes, jax.random.key(0))['w'], W)
+  np.testing.assert_array_equal(
+    tree.decode_training(nodes, jax.random.key(0))['w'], W
+  )
   served = np.asarray(tree.decode(nodes)['w'])
   assert np.sum(served == 0) == 12
   assert isinstance(tree.freeze(nodes)['w'], jax.Array)

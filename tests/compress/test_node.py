@@ -49,7 +49,7 @@ def test_16_bits_are_compressed_as_the_same_numbers_in_32(
     np.testing.assert_array_equal(found['w'], want)
   grads = jax.grad(
     lambda x: jnp.sum(
-      tree.decode(tree.merge(x, tree.split(narrow)[1]), ctx.key)['w']
+      tree.decode_training(tree.merge(x, tree.split(narrow)[1]), ctx.key)['w']
     ).astype(jnp.float32)
   )(tree.split(narrow)[0])
   slopes = [np.asarray(x, np.float32) for x in jax.tree.leaves(grads['w'])]

@@ -1,5 +1,6 @@
 """Trees of nodes: splitting, naming, decoding, freezing."""
 
+import functools
 from typing import Any
 
 import jax
@@ -31,9 +32,8 @@ class Sum(Compressed):
   u: Any
   v: Any
 
-  def decode(self, key: jax.Array | None) -> jax.Array:
+  def decode(self) -> jax.Array:
     """Return the sum."""
-    del key
     return self.u + self.v
 
 
@@ -45,9 +45,13 @@ class Noisy(Compressed):
   inner = ('w',)
   w: Any
 
-  def decode(self, key: jax.Array | None) -> jax.Array:
-    """Return the weight, or what a draw leaves of it: twice is nothing."""
-    return self.w if key is None else jax.random.normal(key) - self.w
+  def decode(self) -> jax.Array:
+    """Return the weight."""
+    return self.w
+
+  def decode_training(self, key: jax.Array | None) -> jax.Array:
+    """Return what a draw leaves of the weight: twice is nothing."""
+    return jax.random.normal(tree.expect_key('noisy', key)) - self.w
 
 
 def nested() -> dict[str, Any]:
@@ -213,15 +217,18 @@ def test_decode_goes_from_the_inside_out() -> None:
 def test_every_node_draws_from_its_own_key() -> None:
   params = {'a': Noisy(W), 'b': Noisy(W), 'c': Noisy(Noisy(W)), 'd': W}
   key = jax.random.key(0)
-  first, again = tree.decode(params, key), tree.decode(params, key)
-  other = tree.decode(params, jax.random.key(1))
+  first, again = (
+    tree.decode_training(params, key),
+    tree.decode_training(params, key),
+  )
+  other = tree.decode_training(params, jax.random.key(1))
   corners = [float(x['a'][0, 0]) for x in (first, other)]
   assert len({*corners, float(first['b'][0, 0])}) == 3
   assert np.abs(first['c'] - W).min() > 1e-3
   np.testing.assert_array_equal(first['c'], again['c'])
   np.testing.assert_array_equal(first['d'], W)
   np.testing.assert_array_equal(tree.decode(params)['c'], W)
-  assert tree.decode({}, key) == {}
+  assert tree.decode_training({}, key) == {}
 
 
 @given(trees)
@@ -282,10 +289,10 @@ def test_missing_leaves_are_filled_from_another_tree() -> None:
 
 def test_nodes_hold_weights_by_what_they_decode_to() -> None:
   coded = Quantized(jnp.ones((2, 3), jnp.int8), jnp.ones(3), None, 8)
-  assert tree.holds_weight(coded)
-  assert tree.holds_weight(W)
-  assert not tree.holds_weight(Masked(jnp.ones(3), jnp.ones(3, bool)))
-  assert not tree.holds_weight(coded.codes)
+  assert tree.is_weight(coded)
+  assert tree.is_weight(W)
+  assert not tree.is_weight(Masked(jnp.ones(3), jnp.ones(3, bool)))
+  assert not tree.is_weight(coded.codes)
 
 
 def test_the_first_array_of_a_node_meets_the_input() -> None:
@@ -310,19 +317,48 @@ def test_the_first_array_of_a_node_meets_the_input() -> None:
     'prune.l0(1.0) >> quantize.uniform(4)',
   ],
 )
-def test_what_trains_otherwise_is_not_trained_without_a_key(text: str) -> None:
+def test_what_is_deployed_is_not_trained_where_training_differs(
+  text: str,
+) -> None:
   nodes = recipe.parse(text).init({'w': W}, Ctx(steps=9))
   trainable, frozen = tree.split(nodes)
 
-  def loss(trainable: Any, key: Any = None) -> jax.Array:
-    return jnp.sum(tree.decode(tree.merge(trainable, frozen), key)['w'] ** 2)
+  def loss(trainable: Any, decode: Any = tree.decode) -> jax.Array:
+    return jnp.sum(decode(tree.merge(trainable, frozen))['w'] ** 2)
 
-  key = jax.random.key(0)
   assert np.isfinite(loss(trainable))  # it may be evaluated
   for grad in (jax.grad(loss), jax.jit(jax.value_and_grad(loss))):
-    with pytest.raises(ValueError, match=r'Pass decode\(params, key\)'):
+    with pytest.raises(ValueError, match='or compress.decode_training'):
       grad(trainable)
-  assert jax.tree.leaves(jax.grad(loss)(trainable, key))
+  training = functools.partial(tree.decode_training, key=jax.random.key(0))
+  assert jax.tree.leaves(jax.grad(loss)(trainable, training))
+
+
+def test_learning_compression_trains_without_a_key() -> None:
+  nodes = recipe.parse('lc(prune.weights(0.5))').init({'w': W}, Ctx(steps=9))
+  np.testing.assert_array_equal(tree.decode_training(nodes)['w'], W)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'prune.l0(1.0)',
+    'prune.variational(1.0)',
+    'binary.weights(stochastic=True)',
+  ],
+)
+def test_what_draws_random_numbers_asks_for_a_key(text: str) -> None:
+  nodes = recipe.parse(text).init({'w': W}, Ctx(steps=9))
+  with pytest.raises(ValueError, match='expected a key in training'):
+    tree.decode_training(nodes)
+
+
+def test_a_node_that_decodes_with_a_key_is_refused() -> None:
+  with pytest.raises(TypeError, match=r'is decode_training\(self, key\)'):
+
+    class Keyed(Compressed):
+      def decode(self, key: Any) -> Any:
+        return key
 
 
 @pytest.mark.parametrize('text', ['', 'prune.weights(0.5)', 'quantize.lsq(3)'])

@@ -12,12 +12,14 @@ from compress import dataflow, tree
 from compress.binary.inputs import Signed, first_and_last, inputs
 from compress.binary.presets import bnn
 from compress.channels.sliced import Sliced
-from compress.method import Ctx, Probe, chain, only
+from compress.method import Ctx, chain, only
 from compress.prune import magnitude
 from compress.quantize.delay import Delayed
 from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Inputs, Quantized
 from compress.quantize.uniform import uniform
+from tests.nets import probe_with, sites_with
+from tsukiji.deploy.passes.lower import captured
 from tsukiji.measure import cost
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
@@ -29,14 +31,12 @@ PARAMS = {
   name: {'bias': jnp.ones(5), 'kernel': jnp.asarray(W)}
   for name in ('one', 'three', 'two')
 }
-NOTHING: Any = None
 
 
 def ctx(*order: str) -> Ctx:
   """Return a context whose probe knows the order of the layers."""
   uses = {f'{name}/kernel': 1 for name in order}
-  probe = Probe(NOTHING, NOTHING, NOTHING, NOTHING, uses)
-  return Ctx(probe=probe)
+  return Ctx(probe=probe_with(sites=sites_with(uses)))
 
 
 CTX = ctx('one', 'two', 'three')
@@ -52,7 +52,7 @@ def test_inputs_are_met_as_signs() -> None:
   np.testing.assert_array_equal(
     node().transform_input(X), np.where(X >= 0, 1, -1)
   )
-  np.testing.assert_array_equal(node().decode(None), W)
+  np.testing.assert_array_equal(node().decode(), W)
 
 
 def test_thresholds_turn_the_signs() -> None:
@@ -115,14 +115,13 @@ def test_sums_are_sized_place_by_place(
   )
   net = Net(sp.Spec(name='c', input_shape=X.shape[1:], layers=(layer,)))
   by = {'bias': np.arange(5, dtype=np.float32)} if bias else {}
-  run = lambda x, by: net.apply({'params': {'c': {'kernel': W, **by}}}, x)  # noqa: E731
+  run = lambda params, x: net.apply({'params': params}, x)  # noqa: E731
   signs = np.where(X >= 0, 1, -1)
   zero = {'bias': np.zeros(5, np.float32)} if bias else {}
-  want = np.asarray(run(signs, zero)) * box(X, padding, strides)
+  plain = np.asarray(run({'c': {'kernel': W, **zero}}, signs))
+  want = plain * box(X, padding, strides)
   want += by.get('bias', 0)
-  found, _ = dataflow.apply(
-    lambda: run(X, by), {'c': {'kernel': node(sized=True)}}
-  )
+  found = dataflow.apply(run, {'c': {'kernel': node(sized=True), **by}}, X)
   np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
 
 
@@ -130,9 +129,8 @@ def test_sums_are_sized_place_by_place(
 def test_sums_of_any_flax_padding_are_sized(padding: Any) -> None:
   layer = nn.Conv(5, (3, 3), padding=padding, use_bias=False)
   params = {'kernel': Signed(jnp.asarray(W), None, 'clipped', True)}
-  found, _ = dataflow.apply(
-    lambda: layer.apply({'params': tree.decode(params)}, X), params
-  )
+  run = lambda params, x: layer.apply({'params': params}, x)  # noqa: E731
+  found = dataflow.apply(run, params, X)
   # The box filter through a layer of the same padding.
   mean = nn.Conv(1, (3, 3), padding=padding, use_bias=False)
   box = {'params': {'kernel': jnp.full((3, 3, 1, 1), 1 / 9)}}
@@ -262,7 +260,7 @@ def test_widths_are_counted() -> None:
     'two': {'bias': jnp.ones(2), 'kernel': jnp.ones((3, 2))},
   }
   found = bnn().init(start, ctx('one', 'two'))
-  costs = cost.layers(spec, tree.freeze(found))
+  costs = cost.layers(*captured(spec, {'params': found}))
   widths = [(c.weight_bits, c.activation_bits, c.bops) for c in costs]
   assert widths == [(1, 32, 12 * 32), (1, 1, 6)]
 

@@ -36,10 +36,10 @@ def after(grads: list[np.ndarray], **how: Any) -> LossAware:
 def test_before_gradients_all_weights_count_alike() -> None:
   node = after([])
   want = SIGNS * np.abs(W).mean()
-  np.testing.assert_allclose(node.decode(None), want, rtol=1e-5)
+  np.testing.assert_allclose(node.decode(), want, rtol=1e-5)
   clipped = np.clip(W, -1, 1)
   for still in (after([np.zeros_like(W)]), loss_aware().update(node, Ctx())):
-    found = still.decode(None)
+    found = still.decode()
     np.testing.assert_allclose(found, SIGNS * np.abs(clipped).mean(), rtol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_the_scale_is_that_of_the_paper(scale: str) -> None:
   d, w = np.sqrt(v) + 1e-8, np.clip(W, -1, 1).astype(float)
   axes = (0, 1, 2) if scale == 'filter' else None
   alpha = np.abs(d * w).sum(axes) / d.sum(axes)  # proposition 3.1
-  np.testing.assert_allclose(node.decode(None), SIGNS * alpha, rtol=1e-5)
+  np.testing.assert_allclose(node.decode(), SIGNS * alpha, rtol=1e-5)
 
   def error(alpha: Any) -> Any:
     return (d * (alpha * SIGNS - w) ** 2).sum(axes)
@@ -74,7 +74,7 @@ def test_gradients_are_passed_on_unchanged() -> None:
   weight = RNG.normal(size=W.shape).astype(np.float32)
   node = after([weight])
   outside = jnp.asarray(3 * W)
-  found = jax.grad(lambda w: jnp.sum(weight * node.replace(w=w).decode(None)))(
+  found = jax.grad(lambda w: jnp.sum(weight * node.replace(w=w).decode()))(
     outside
   )
   np.testing.assert_array_equal(found, weight)
@@ -88,8 +88,8 @@ def test_what_is_served_is_bits() -> None:
   frozen = node.freeze()
   assert isinstance(frozen, Binarized)
   assert frozen.scale.shape == ()
-  assert_same_bits(frozen.decode(None), node.decode(None))
-  assert_same_bits(frozen.decode(None), jax.jit(tree.decode)(node))
+  assert_same_bits(frozen.decode(), node.decode())
+  assert_same_bits(frozen.decode(), jax.jit(tree.decode)(node))
 
 
 def test_it_combines_with_plain_binary_weights() -> None:
@@ -149,6 +149,6 @@ def test_factors_have_gradients_of_their_own() -> None:
   method = recipe.parse('lowrank.svd(2) >> binary.loss_aware()')
   before = method.init({'fc': jnp.asarray(w)}, Ctx())
   after = method.update(before, Ctx(grads={'fc': jnp.asarray(grad)}))
-  u, v = (np.asarray(before['fc'].factors()[k].decode(None)) for k in 'uv')
+  u, v = (np.asarray(before['fc'].factors()[k].decode()) for k in 'uv')
   for found, part in ((after['fc'].u, grad @ v.T), (after['fc'].v, u.T @ grad)):
     np.testing.assert_allclose(found.squares, 0.001 * part**2, rtol=1e-4)

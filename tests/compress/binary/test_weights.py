@@ -15,7 +15,16 @@ from compress.method import Ctx, chain, only
 from compress.prune import magnitude
 from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Quantized
-from tests.runs import TINY, assert_same_bits, calibrated, fit, run, start
+from tests.nets import sites_with
+from tests.runs import (
+  TINY,
+  assert_same_bits,
+  calibrated,
+  fit,
+  run,
+  served,
+  start,
+)
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.models import spec as sp
@@ -47,12 +56,12 @@ every_scale = pytest.mark.parametrize('scale', SCALES)
 @every_scale
 def test_weights_are_scaled_signs(scale: str) -> None:
   node = kernel(f'binary.weights(scale="{scale}")')
-  np.testing.assert_allclose(node.decode(None), SIGNS * means(scale), rtol=1e-6)
+  np.testing.assert_allclose(node.decode(), SIGNS * means(scale), rtol=1e-6)
 
 
 def test_the_scale_is_the_best_one() -> None:
   # XNOR-Net, equation 6: no other multiple of the signs is nearer.
-  found = np.asarray(kernel('binary.weights()').decode(None), float)
+  found = np.asarray(kernel('binary.weights()').decode(), float)
   error = ((W - found) ** 2).sum((0, 1, 2))
   for factor in (0.97, 1.03):
     assert np.all(error < ((W - factor * found) ** 2).sum((0, 1, 2)))
@@ -64,7 +73,7 @@ def test_the_scale_is_the_best_one() -> None:
 def test_gradients_pass_through_signs_and_scale(scale: str) -> None:
   weight = RNG.normal(size=W.shape).astype(np.float32)
   node = kernel(f'binary.weights(scale="{scale}")')
-  found = jax.grad(lambda w: jnp.sum(weight * node.replace(w=w).decode(None)))(
+  found = jax.grad(lambda w: jnp.sum(weight * node.replace(w=w).decode()))(
     jnp.asarray(W)
   )
   want = weight * means(scale) * (np.abs(W) <= 1)
@@ -78,15 +87,15 @@ def test_gradients_pass_through_signs_and_scale(scale: str) -> None:
 
 def test_signs_are_sampled_in_training_only() -> None:
   params = weights(scale='none', stochastic=True).init(PARAMS, Ctx())
-  draws = jax.vmap(lambda key: tree.decode(params, key)['fc']['kernel'])(
-    jax.random.split(jax.random.key(0), 300)
-  )
+  draws = jax.vmap(
+    lambda key: tree.decode_training(params, key)['fc']['kernel']
+  )(jax.random.split(jax.random.key(0), 300))
   assert set(np.unique(draws)) == {-1.0, 1.0}
   np.testing.assert_allclose(draws.mean(0), np.clip(W, -1, 1), atol=0.25)
   np.testing.assert_array_equal(tree.decode(params)['fc']['kernel'], SIGNS)
   still = weights(scale='none').init(PARAMS, Ctx())
   np.testing.assert_array_equal(
-    tree.decode(still, jax.random.key(0))['fc']['kernel'], SIGNS
+    tree.decode_training(still, jax.random.key(0))['fc']['kernel'], SIGNS
   )
 
 
@@ -100,7 +109,7 @@ def test_updates_clip_and_measure_again(scale: str) -> None:
   np.testing.assert_array_equal(node.w, clipped)
   size = np.abs(clipped.astype(float))
   want = {'filter': size.mean((0, 1, 2)), 'layer': size.mean(), 'none': 1}
-  np.testing.assert_allclose(node.decode(None), SIGNS * want[scale], rtol=1e-5)
+  np.testing.assert_allclose(node.decode(), SIGNS * want[scale], rtol=1e-5)
 
 
 @every_scale
@@ -108,8 +117,8 @@ def test_frozen_weights_are_bits(scale: str) -> None:
   node = kernel(f'binary.weights(scale="{scale}")')
   frozen = node.freeze()
   assert frozen.signs.dtype == bool
-  assert_same_bits(frozen.decode(None), node.decode(None))
-  assert_same_bits(jax.jit(tree.decode)(node), node.decode(None))
+  assert_same_bits(frozen.decode(), node.decode())
+  assert_same_bits(jax.jit(tree.decode)(node), node.decode())
 
 
 def test_a_packed_weight_takes_one_bit() -> None:
@@ -130,23 +139,23 @@ def test_gains_of_any_sign_go_into_the_scale(scale: str) -> None:
   after = frozen.scale_channels(gain)
   np.testing.assert_array_equal(after.signs, frozen.signs)
   np.testing.assert_array_equal(
-    after.decode(None), np.asarray(frozen.decode(None)) * gain
+    after.decode(), np.asarray(frozen.decode()) * gain
   )
 
 
 @every_scale
 def test_zeros_make_the_bits_ternary(scale: str) -> None:
   frozen = kernel(f'binary.weights(scale="{scale}")').freeze()
-  dense = np.asarray(frozen.decode(None))
+  dense = np.asarray(frozen.decode())
   np.testing.assert_array_equal(
-    frozen.apply_mask(np.abs(W) > 0.5).decode(None),
+    frozen.apply_mask(np.abs(W) > 0.5).decode(),
     np.where(np.abs(W) > 0.5, dense, 0),
   )
   for axis, size in enumerate(W.shape):
     keep = np.arange(size) * 2
     wide = frozen.scatter(keep, axis, 2 * size)
     assert (wide.bits, wide.codes.dtype) == (2, np.int8)
-    decoded = np.moveaxis(np.asarray(wide.decode(None)), axis, 0)
+    decoded = np.moveaxis(np.asarray(wide.decode()), axis, 0)
     np.testing.assert_array_equal(decoded[::2], np.moveaxis(dense, axis, 0))
     assert not decoded[1::2].any()
 
@@ -167,9 +176,9 @@ def test_signs_of_what_another_node_decodes_to() -> None:
   grid = FakeQuantized(jnp.asarray(W), None, 8)
   node = LatentSigns(grid, jnp.zeros(5), False).clipped()
   assert node.w is grid
-  want = np.abs(grid.decode(None)).mean((0, 1, 2))
+  want = np.abs(grid.decode()).mean((0, 1, 2))
   np.testing.assert_allclose(node.alpha, want, rtol=1e-6)
-  assert_same_bits(node.freeze().decode(None), tree.decode(node))
+  assert_same_bits(node.freeze().decode(), tree.decode(node))
 
 
 @pytest.mark.parametrize('text', ['binary.weights()', 'binary.bnn(ends=True)'])
@@ -178,7 +187,7 @@ def test_a_channel_of_zeros_is_one_of_ones_or_zeros(text: str) -> None:
   params = {'conv': {'kernel': dead}, 'fc': {'kernel': dead}}
   uses = {'conv/kernel': 1, 'fc/kernel': 1}
   ctx = calibrated(TINY)
-  requested = ctx.probe._replace(uses=uses)
+  requested = ctx.probe._replace(sites=sites_with(uses))
   found = tree.decode(recipe.parse(text).init(params, Ctx(probe=requested)))
   size = 0 if text == 'binary.weights()' else 1
   np.testing.assert_array_equal(np.abs(found['fc']['kernel'][..., 2]), size)
@@ -208,7 +217,7 @@ def test_ends_can_stay_floats() -> None:
   uses = {f'{name}/kernel': 1 for name in ('z', 'b', 'a')}
   requested = calibrated(TINY).probe
   params = {name: {'kernel': jnp.asarray(W)} for name in 'abz'}
-  ctx = Ctx(probe=requested._replace(uses=uses))
+  ctx = Ctx(probe=requested._replace(sites=sites_with(uses)))
   for text in ('weights(ends=False)', 'bnn(ends=False)', 'xnor()', 'react()'):
     found = recipe.parse(f'binary.{text}').init(params, ctx)
     assert set(tree.find(LatentSigns, found)) == {'b/kernel'}
@@ -250,9 +259,9 @@ def test_norms_fold_into_scales(text: str) -> None:
   dense = variables()
   method = recipe.parse(f'binary.{text}')
   found = {**dense, 'params': method.init(dense['params'], calibrated(BINARY))}
-  spec, small = lower(BINARY, found)
-  assert [type(x).__name__ for x in spec.layers] == [
-    *('Conv', 'Conv', 'Flatten', 'Dense')
+  graph, small = lower(BINARY, found)
+  assert [node.op for node in graph.nodes] == [
+    *('conv', 'add', 'conv', 'add', 'reshape', 'dot', 'add')
   ]
   nodes = tree.find(Binarized, small['params'])
   assert nodes
@@ -260,7 +269,7 @@ def test_norms_fold_into_scales(text: str) -> None:
     before = tree.find(LatentSigns, found['params'])[path]
     np.testing.assert_array_equal(node.signs, before.w >= 0)
     assert np.any(node.scale < 0)
-  want, got = run(BINARY, found)[0], run(spec, small)[0]
+  want, got = run(BINARY, found)[0], served(BINARY, (graph, small))
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 

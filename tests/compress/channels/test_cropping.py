@@ -84,6 +84,8 @@ class Strided(nn.Module):
 def test_dependencies_are_found_on_the_smallest_input() -> None:
   network = Strided()
   params = network.init(jax.random.key(0), X)['params']
-  found = dependency.groups(lambda p: network.apply({'params': p}, X), params)
+  found = dependency.groups(
+    lambda params, x: network.apply({'params': params}, x), params, (X,)
+  )
   assert [(g.name, g.channels) for g in found] == [('stem', 4), ('body', 5)]
   assert TRACED[-1] == (1, 5, 5, 3)

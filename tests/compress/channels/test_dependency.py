@@ -97,7 +97,9 @@ def found(name: str) -> tuple[Group, ...]:
   if name != 'own':
     return groups(SPECS[name])
   variables, requested = module(Own())
-  return tuple(dependency.groups(requested.apply, variables['params']))
+  return tuple(
+    dependency.groups(requested.apply, variables['params'], requested.examples)
+  )
 
 
 @pytest.mark.slow
@@ -166,8 +168,10 @@ def test_a_zero_channel_can_be_removed(name: str) -> None:
       assert not slope[part.entries[c]].any()
       assert rest.any()
     np.testing.assert_array_equal(
-      requested.apply(without(zero, group, ('consumes',), c)),
-      requested.apply(zero),
+      requested.apply(
+        without(zero, group, ('consumes',), c), *requested.examples
+      ),
+      requested.apply(zero, *requested.examples),
     )
   # Of the last group, what is left is a network that says the same.
   cut = sliced.cut(params, group, np.arange(group.channels) != c)
@@ -200,6 +204,8 @@ class Mixed(nn.Module):
       y = y.reshape(*y.shape[:2], -1, 2).mean(2)
     if self.kind == 'gain of a block':
       y = Block(name='block')(y)
+    if self.kind == 'gain of places':
+      y *= self.param('gain', nn.initializers.ones, (5, 4))
     return nn.Dense(3, name='head')(nn.relu(y).mean((1, -2)[: y.ndim - 2]))
 
 
@@ -224,16 +230,34 @@ class Block(nn.Module):
     ('next to grouped', []),
     ('next to the input', []),
     ('reshape', []),
-    ('gain of a block', []),
+    ('gain of places', []),
   ],
 )
 def test_channels_that_cannot_be_removed_are_in_no_group(
   kind: str, names: list[str]
 ) -> None:
   variables, requested = module(Mixed(kind), 4)
-  groups = dependency.groups(requested.apply, variables['params'])
+  groups = dependency.groups(
+    requested.apply, variables['params'], requested.examples
+  )
   assert [group.name for group in groups] == names
   assert not any('gain' in s.path for g in groups for s in g.slices)
+
+
+@pytest.mark.slow
+def test_a_gain_of_a_block_carries_the_channels_of_its_layer() -> None:
+  variables, requested = module(Mixed('gain of a block'), 4)
+  stem, inner = dependency.groups(
+    requested.apply, variables['params'], requested.examples
+  )
+  assert (stem.name, inner.name) == ('stem', 'block/inner')
+  assert not any('gain' in s.path for s in stem.slices)
+  assert {(s.path, s.role) for s in inner.slices} == {
+    ('block/inner/kernel', 'produces'),
+    ('block/inner/bias', 'produces'),
+    ('block/gain', 'carries'),
+    ('head/kernel', 'consumes'),
+  }
 
 
 @pytest.mark.slow
@@ -288,7 +312,8 @@ def test_a_custom_module_is_pruned_without_a_change() -> None:
       for s in group.slices:
         x = np.moveaxis(tree.paths(decoded)[s.path], s.axis, 0)
         assert not x[s.entries[c]].any()
-  np.testing.assert_allclose(
-    requested.apply(small), requested.apply(zero), atol=1e-6
+  same, want, before = (
+    requested.apply(x, *requested.examples) for x in (small, zero, params)
   )
-  assert np.abs(requested.apply(small) - requested.apply(params)).max() > 1e-3
+  np.testing.assert_allclose(same, want, atol=1e-6)
+  assert np.abs(same - before).max() > 1e-3

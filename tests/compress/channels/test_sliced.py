@@ -14,6 +14,7 @@ from compress.channels.sliced import Sliced
 from compress.prune.magnitude import Masked
 from compress.quantize.fake_quant import FakeQuantized
 from compress.quantize.integer_codes import Quantized
+from tests.runs import assert_same_bits
 
 W = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
 ENTRIES = {1: np.array([[0, 2], [1, 3]]), 2: np.arange(6)[:, None]}
@@ -41,8 +42,29 @@ def test_what_was_removed_decodes_to_zero(
   left = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
   want = W * np.expand_dims(left, [i for i in range(3) if i != axis])
   node = sliced(tuple(np.flatnonzero(left).tolist()), axis)
-  np.testing.assert_array_equal(node.decode(None), want)
+  np.testing.assert_array_equal(node.decode(), want)
   np.testing.assert_array_equal(node.freeze(), want)
+
+
+def test_zeroing_gives_what_cut_weights_decode_to() -> None:
+  groups = [
+    Group('a', (Slice('w', 1, ENTRIES[1], 'produces'),)),
+    Group('b', (Slice('w', 2, ENTRIES[2], 'consumes'),)),
+  ]
+  before = {'a': np.array([True, True]), 'b': np.arange(6) != 2}
+  params = {'w': jnp.array(W), 'other': jnp.ones(3), 'none': None}
+  once = sliced_lib.cut_all(params, groups, before)
+  for start in (params, once):
+    zeroed = sliced_lib.zeroing(start, groups)
+    for keeps in (
+      before,
+      {'a': np.array([True, False]), 'b': np.arange(6) > 1},
+      {'a': np.array([True, False]), 'b': np.arange(6) == 3},
+    ):
+      if start is once:
+        keeps = {**keeps, 'b': keeps['b'] & before['b']}
+      expected = tree.decode(sliced_lib.cut_all(params, groups, keeps))
+      assert_same_bits(zeroed(keeps), expected)
 
 
 @pytest.mark.slow

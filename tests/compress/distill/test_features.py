@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from compress import dataflow, tree
-from compress.distill import auxiliary
+from compress import state as state_lib
 from compress.distill import features as features_lib
 from compress.method import FEATURES, TEACHER, Batch, Ctx
 from tests.compress.distill.test_logits import softmax
 from tests.nets import Own
-from tests.runs import TINY, assert_same_bits, plan_of, start
+from tests.runs import TINY, assert_same_bits, calibrated, plan_of, start
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.training import step
@@ -45,7 +45,7 @@ def test_a_hint_is_regressed_by_a_learned_map() -> None:
   made = features_lib.fitnet('a', 'b', 0.5)
   assert made.requires == {TEACHER, FEATURES}
   params, ctx = begun(made, batch(mine, theirs))
-  w = np.asarray(auxiliary.read(params, 'hint a b'))
+  w = np.asarray(state_lib.read(params, 'hint a b'))
   assert w.shape == (3, 5)
   want = (
     0.5 * 0.5 * np.mean((theirs - np.einsum('nhwc,cd->nhwd', mine, w)) ** 2)
@@ -53,7 +53,7 @@ def test_a_hint_is_regressed_by_a_learned_map() -> None:
   np.testing.assert_allclose(made.loss(params, ctx), want, rtol=1e-5)
   trainable, frozen = tree.split(params)
   grads = jax.grad(lambda f: made.loss(tree.merge(f, frozen), ctx))(trainable)
-  assert np.any(auxiliary.read(grads, 'hint a b'))
+  assert np.any(state_lib.read(grads, 'hint a b'))
 
 
 def test_a_probe_is_a_linear_classifier_of_means() -> None:
@@ -61,7 +61,7 @@ def test_a_probe_is_a_linear_classifier_of_means() -> None:
   observed = batch(mine, mine, teacher)._replace(outputs=drawn(4, 6))
   made = features_lib.probe('a', 2.0, 3.0)
   params, ctx = begun(made, observed)
-  w = np.asarray(auxiliary.read(params, 'probe a'))
+  w = np.asarray(state_lib.read(params, 'probe a'))
   assert w.shape == (3 + 1, 6)
   q = softmax((mine.mean((1, 2)) @ w[:3] + w[3]) / 2)
   p = softmax(teacher / 2)
@@ -126,7 +126,7 @@ def test_mismatched_layers_are_refused_before_training(
 
 def test_a_teacher_without_modules_has_no_features() -> None:
   observed = batch(drawn(4, 3), drawn(4, 3))._replace(teacher_features=None)
-  with pytest.raises(ValueError, match='Flax module that is not jitted'):
+  with pytest.raises(ValueError, match='a batch without. A teacher is jax'):
     begun(features_lib.fitnet('a', 'b'), observed)
   with pytest.raises(ValueError, match='shapes of a batch and a key'):
     features_lib.fitnet('a', 'b').init(PARAMS, Ctx())
@@ -136,9 +136,14 @@ def test_features_are_outputs_of_modules() -> None:
   x = jnp.asarray(drawn(2, 5, 5, 1))
   network = Own()
   variables = network.init(jax.random.key(0), x)
-  out, found = dataflow.features(lambda: network.apply(variables, x))
+  run = lambda params, x: network.apply({**variables, 'params': params}, x)  # noqa: E731
+  out, found = dataflow.features(run, variables['params'], x)
   assert {*found} == {'stem', 'body', 'norm', 'side', 'hidden', 'head'}
   np.testing.assert_array_equal(found['head'], out)
+  _, want = network.apply(variables, x, capture_intermediates=True)
+  for name, y in found.items():
+    (module,) = want['intermediates'][name]['__call__']
+    np.testing.assert_allclose(y, module, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -150,27 +155,18 @@ def test_a_custom_module_can_be_the_teacher() -> None:
   plan = plan_of(features_lib.fitnet('conv', 'norm', regressor=False))
   wrong = plan._replace(teacher=teacher)
   with pytest.raises(ValueError, match='expected layers of equal height'):
-    step.init_state(wrong, start(TINY), 0)
+    step.init_state(wrong, start(TINY), 0, calibrated(TINY).probe)
   plan = plan._replace(
     method=features_lib.fitnet('fc', 'hidden'), teacher=teacher
   )
-  state = step.init_state(plan, start(TINY), 0)
-  before = np.asarray(auxiliary.read(state.params, 'hint fc hidden'))
+  state = step.init_state(plan, start(TINY), 0, calibrated(TINY).probe)
+  before = np.asarray(state_lib.read(state.params, 'hint fc hidden'))
   assert before.shape == (3, 8)
   state = jax.tree.map(jnp.array, state)
   state = step.make_step(plan)(state, x, jnp.arange(4) % 3)
-  assert np.any(auxiliary.read(state.params, 'hint fc hidden') != before)
+  assert np.any(state_lib.read(state.params, 'hint fc hidden') != before)
   variables = state.variables
   plain = {**variables, 'params': tree.decode(state.params)}
   assert_same_bits(tree.freeze(state.params), plain['params'])
   files = [pack.pack(*lower(TINY, v), {}) for v in (variables, plain)]
   assert files[0] == files[1]
-
-
-def test_an_array_is_attached_once() -> None:
-  once = auxiliary.attach(PARAMS, 'x', jnp.zeros(2))
-  assert auxiliary.attach(once, 'x', jnp.ones(2)) is once
-  twice = auxiliary.attach(once, 'y', jnp.ones(3))
-  assert auxiliary.read(twice, 'x').shape == (2,)
-  assert auxiliary.read(twice, 'y').shape == (3,)
-  assert_same_bits(tree.freeze(twice), PARAMS)

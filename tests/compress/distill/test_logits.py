@@ -215,5 +215,5 @@ def test_outputs_are_checked_before_training(
   other = shapes._replace(teacher=jax.ShapeDtypeStruct((5, 3), jnp.float32))
   with pytest.raises(ValueError, match='same classes'):
     made.init({}, Ctx(batch=other))
-  with pytest.raises(ValueError, match='expected a batch, got none'):
+  with pytest.raises(ValueError, match='expected a batch to compare, got none'):
     made.loss({}, Ctx())

@@ -138,7 +138,7 @@ def test_ranks_that_fit_only_one_by_one_are_reduced_jointly() -> None:
     node = recipe.parse(f'lowrank.tucker({ranks})').init({'w': w}, Ctx())['w']
     assert (node.u.shape[-1], node.v.shape[-2]) == want
     # Both keep as much of the weight as the larger of them could.
-    rest = np.linalg.norm(node.decode(None) - w)
+    rest = np.linalg.norm(node.decode() - w)
     kept = np.linalg.norm(node.core)
     np.testing.assert_allclose(
       rest**2 + kept**2, np.linalg.norm(w) ** 2, rtol=1e-4

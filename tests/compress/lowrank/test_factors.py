@@ -39,7 +39,7 @@ def test_truncation_is_the_nearest_of_its_rank(
   rank = data.draw(st.integers(1, min(matrix.shape)))
   node = factors.truncated(jnp.float32(w), rank, fold)
   assert node.u.shape[-1] == node.v.shape[-2] == rank
-  error = np.sum((np.asarray(node.decode(None)) - w) ** 2)
+  error = np.sum((np.asarray(node.decode()) - w) ** 2)
   np.testing.assert_allclose(error, shortfall(w, rank, fold), atol=1e-4)
 
 
@@ -57,14 +57,14 @@ def test_factors_are_layers_in_turn(fold: str) -> None:
     return y
 
   np.testing.assert_allclose(
-    conv(conv(x, node.u), node.v), conv(x, node.decode(None)), atol=1e-4
+    conv(conv(x, node.u), node.v), conv(x, node.decode()), atol=1e-4
   )
 
 
 @pytest.mark.slow
 def test_tucker_is_exact_at_full_rank_and_orthogonal_below() -> None:
   full = factors.tucker(W, (4, 6))
-  np.testing.assert_allclose(full.decode(None), W, atol=1e-5)
+  np.testing.assert_allclose(full.decode(), W, atol=1e-5)
   node = factors.tucker(W, (2, 3))
   assert [x.shape for x in node.factors().values()] == [
     (1, 1, 4, 2),
@@ -72,7 +72,7 @@ def test_tucker_is_exact_at_full_rank_and_orthogonal_below() -> None:
     (1, 1, 3, 6),
   ]
   # The best core for orthonormal sides keeps as much energy as it has.
-  left = np.sum((np.asarray(node.decode(None)) - np.asarray(W)) ** 2)
+  left = np.sum((np.asarray(node.decode()) - np.asarray(W)) ** 2)
   kept = np.sum(np.asarray(node.core) ** 2)
   np.testing.assert_allclose(left + kept, np.sum(np.asarray(W) ** 2), rtol=1e-5)
 
@@ -81,7 +81,7 @@ def test_tucker_is_exact_at_full_rank_and_orthogonal_below() -> None:
 def test_tucker_improves_on_its_first_guess() -> None:
   def lost(sweeps: int) -> float:
     node = factors.tucker(W, (1, 2), sweeps)
-    return float(jnp.sum((node.decode(None) - W) ** 2))
+    return float(jnp.sum((node.decode() - W) ** 2))
 
   assert lost(10) < lost(1)
 
@@ -101,10 +101,10 @@ def test_zeros_around_reach_the_right_factor(axis: int) -> None:
   shape = (*W.shape[:axis], size, *W.shape[axis + 1 :])
   want = np.zeros(shape, np.float32)
   np.moveaxis(want, axis, 0)[np.asarray(keep)] = np.moveaxis(
-    np.asarray(node.decode(None)), axis, 0
+    np.asarray(node.decode()), axis, 0
   )
   np.testing.assert_allclose(
-    node.scatter(keep, axis, size).decode(None), want, atol=1e-6
+    node.scatter(keep, axis, size).decode(), want, atol=1e-6
   )
   assert node.scatter(keep, 0, 9) is None
 
@@ -112,7 +112,7 @@ def test_zeros_around_reach_the_right_factor(axis: int) -> None:
 def test_a_gain_goes_to_the_last_factor() -> None:
   node, gain = factors.truncated(W, 2), jnp.arange(6.0)
   np.testing.assert_allclose(
-    node.scale_channels(gain).decode(None), node.decode(None) * gain, atol=1e-5
+    node.scale_channels(gain).decode(), node.decode() * gain, atol=1e-5
   )
   codes = Quantized(jnp.ones((2, 6), jnp.int8), jnp.ones(6), None, 4)
   coded = LowRank(jnp.ones((3, 2)), codes)

@@ -40,7 +40,7 @@ def test_the_rank_is_the_best_of_all(fold: str, mu: float) -> None:
     np.testing.assert_allclose(frozen, W, atol=1e-5)
   else:
     assert int(node.rank) == frozen.u.shape[-1] == best
-    np.testing.assert_array_equal(frozen.decode(None), node.decode(None))
+    np.testing.assert_array_equal(frozen.decode(), node.decode())
 
 
 def ranks(alpha: float) -> int:
@@ -68,7 +68,7 @@ def test_multiplications_price_by_use() -> None:
   found: dict[str, Any] = tree.find(Ranked, nodes)
   ratio = found['conv/kernel'].price / found['fc/kernel'].price
   assert float(ratio) == 9
-  total = sum(node.price * node.decode(None).size for node in found.values())
+  total = sum(node.price * node.decode().size for node in found.values())
   np.testing.assert_allclose(total, 1.0, rtol=1e-6)
 
 

@@ -26,7 +26,7 @@ def test_a_sum_of_products_is_found_again() -> None:
     (1, 2, 1, 3),
     (1, 1, 3, 6),
   ]
-  error = np.linalg.norm(np.asarray(node.decode(None) - w))
+  error = np.linalg.norm(np.asarray(node.decode() - w))
   assert error < 1e-3 * np.linalg.norm(np.asarray(w))
 
 
@@ -34,7 +34,7 @@ def test_a_sum_of_products_is_found_again() -> None:
 def test_more_sweeps_are_no_worse_and_factors_equally_large() -> None:
   w = planted(6)
   errors = [
-    float(jnp.sum((polyadic.polyadic(w, 2, n).decode(None) - w) ** 2))
+    float(jnp.sum((polyadic.polyadic(w, 2, n).decode() - w) ** 2))
     for n in (1, 5, 50)
   ]
   assert errors == sorted(errors, reverse=True)
@@ -51,4 +51,4 @@ def test_the_largest_rank_is_always_enough() -> None:
   assert polyadic.largest_rank(SIDES) == 30
   w = jnp.float32(np.random.default_rng(1).normal(size=(2, 2, 2, 2)))
   node = polyadic.polyadic(w, polyadic.largest_rank(w.shape), sweeps=300)
-  np.testing.assert_allclose(node.decode(None), w, atol=0.05)
+  np.testing.assert_allclose(node.decode(), w, atol=0.05)

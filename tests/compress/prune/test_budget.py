@@ -16,6 +16,7 @@ from compress.prune import budget as budget_lib
 from compress.prune import magnitude, per_layer
 from compress.prune.budget import Budget
 from compress.prune.magnitude import Masked
+from tests.nets import sites_with
 from tests.runs import TINY, calibrated, start
 
 DRAWN = np.random.default_rng(0)
@@ -36,7 +37,7 @@ class Stranger(tree.Compressed):
   def __init__(self, w: jax.Array) -> None:
     self.w = w
 
-  def decode(self, key: jax.Array | None) -> jax.Array:
+  def decode(self) -> jax.Array:
     """Return the weight."""
     return self.w
 
@@ -102,7 +103,7 @@ def test_counts_of_multiplications_exceed_32_bits() -> None:
   ctx = calibrated(TINY)
   assert ctx.probe is not None
   uses = {'one': 2**31 + 11, 'other': 1000}
-  ctx = ctx._replace(probe=ctx.probe._replace(uses=uses))
+  ctx = ctx._replace(probe=ctx.probe._replace(sites=sites_with(uses)))
   one = jnp.float32([[8.0, 7.0, 6.0, 5.0], [4.0, 3.0, 2.0, 1.0]])
   params = {'one': one, 'other': 1e-3 * one}
   compress = budget_lib.auto(

@@ -200,9 +200,8 @@ class Product(tree.Compressed):
   u: jax.Array
   v: jax.Array
 
-  def decode(self, key: jax.Array | None) -> jax.Array:
+  def decode(self) -> jax.Array:
     """Return the product."""
-    del key
     return self.u @ self.v
 
 

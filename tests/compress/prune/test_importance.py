@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import compress
 from compress import tree
 from compress.method import Ctx, Probe, only
 from compress.prune import importance, masked
@@ -23,35 +24,19 @@ PARAMS = {
 INPUTS = jnp.float32(DRAWN.normal(size=(300, 3)))
 
 
+def apply(params: Any, x: jax.Array) -> jax.Array:
+  """Return the outputs of a tiny network."""
+  return jnp.tanh(x @ params['a']['kernel']) @ params['b']['kernel']
+
+
 def loss(params: Any, x: jax.Array) -> jax.Array:
-  """Return what a tiny network loses on one example."""
-  return jnp.sum(jnp.tanh(x @ params['a']['kernel']) @ params['b']['kernel'])
+  """Return what it loses on an example, in the mean."""
+  return jnp.mean(jnp.sum(apply(params, x), -1))
 
 
 def probed(inputs: jax.Array) -> Probe:
   """Return the probe of the tiny network."""
-
-  def mean(params: Any) -> jax.Array:
-    return jnp.mean(jax.vmap(loss, (None, 0))(params, inputs))
-
-  def filled(params: Any) -> Any:
-    return tree.filled(params, PARAMS)
-
-  def reduce(params: Any, paths: Any, statistic: Any, count: int) -> Any:
-    stacked = jax.vmap(jax.grad(loss), (None, 0))(
-      filled(params), inputs[:count]
-    )
-    weights, grads = tree.paths(filled(params)), tree.paths(stacked)
-    total = statistic(weights, {path: grads[path] for path in paths})
-    return jax.tree.map(lambda x: x / min(count, len(inputs)), total)
-
-  return Probe(
-    apply=lambda params: jnp.zeros(()),
-    loss=lambda params: mean(filled(params)),
-    grad=lambda params: jax.grad(mean)(filled(params)),
-    reduce=reduce,
-    uses={},
-  )
+  return compress.probe(apply, PARAMS, inputs, loss, inputs)
 
 
 def by_hand(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -140,13 +125,13 @@ def test_scores_of_one_array_use_the_full_network() -> None:
 
 
 def test_gradual_taylor_follows_the_steps() -> None:
-  compress = only('a/.*', weights(0.5, score='taylor', schedule=cubic(0.0, 1)))
-  begun = compress.init(PARAMS, Ctx(0, 2, probe=probed(INPUTS)))
+  made = only('a/.*', weights(0.5, score='taylor', schedule=cubic(0.0, 1)))
+  begun = made.init(PARAMS, Ctx(0, 2, probe=probed(INPUTS)))
   assert begun['a']['kernel'].mask.all()
   w = PARAMS['a']['kernel']
   wanted = jnp.arange(12.0).reshape(3, 4)  # of |w g|
   grads = {**PARAMS, 'a': {'kernel': wanted / w}}
-  done = compress.update(begun, Ctx(2, 2, grads=grads))
+  done = made.update(begun, Ctx(2, 2, grads=grads))
   np.testing.assert_array_equal(done['a']['kernel'].mask, wanted >= 6)
 
 

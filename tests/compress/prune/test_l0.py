@@ -97,7 +97,7 @@ def test_only_a_key_makes_noise(per: str) -> None:
   want = w * np.clip(expit(log_alpha) * 1.2 - 0.1, 0, 1)
   np.testing.assert_allclose(tree.decode(params)['fc']['kernel'], want, 1e-5)
   one, other = (
-    np.asarray(tree.decode(params, jax.random.key(i))['fc']['kernel'])
+    np.asarray(tree.decode_training(params, jax.random.key(i))['fc']['kernel'])
     for i in range(2)
   )
   assert np.any(one != other)
@@ -203,8 +203,9 @@ def test_frozen_gates_are_folded_and_constant() -> None:
   node = params['fc']['kernel']
   np.testing.assert_array_equal(node.mask, z > 0)
   want = np.asarray(PARAMS['fc']['kernel']) * z
-  for key in (None, jax.random.key(3)):
-    found = np.asarray(tree.decode(params, key)['fc']['kernel'])
+  training = tree.decode_training(params, jax.random.key(3))
+  for decoded in (tree.decode(params), training):
+    found = np.asarray(decoded['fc']['kernel'])
     np.testing.assert_allclose(found, want, rtol=1e-5)
     assert not found[z == 0].any()
   assert float(l0(1.0).loss(params, Ctx(9, 10))) == 0
@@ -225,7 +226,7 @@ def test_no_array_is_emptied(sparsity: float | None) -> None:
   params = closed(l0(1.0, sparsity=sparsity), shut)
   kept = tree.find(Gated, params)['fc/kernel']
   assert np.flatnonzero(kept.mask).tolist() == [47]
-  assert np.count_nonzero(kept.decode(None)) == 1
+  assert np.count_nonzero(kept.decode()) == 1
 
 
 @pytest.mark.slow
@@ -238,7 +239,7 @@ def test_grids_remain_grids_under_frozen_gates() -> None:
   frozen = tree.freeze(params)['fc']['kernel']
   assert isinstance(frozen, Quantized)
   np.testing.assert_array_equal(
-    frozen.decode(None), tree.decode(params)['fc']['kernel']
+    frozen.decode(), tree.decode(params)['fc']['kernel']
   )
   mask = params['fc']['kernel'].mask
   assert not np.any(np.asarray(frozen.codes)[~np.asarray(mask)])
@@ -252,8 +253,7 @@ class Halves(tree.Compressed):
   one: Any
   two: Any
 
-  def decode(self, key: Any) -> Any:
-    del key
+  def decode(self) -> Any:
     return self.one + self.two
 
 

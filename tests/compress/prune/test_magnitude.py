@@ -215,9 +215,7 @@ def test_one_shot_masks_are_not_touched() -> None:
 
 def test_pruned_weights_get_no_gradient() -> None:
   node = magnitude.weights(0.5).init(PARAMS, Ctx())['fc']['kernel']
-  grad = jax.grad(lambda w: jnp.sum(node.replace(w=w).decode(None) ** 3))(
-    node.w
-  )
+  grad = jax.grad(lambda w: jnp.sum(node.replace(w=w).decode() ** 3))(node.w)
   np.testing.assert_allclose(grad, 3 * node.w**2 * node.mask, rtol=1e-6)
 
 

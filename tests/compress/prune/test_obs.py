@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from typing import Any
 
 import jax
@@ -11,11 +12,14 @@ import optax
 import pytest
 
 from compress import tree
-from compress.method import Ctx, Probe, only
+from compress.method import Ctx, only
 from compress.prune import magnitude
 from compress.prune.masked import Masked
 from compress.prune.obs import BlockProducts, damped, obs, saliency
+from tests.nets import probe_with
+from tests.runs import assert_same_bits
 
+OWN = sys.modules[BlockProducts.__module__]
 DRAWN = np.random.default_rng(0)
 COUNT, DAMPING = 30, 0.05
 
@@ -23,8 +27,7 @@ COUNT, DAMPING = 30, 0.05
 def fixed(params: Any, grads: Any) -> Ctx:
   """Return a context whose probe gives certain gradients."""
   del params
-  ask: Any = None
-  return Ctx(probe=Probe(ask, ask, ask, reducing(lambda *_: grads), {}))
+  return Ctx(probe=probe_with(reduce=reducing(lambda *_: grads)))
 
 
 def reducing(gradients: Any) -> Any:
@@ -102,7 +105,7 @@ def test_scores_and_updates_match_the_formula(count: int) -> None:
   assert set(np.flatnonzero(~mask.T.ravel())) == gone
   _, want = by_hand(gone)
   np.testing.assert_allclose(
-    np.asarray(node.decode(None)).T.ravel(),
+    np.asarray(node.decode()).T.ravel(),
     np.where(mask.T.ravel(), want, 0),
     rtol=1e-3,
     atol=1e-4,
@@ -140,6 +143,51 @@ def test_later_rounds_use_the_remaining_weights() -> None:
   assert np.all(scores[~mask.T.ravel()] == -np.inf)
 
 
+def test_products_by_input_are_those_of_blocks(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  grads = {'w': jnp.float32(DRAWN.normal(size=(5, 3, 2, 4, 7)))}
+  for block in (1, 8, 24):  # of 24 inputs; none runs over two outputs
+    statistic = BlockProducts(block)
+    expected = statistic({}, grads)['w']
+    monkeypatch.setattr(OWN, 'WIDE', 1)
+    found = statistic({}, grads)['w']
+    monkeypatch.undo()
+    assert found.shape == (168 // block, block, block)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_bounded_by_default(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  params, ctx, x, y = trained()
+  assert ctx.probe is not None
+  asked = []
+
+  def reduce(*given: Any) -> Any:
+    asked.append(given[-1])
+    return ctx.probe.reduce(*given)
+
+  counting = ctx._replace(probe=ctx.probe._replace(reduce=reduce))
+  made = obs(0.25, block=32)
+  whole = made.init(params, counting)
+  same = obs(0.25, block=32, samples=256, rounds=4).init(params, counting)
+  assert asked == [256] * 8
+  assert_same_bits(whole, same)
+  asked.clear()
+  sizes = sum(w.size for w in params.values())
+  monkeypatch.setattr(OWN, 'NUMBERS', 500 * sizes)
+  bounded = made.init(params, counting)
+  obs(0.25, block=32, samples=200).init(params, counting)
+  obs(0.25, block=32, rounds=3).init(params, counting)
+  assert asked == [256] + [200] * 2 + [160] * 3
+  plain = magnitude.weights(0.25).init(params, counting)
+  dense, once, by_magnitude = (
+    float(loss(tree.decode(p), x, y)) for p in (params, bounded, plain)
+  )
+  assert once - dense < 0.7 * (by_magnitude - dense)
+
+
 def test_dead_inputs_are_pruned_first_without_updates() -> None:
   grads = GRADS.copy()
   grads[:, :4] = 0.0
@@ -148,7 +196,7 @@ def test_dead_inputs_are_pruned_first_without_updates() -> None:
   made = obs(8 / 22, block=4, damping=1e-4, rounds=1)
   node = made.init(params, ctx)['w']
   assert not node.mask[:4].any()
-  np.testing.assert_allclose(node.decode(None)[4:], W[4:], rtol=1e-5)
+  np.testing.assert_allclose(node.decode()[4:], W[4:], rtol=1e-5)
   silent = fixed(params, {'w': jnp.zeros((COUNT, 11, 2))})
   assert np.isfinite(made.init(params, silent)['w'].w).all()
 
@@ -197,8 +245,7 @@ def trained() -> tuple[Any, Ctx, jax.Array, jax.Array]:
 
     return jax.vmap(one)(x[:count], y[:count])
 
-  ask: Any = None
-  return done, Ctx(probe=Probe(ask, ask, ask, reducing(samples), {})), x, y
+  return done, Ctx(probe=probe_with(reduce=reducing(samples))), x, y
 
 
 @pytest.mark.slow
@@ -228,7 +275,7 @@ def test_one_array() -> None:
   single = only('b', obs(0.5, block=32)).init(params, ctx)
   assert [*tree.find(Masked, single)] == ['b']
   assert single['a'] is params['a']
-  assert np.any(np.asarray(single['b'].decode(None)) != 0)
+  assert np.any(np.asarray(single['b'].decode()) != 0)
 
 
 def test_calibration_data_is_required() -> None:

@@ -80,7 +80,7 @@ def test_weights_at_zero_and_extreme_variances_stay_finite() -> None:
 
   def cost(trainable: Any, frozen: Any) -> Any:
     nodes = tree.merge(trainable, frozen)
-    drawn = tree.decode(nodes, jax.random.key(0))['w']
+    drawn = tree.decode_training(nodes, jax.random.key(0))['w']
     return method.loss(nodes, RUN) + jnp.sum(drawn)
 
   graded = jax.jit(jax.value_and_grad(cost))
@@ -99,7 +99,8 @@ def test_only_a_key_makes_noise() -> None:
   )
   params = {'w': params['w'].replace(log_var=jnp.full(40_000, -0.2))}
   one, other = (
-    np.asarray(tree.decode(params, jax.random.key(i))['w']) for i in range(2)
+    np.asarray(tree.decode_training(params, jax.random.key(i))['w'])
+    for i in range(2)
   )
   assert abs(np.mean((one - 1) * (other - 1))) < 0.01  # independent
   assert np.mean(one) == pytest.approx(1.0, abs=0.01)
@@ -116,9 +117,9 @@ def test_noisy_weights_are_pruned_and_may_grow_back() -> None:
   w = np.asarray(PARAMS['fc']['kernel'])
   want = drawn.reshape(8, 6) - np.log(w**2 + 1e-8) < 2
   np.testing.assert_array_equal(heard.mask, want)
-  np.testing.assert_array_equal(heard.decode(None), np.where(want, w, 0))
+  np.testing.assert_array_equal(heard.decode(), np.where(want, w, 0))
   # In training every weight keeps its noise, so that it may come back.
-  assert np.all(np.asarray(heard.decode(jax.random.key(0))) != 0)
+  assert np.all(np.asarray(heard.decode_training(jax.random.key(0))) != 0)
   quiet = heard.replace(log_var=jnp.full(48, -2.0))
   back = method.update({'w': quiet}, Ctx(2, 10))['w']
   assert np.all(back.mask)
@@ -129,7 +130,7 @@ def test_the_initial_network_is_the_trained_one_plus_noise() -> None:
   np.testing.assert_array_equal(
     tree.decode(params)['fc']['kernel'], PARAMS['fc']['kernel']
   )
-  drawn = tree.decode(params, jax.random.key(0))['fc']['kernel']
+  drawn = tree.decode_training(params, jax.random.key(0))['fc']['kernel']
   gap = np.abs(drawn - PARAMS['fc']['kernel'])
   assert 0 < gap.max() < 5 * math.exp(-5)
 
@@ -161,8 +162,8 @@ def test_masks_are_frozen_when_noise_ends(sparsity: float | None) -> None:
   else:
     assert np.sum(~kept) == round(sparsity * kept.size)
     assert noise[kept].max() <= noise[~kept].min()
-  for key in (None, jax.random.key(1)):
-    decoded = tree.paths(tree.decode(params, key))
+  training = tree.decode_training(params, jax.random.key(1))
+  for decoded in map(tree.paths, (tree.decode(params), training)):
     for path, node in tree.find(Noisy, params).items():
       np.testing.assert_array_equal(
         decoded[path], np.where(node.mask, node.w, 0)

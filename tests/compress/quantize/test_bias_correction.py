@@ -35,7 +35,7 @@ def test_corrected_layers_have_the_mean_outputs_of_before() -> None:
   assert np.abs(worse['fc/kernel'] - want['fc/kernel']).max() > 0.01
   for path, x in tree.paths(plain).items():
     if path.endswith('kernel'):
-      assert_same_bits(x.decode(None), tree.paths(nodes)[path].decode(None))
+      assert_same_bits(x.decode(), tree.paths(nodes)[path].decode())
 
 
 def test_correcting_changes_only_the_start() -> None:

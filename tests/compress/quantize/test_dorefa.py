@@ -21,12 +21,12 @@ def test_dorefa_is_its_equation(bits: int) -> None:
   sure = np.abs(top * unit % 1 - 0.5) > 1e-3
   want = 2 * np.round(top * unit) / top - 1
   node = dorefa(bits, scaled=False).init({'w': jnp.asarray(W)}, Ctx())
-  found = node['w'].decode(None)
+  found = node['w'].decode()
   np.testing.assert_allclose(found[sure], want[sure], atol=1e-6)
   assert not np.any(found == 0)
   scaled = dorefa(bits).init({'w': jnp.asarray(W)}, Ctx())['w']
   np.testing.assert_allclose(
-    scaled.decode(None), np.abs(W).max() * found, rtol=1e-5
+    scaled.decode(), np.abs(W).max() * found, rtol=1e-5
   )
 
 
@@ -37,12 +37,12 @@ def test_dorefa_passes_the_gradient_of_the_tangent() -> None:
     x = jnp.tanh(w)
     return jnp.sum(W**2 * 2.0 * x / jnp.max(jnp.abs(x)))
 
-  found = jax.grad(lambda w: jnp.sum(W**2 * node.replace(w=w).decode(None)))
+  found = jax.grad(lambda w: jnp.sum(W**2 * node.replace(w=w).decode()))
   np.testing.assert_allclose(
     found(node.w), jax.grad(plain)(node.w), rtol=1e-4, atol=1e-5
   )
   zeros = node.replace(w=jnp.zeros_like(node.w))
-  assert np.all(np.isfinite(zeros.decode(None)))
+  assert np.all(np.isfinite(zeros.decode()))
 
 
 def test_impossible_widths_are_refused() -> None:

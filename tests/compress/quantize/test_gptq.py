@@ -17,6 +17,7 @@ from compress.quantize.gptq import compensated, gptq
 from compress.quantize.integer_codes import Quantized, Shifted
 from compress.quantize.rounding import Layer
 from compress.quantize.uniform import uniform
+from tests.nets import sites_with
 from tests.runs import TINY, calibrated, start
 
 BITS = 3
@@ -135,13 +136,15 @@ def test_large_weights_are_rounded_by_coordinate_descent() -> None:
 def test_large_networks_take_fewer_passes(uses: int, passes: int) -> None:
   ctx, observed = calibrated(TINY), []
   probe = ctx.probe
-  assert probe and probe.inputs
+  assert probe and probe.observe
 
-  def inputs(*args: Any) -> Any:
+  def observe(*args: Any) -> Any:
     observed.append(args)
-    return probe.inputs(*args)
+    return probe.observe(*args)
 
-  counting = probe._replace(inputs=inputs, uses=dict.fromkeys(probe.uses, uses))
+  counting = probe._replace(
+    observe=observe, sites=sites_with(dict.fromkeys(probe.uses, uses))
+  )
   params = start(TINY)['params']
   found = gptq(4).init(params, ctx._replace(probe=counting))
   assert len(observed) == 1 + passes  # one more for the order
@@ -190,8 +193,8 @@ def test_what_is_pruned_stays_zero(how: str) -> None:
   params = recipe.parse(text).init(start(TINY)['params'], calibrated(TINY))
   for path, node in tree.find(Shifted, params).items():
     mask = tree.paths(params)[path].mask
-    assert not np.any(node.decode(None)[~np.asarray(mask)])
-    assert np.mean(node.decode(None) != 0) > 0.3
+    assert not np.any(node.decode()[~np.asarray(mask)])
+    assert np.mean(node.decode() != 0) > 0.3
 
 
 @pytest.mark.slow
@@ -257,8 +260,8 @@ def test_without_data_there_is_no_rounding() -> None:
 
 def test_a_network_without_observed_layers_is_said_to_have_none() -> None:
   ctx, params = calibrated(TINY), start(TINY)['params']
-  blind = ctx.probe._replace(inputs=lambda params, see, count: {})
-  message = 'at conv/kernel: .*got only those of no weight. Use Flax'
+  blind = ctx.probe._replace(observe=lambda params, observer, count: {})
+  message = 'at conv/kernel: .*got only those of no weight. Leave'
   for method in (gptq(4), adaround(4)):
     with pytest.raises(ValueError, match=message):
       method.init(params, ctx._replace(probe=blind))

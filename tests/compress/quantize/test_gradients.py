@@ -55,7 +55,7 @@ def test_only_gradients_change() -> None:
 
   def loss(x: Any, node: Any) -> Any:
     met = node.transform_input(x)
-    return jnp.sum(X * (met @ node.decode(None))), met
+    return jnp.sum(X * (met @ node.decode())), met
 
   (dx, dnode), met = jax.grad(loss, (0, 1), has_aux=True, allow_int=True)(
     X, node

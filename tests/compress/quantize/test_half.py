@@ -26,14 +26,14 @@ def test_half_floats_are_those_of_numpy() -> None:
   assert node.bits == 16
   assert node.halves.dtype == jnp.float16
   want = W.astype(np.float16).astype(np.float32)
-  np.testing.assert_array_equal(node.decode(None), want)
+  np.testing.assert_array_equal(node.decode(), want)
   # bfloat16 is the upper half of float32, rounded to even.
   raw = W.view(np.uint32)
   upper = (raw + 0x7FFF + (raw >> 16 & 1)) >> 16
   node = frozen('bfloat16')
   np.testing.assert_array_equal(node.halves, upper.astype(np.uint16))
   want = (upper.astype(np.uint32) << 16).view(np.float32)
-  np.testing.assert_array_equal(node.decode(None), want)
+  np.testing.assert_array_equal(node.decode(), want)
 
 
 def test_gains_of_half_floats_multiply() -> None:
@@ -42,14 +42,14 @@ def test_gains_of_half_floats_multiply() -> None:
     .scale_channels(GAIN)
     .scale_channels(GAIN)
   )
-  np.testing.assert_array_equal(node.decode(None)[0], GAIN**2)
+  np.testing.assert_array_equal(node.decode()[0], GAIN**2)
 
 
 def test_halves_round_and_pass_gradients() -> None:
   wide = jnp.asarray(W).at[0, 0, 0, 0].set(1e6)
   node = half().init({'w': wide}, Ctx())['w']
-  assert float(node.decode(None)[0, 0, 0, 0]) == 65504.0
-  slope = jax.grad(lambda w: jnp.sum(node.replace(w=w).decode(None)))(wide)
+  assert float(node.decode()[0, 0, 0, 0]) == 65504.0
+  slope = jax.grad(lambda w: jnp.sum(node.replace(w=w).decode()))(wide)
   assert np.all(slope == 1.0)
   with pytest.raises(ValueError, match='not quantized yet, got .* at w'):
     uniform(8).init({'w': node}, Ctx())

@@ -44,13 +44,13 @@ KINDS = [
 @pytest.mark.parametrize('kind', KINDS)
 def test_masks_and_gains_are_exact(kind: str) -> None:
   node = frozen(kind)
-  dense = node.decode(None)
+  dense = node.decode()
   mask = W > 0
   zeroed = node.apply_mask(mask)
-  np.testing.assert_array_equal(zeroed.decode(None), np.where(mask, dense, 0))
+  np.testing.assert_array_equal(zeroed.decode(), np.where(mask, dense, 0))
   assert type(zeroed) is type(node)
   np.testing.assert_array_equal(
-    node.scale_channels(GAIN).decode(None), dense * GAIN
+    node.scale_channels(GAIN).decode(), dense * GAIN
   )
 
 
@@ -65,8 +65,8 @@ def test_codes_are_spread_among_zeros(kind: str, axis: int) -> None:
     assert wide is None
     return
   want = np.zeros(W.shape, np.float32)
-  np.moveaxis(want, axis, 0)[keep] = np.moveaxis(node.decode(None), axis, 0)
-  np.testing.assert_array_equal(wide.decode(None), want)
+  np.moveaxis(want, axis, 0)[keep] = np.moveaxis(node.decode(), axis, 0)
+  np.testing.assert_array_equal(wide.decode(), want)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -76,7 +76,7 @@ def test_files_keep_every_bit(kind: str) -> None:
     blob = pack.pack(TINY, {'params': {'w': x}})
     again = pack.unpack(blob).variables['params']['w']
     assert type(again) is type(x)
-    np.testing.assert_array_equal(again.decode(None), x.decode(None))
+    np.testing.assert_array_equal(again.decode(), x.decode())
 
 
 def test_files_keep_what_is_left_of_groups() -> None:
@@ -107,7 +107,7 @@ def test_between_two_codes_there_is_no_zero() -> None:
   between = Shifted(
     jnp.ones((2, 3), jnp.int8), jnp.ones(3), None, 2, jnp.float32(0.5)
   )
-  assert between.decode(None).tolist() == [[0.5] * 3] * 2
+  assert between.decode().tolist() == [[0.5] * 3] * 2
   assert between.apply_mask(jnp.ones((2, 3), bool)) is None
   assert between.scatter(jnp.arange(2), 0, 4) is None
 
@@ -120,6 +120,4 @@ def test_codes_stay_in_their_width() -> None:
       node = integer_codes.stored(found, None, bits)
       assert node.codes.dtype == width
       assert type(node) is (Quantized if symmetric else Shifted)
-      np.testing.assert_array_equal(
-        node.decode(None), affine.dequantize(*found)
-      )
+      np.testing.assert_array_equal(node.decode(), affine.dequantize(*found))

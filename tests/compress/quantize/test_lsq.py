@@ -39,7 +39,7 @@ def test_steps_of_weights_have_the_gradient_of_the_paper() -> None:
   up = np.random.default_rng(1).normal(size=W.shape)
 
   def loss(w: Any, step: Any) -> Any:
-    return jnp.sum(up * node.replace(w=w, step=step).decode(None))
+    return jnp.sum(up * node.replace(w=w, step=step).decode())
 
   slopes = jax.grad(loss, argnums=(0, 1))(node.w, step)
   gain = 1 / math.sqrt(18 * 3)  # 18 weights a channel, Q_P = 3
@@ -61,7 +61,7 @@ def test_steps_may_be_one_a_group() -> None:
   np.testing.assert_allclose(node.step, want, rtol=1e-5)
 
   def loss(step: Any) -> Any:
-    return jnp.sum(W * node.replace(step=step).decode(None))
+    return jnp.sum(W * node.replace(step=step).decode())
 
   slopes = jax.grad(loss)(node.step)
   for found, x, steps in zip(slopes, groups, want, strict=True):
@@ -69,7 +69,7 @@ def test_steps_may_be_one_a_group() -> None:
       by_step, _ = lsq_slopes(x[:, c], float(steps[c]), -3, 3)
       slope = np.sum(x[:, c] * by_step) / math.sqrt(9 * 3)
       assert float(found[c]) == pytest.approx(slope, rel=1e-3)
-  np.testing.assert_array_equal(node.freeze().decode(None), node.decode(None))
+  np.testing.assert_array_equal(node.freeze().decode(), node.decode())
 
 
 def test_a_short_last_group_starts_as_the_paper_says() -> None:
@@ -77,7 +77,7 @@ def test_a_short_last_group_starts_as_the_paper_says() -> None:
   node = lsq(3, per=9).init({'w': w}, Ctx())['w']
   last = np.abs(np.asarray(w)[9:]).mean(0)
   np.testing.assert_allclose(node.step[1], 2 * last / math.sqrt(3), rtol=1e-5)
-  np.testing.assert_array_equal(node.freeze().decode(None), node.decode(None))
+  np.testing.assert_array_equal(node.freeze().decode(), node.decode())
 
 
 @pytest.mark.slow
@@ -115,14 +115,14 @@ def test_steps_start_as_in_the_paper() -> None:
   assert float(conv.inputs.step) == pytest.approx(want, rel=1e-5)
   wide = lsq(3).init({'w': jnp.asarray(W).at[..., 1].set(0.0)}, Ctx())
   assert float(wide['w'].step[1]) == 1.0
-  assert not np.any(wide['w'].decode(None)[..., 1])
+  assert not np.any(wide['w'].decode()[..., 1])
 
 
 @pytest.mark.parametrize('step', [0.0, -0.3, 1e-20])
 def test_steps_that_vanish_or_turn_are_survived(step: float) -> None:
   node = LsqWeight(jnp.asarray(W), jnp.full(5, step), None, 4)
-  slopes = jax.grad(lambda n: jnp.sum(n.decode(None)))(node)
-  assert np.all(np.isfinite(node.decode(None)))
+  slopes = jax.grad(lambda n: jnp.sum(n.decode()))(node)
+  assert np.all(np.isfinite(node.decode()))
   assert np.all(np.isfinite(slopes.step))
   grid = LsqInputs(jnp.float32(step), 4, True)
   assert np.all(np.isfinite(grid.round(jnp.asarray(X))))
@@ -152,7 +152,7 @@ def test_what_is_stored_is_what_was_trained(text: str) -> None:
 def test_learned_grids_reach_lower_loss_than_fixed_ones() -> None:
   w = jnp.asarray(W)
   node = LsqWeight(w, jnp.full(5, 2.0), None, 3)
-  loss = jax.jit(lambda n: jnp.sum((n.decode(None) - w) ** 2))
+  loss = jax.jit(lambda n: jnp.sum((n.decode() - w) ** 2))
   slope = jax.jit(jax.grad(loss))
   before = float(loss(node))
   for _ in range(60):

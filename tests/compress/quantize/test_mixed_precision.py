@@ -189,7 +189,7 @@ def test_budgets_that_nothing_fits_are_refused() -> None:
     widths('bits=1.5')
   ctx = calibrated(TINY)
   assert ctx.probe is not None
-  blind = ctx._replace(probe=ctx.probe._replace(uses={}))
+  blind = ctx._replace(probe=ctx.probe._replace(sites={}))
   with pytest.raises(ValueError, match='conv/kernel: expected a weight with'):
     widths('bops=0.5', blind)
 

@@ -18,9 +18,7 @@ DRAWN = np.random.default_rng(1)
 def test_a_gain_is_stored_separately(text: str) -> None:
   node, gain = init(text)['fc']['kernel'], jnp.arange(1.0, 7.0)
   twice = node.scale_channels(gain).scale_channels(gain)
-  np.testing.assert_allclose(
-    twice.decode(None), node.decode(None) * gain**2, rtol=1e-6
-  )
+  np.testing.assert_allclose(twice.decode(), node.decode() * gain**2, rtol=1e-6)
   np.testing.assert_array_equal(twice.values, node.values)
 
 
@@ -79,6 +77,6 @@ def test_narrow_floats_keep_their_type(text: str, dtype: str) -> None:
 
 def test_gains_do_not_widen_narrow_values() -> None:
   node = Shared(jnp.ones(3, jnp.float16), jnp.ones((4, 6), jnp.uint8))
-  gained = node.scale_channels(jnp.arange(1.0, 7.0)).decode(None)
+  gained = node.scale_channels(jnp.arange(1.0, 7.0)).decode()
   assert gained.dtype == jnp.float16
   np.testing.assert_array_equal(gained[0], np.arange(1, 7))

@@ -17,7 +17,7 @@ def test_a_hash_gives_each_bucket_its_best_value() -> None:
     mine = (sign * w)[at == bucket]
     want = mine.mean() if mine.size else 0
     np.testing.assert_allclose(node.values[bucket], want, atol=1e-6)
-  np.testing.assert_array_equal(node.decode(None), node.values[at] * sign)
+  np.testing.assert_array_equal(node.decode(), node.values[at] * sign)
   assert init('share.hashed(0.25)')['conv']['kernel'].seed != node.seed
 
 

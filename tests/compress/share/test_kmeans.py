@@ -20,7 +20,7 @@ def test_each_weight_is_the_nearest_of_its_layers_values() -> None:
     values = np.asarray(node.values)
     assert node.index.dtype == np.uint8
     near = values[np.argmin(np.abs(w[..., None] - values), axis=-1)]
-    np.testing.assert_array_equal(node.decode(None), near)
+    np.testing.assert_array_equal(node.decode(), near)
 
 
 def test_the_gradient_of_a_value_is_the_sum_over_its_weights() -> None:
@@ -40,7 +40,7 @@ def test_deep_compression_keeps_zeros_and_clusters_the_rest() -> None:
       continue
     w = np.asarray(tree.paths(PARAMS)[path])
     gone = np.argsort(np.abs(w), axis=None)[: round(0.8 * w.size)]
-    got = np.asarray(node.decode(None))
+    got = np.asarray(node.decode())
     assert isinstance(node, Shared)
     assert not got.flat[gone].any()
     assert np.count_nonzero(got) == w.size - len(gone)
@@ -58,7 +58,5 @@ def test_zeros_around_are_indices_of_zero(axis: int) -> None:
     jnp.arange(1.0, 7.0)
   )
   keep, size = jnp.arange(node.index.shape[axis]) + 1, 12
-  want = tree.scattered(node.decode(None), keep, axis, size)
-  np.testing.assert_array_equal(
-    node.scatter(keep, axis, size).decode(None), want
-  )
+  want = tree.scattered(node.decode(), keep, axis, size)
+  np.testing.assert_array_equal(node.scatter(keep, axis, size).decode(), want)

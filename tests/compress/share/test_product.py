@@ -11,7 +11,7 @@ def test_pieces_are_codewords() -> None:
   assert isinstance(node, Products)
   assert node.values.shape == (2, 3, 4)
   assert node.index.shape == (3, 6)
-  got = np.pad(np.asarray(node.decode(None)), ((0, 2), (0, 0)))
+  got = np.pad(np.asarray(node.decode()), ((0, 2), (0, 0)))
   for piece, channel in np.ndindex(3, 6):
     book = piece * 2 // 3
     word = np.array(node.values[book, node.index[piece, channel]])

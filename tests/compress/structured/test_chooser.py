@@ -24,7 +24,7 @@ def test_each_weight_gets_the_structure_it_has() -> None:
   assert made['turns'].family == 'butterfly'
   assert made['shifts'].family == 'toeplitz'
   for path, node in made.items():
-    np.testing.assert_allclose(node.decode(None), PARAMS[path], atol=1e-3)
+    np.testing.assert_allclose(node.decode(), PARAMS[path], atol=1e-3)
     losses = [loss for _, loss in node.tried]
     assert losses == sorted(losses)
     assert len(losses) > 4
@@ -49,7 +49,7 @@ def test_what_was_tried_is_not_stored() -> None:
   assert tree.find(Chosen, made)
   assert not tree.find(Chosen, frozen)
   np.testing.assert_array_equal(
-    frozen['turns'].decode(None), made['turns'].decode(None)
+    frozen['turns'].decode(), made['turns'].decode()
   )
 
 

@@ -46,7 +46,7 @@ def test_a_gain_scales_outputs_and_keeps_the_values() -> None:
   twice = node.scale_channels(gain).scale_channels(jnp.full(16, 2.0))
   np.testing.assert_array_equal(twice.values, node.values)
   np.testing.assert_allclose(
-    twice.decode(None), node.decode(None) * 2 * gain, rtol=1e-6
+    twice.decode(), node.decode() * 2 * gain, rtol=1e-6
   )
 
 
@@ -84,4 +84,4 @@ def test_a_matrix_that_is_not_square_needs_padding() -> None:
     recipe.parse('structured.circulant()').init(params, Ctx())
   node = recipe.parse('structured.circulant(pad=True)').init(params, Ctx())
   assert node['fc']['kernel'].values.shape == (1, 1, 1, 6)
-  assert node['fc']['kernel'].decode(None).shape == (6, 4)
+  assert node['fc']['kernel'].decode().shape == (6, 4)

@@ -40,7 +40,7 @@ def test_a_bank_of_moved_filters_is_found_again(family: Any) -> None:
   node = tied_filters.project(jnp.asarray(bank), *family)
   assert node.values.shape[-1] == 1
   if family[0] != 'crops':  # whose first crop is not known to be the first
-    np.testing.assert_allclose(node.decode(None), bank, atol=1e-5)
+    np.testing.assert_allclose(node.decode(), bank, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -53,12 +53,12 @@ def test_a_projection_is_nearer_than_its_start_and_one_to_one(
   moves = len(MOVED[family](np.zeros((4, 4, 2))))
   assert node.values.shape[-1] == -(-10 // moves)
   assert len(set(np.asarray(node.order).tolist())) == 10
-  assert np.sum((node.decode(None) - w) ** 2) < np.sum(w**2)
+  assert np.sum((node.decode() - w) ** 2) < np.sum(w**2)
   # Means are the best for their assignment: no step makes them better.
-  best = float(np.sum((node.decode(None) - w) ** 2))
+  best = float(np.sum((node.decode() - w) ** 2))
   for change in (0.05, -0.05):
     other = node.replace(values=node.values.at[1, 1, 0, 0].add(change))
-    assert float(np.sum((other.decode(None) - w) ** 2)) > best
+    assert float(np.sum((other.decode() - w) ** 2)) > best
 
 
 def test_crelu_is_the_relu_of_the_bank() -> None:
@@ -68,7 +68,7 @@ def test_crelu_is_the_relu_of_the_bank() -> None:
     {'w': jnp.asarray(bank)}, Ctx()
   )
   assert made['w'].describe() == '4 filters -> 2, 36 -> 18 numbers, signs'
-  np.testing.assert_allclose(made['w'].decode(None), bank, atol=1e-6)
+  np.testing.assert_allclose(made['w'].decode(), bank, atol=1e-6)
 
 
 def test_weights_that_cannot_move_stay_or_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Grids and statistics on modules that know nothing of either."""
+"""Grids and statistics of functions that know nothing of either."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from compress import dataflow, recipe, tree
 from compress.method import Ctx
@@ -77,10 +78,13 @@ def by_hand(
   return dense('out', x * norm['scale'] + norm['bias']), observed
 
 
+def apply(params: Any, x: jax.Array) -> jax.Array:
+  """Return the outputs of `User`."""
+  return User().apply({'params': params}, x)
+
+
 def test_statistics_are_those_of_the_inputs(variables: Any) -> None:
-  run = jax.jit(
-    lambda params: dataflow.apply(lambda: User().apply(variables, X), params)
-  )
+  run = jax.jit(lambda params: dataflow.observed(apply, params, (X,), {})[:2])
   y, stats = run(variables['params'])
   want, observed = by_hand(variables['params'], X, lambda _, x: x)
   np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-4)
@@ -96,10 +100,11 @@ def test_statistics_are_those_of_the_inputs(variables: Any) -> None:
 def test_inputs_meet_the_grid_of_their_weight(variables: Any) -> None:
   params = variables['params']
   dense = User().apply(variables, X)
-  _, stats = dataflow.apply(lambda: User().apply(variables, X), params)
+  stats = dataflow.observed(apply, params, (X,), {}).stats
   nodes = quantize_grid(16, 3).init(params, Ctx(stats=stats))
-  decoded = tree.decode(nodes)
-  y, after = dataflow.apply(lambda: User().apply({'params': decoded}, X), nodes)
+  decoded, grids = tree.decode(nodes), dataflow.transforming(nodes)
+  y, after, _ = dataflow.observed(apply, decoded, (X,), grids)
+  np.testing.assert_array_equal(dataflow.apply(apply, nodes, X), y)
 
   def meet(path: str, x: np.ndarray) -> np.ndarray:
     low, high = map(float, stats[f'{path}/kernel'])
@@ -126,7 +131,7 @@ def test_grids_end_with_the_call(variables: Any) -> None:
     ),
   )
   before = User().apply(variables, X)
-  inside, _ = dataflow.apply(lambda: User().apply(variables, X), nodes)
+  inside = dataflow.apply(apply, nodes, X)
   after = User().apply(variables, X)
   assert np.any(np.asarray(inside) != np.asarray(before))
   np.testing.assert_array_equal(after, before)
@@ -143,14 +148,16 @@ class Gained(nn.Module):
 
 def test_other_arguments_pass_through() -> None:
   variables = {'params': {'kernel': jnp.ones((4, 2))}}
-  (y, extra), stats = dataflow.apply(
-    lambda: (Gained().apply(variables, X, 2.0, shift=1.0), 'anything'),
-    variables['params'],
-  )
+
+  def run(params: Any, x: jax.Array, gain: float) -> Any:
+    y = Gained().apply({'params': params}, x, gain, shift=1.0)
+    return {'y': y, 'extra': (3, None)}
+
+  found = dataflow.observed(run, variables['params'], (X, 2.0), {})
   want = 2 * np.asarray(X).sum(axis=1, keepdims=True) + np.ones((1, 2))
-  np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-6)
-  assert extra == 'anything'
-  assert stats['kernel'].tolist() == [X.min(), X.max()]
+  np.testing.assert_allclose(found.outputs['y'], want, rtol=1e-5, atol=1e-6)
+  assert found.outputs['extra'] == (3, None)
+  assert found.stats['kernel'].tolist() == [X.min(), X.max()]
 
 
 def test_a_module_may_be_the_full_network() -> None:
@@ -159,8 +166,11 @@ def test_a_module_may_be_the_full_network() -> None:
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
   nodes = {'bias': jnp.zeros(2), 'kernel': FakeQuantized(kernel, grid, 8)}
   x = jnp.array([[0.4, 0.6, 5.0, -1.0]])
-  y, stats = dataflow.apply(
-    lambda: dense.apply({'params': tree.decode(nodes)}, x), nodes
+  y, stats, _ = dataflow.observed(
+    lambda params, x: dense.apply({'params': params}, x),
+    tree.decode(nodes),
+    (x,),
+    dataflow.transforming(nodes),
   )
   np.testing.assert_allclose(y, [[0.0 + 1.0 + 3.0 + 0.0] * 2])
   assert stats['kernel'].tolist() == [-1.0, 5.0]
@@ -171,41 +181,100 @@ def test_gradients_reach_inputs_inside_the_grid() -> None:
   dense = nn.Dense(1, use_bias=False)
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
   nodes = {'kernel': FakeQuantized(jnp.ones((3, 1)), grid, 8)}
-  decoded = {'params': tree.decode(nodes)}
 
   def loss(x: jax.Array) -> jax.Array:
-    return dataflow.apply(lambda: dense.apply(decoded, x), nodes)[0].sum()
+    run = lambda params, x: dense.apply({'params': params}, x)  # noqa: E731
+    return dataflow.apply(run, nodes, x).sum()
 
   found = jax.grad(loss)(jnp.array([[-1.0, 1.4, 9.0]]))
   np.testing.assert_allclose(found, [[0.0, 1.0, 0.0]], atol=1e-6)
 
 
-@pytest.mark.parametrize('way', ['jitted', 'keyword', 'elsewhere'])
-def test_grids_without_an_input_are_errors(way: str) -> None:
-  dense, x = nn.Dense(2), jnp.ones((1, 4))
-  kernel = jnp.ones((4, 2))
+DENSE = nn.Dense(2)
+COMPILED = jax.jit(DENSE.apply)
+
+
+def by_nnx(params: Any, x: jax.Array) -> jax.Array:
+  """Return what a layer of Flax NNX does with the parameters."""
+  layer = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+  graph, state = nnx.split(layer)
+  filled = nnx.State({k: nnx.Param(v) for k, v in params.items()})
+  assert jax.tree.structure(filled) == jax.tree.structure(state)
+  return nnx.merge(graph, filled)(x)
+
+
+WAYS: dict[str, Any] = {
+  'jitted': lambda params, x: COMPILED({'params': params}, x),
+  'keyword': lambda params, x: DENSE.apply({'params': params}, inputs=x),
+  'elsewhere': lambda params, x: x @ params['kernel'] + params['bias'],
+  'nnx': by_nnx,
+  'remat': lambda params, x: jax.checkpoint(WAYS['elsewhere'])(params, x),
+  'transposed': lambda params, x: (params['kernel'].T @ x.T).T + params['bias'],
+  'vmapped': lambda params, x: jax.vmap(WAYS['elsewhere'], (None, 0))(
+    params, x
+  ),
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_grids_are_met_however_the_weight_is_called(way: str) -> None:
+  x, kernel = jnp.array([[0.4, 0.6, 5.0, -1.0]]), jnp.ones((4, 2))
   grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
-  plain = {'params': {'bias': jnp.zeros(2), 'kernel': kernel}}
+  plain = {'bias': jnp.zeros(2), 'kernel': kernel}
   nodes = {'bias': jnp.zeros(2), 'kernel': FakeQuantized(kernel, grid, 8)}
-  jitted = jax.jit(dense.apply)
-  jitted(plain, x)  # compiled before, so that no interceptor is asked
-
-  def run() -> jax.Array:
-    if way == 'jitted':
-      return jitted(plain, x)
-    if way == 'keyword':
-      return dense.apply(plain, inputs=x)
-    return x @ kernel
-
-  with pytest.raises(
-    ValueError, match=r'at kernel: .*FakeQuantized.* got none'
-  ):
-    dataflow.apply(run, nodes)
-  # Without a grid for inputs nothing is missed.
+  # Compiled before, so that nothing is traced but what was.
+  np.testing.assert_allclose(COMPILED({'params': plain}, x), [[5.0, 5.0]])
+  y, stats, _ = dataflow.observed(
+    WAYS[way], tree.decode(nodes), (x,), dataflow.transforming(nodes)
+  )
+  np.testing.assert_allclose(y, [[0.0 + 1.0 + 3.0 + 0.0] * 2])
+  assert {path: s.tolist() for path, s in stats.items()} == {
+    'kernel': [-1.0, 5.0]
+  }
+  # What is closed over is an input as well.
+  closed = dataflow.apply(lambda params: WAYS[way](params, x), nodes)
+  np.testing.assert_array_equal(closed, y)
+  # Without a grid for inputs nothing is changed.
   nodes = {'bias': jnp.zeros(2), 'kernel': FakeQuantized(kernel, None, 8)}
-  out, stats = dataflow.apply(run, nodes)
-  assert stats == {}
-  np.testing.assert_allclose(out, 4 * np.ones((1, 2)))
+  out = dataflow.apply(WAYS[way], nodes, x)
+  np.testing.assert_allclose(out, [[5.0, 5.0]])
+
+
+@jax.custom_vjp
+def twice(kernel: jax.Array, x: jax.Array) -> jax.Array:
+  """Return two products, with a derivative of its own."""
+  return x @ kernel + (2 * x) @ kernel
+
+
+twice.defvjp(
+  lambda kernel, x: (twice(kernel, x), (kernel, x)),
+  lambda kept, y: (3 * kept[1].T @ y, 3 * y @ kept[0].T),
+)
+
+
+@pytest.mark.parametrize(
+  ('run', 'why'),
+  [
+    (lambda params, x: x, 'it is in no product that was found'),
+    (lambda params, x: x * params['kernel'][:, 0], 'it is in no product'),
+    (lambda params, x: twice(params['kernel'], x), 'with its own derivative'),
+  ],
+)
+def test_grids_without_an_input_are_errors(run: Any, why: str) -> None:
+  x, kernel = jnp.ones((1, 4)), jnp.ones((4, 2))
+  grid = Inputs(jnp.float32(0.0), jnp.float32(3.0), 2)
+  nodes = {'kernel': FakeQuantized(kernel, grid, 8)}
+  with pytest.raises(
+    ValueError, match=rf'at kernel: .*FakeQuantized.* got none: .*{why}'
+  ):
+    dataflow.apply(run, nodes, x)
+  # Without a grid for inputs nothing is missed.
+  nodes = {'kernel': FakeQuantized(kernel, None, 8)}
+  dense = tree.decode(nodes)
+  np.testing.assert_allclose(
+    dataflow.apply(run, nodes, x), run({'kernel': kernel}, x)
+  )
+  assert dataflow.observed(run, dense, (x,), {}).stats == {}
 
 
 @pytest.mark.parametrize(
