@@ -1,0 +1,1 @@
+"""Any network as one graph: captured, stored, evaluated, exported."""
