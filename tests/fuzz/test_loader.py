@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_a_good_file_is_loaded_and_runs(tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'good.tsk'
-  seed = seeds()[0]
+  seed = next(seed for seed in seeds() if 's' in seed.fields)
   path.write_bytes(sealed(seed.fields, seed.parts))
   found = answer(path)
   assert (found['wrong'], found['outcome']) == ('', 'loaded')
@@ -30,7 +30,7 @@ def test_a_hostile_file_is_refused(tmp_path: pathlib.Path) -> None:
 
 def test_large_arrays_are_made_of_few_bytes(tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'large.tsk'
-  seed = seeds()[0]
+  seed = next(seed for seed in seeds() if 's' in seed.fields)
   seed.fields['v']['batch_stats'] = {'x': {'y': 'f4 1000 1000'}}
   path.write_bytes(sealed(seed.fields, seed.parts))
   assert path.stat().st_size < 1000

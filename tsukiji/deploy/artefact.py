@@ -11,15 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import dataflow as grids
+from compress import tree
 from tsukiji import atomic
 from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import binary_layers
+from tsukiji.deploy.passes.lower import captured
 from tsukiji.deploy.tsk import header, limits, pack
 from tsukiji.deploy.tsk.limits import Sizes
 from tsukiji.deploy.tsk.pack import Packed
-from tsukiji.models import spec as sp
-from tsukiji.models.net import Net
-from tsukiji.models.spec import Spec
+from tsukiji.graph import evaluate
+from tsukiji.graph.nodes import Graph, Input
 
 Images: TypeAlias = np.ndarray | jax.Array  # [batch, height, width, channels]
 
@@ -29,52 +30,79 @@ class Artefact:
   """A network ready to run.
 
   Attributes:
-    spec: The network.
-    variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
+    network: Its operations.
+    variables: `{'params': ...}` by path, with frozen nodes.
     meta: The metadata in the file.
     bytes: Size of the file, 0 without one.
-    run: Float32 images to logits; compiled once for each batch size.
+    run: Inputs to outputs; compiled once for each batch size.
     weight_bytes: Size of the decoded weights.
     example_bytes: Upper bound of the activations of one example. A call takes
       at most about 8 times `weight_bytes`, to compile, and `example_bytes` for
       each example.
   """
 
-  spec: Spec
+  network: Graph
   variables: dict[str, Any]
   meta: dict[str, Any]
   bytes: int
-  run: Callable[[jax.Array], jax.Array] = dataclasses.field(repr=False)
+  run: Callable[..., Any] = dataclasses.field(repr=False)
   weight_bytes: int = 0
   example_bytes: int = 0
 
-  def __call__(self, images: Images) -> jax.Array:
+  @property
+  def name(self) -> str:
+    """Name of the network."""
+    return str(self.meta.get('network', 'network'))
+
+  @property
+  def inputs(self) -> tuple[Input, ...]:
+    """Shapes of one example, and types."""
+    return self.network.inputs
+
+  def __call__(self, *images: Images) -> Any:
     """Return the outputs of a batch.
 
     Args:
-      images: `[batch, *spec.input_shape]`, raw values, real or integer.
+      *images: `[batch, *shape]` for each of `inputs`: raw values, real or
+        integer where floats are expected.
 
     Returns:
-      Logits, `[batch, *spec.output_shape]` float32.
+      The outputs: logits `[batch, classes]` float32 of networks of the zoo.
 
     Raises:
       ValueError: If the images have another shape or dtype.
     """
-    wanted = ('batch', *self.spec.input_shape)
-    shape: tuple[Any, ...] = getattr(images, 'shape', ())
-    dtype = getattr(images, 'dtype', None)
-    real = dtype is not None and any(
-      jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer)
-    )
-    if not real or len(shape) != len(wanted) or shape[1:] != wanted[1:]:
+    if len(images) != len(self.inputs):
       raise ValueError(
-        f'artefact {self.spec.name}: expected images [{_listed(wanted)}] of '
-        f'real numbers, got {type(images).__name__} [{_listed(shape)}] of '
-        f'{dtype}. Give raw values with the batch first.'
+        f'artefact {self.name}: expected {len(self.inputs)} inputs, got '
+        f'{len(images)}. Give arrays of {[x.shape for x in self.inputs]}.'
       )
-    if shape[0] == 0:
-      return jnp.zeros((0, *sp.output_shape(self.spec)))
-    return self.run(jnp.asarray(images, jnp.float32))
+    given = [
+      _checked(self.name, x, want)
+      for x, want in zip(images, self.inputs, strict=True)
+    ]
+    if len(given[0]) == 0:
+      some = [jnp.zeros((1, *x.shape[1:]), x.dtype) for x in given]
+      return jax.tree.map(lambda y: y[:0], self.run(*some))
+    return self.run(*given)
+
+
+def _checked(name: str, x: Images, want: Input) -> jax.Array:
+  """Return an input in its type; raise unless it is an array that fits."""
+  shape: tuple[Any, ...] = getattr(x, 'shape', ())
+  dtype = getattr(x, 'dtype', None)
+  floats = jnp.issubdtype(want.dtype, jnp.floating)
+  kinds = (jnp.floating, jnp.integer) if floats else (jnp.integer, jnp.bool_)
+  real = dtype is not None and any(jnp.issubdtype(dtype, k) for k in kinds)
+  wanted = ('batch', *want.shape)
+  if not real or len(shape) != len(wanted) or shape[1:] != want.shape:
+    numbers = 'real numbers' if floats else 'integers'
+    raise ValueError(
+      f'artefact {name}: expected images [{_listed(wanted)}] of {numbers}, got '
+      f'{type(x).__name__} [{_listed(shape)}] of {dtype}. Give raw values with '
+      'the batch first.'
+    )
+  return jnp.asarray(x, want.dtype)
 
 
 def save(path: str | os.PathLike[str], blob: bytes) -> None:
@@ -146,72 +174,80 @@ def load(path: str | os.PathLike[str]) -> Artefact:
   try:
     blob = read(path)
     packed, sizes, example = pack.unpack_sized(blob)
-    run = _ready(packed, sizes)
+    graph, variables, meta = _graph(packed, sizes)
   except ValueError as e:
     raise ValueError(f'{path}: {e}') from e
-  return Artefact(*packed, len(blob), run, sizes.weights, example)
+  run = forward(graph, variables)
+  size = len(blob)
+  return Artefact(graph, variables, meta, size, run, sizes.weights, example)
 
 
-def of(spec: Spec, variables: dict[str, Any]) -> Artefact:
+def of(graph: Graph, variables: dict[str, Any]) -> Artefact:
   """Return a lowered network as an `Artefact` without a file.
 
   Args:
-    spec: The network (`lower`).
-    variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
+    graph: The network (`lower`).
+    variables: `{'params': ...}` by path, with frozen nodes.
 
   Returns:
     The network, a function of images.
   """
-  return Artefact(spec, variables, {}, 0, forward(spec, variables))
+  return Artefact(graph, variables, {}, 0, forward(graph, variables))
 
 
 def forward(
-  spec: Spec, variables: dict[str, Any], counted: Collection[str] = ()
-) -> Callable[[jax.Array], jax.Array]:
+  graph: Graph, variables: dict[str, Any], counted: Collection[str] = ()
+) -> Callable[..., Any]:
   """Return a network as a jitted function whose weights are constants.
 
   The weights are decoded once, in this call. The result can be compiled ahead
   of time: `forward(...).lower(shape).compile()`.
 
   Args:
-    spec: The network.
-    variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+    graph: The network.
+    variables: `{'params': ...}` by path: arrays and nodes.
     counted: Names of the binary layers to compute with popcounts
       (`binary_layers.layers`); all others are computed in float32.
 
   Returns:
-    `[batch, *spec.input_shape]` images to float32 logits.
+    Inputs to outputs.
 
   Raises:
     ValueError: If a layer in `counted` is not binary.
   """
   if counted:
-    return binary_layers.forward(spec, variables, counted)
-  apply: Any = Net(spec).apply
-  params = variables['params']
-  dense = {**variables, 'params': decoded(params)}
+    return binary_layers.forward(graph, variables, counted)
+  dense = decoded(variables['params'])
+  nodes = grids.transforming(variables['params'])
+
+  def network(dense: Any, *inputs: jax.Array) -> Any:
+    return evaluate.run(graph, dense, *inputs)
 
   @jax.jit
-  def run(images: jax.Array) -> jax.Array:
-    return grids.apply(lambda: apply(dense, images), params)[0]
+  def run(*inputs: jax.Array) -> Any:
+    return grids.transformed(network, dense, inputs, nodes)
 
   return run
 
 
-def _ready(packed: Packed, sizes: Sizes) -> Callable[[jax.Array], jax.Array]:
-  """Check that the weights match the network and return `forward`."""
-  spec, want = packed.spec, limits.weight_shapes(packed.spec)
-  odd = sorted(want.items() ^ sizes.shapes.items())
+def _graph(
+  packed: Packed, sizes: Sizes
+) -> tuple[Graph, dict[str, Any], dict[str, Any]]:
+  """Return the graph of a file, also of the formats that list layers."""
+  network, variables = packed.network, packed.variables
+  if isinstance(network, Graph):
+    return network, variables, packed.meta
+  odd = sorted(limits.weight_shapes(network).items() ^ sizes.shapes.items())
   header.check(
     not odd, 'weights that the network takes, and no others', odd[:1]
   )
-  one = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
   try:
-    run = forward(spec, packed.variables)
-    jax.eval_shape(run, one)
+    graph, weights = captured(network, variables)
+    shapes = evaluate.abstract(jax.eval_shape(tree.decode, weights))
+    evaluate.shapes(graph, shapes, evaluate.inputs_of(graph), 1)
   except Exception as e:  # whatever ill-matched weights make a network raise
     raise header.damaged('weights that the network takes', repr(e)) from e
-  return run
+  return graph, {'params': weights}, {'network': packed.name, **packed.meta}
 
 
 def _listed(shape: tuple[Any, ...]) -> str:

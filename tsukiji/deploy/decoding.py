@@ -29,5 +29,5 @@ def decoded(params: Any) -> Any:
 @jax.jit
 def _decode(node: Any) -> jax.Array:
   """Decode a node whose inner nodes are decoded."""
-  array: jax.Array = node.decode(None)
+  array: jax.Array = node.decode()
   return array

@@ -26,9 +26,10 @@ from tests.tsukiji.deploy.tsk.test_pack import (
 )
 from tsukiji.deploy import artefact
 from tsukiji.deploy.tsk import pack
+from tsukiji.graph.nodes import Input
 from tsukiji.models import spec as sp
-from tsukiji.models.net import Net
 from tsukiji.models.spec import Spec
+from tsukiji.training import evaluate
 
 GOLDEN = Path(__file__).parents[2] / 'golden' / 'format1.tsk'
 ROOT = Path(__file__).parents[3]
@@ -55,12 +56,12 @@ def net(path: Path) -> artefact.Artefact:
 def test_a_file_runs_as_the_network_it_holds(net: artefact.Artefact) -> None:
   variables = compressed('tsukijinet2021', 'prune int8')
   images = some_images(SPEC, 3)
-  decoded = {**variables, 'params': tree.decode(variables['params'])}
+  run = evaluate.applied(SPEC, variables['batch_stats'])
 
   @jax.jit
   def apply(x: jax.Array) -> Any:
-    run = lambda: Net(SPEC).apply(decoded, x)  # noqa: E731
-    return grids.apply(run, variables['params'])[0], run()
+    params = variables['params']
+    return grids.apply(run, params, x), run(tree.decode(params), x)
 
   want, without_grids = apply(images.astype(np.float32))
   got = net(images)
@@ -75,7 +76,7 @@ def test_a_fresh_process_gives_the_same_bits(
   program = (
     'import sys, numpy as np; from tsukiji.deploy import artefact;'
     'net = artefact.load(sys.argv[1]);'
-    'shape = (2, *net.spec.input_shape);'
+    'shape = (2, *net.inputs[0].shape);'
     'x = (np.arange(np.prod(shape)) * 37 % 251).astype(np.uint8);'
     'print(np.asarray(net(x.reshape(shape))).tobytes().hex())'
   )
@@ -94,9 +95,10 @@ def test_an_artefact_says_what_it_is(
   path: Path, net: artefact.Artefact
 ) -> None:
   assert net.bytes == path.stat().st_size
-  assert net.spec == SPEC
-  assert net.meta == {'note': 'x'}
-  kernel = net.variables['params']['dense1']['kernel']
+  assert net.name == SPEC.name
+  assert net.inputs == (Input(SPEC.input_shape),)
+  assert net.meta == {'note': 'x', 'network': SPEC.name}
+  kernel = net.variables['params']['dense1/kernel']
   assert isinstance(kernel, Quantized)
   assert isinstance(kernel.inputs, Inputs)
 
@@ -179,8 +181,11 @@ def test_no_more_is_read_than_a_file_announces(
     artefact.load(short)
 
 
-def test_a_file_announces_what_a_call_takes(net: artefact.Artefact) -> None:
-  decoded = jax.tree.leaves(jax.eval_shape(tree.decode, net.variables))
+def test_a_file_announces_what_a_call_takes(
+  path: Path, net: artefact.Artefact
+) -> None:
+  variables = pack.unpack(path.read_bytes()).variables
+  decoded = jax.tree.leaves(jax.eval_shape(tree.decode, variables))
   assert net.weight_bytes == sum(4 * x.size for x in decoded)
   assert net.example_bytes > 4 * sum(SPEC.input_shape)
 
@@ -207,7 +212,7 @@ def test_a_file_is_written_atomically(
 
 
 def test_a_network_compiles_ahead_of_time(net: artefact.Artefact) -> None:
-  run = artefact.forward(net.spec, net.variables)
+  run = artefact.forward(net.network, net.variables)
   shape = jax.ShapeDtypeStruct((2, *SPEC.input_shape), jnp.float32)
   compiled = run.lower(shape).compile()
   images = some_images(SPEC, 2)
@@ -261,13 +266,13 @@ LOGITS = [
 
 
 def test_the_golden_file_still_reads() -> None:
-  net = artefact.load(GOLDEN)
+  read = pack.unpack(GOLDEN.read_bytes())
   spec, variables = golden_network()
-  assert net.spec == spec
-  assert net.meta == {'format': 1}
-  assert jax.tree.structure(net.variables) == jax.tree.structure(variables)
-  jax.tree.map(np.testing.assert_array_equal, net.variables, variables)
-  got = net(some_images(spec, 2))
+  assert read.network == spec
+  assert read.meta == {'format': 1}
+  assert jax.tree.structure(read.variables) == jax.tree.structure(variables)
+  jax.tree.map(np.testing.assert_array_equal, read.variables, variables)
+  got = artefact.load(GOLDEN)(some_images(spec, 2))
   np.testing.assert_allclose(got, LOGITS, rtol=1e-4, atol=1e-5)
 
 

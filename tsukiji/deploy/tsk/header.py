@@ -1,6 +1,7 @@
 """The header of a packed file: version, sizes, JSON.
 
-Layout of formats 1 and 2, which adds a coding of floats:
+Layout of formats 1, 2, which adds a coding of floats, and 3, whose network is a
+graph of operators instead of a list of layers:
 
 | bytes | what |
 |---|---|
@@ -20,13 +21,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tsukiji.deploy.tsk import dictionary
 from tsukiji.deploy.tsk.coding import DTYPES
 from tsukiji.deploy.tsk.varint import put_varint, take_varint
+from tsukiji.graph import json_form
+from tsukiji.graph.nodes import Graph
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 
 MAGIC = b'TSK'
-VERSION = 2
+LAYERS, GRAPH = 2, 3  # format of a network of layers, of a graph
+VERSION = GRAPH
 READABLE = range(1, VERSION + 1)
 BEGIN = 32  # bytes that hold all before the header
 JSON_LIMIT = 2**21  # bytes
@@ -36,30 +41,8 @@ JSON_NODES = 2**16  # values and keys: each may take 100 bytes once read
 FREE_BYTES = 2**24
 GROWTH = 10_000
 TOTAL_LIMIT = 2**30  # XLA takes constants of less than 2 GiB
+EMPTY_LIMIT = 2**20  # product of the other axes of an empty array
 RANK_LIMIT = 32  # axes of an array
-# Text that headers repeat. Deflate refers to it from the first byte on, which
-# takes 350 bytes off every file. Part of the format, like the layout above.
-TYPICAL = b"""\
-"Branch","merge":"add","paths":[[{"merge":"concat"{"layer":"GlobalMean"},\
-{"fn":"leaky_relu","elu","gelu","silu","tanh","sigmoid"\
-{"layer":"Flatten"},{"bias":true,"features":256,"layer":"Dense","name":"dense1"\
-},{"layer":"Dropout","rate":0.3},{"bias":true,"features":10,"layer":"Dense",\
-"name":"dense2"}],"name":"tsukijinet2021"},"v":{"batch_stats":{"norm1":{"mean":\
-"f4 32","var":"f4 32"},"norm2":{"mean":"f4 64","var":"f4 64"}},"params":{\
-"conv1":{"bias":"f4 32","kernel":{"":"Quantized","bits":8,"codes":"i1 5 5 1 32"\
-,"inputs":{"":"Inputs","bits":8,"high":"f4","low":"f4"},"scale":"f4 32"}},\
-"conv2":{"kernel":"f4 3 3 32 64"}},"dense1":{"kernel":{"":"Quantized","bits":4,\
-"codes":"i1 1024 256","inputs":null,"scale":"f4 256"}},"norm1":{"bias":"f4 16",\
-"scale":"f4 16"},"norm2":{"bias":"f4 64","scale":"f4 64"}}}}],"m":{},"s":{\
-"input_shape":[28,28,1],"layers":[{"layer":"Standardise","mean":[0.0],"std":[\
-1.0]},{"bias":false,"features":16,"groups":1,"kernel":[3,3],"layer":"Conv",\
-"name":"conv1","padding":"SAME","strides":[1,1]},{"epsilon":1e-05,"layer":\
-"Norm","momentum":0.9,"name":"norm1"},{"fn":"relu","layer":"Act"},{"kind":\
-"mean","layer":"Pool","strides":[2,2],"window":[2,2]},{"bias":true,"features":\
-32,"groups":1,"kernel":[5,5],"layer":"Conv","name":"conv2","padding":"VALID",\
-"strides":[1,1]},{"epsilon":1e-05,"layer":"Norm","momentum":0.9,"name":"norm2"}\
-,{"fn":"relu","layer":"Act"},{"kind":"max","layer":"Pool","strides":[2,2],\
-"window":[2,2]},{"a":[17,65,33,"""
 
 
 class Opened(NamedTuple):
@@ -89,13 +72,16 @@ class Slot(NamedTuple):
     return math.prod(self.shape) * self.dtype.itemsize
 
 
-def seal(fields: dict[str, Any], total: int, parts: list[bytes]) -> bytes:
+def seal(
+  fields: dict[str, Any], total: int, parts: list[bytes], version: int = LAYERS
+) -> bytes:
   """Return a file.
 
   Args:
     fields: Values that JSON can express.
     total: Bytes of all decoded arrays.
     parts: The arrays, coded.
+    version: Format of the file.
 
   Returns:
     The file.
@@ -106,11 +92,11 @@ def seal(fields: dict[str, Any], total: int, parts: list[bytes]) -> bytes:
   >>> unseal(seal({'a': [1]}, 0, [b'x'])).fields
   {'a': [1]}
   """
-  head = _deflate(fields)
+  head = _deflate(fields, version)
   numbers = put_varint(total) + put_varint(len(head))
   body = b''.join((numbers, head, *parts))
-  crc = zlib.crc32(body).to_bytes(4, 'little')
-  return MAGIC + bytes([VERSION]) + crc + body
+  crc = _checksum(version, body).to_bytes(4, 'little')
+  return MAGIC + bytes([version]) + crc + body
 
 
 def unseal(blob: bytes) -> Opened:
@@ -128,13 +114,18 @@ def unseal(blob: bytes) -> Opened:
   begin = bytes(blob[:8])
   _check_version(begin)
   body = memoryview(blob)[8:]
-  want, got = int.from_bytes(begin[4:], 'little'), zlib.crc32(body)
+  want, got = int.from_bytes(begin[4:], 'little'), _checksum(begin[3], body)
   check(want == got, f'checksum {want:08x}', f'{got:08x}')
   total, rest = take_varint(body)
   size, rest = take_varint(rest)
   check(size <= len(rest), f'a header of {size} bytes', len(rest))
   check(total <= limit(len(blob)), 'a smaller total', total)
-  return Opened(_inflate(rest[:size]), total, rest[size:])
+  return Opened(_inflate(rest[:size], begin[3]), total, rest[size:])
+
+
+def _checksum(version: int, body: bytes | memoryview) -> int:
+  """Return the CRC-32; from format 3 on it depends on the version."""
+  return zlib.crc32(body, version if version >= GRAPH else 0)
 
 
 def slot(path: str, text: str) -> Slot:
@@ -150,10 +141,19 @@ def slot(path: str, text: str) -> Slot:
   )
   check(right, f'a dtype and a shape at {path}', text)
   shape = tuple(map(int, digits))
-  # NumPy multiplies the other axes of an empty array, too.
+  # NumPy and XLA multiply the other axes of an empty array, too.
   size = math.prod(max(1, n) for n in shape)
-  check(size <= TOTAL_LIMIT, f'a smaller array at {path}', text)
+  most = EMPTY_LIMIT if 0 in shape else TOTAL_LIMIT
+  check(size <= most, f'a smaller array at {path}', text)
   return Slot(path, DTYPES[name], shape)
+
+
+def graph(plain: Any) -> Graph:
+  """Read a graph; `json_form.from_json` checks every field."""
+  try:
+    return json_form.from_json(plain)
+  except ValueError as e:
+    raise damaged('a graph', str(e)) from e
 
 
 def network(plain: Any) -> Spec:
@@ -208,7 +208,7 @@ def _check_version(begin: bytes) -> None:
     )
 
 
-def _deflate(fields: dict[str, Any]) -> bytes:
+def _deflate(fields: dict[str, Any], version: int) -> bytes:
   try:
     text = json.dumps(
       fields, separators=(',', ':'), sort_keys=True, allow_nan=False
@@ -223,12 +223,12 @@ def _deflate(fields: dict[str, Any]) -> bytes:
       f'pack: expected a header of at most {JSON_LIMIT} bytes and {JSON_NODES} '
       f'values, got {len(text)} and {_nodes(text)}. Store less in meta.'
     )
-  deflate = zlib.compressobj(9, wbits=-15, zdict=TYPICAL)
+  deflate = zlib.compressobj(9, wbits=-15, zdict=typical(version))
   return deflate.compress(text) + deflate.flush()
 
 
-def _inflate(head: memoryview) -> dict[str, Any]:
-  inflate = zlib.decompressobj(wbits=-15, zdict=TYPICAL)
+def _inflate(head: memoryview, version: int) -> dict[str, Any]:
+  inflate = zlib.decompressobj(wbits=-15, zdict=typical(version))
   try:
     text = inflate.decompress(head, JSON_LIMIT)
   except zlib.error as e:
@@ -243,6 +243,11 @@ def _inflate(head: memoryview) -> dict[str, Any]:
     raise damaged('a header of JSON', repr(e)) from e
   check(type(fields) is dict, 'a dictionary', fields)
   return fields
+
+
+def typical(version: int) -> bytes:
+  """Return the text to which the headers of a format refer."""
+  return dictionary.GRAPH if version >= GRAPH else dictionary.LAYERS
 
 
 def _nodes(text: bytes) -> int:

@@ -6,37 +6,39 @@ import jax
 
 from compress import tree
 from compress.tree import Compressed, Params, Path
-from tsukiji.deploy.tsk.pack import NODES
+from tsukiji.deploy.tsk.node_forms import name_of
 
 
 def expect_known(params: Params) -> None:
   """Check that every node is, or freezes to, a kind that files support.
 
-  A node whose `freeze` depends on values or returns the node itself, as before
-  the end of a schedule, is not checked.
+  A node that freezes itself or to one that freezes further, as its values or a
+  schedule decide, is not checked.
 
   Args:
     params: Arrays and nodes, or their shapes.
 
   Raises:
-    ValueError: If a kind is missing in `pack.NODES`.
+    ValueError: If files cannot hold a class of nodes.
   """
 
   def check(path: Path, node: Compressed) -> Any:
     frozen = _frozen(node)
     kind = type(frozen)
-    own = kind is type(node) and kind.freeze is not Compressed.freeze
-    if (
-      tree.is_node(frozen) and NODES.get(kind.__name__) is not kind and not own
-    ):
+    known = not tree.is_node(frozen) or name_of(kind)
+    if not known and not _freezes(kind):
       raise ValueError(
         f'pack at {path}: expected a kind of node that files can hold, got '
-        f'{kind.__name__}. Add it to tsukiji.deploy.tsk.pack.NODES, or let its '
+        f'{kind.__name__}. Give it a `kind` of compress.kinds, or let its '
         '`freeze` return a node or an array that they hold.'
       )
     return frozen
 
   tree.map_nodes(Compressed, check, params)
+
+
+def _freezes(kind: type[Compressed]) -> bool:
+  return kind.freeze is not Compressed.freeze
 
 
 def _frozen(node: Compressed) -> Any:

@@ -54,11 +54,13 @@ class Sizes(NamedTuple):
     bytes: Bytes of its arrays, stored and decoded.
     weights: Bytes of its decoded arrays.
     shapes: Shapes of the decoded arrays, by path.
+    dtypes: Their types.
   """
 
   bytes: int
   weights: int
   shapes: dict[str, Shape]
+  dtypes: dict[str, Any]
 
 
 def check_tree(variables: Any, arrays: int, size: int) -> Sizes:
@@ -78,23 +80,24 @@ def check_tree(variables: Any, arrays: int, size: int) -> Sizes:
   found = costs(variables)
   stored = sum(cost.stored for cost in found.values())
   weights = sum(cost.leaf.bytes for cost in found.values())
-  _expect(size, 'arrays of', max(stored, weights), header.limit(size), 'bytes')
+  expect(size, 'arrays of', max(stored, weights), header.limit(size), 'bytes')
   declared = stored + weights
-  _expect(size, '', arrays, ARRAYS.of(declared), 'arrays')
+  expect(size, '', arrays, ARRAYS.of(declared), 'arrays')
   peak = max((cost.peak for cost in found.values()), default=0)
   most = PEAK_FREE + PEAK_GROWTH * declared
-  _expect(size, 'nodes that decode in', peak, most, 'bytes')
+  expect(size, 'nodes that decode in', peak, most, 'bytes')
   macs = sum(cost.macs for cost in found.values())
-  _expect(size, 'nodes of', macs, MACS.of(declared), 'multiply-adds')
+  expect(size, 'nodes of', macs, MACS.of(declared), 'multiply-adds')
   _trace(found.values(), size, declared)
   shapes = {path: cost.leaf.shape for path, cost in found.items()}
-  return Sizes(declared, weights, shapes)
+  dtypes = {path: cost.leaf.dtype for path, cost in found.items()}
+  return Sizes(declared, weights, shapes, dtypes)
 
 
 def _trace(found: Collection[Cost], size: int, declared: int) -> None:
   """Check that JAX agrees on each kind of node."""
   programs = frozenset[Any]().union(*(cost.programs for cost in found))
-  _expect(size, '', len(programs), PROGRAMS.of(declared), 'kinds of nodes')
+  expect(size, '', len(programs), PROGRAMS.of(declared), 'kinds of nodes')
   for program in programs:
     program.trace()
 
@@ -114,13 +117,13 @@ def check_network(spec: Spec, declared: int, size: int) -> int:
     ValueError: If a limit is exceeded.
   """
   rank = len(spec.input_shape)
-  _expect(size, 'images of', rank, header.RANK_LIMIT, 'axes')
+  expect(size, 'images of', rank, header.RANK_LIMIT, 'axes')
   steps = list(sp.walk(spec))
   operations = sum(_operations(step.layer) for step in steps)
-  _expect(size, '', operations, OPERATIONS.of(declared), 'operations')
+  expect(size, '', operations, OPERATIONS.of(declared), 'operations')
   numbers = sum(map(math.prod, (step.after for step in steps)))
   example = 2 * FLOAT * (numbers + math.prod(spec.input_shape))
-  _expect(size, 'examples that take', example, EXAMPLE_LIMIT, 'bytes')
+  expect(size, 'examples that take', example, EXAMPLE_LIMIT, 'bytes')
   return example
 
 
@@ -162,7 +165,7 @@ def weight_shapes(spec: Spec) -> dict[str, Shape]:
   return found
 
 
-def _expect(size: int, what: str, got: int, most: int, unit: str) -> None:
+def expect(size: int, what: str, got: int, most: int, unit: str) -> None:
   """Raise a ValueError if a number exceeds its limit."""
   if got > most:
     expected = ' '.join(f'{what} at most {most} {unit}'.split())

@@ -39,7 +39,7 @@ class Program(NamedTuple):
     """
     node = jax.tree.unflatten(self.treedef, self.arrays)
     try:
-      got = jax.eval_shape(lambda x: x.decode(None), node).shape
+      got = jax.eval_shape(lambda x: x.decode(), node).shape
     except Exception as e:  # whatever ill-matched fields make a node raise
       raise damaged('nodes that decode', repr(e)) from e
     check(got == self.shape, f'a node that decodes to {self.shape}', got)

@@ -34,8 +34,8 @@ class Leaf(NamedTuple):
 
 def is_array(x: Any) -> bool:
   """Return whether an object is an array, or has a shape and a dtype."""
-  shaped = hasattr(x, 'shape') and hasattr(x, 'dtype')
-  return shaped and not tree.is_node(x)
+  named = ('shape', 'dtype')
+  return not tree.is_node(x) and all(hasattr(x, name) for name in named)
 
 
 def promoted(one: np.dtype, other: np.dtype) -> np.dtype:

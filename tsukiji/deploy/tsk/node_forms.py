@@ -1,8 +1,8 @@
 """Trees of arrays and nodes as JSON and back.
 
 In JSON an array is `'f4 3 3 1 8'` (dtype and shape), and a node is a dictionary
-with its kind under the key ''. Reading executes no code: kinds are looked up in
-`NODES`.
+with its kind under the key ''. Reading imports nothing: kinds are looked up in
+`NODES` and among the classes that the process has declared.
 """
 
 import dataclasses
@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from compress import tree
 from compress.binary.inputs import Signed
 from compress.binary.weights import Binarized
 from compress.channels.sliced import Sliced
+from compress.dataflow.arranged import Arranged
 from compress.lowrank.factors import LowRank, Separable, Tucker
 from compress.lowrank.plus_sparse import Summed
 from compress.node import Narrowed
@@ -24,12 +26,14 @@ from compress.quantize.integer_codes import Inputs, Quantized, Shifted
 from compress.share.codebook import Hashed, Products, Shared
 from compress.structured.matrices import Structured
 from compress.structured.tied_filters import Transferred
+from compress.tree import Compressed
 from tsukiji.deploy.tsk import header
 from tsukiji.deploy.tsk.coding import DTYPES, dtype_name
-from tsukiji.deploy.tsk.header import Slot, check
+from tsukiji.deploy.tsk.header import Slot, check, damaged
 
 # The node kinds in a file, in addition to dictionaries, tuples and arrays.
 NODES: dict[str, type] = {
+  'Arranged': Arranged,
   'Binarized': Binarized,
   'Folded': Folded,
   'Half': Half,
@@ -50,8 +54,34 @@ NODES: dict[str, type] = {
   'Transferred': Transferred,
   'Tucker': Tucker,
 }
+OURS = 'compress.'  # of these modules, only the table is stored
 STATIC_LIMIT = 2**24  # magnitude of an integer in a node
 PATH_LIMIT = 1024  # characters
+
+
+def name_of(kind: type) -> str | None:
+  """Return the name of a class of nodes in files, None if they hold none."""
+  if NODES.get(kind.__name__) is kind:
+    return kind.__name__
+  name = f'{kind.__module__}:{kind.__qualname__}'
+  return name if _declared().get(name) is kind else None
+
+
+def kind_of(name: str) -> type | None:
+  """Return the class of nodes of a name in a file, None if there is none."""
+  return NODES.get(name) or _declared().get(name)
+
+
+def _declared() -> dict[str, type]:
+  """Return the classes of other packages that say their `kind`, by name."""
+  found: dict[str, type] = {}
+  todo = [Compressed]
+  while todo:
+    kind = todo.pop()
+    todo += kind.__subclasses__()
+    if kind.kind and not kind.__module__.startswith(OURS):
+      found[f'{kind.__module__}:{kind.__qualname__}'] = kind
+  return found
 
 
 def to_json(path: str, x: Any, arrays: list[np.ndarray]) -> Any:
@@ -77,9 +107,10 @@ def to_json(path: str, x: Any, arrays: list[np.ndarray]) -> Any:
     if not all(isinstance(key, str) and key for key in x):
       raise unfit(path, 'names as keys', list(x))
     return {k: to_json(join(path, k), x[k], arrays) for k in sorted(x)}
-  if NODES.get(type(x).__name__) is not type(x):
+  kind = name_of(type(x))
+  if kind is None:
     return _array(path, x, arrays)
-  plain = {'': type(x).__name__}
+  plain: dict[str, Any] = {'': kind}
   for name, varies in _fields(type(x)):
     value, here = getattr(x, name), join(path, name)
     plain[name] = (
@@ -89,7 +120,7 @@ def to_json(path: str, x: Any, arrays: list[np.ndarray]) -> Any:
 
 
 def _array(path: str, x: Any, arrays: list[np.ndarray]) -> str:
-  dtype = getattr(x, 'dtype', None)
+  dtype = None if tree.is_node(x) else getattr(x, 'dtype', None)
   if not isinstance(dtype, np.dtype) or dtype_name(dtype) not in DTYPES:
     got = f'{type(x).__name__} {dtype or ""}'.strip()
     dtypes = ', '.join(map(str, DTYPES.values()))
@@ -125,9 +156,7 @@ def from_json(path: str, x: Any, leaf: Callable[[Slot], Any]) -> Any:
   check(short, f'paths of at most {PATH_LIMIT} characters', path)
   if '' not in x:
     return {k: from_json(join(path, k), x[k], leaf) for k in sorted(x)}
-  known = type(x['']) is str and x[''] in NODES
-  check(known, f'a node at {path} of {", ".join(NODES)}', x[''])
-  kind = NODES[x['']]
+  kind = _expect_kind(path, x[''])
   names = sorted(['', *(name for name, _ in _fields(kind))])
   check(sorted(x) == names, f'fields {names} at {path}', sorted(x))
   values = {}
@@ -137,6 +166,19 @@ def from_json(path: str, x: Any, leaf: Callable[[Slot], Any]) -> Any:
       from_json(here, x[name], leaf) if varies else _static(here, x[name])
     )
   return kind(**values)
+
+
+def _expect_kind(path: str, name: Any) -> type:
+  """Return the class of nodes of a name; raise if the process has none."""
+  kind = kind_of(name) if type(name) is str else None
+  if kind is not None:
+    return kind
+  if type(name) is str and ':' in name:
+    raise ValueError(
+      f'artefact at {path}: expected a class of nodes that is imported, got '
+      f'{name[:80]!r}. Import its module before loading, if you trust it.'
+    )
+  raise damaged(f'a node at {path} of {", ".join(NODES)}', name)
 
 
 def _fields(kind: type) -> list[tuple[str, bool]]:
@@ -166,5 +208,5 @@ def unfit(path: str, expected: str, got: Any) -> ValueError:
   """Return the error of a value that cannot be stored."""
   return ValueError(
     f'pack at {path or "the top"}: expected {expected}, got '
-    f'{repr(got)[:80]}. Convert it, or add its kind to pack.NODES.'
+    f'{repr(got)[:80]}. Convert it; a node of your own needs a `kind`.'
   )

@@ -34,6 +34,16 @@ BITS = 32  # of a code, at most
 SEEDS = 2**24
 
 
+def arranged(f: Fields) -> Made:
+  """A weight in another order of its axes."""
+  w, shape, order = f.array('w'), f.shape(), f.node.order
+  right = type(order) is tuple and sorted(order) == [*range(len(shape))]
+  f.expect(right, f'an order of {len(shape)} axes', order)
+  f.expect(w.size == math.prod(shape), f'a weight of {shape}', w.shape)
+  full = Leaf(shape, w.dtype)
+  return Made(full, 2 * full.bytes)
+
+
 def binarized(f: Fields) -> Made:
   """Signs times a scale."""
   signs = f.array('signs', BOOLS)
@@ -297,7 +307,7 @@ def unknown(f: Fields) -> Made:
     is_leaf=is_array,
   )
   try:
-    shape = jax.eval_shape(lambda node: node.decode(None), arrays)
+    shape = jax.eval_shape(lambda node: node.decode(), arrays)
   except Exception as e:  # whatever ill-matched fields make a node raise
     raise damaged(f'a node that decodes at {f.path}', repr(e)) from e
   w = Leaf(tuple(shape.shape), np.dtype(shape.dtype))
@@ -306,6 +316,7 @@ def unknown(f: Fields) -> Made:
 
 
 RULES: dict[str, Rule] = {
+  'Arranged': arranged,
   'Binarized': binarized,
   'Folded': folded,
   'Half': half,

@@ -1,6 +1,7 @@
 """Packing of a compressed network into one self-contained file.
 
-The layout is that of `header`. Its JSON has the network `s`, the metadata `m`,
+The layout is that of `header`. Its JSON has the network, layers `s` or a graph
+`g`, the metadata `m`,
 the tree `v` (`node_forms`), and the sizes `a` of the coded arrays, which follow
 in the order of the tree.
 
@@ -10,7 +11,7 @@ consistency and against the `limits`.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +20,13 @@ import numpy as np
 
 from compress import tree
 from tsukiji.deploy.tsk import coding as coding_lib
-from tsukiji.deploy.tsk import header, limits
+from tsukiji.deploy.tsk import graph_limits, header, limits
 from tsukiji.deploy.tsk.header import Slot, check, damaged
 from tsukiji.deploy.tsk.limits import Sizes
 from tsukiji.deploy.tsk.node_forms import NODES as NODES
 from tsukiji.deploy.tsk.node_forms import from_json, to_json, unfit
+from tsukiji.graph import json_form
+from tsukiji.graph.nodes import Graph, bound
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 
@@ -32,14 +35,46 @@ class Packed(NamedTuple):
   """The contents of a file.
 
   Attributes:
-    spec: The network.
-    variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes.
+    network: The layers, or the graph of any function.
+    variables: `{'params': ..., 'batch_stats': ...}` with frozen nodes; those
+      of a graph are by path.
     meta: The metadata, as read from JSON.
   """
 
-  spec: Spec
+  network: Spec | Graph
   variables: dict[str, Any]
   meta: dict[str, Any]
+
+  @property
+  def spec(self) -> Spec:
+    """The layers; a ValueError if the file has a graph."""
+    return layers(self.network)
+
+  @property
+  def name(self) -> str:
+    """Name of the network."""
+    return name_of(self.network, self.meta)
+
+
+def name_of(network: Spec | Graph, meta: dict[str, Any]) -> str:
+  """Return the name of a network."""
+  if isinstance(network, Spec):
+    return network.name
+  return str(meta.get('network', 'network'))
+
+
+def layers(network: Spec | Graph) -> Spec:
+  """Return a network of layers.
+
+  Raises:
+    ValueError: If it is a graph.
+  """
+  if isinstance(network, Spec):
+    return network
+  raise ValueError(
+    'artefact: expected a network of layers, got a graph of operators. Only '
+    'networks of the zoo have layers.'
+  )
 
 
 class Sized(NamedTuple):
@@ -77,7 +112,7 @@ class Section(NamedTuple):
 class _File(NamedTuple):
   """A file split into its parts, with coded arrays."""
 
-  spec: Spec
+  network: Spec | Graph
   tree: dict[str, Any]
   meta: dict[str, Any]
   slots: list[Slot]
@@ -87,7 +122,7 @@ class _File(NamedTuple):
 
 
 def pack(
-  spec: Spec,
+  network: Spec | Graph,
   variables: dict[str, Any],
   meta: dict[str, Any] | None = None,
   coded_floats: bool = True,
@@ -95,9 +130,9 @@ def pack(
   """Return a network as one file.
 
   Args:
-    spec: The network.
+    network: The layers, or a graph.
     variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes; the
-      nodes of `params` are frozen here.
+      nodes of `params` are frozen here. Those of a graph are by path.
     meta: Metadata of JSON types.
     coded_floats: Whether to compress floats, losslessly. Otherwise the length
       of the file of a float network depends on its shapes only.
@@ -106,30 +141,33 @@ def pack(
     The file; equal networks give equal bytes.
 
   Raises:
-    ValueError: If the network is not a `Spec`, something in the tree or in
-      `meta` cannot be stored, or the file would exceed the `limits`.
+    ValueError: If the network is no `Spec` or `Graph`, something in the tree
+      or in `meta` cannot be stored, or the file would exceed the `limits`.
   """
-  if not isinstance(spec, Spec):
+  if not isinstance(network, Spec | Graph):
     raise ValueError(
-      f'pack: expected a network as a tsukiji.models.spec.Spec, got '
-      f'{type(spec).__name__}. Build one with zoo.build, or lower(...).'
+      f'pack: expected a network as a tsukiji.models.spec.Spec or a graph, got '
+      f'{type(network).__name__}. Use zoo.build or tsukiji.deploy.save.'
     )
   if type(variables) is not dict or 'params' not in variables:
     got = sorted(variables) if type(variables) is dict else variables
     raise unfit('', "variables with 'params'", got)
   frozen = {**variables, 'params': tree.freeze(variables['params'])}
   arrays: list[np.ndarray] = []
-  fields = {
-    'm': meta or {},
-    's': json.loads(sp.dumps(spec)),
-    'v': to_json('', frozen, arrays),
-  }
+  fields: dict[str, Any] = {'m': meta or {}}
+  if isinstance(network, Spec):
+    fields['s'], version = json.loads(sp.dumps(network)), header.LAYERS
+  else:
+    network, constants = json_form.without_constants(network)
+    frozen |= {'constants': constants} if constants else {}
+    fields['g'], version = json_form.to_json(network), header.GRAPH
+  fields['v'] = to_json('', frozen, arrays)
   parts = [coding_lib.encode(x, coded_floats) for x in arrays]
   fields['a'] = [len(part) for part in parts]
   total = sum(x.nbytes for x in arrays)
-  blob = header.seal(fields, total, parts)
+  blob = header.seal(fields, total, parts, version)
   sizes = limits.check_tree(frozen, len(arrays), len(blob))
-  limits.check_network(spec, sizes.bytes, len(blob))
+  _check_network(network, sizes, len(blob))
   return blob
 
 
@@ -153,7 +191,11 @@ def unpack_sized(blob: bytes) -> Sized:
   file = _take_apart(blob)
   arrays = map(_array, file.slots, file.parts)
   variables = from_json('', file.tree, lambda slot: next(arrays))
-  packed = Packed(file.spec, variables, file.meta)
+  network = file.network
+  if isinstance(network, Graph):
+    constants = variables.pop('constants', {})
+    network = bound(network, constants)
+  packed = Packed(network, variables, file.meta)
   return Sized(packed, file.sizes, file.example_bytes)
 
 
@@ -182,7 +224,9 @@ def sections(blob: bytes) -> list[Section]:
 def _take_apart(blob: bytes) -> _File:
   """Check everything that can be checked without decoding arrays."""
   fields, total, rest = header.unseal(blob)
-  check(sorted(fields) == list('amsv'), 'fields a, m, s and v', sorted(fields))
+  kind = 'g' if blob[3] == header.GRAPH else 's'
+  right = sorted(fields) == sorted(f'am{kind}v')
+  check(right, f'fields a, m, {kind} and v', sorted(fields))
   variables, meta = fields['v'], fields['m']
   for x in (variables, meta):
     check(type(x) is dict, 'a dictionary', x)
@@ -195,15 +239,28 @@ def _take_apart(blob: bytes) -> _File:
 
   try:
     shapes = from_json('', variables, note)
-    spec = header.network(fields['s'])
+    network = READ[kind](fields[kind])
   except RecursionError as e:
     raise damaged('a tree', 'one without a bottom') from e
   declared = sum(slot.bytes for slot in slots)
   check(total == declared, f'arrays of {total} bytes', declared)
   parts = list(_cut(rest, fields['a'], slots))
   sizes = limits.check_tree(shapes, len(slots), len(blob))
-  example = limits.check_network(spec, sizes.bytes, len(blob))
-  return _File(spec, variables, meta, slots, parts, sizes, example)
+  example = _check_network(network, sizes, len(blob))
+  return _File(network, variables, meta, slots, parts, sizes, example)
+
+
+READ: dict[str, Callable[[Any], Spec | Graph]] = {
+  'g': header.graph,
+  's': header.network,
+}
+
+
+def _check_network(network: Spec | Graph, sizes: Sizes, size: int) -> int:
+  """Return the bytes of an example; raise if they exceed the limits."""
+  if isinstance(network, Spec):
+    return limits.check_network(network, sizes.bytes, size)
+  return graph_limits.check(network, sizes, size)
 
 
 def _cut(rest: memoryview, sizes: Any, slots: list[Slot]) -> Iterator[Any]:

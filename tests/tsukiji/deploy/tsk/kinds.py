@@ -7,6 +7,7 @@ import numpy as np
 from compress.binary.inputs import Signed
 from compress.binary.weights import Binarized
 from compress.channels.sliced import Sliced
+from compress.dataflow.arranged import Arranged
 from compress.lowrank.factors import LowRank, Separable, Tucker
 from compress.lowrank.plus_sparse import Summed
 from compress.node import Narrowed
@@ -49,6 +50,7 @@ def every(n: int) -> dict[str, Any]:
   order = index(n, n, dtype=np.int32)
   wide = floats(2, n)
   return {
+    'Arranged': Arranged(quantized, (n, n), (1, 0)),
     'Binarized': Binarized(codes(n, n) > 0, floats(n)),
     'Binarized, one': Binarized(codes(n, n) > 0, None),
     'Folded': Folded(quantized, floats(n)),

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import subprocess
+import sys
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,7 +14,7 @@ import pytest
 from flax import struct
 from hypothesis import given, settings
 
-from compress import tree
+from compress import kinds, tree
 from compress.lowrank.factors import LowRank
 from compress.method import Ctx, Method, chain, only
 from compress.prune import magnitude
@@ -197,17 +199,39 @@ class Stranger(tree.Compressed):
 
   w: Any
 
-  def decode(self, key: tree.Key | None) -> tree.Array:
+  def decode(self) -> tree.Array:
     return self.w
 
 
-def test_a_new_kind_of_node_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-  weight = Masked(Stranger(jnp.arange(3.0)), jnp.array([True, False, True]))
+NAME = f'{__name__}:Guest'
+
+
+@struct.dataclass
+class Guest(Stranger):
+  """One that says its kind."""
+
+  kind = kinds.GRID
+
+
+def test_a_node_of_another_package_is_stored_if_it_says_its_kind() -> None:
+  weight = Masked(Guest(jnp.arange(3.0)), jnp.array([True, False, True]))
   variables = {'params': {'fc': weight}}
-  monkeypatch.setitem(pack.NODES, 'Stranger', Stranger)
-  got = pack.unpack(pack.pack(SPEC, variables)).variables
+  blob = pack.pack(SPEC, variables)
+  got = pack.unpack(blob).variables
   assert jax.tree.structure(got) == jax.tree.structure(variables)
   assert bits(got) == bits(variables)
+
+
+def test_a_node_of_a_module_that_is_not_imported_is_named() -> None:
+  """Reading imports nothing: the name in a file may be anybody's."""
+  begin = 'import sys; from tsukiji.deploy.tsk import pack;'
+  read = f'{begin} pack.unpack(sys.stdin.buffer.read())'
+  blob = pack.pack(SPEC, {'params': {'fc': Guest(jnp.ones(3))}})
+  done = subprocess.run([sys.executable, '-c', read], input=blob, stderr=-1)
+  want = (
+    f"at params/fc: expected a class of nodes that is imported, got '{NAME}"
+  )
+  assert want in done.stderr.decode()
 
 
 ONE = jnp.ones(1)
@@ -298,7 +322,7 @@ KERNEL = 'v/params/dense1/kernel'
     (
       f'{KERNEL}/',
       'os.system',
-      'a node at .*/kernel of Binarized, ',
+      'a node at .*/kernel of Arranged, ',
     ),
     (f'{KERNEL}/', [], 'a node at'),
     (f'{KERNEL}/', 'Masked', 'fields .* at params/dense1/kernel'),
