@@ -1,27 +1,37 @@
-"""Lowering of a trained network to its deployed form.
+"""Lowering of a trained network to its deployed form, a graph.
 
 `lower(spec, variables)` returns a network with the same outputs and fewer
-layers and numbers: without removed channels, with frozen nodes, with factors as
-layers, and with norms folded into the weights before them.
+operations and numbers: without removed channels, with frozen nodes, with
+products for factors, and with norms absorbed by the weights before them.
 """
 
-import dataclasses
+import warnings
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from compress import tree
-from compress.quantize.half import stored
-from compress.tree import Array
-from tsukiji.deploy.passes.shrink import shrink
-from tsukiji.deploy.passes.unfold import unfold
-from tsukiji.models import norm as norms
-from tsukiji.models.spec import Branch, Conv, Dense, Layer, Norm, Spec
+from compress.channels.sliced import Sliced, kept, unsliced
+from compress.dataflow import transformed, transforming
+from tsukiji.deploy.decoding import decoded
+from tsukiji.deploy.passes.absorb import Weights, absorbed
+from tsukiji.deploy.passes.halve import halved
+from tsukiji.deploy.passes.unfold import unfolded
+from tsukiji.graph import evaluate
+from tsukiji.graph.capture import capture
+from tsukiji.graph.folding import folded
+from tsukiji.graph.nodes import Graph, Ref, bound, pruned, replaced
+from tsukiji.models.net import Net
+from tsukiji.models.spec import Spec
 
 Variables = dict[str, Any]
+PARAMS, STATS = 'params/', 'batch_stats'
+TOLERANCE = 1e-3  # of outputs without the removed channels
 
 
-def lower(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
+def lower(spec: Spec, variables: Variables) -> tuple[Graph, Variables]:
   """Return the deployed form of a trained network.
 
   Args:
@@ -29,66 +39,89 @@ def lower(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
     variables: `params` (arrays or nodes) and `batch_stats`.
 
   Returns:
-    The spec and variables of a network with the same outputs, to float error.
+    A graph with the same outputs, to float error, and `{'params': ...}`, its
+    frozen weights by path.
   """
-  spec, variables = shrink(spec, {'batch_stats': {}, **variables})
-  frozen = {**variables, 'params': tree.freeze(variables['params'])}
-  spec, variables = unfold(spec, frozen)
-  lowered = {
-    'params': dict(variables['params']),
-    'batch_stats': dict(variables['batch_stats']),
-  }
-  layers = _fold_norms(spec.layers, lowered)
-  small = Spec(name=spec.name, input_shape=spec.input_shape, layers=layers)
-  return small, lowered
+  graph, weights = halved(*captured(spec, variables))
+  graph, weights = absorbed(*unfolded(graph, weights))
+  return graph, {'params': weights}
 
 
-def _fold_norms(
-  layers: tuple[Layer, ...], variables: Variables
-) -> tuple[Layer, ...]:
-  r"""Fold each norm into the convolution or dense layer directly before it.
+def captured(spec: Spec, variables: Variables) -> tuple[Graph, Weights]:
+  """Return a network as a graph whose statistics are constants.
 
-  $\gamma (W x + b - \mu) / \sigma + \beta = W' x + b'$ with
-  $W' = W \gamma / \sigma$ and $b' = (b - \mu) \gamma / \sigma + \beta$ (Jacob+
-  2018, arXiv 1712.05877, section 3.2). On a grid with a step per channel the
-  codes do not change; on the grid of a folded weight the step does not either.
+  Args:
+    spec: The network.
+    variables: `params` (arrays or nodes) and `batch_stats`.
+
+  Returns:
+    The graph and its frozen weights, by path. Channels that a method has
+    removed are gone, if the outputs stay; else their weights are stored among
+    zeros, with a warning.
   """
-  out: list[Layer] = []
-  for layer in layers:
-    if isinstance(layer, Branch):
-      paths = tuple(_fold_norms(path, variables) for path in layer.paths)
-      layer = Branch(paths=paths, merge=layer.merge)
-    last = out[-1] if out else None
-    if isinstance(layer, Norm) and isinstance(last, Conv | Dense):
-      folded = _fold(last, layer, variables)
-      if folded is not None:
-        out[-1] = folded
-        continue
-    out.append(layer)
-  return tuple(out)
+  run: Any = Net(spec).apply
+  params, moments = (variables.get(x, {}) for x in ('params', STATS))
+  one = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
+  whole = {'params': jax.eval_shape(tree.decode, params), STATS: moments}
+  graph = replaced(capture(run, whole, one), _short)
+  stats = tree.paths(moments)
+  full = _with_statistics(graph, stats), tree.paths(tree.freeze(params))
+  if tree.find(Sliced, params):
+    small = tree.freeze(tree.map_paths(lambda _, x: unsliced(x), params))
+    cut = _cut(stats, tree.paths(params))
+    found = _with_statistics(graph, cut), tree.paths(small)
+    if _same(full, found):
+      full = found
+    else:
+      warnings.warn(
+        'lower: expected channels that can go, got other outputs without them. '
+        'They are stored as zeros.',
+        stacklevel=3,
+      )
+  graph, weights = full
+  return graph, {path: weights[path] for path in graph.parameters}
 
 
-def _fold(
-  layer: Conv | Dense, norm: Norm, variables: Variables
-) -> Conv | Dense | None:
-  """Fold one norm and delete it; None if the weight cannot be scaled."""
-  params, stats = variables['params'], variables['batch_stats']
-  affine, moments = params[norm.name], stats[norm.name]
-  gain = norms.gain(norm, affine['scale'], moments['var'])
-  kernel = _scaled(params[layer.name]['kernel'], gain)
-  if kernel is None:
-    return None
-  bias = params[layer.name].get('bias', jnp.zeros_like(gain))
-  params[layer.name] = {
-    'kernel': kernel,
-    'bias': (bias - moments['mean']) * gain + affine['bias'],
-  }
-  del params[norm.name], stats[norm.name]
-  return dataclasses.replace(layer, bias=True)
+def _short(ref: Ref) -> Ref:
+  """Return the path of a parameter among `params`."""
+  return ref.removeprefix(PARAMS) if isinstance(ref, str) else ref
 
 
-def _scaled(kernel: Any, gain: Array) -> Any:
-  """Return a weight times `gain` in as many bits; None if it cannot."""
-  if not tree.is_node(kernel) and kernel.dtype.itemsize == 2:
-    kernel = stored(kernel)
-  return tree.scaled(kernel, gain)
+def _with_statistics(graph: Graph, stats: dict[str, Any]) -> Graph:
+  """Return a graph with running statistics as constants."""
+  values = {f'{STATS}/{path}': np.asarray(x) for path, x in stats.items()}
+  return pruned(folded(bound(graph, values)))
+
+
+def _cut(stats: dict[str, Any], weights: dict[str, Any]) -> dict[str, Any]:
+  """Return the statistics of the channels that remain."""
+  found = {}
+  for path, x in stats.items():
+    norm = path.rpartition('/')[0]
+    keep = kept(weights.get(f'{norm}/scale'), 0)
+    found[path] = x if keep is None else np.asarray(x)[np.asarray(keep)]
+  return found
+
+
+def _same(
+  one: tuple[Graph, dict[str, Any]], other: tuple[Graph, dict[str, Any]]
+) -> bool:
+  """Return whether two networks have the same outputs for random inputs."""
+  (x,) = one[0].inputs
+  drawn = np.random.default_rng(0).normal(size=(4, *x.shape))
+  try:
+    a, b = (_outputs(*net, jnp.asarray(drawn, x.dtype)) for net in (one, other))
+  except (TypeError, ValueError):  # shapes that do not fit
+    return False
+  scale = np.max(np.abs(a), initial=1e-6)
+  return a.shape == b.shape and bool(
+    np.max(np.abs(a - b), initial=0) <= TOLERANCE * scale
+  )
+
+
+def _outputs(graph: Graph, weights: dict[str, Any], x: Any) -> np.ndarray:
+  def run(dense: Any, x: Any) -> Any:
+    return evaluate.run(graph, dense, x)
+
+  grids = transforming(weights)
+  return np.asarray(transformed(run, decoded(weights), (x,), grids))

@@ -24,11 +24,12 @@ def shrink(spec: Spec, variables: Variables) -> tuple[Spec, Variables]:
 
   Returns:
     The spec with fewer features and the variables of their shapes, with other
-    nodes unchanged. The same network if nothing is sliced, or if the shapes do
-    not match (channels removed from a layer but not from the next).
+    nodes unchanged. The same network if nothing is sliced, if it comes from
+    outside, or if the shapes do not match (channels removed from a layer but
+    not from the next).
   """
   params = variables['params']
-  if not tree.find(sliced.Sliced, params):
+  if sp.is_own(spec) or not tree.find(sliced.Sliced, params):
     return spec, variables
   small = sp.map_layers(functools.partial(_narrow, params), spec)
   left = {
@@ -43,7 +44,7 @@ def _narrow(params: Any, layer: Layer) -> Layer:
   if not isinstance(layer, Conv | Dense):
     return layer
   weight = sliced.unsliced(params[layer.name]['kernel'])
-  features = jax.eval_shape(tree.decode, weight).shape[-1]
+  features = weight.shape[-1]
   if isinstance(layer, Conv) and layer.groups == layer.features:  # depthwise
     return dataclasses.replace(layer, features=features, groups=features)
   return dataclasses.replace(layer, features=features)

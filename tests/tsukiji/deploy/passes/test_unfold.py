@@ -1,4 +1,4 @@
-"""Layers for factors: the same outputs, fewer multiplications."""
+"""Products of factors: the same outputs, fewer multiplications."""
 
 from typing import Any
 
@@ -8,13 +8,20 @@ import pytest
 
 from compress import recipe, tree
 from compress.lowrank.factors import Factored
+from compress.method import Ctx
 from compress.quantize.integer_codes import Quantized
 from tests.runs import calibrated, one_shot
-from tests.tsukiji.deploy.passes.test_lower import assert_same_outputs, signed
+from tests.tsukiji.deploy.passes.test_lower import (
+  assert_same_outputs,
+  ops,
+  signed,
+)
 from tests.tsukiji.models.test_spec import network
-from tsukiji.deploy.passes.lower import lower
-from tsukiji.deploy.passes.unfold import unfold
+from tsukiji.deploy import artefact
+from tsukiji.deploy.passes.lower import captured, lower
+from tsukiji.deploy.passes.unfold import unfolded
 from tsukiji.deploy.tsk import pack
+from tsukiji.graph.capture import capture
 from tsukiji.measure import cost
 from tsukiji.models import spec as sp
 
@@ -43,6 +50,7 @@ def net(*layers: sp.Layer) -> sp.Spec:
   return network(sp.Conv(name='c0', features=3, kernel=(1, 1)), *layers)
 
 
+X = np.float32([[1, 2, 3, 4]])
 PLAIN = network(sp.Flatten(), sp.Dense(name='d', features=2))
 
 
@@ -55,11 +63,11 @@ def test_windows_strides_and_padding_are_kept(
 ) -> None:
   spec = net(conv(padding=padding, strides=strides))
   found = factored(spec, f'only("c1/kernel", {text})')
-  small, unfolded = unfold(spec, found)
-  assert len(small.layers) == len(spec.layers) + RECIPES[text] - 1
-  assert not tree.find(Factored, unfolded['params'])
-  assert sp.output_shape(small) == sp.output_shape(spec)
-  assert_same_outputs(spec, found, (small, unfolded))
+  graph, weights = captured(spec, found)
+  small, parts = unfolded(graph, weights)
+  assert ops(small)['conv'] == ops(graph)['conv'] + RECIPES[text] - 1
+  assert not tree.find(Factored, parts)
+  assert_same_outputs(spec, found, (small, {'params': parts}))
 
 
 @pytest.mark.slow
@@ -75,30 +83,50 @@ def test_dense_layers_norms_and_branches_too() -> None:
   )
   found = factored(spec, 'only("(c2|d1|d2)/kernel", lowrank.svd(1))')
   small, lowered = lower(spec, found)
-  assert not lowered['batch_stats']
-  assert 'd1_u' in lowered['params'] and 'bias' not in lowered['params']['d1_u']
-  assert 'bias' in lowered['params']['d1_v']
-  assert cost.macs(small) < cost.macs(spec)
+  assert {*lowered['params']} == {
+    *('c0/kernel', 'c0/bias', 'c2_u/kernel', 'c2_v/kernel', 'c2_v/bias'),
+    *('d1_u/kernel', 'd1_v/kernel', 'd1_v/bias'),
+    *('d2_u/kernel', 'd2_v/kernel', 'd2/bias'),
+  }
+  assert cost.macs(small, lowered['params']) < cost.macs(spec)
   assert cost.params(lowered['params']) < cost.params(
     lower(spec, signed(spec))[1]['params']
   )
   assert_same_outputs(spec, found, (small, lowered))
 
 
-def test_grouped_convolutions_stay_one_layer() -> None:
-  spec = net(conv(features=3, groups=3))
-  found = factored(spec, 'only("c1/kernel", lowrank.svd(1))')
-  small, lowered = lower(spec, found)
-  assert small == spec
-  assert_same_outputs(spec, found, (small, lowered))
+GROUPS = net(conv(features=3, groups=3))
 
 
-def test_dense_layers_stay() -> None:
-  spec = net(conv())
-  found = signed(spec)
-  small, unfolded = unfold(spec, found)
-  assert small == spec
-  assert unfolded['params'] == found['params']
+@pytest.mark.parametrize(
+  ('spec', 'text'),
+  [
+    (GROUPS, 'only("c1/kernel", lowrank.svd(1))'),
+    (net(conv()), 'prune.weights(0.5)'),
+  ],
+)
+def test_other_products_stay(spec: sp.Spec, text: str) -> None:
+  found = factored(spec, text)
+  graph, weights = captured(spec, found)
+  small, parts = unfolded(graph, weights)
+  assert ops(small) == ops(graph)
+  assert parts.keys() == weights.keys()
+  assert_same_outputs(spec, found, (small, {'params': parts}))
+
+
+def test_a_weight_that_is_read_twice_is_multiplied_out() -> None:
+  params = recipe.parse('lowrank.svd(1)').init(
+    {'d': {'kernel': np.eye(4, dtype=np.float32) + 1}}, Ctx()
+  )
+  graph = capture(
+    lambda p, x: x @ p['d']['kernel'] @ p['d']['kernel'], params, X
+  )
+  small, parts = unfolded(graph, tree.paths(params))
+  assert small == graph
+  np.testing.assert_allclose(
+    artefact.of(small, {'params': parts})(X),
+    artefact.of(graph, {'params': tree.paths(params)})(X),
+  )
 
 
 @pytest.mark.slow
@@ -110,13 +138,12 @@ def test_codes_of_factors_are_those_of_the_layers() -> None:
   small, lowered = lower(spec, found)
   node = tree.freeze(found['params'])['c1']['kernel']
   for field in ('u', 'v'):
-    kernel = lowered['params'][f'c1_{field}']['kernel']
+    kernel = lowered['params'][f'c1_{field}/kernel']
     assert isinstance(kernel, Quantized)
     np.testing.assert_array_equal(kernel.codes, getattr(node, field).codes)
   assert_same_outputs(spec, found, (small, lowered))
   again = pack.unpack(pack.pack(small, lowered))
-  assert again.spec == small
-  assert_same_outputs(small, lowered, (again.spec, again.variables))
+  assert_same_outputs(spec, found, (again.network, again.variables))
 
 
 @pytest.mark.slow
@@ -125,5 +152,5 @@ def test_removed_channels_go_before_factors() -> None:
   spec = net(conv(), sp.Act(), sp.Flatten(), sp.Dense(name='d1', features=3))
   found = one_shot(spec, text)
   small, lowered = lower(spec, found)
-  assert lowered['params']['c1_v']['kernel'].shape == (1, 1, 1, 2)
+  assert lowered['params']['c1_v/kernel'].shape == (1, 1, 1, 2)
   assert_same_outputs(spec, found, (small, lowered))
