@@ -67,14 +67,17 @@ def export(
 
 
 def _onnx(net: Artefact) -> bytes:
-  model = model_lib.model(net.spec, net.variables)
+  model = model_lib.model(net.network, net.variables, name=net.name)
   return bytes(model.SerializeToString())
 
 
 def _stablehlo(net: Artefact) -> bytes:
   (batch,) = jax.export.symbolic_shape('batch')
-  images = jax.ShapeDtypeStruct((batch, *net.spec.input_shape), jnp.float32)
-  return bytes(jax.export.export(jax.jit(net.run))(images).serialize())
+  inputs = [
+    jax.ShapeDtypeStruct((batch, *x.shape), jnp.dtype(x.dtype))
+    for x in net.inputs
+  ]
+  return bytes(jax.export.export(jax.jit(net.run))(*inputs).serialize())
 
 
 FORMATS: dict[str, Callable[[Artefact], bytes]] = {

@@ -14,13 +14,20 @@ class Graph:
     constants: The initializers.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, prefix: str = '') -> None:
     self.nodes: list[NodeProto] = []
     self.constants: list[TensorProto] = []
+    self.prefix = prefix
+
+  def inside(self) -> 'Graph':
+    """Return a graph for the body of a loop, whose constants are in this."""
+    body = Graph(f'{self.prefix}body_{len(self.nodes)}_')
+    body.constants = self.constants
+    return body
 
   def add(self, op: str, *inputs: str, **attributes: Any) -> str:
     """Append a node and return the name of its output."""
-    name = f'{op}_{len(self.nodes)}'
+    name = f'{self.prefix}{op}_{len(self.nodes)}'
     node = helper.make_node(op, inputs, [name], name, **attributes)
     self.nodes.append(node)
     return name

@@ -1,24 +1,32 @@
 """Export of a network to ONNX.
 
-Inputs are raw images with the channels last, as an artefact takes them; inside
+Inputs are those of the network, as raw images with the channels last; inside
 the model the channels come first.
 """
 
+import functools
+import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import onnx
 from onnx import TensorProto, helper
 
 from compress import tree
+from compress.quantize.integer_codes import Quantized
 from tsukiji import atomic
-from tsukiji.deploy.onnx import quantized as grids
-from tsukiji.deploy.onnx.builder import Graph
-from tsukiji.deploy.onnx.operators import Network, sequence
-from tsukiji.deploy.onnx.tensors import Value, in_order
-from tsukiji.models import spec as sp
-from tsukiji.models.spec import Spec
+from tsukiji.deploy.onnx.axes import Tensor, results_of
+from tsukiji.deploy.onnx.builder import Graph as Builder
+from tsukiji.deploy.onnx.emitters import EMITTERS
+from tsukiji.deploy.onnx.fusing import fused
+from tsukiji.deploy.onnx.loops import info
+from tsukiji.deploy.onnx.preparing import prepared
+from tsukiji.deploy.onnx.quantized import Served
+from tsukiji.deploy.onnx.writer import Writer
+from tsukiji.graph.nodes import Graph
 
 INPUT, OUTPUT = 'images', 'logits'
 BATCH = 'batch'
@@ -35,54 +43,75 @@ LEAST = 64
 
 
 def model(
-  spec: Spec, variables: dict[str, Any], *, least: float = LEAST
+  graph: Graph,
+  variables: Mapping[str, Any],
+  *,
+  least: float = LEAST,
+  name: str = 'network',
 ) -> onnx.ModelProto:
   """Return a network as an ONNX model.
 
   Args:
-    spec: The network, lowered or not.
-    variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+    graph: The network.
+    variables: `{'params': ...}` by path: arrays and nodes.
     least: Minimum length of a dot product for a kernel to be written as int8
       codes with its trained scales, which engines compute with integers; it and
       its input must have at most 8 bits. `math.inf` makes everything float32.
+    name: Of the model.
 
   Returns:
-    The model: 'images' `[batch, *spec.input_shape]` float32 to 'logits'.
+    The model: 'images' `[batch, ...]` to 'logits'; several inputs are
+    'input_0', ..., and several outputs 'output_0', ....
 
   Raises:
-    ValueError: If a layer or a weight is not supported.
+    ValueError: If an operator is not supported.
   """
-  graph = Graph()
-  steps = list(sp.walk(spec))
-  params = tree.freeze(variables['params'])
-  stats = variables.get('batch_stats', {})
-  shapes = (step.after for step in steps)
-  integers = grids.served_of(params, least)
-  net = Network(graph, params, stats, shapes, integers)
-  last = sequence(net, spec.layers, _entrance(graph, spec))
-  graph.add('Identity', _exit(graph, last))
-  graph.nodes[-1].output[0] = OUTPUT
-  body = helper.make_graph(
-    graph.nodes,
-    spec.name,
-    [_info(INPUT, spec.input_shape)],
-    [_info(OUTPUT, sp.output_shape(spec))],
-    graph.constants,
-  )
+  ready = prepared(graph, variables['params'])
+  inputs = _inputs(graph)
+  writer = Writer(Builder(), EMITTERS, ready.weights, inputs[0].name)
+  fuse = functools.partial(fused, grids=ready.kernels, least=least)
+  outputs = []
+  found = writer.graph(ready.graph, inputs, fuse)
+  names = _names(OUTPUT, 'output', len(found))
+  for given, x in zip(names, found, strict=True):
+    writer.add('Identity', x.name)
+    writer.builder.nodes[-1].output[0] = given
+    outputs.append(x._replace(name=given))
+  constants = writer.builder.constants
+  has_codes = any(x.data_type == TensorProto.INT8 for x in constants)
   made = helper.make_model(
-    body,
+    helper.make_graph(
+      writer.builder.nodes,
+      name,
+      [info(x, BATCH) for x in inputs],
+      [info(x, BATCH) for x in outputs],
+      constants,
+    ),
     opset_imports=[helper.make_opsetid('', OPSET)],
     ir_version=IR,
     producer_name='tsukiji',
-    doc_string=NOTE if integers else '',
+    doc_string=NOTE if has_codes else '',
   )
   onnx.checker.check_model(made, full_check=True)
   return made
 
 
-def served(variables: dict[str, Any], least: float = LEAST) -> tuple[str, ...]:
-  """Return the layers whose kernels `model` would write as int8 codes."""
-  return (*grids.served_of(tree.freeze(variables['params']), least),)
+def served(
+  graph: Graph, variables: Mapping[str, Any], least: float = LEAST
+) -> tuple[str, ...]:
+  """Return the paths of the kernels that `model` would write as int8 codes."""
+  frozen = tree.freeze(variables['params'])
+  if math.isinf(least) or not tree.find(Quantized, frozen):
+    return ()
+  ready = prepared(graph, variables['params'])
+  results = results_of(ready.graph, _inputs(graph), ready.weights)
+  nodes, _ = fused(ready.graph, results, ready.kernels, least)
+  found = (
+    str(node.inputs[1])
+    for node in nodes
+    if node and isinstance(node.attrs.get('kernel'), Served)
+  )
+  return (*dict.fromkeys(found),)
 
 
 def save(path: str | os.PathLike[str], made: onnx.ModelProto) -> None:
@@ -91,23 +120,13 @@ def save(path: str | os.PathLike[str], made: onnx.ModelProto) -> None:
     file.write(made.SerializeToString())
 
 
-def _entrance(graph: Graph, spec: Spec) -> Value:
-  """Transpose to channels first, if there are several axes."""
-  shape = spec.input_shape
-  if len(shape) != 3:
-    return Value(INPUT, shape)
-  if shape[2] == 1:  # a transpose that moves nothing
-    sides = graph.constant([0, 1, *shape[:2]], 'int64')
-    return Value(graph.add('Reshape', INPUT, sides), shape)
-  return Value(graph.add('Transpose', INPUT, perm=[0, 3, 1, 2]), shape)
+def _inputs(graph: Graph) -> Sequence[Tensor]:
+  names = _names(INPUT, 'input', len(graph.inputs))
+  return [
+    Tensor(name, (None, *x.shape), jnp.dtype(x.dtype))
+    for name, x in zip(names, graph.inputs, strict=True)
+  ]
 
 
-def _exit(graph: Graph, x: Value) -> str:
-  """Return the output in the order of the network."""
-  if len(x.shape) == 3:
-    return graph.add('Transpose', x.name, perm=[0, 2, 3, 1])
-  return in_order(graph, x).name
-
-
-def _info(name: str, shape: sp.Shape) -> onnx.ValueInfoProto:
-  return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
+def _names(one: str, many: str, count: int) -> list[str]:
+  return [one] if count == 1 else [f'{many}_{i}' for i in range(count)]

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compress import tree
 from compress.quantize import affine as affine_lib
 from compress.quantize.integer_codes import Inputs
 from tsukiji.deploy.integer import kernels
@@ -17,6 +16,28 @@ from tsukiji.deploy.onnx.builder import Graph
 WIDEST = 8  # bits that an integer kernel takes
 TOP = 127  # the largest code of a kernel
 ROOM = 2.0**30  # for an integer bias in addition to the sums
+
+
+CODING = 'coding'  # setting of a node whose input is rounded to codes
+
+
+class Coding(NamedTuple):
+  """How the input of a node is rounded to integer codes.
+
+  Attributes:
+    inputs: The grid, of at most 8 bits.
+    behind: Whether it is the output of an integer kernel. Otherwise ONNX
+      Runtime 1.32 would move the rounding before the maxima, and compute them
+      in int8 with channels first, 30 times slower; a product prevents that.
+    last: Whether a layer with weights is next. Before maxima and transposes,
+      codes beyond the grid are not clipped if the type has them: clipping would
+      prevent ONNX Runtime from computing maxima with channels last, 14 times
+      faster.
+  """
+
+  inputs: Inputs
+  behind: bool
+  last: bool
 
 
 class Affine(NamedTuple):
@@ -49,24 +70,6 @@ def affine(inputs: Inputs) -> Affine:
   """Return an input grid as numbers."""
   step, zero = affine_lib.asymmetric_scale(inputs.low, inputs.high, inputs.bits)
   return Affine(np.float32(step), int(zero), 2**inputs.bits - 1)
-
-
-def served_of(params: dict[str, Any], least: float) -> dict[str, Served]:
-  """Return the weights of integer kernels, by layer.
-
-  Args:
-    params: Arrays and frozen nodes.
-    least: Minimum length of a dot product.
-
-  Returns:
-    The weights.
-  """
-  found = {
-    name: served(own['kernel'], own.get('bias'))
-    for name, own in params.items()
-    if 'kernel' in own and np.prod(tree.shape_of(own['kernel'])[:-1]) >= least
-  }
-  return {name: x for name, x in found.items() if x is not None}
 
 
 def served(kernel: Any, bias: Any) -> Served | None:
@@ -109,34 +112,25 @@ def _integers(bias: Any, unit: np.ndarray) -> np.ndarray | None:
   return np.round(np.asarray(bias) / unit).astype(np.int32)
 
 
-def coded(
-  graph: Graph, inputs: Inputs, x: str, *, behind: bool, last: bool
-) -> str:
+def coded(graph: Graph, coding: Coding, x: str) -> str:
   """Quantize a tensor to integer codes; return the name of the dequantized one.
 
   Args:
     graph: The graph.
-    inputs: The grid, of at most 8 bits.
+    coding: The grid, and what is around it.
     x: Name of the tensor.
-    behind: Whether it is the output of an integer kernel. Otherwise ONNX
-      Runtime 1.32 would move the rounding before the maxima, and compute them
-      in int8 with channels first, 30 times slower; a product prevents that.
-    last: Whether a layer with weights is next. Before maxima and transposes,
-      codes beyond the grid are not clipped if the type has them: clipping would
-      prevent ONNX Runtime from computing maxima with channels last, 14 times
-      faster.
 
   Returns:
     The name.
   """
-  step, zero, _ = affine(inputs)
+  step, zero, _ = affine(coding.inputs)
   grid = first = (graph.constant(step), graph.constant(zero, np.uint8))
-  if not behind:
+  if not coding.behind:
     x = graph.add('Mul', x, graph.constant(1 / step))  # twice as fast as Div
     first = (graph.constant(1.0), grid[1])
   codes = graph.add('QuantizeLinear', x, *first)
-  if last:
-    codes = _ended(graph, inputs, codes)
+  if coding.last:
+    codes = _ended(graph, coding.inputs, codes)
   return graph.add('DequantizeLinear', codes, *grid)
 
 

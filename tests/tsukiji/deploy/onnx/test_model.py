@@ -15,12 +15,14 @@ from flax import struct
 from compress import tree
 from compress.quantize import affine
 from tests.nets import CONCAT, SEPARABLE
-from tests.runs import NETWORKS, TINY, images, one_shot, run, start, turned
+from tests.runs import NETWORKS, TINY, images, one_shot, start, turned
 from tests.tsukiji.deploy.integer.test_reference import SPECS as WHOLE
 from tests.tsukiji.deploy.integer.test_reference import both, inputs_of
+from tsukiji.deploy import artefact
 from tsukiji.deploy.onnx import model as written
 from tsukiji.deploy.onnx import quantized
-from tsukiji.deploy.passes.lower import lower
+from tsukiji.deploy.passes.lower import captured, lower
+from tsukiji.graph.nodes import Graph
 from tsukiji.models import norm, zoo
 from tsukiji.models import spec as sp
 from tsukiji.models.layers import ACTIVATIONS
@@ -84,18 +86,29 @@ def session(
   )
 
 
-def outputs(
-  spec: sp.Spec, variables: Any, count: int = 32, **options: Any
-) -> np.ndarray:
-  """Return what ONNX Runtime computes of the images of `run`."""
-  model = written.model(spec, variables, **options)
-  feed = {written.INPUT: np.asarray(images(spec, count))}
+def lowered(spec: sp.Spec, text: str = '') -> tuple[Graph, Any]:
+  """Return the deployed form of a network, compressed by a recipe."""
+  return lower(spec, one_shot(spec, text) if text else start(spec))
+
+
+def drawn(graph: Graph, count: int = 32) -> np.ndarray:
+  """Return images for a network."""
+  shape = graph.inputs[0].shape
+  return np.asarray(
+    images(sp.Spec(name='', input_shape=shape, layers=()), count)
+  )
+
+
+def outputs(graph: Graph, variables: Any, **options: Any) -> np.ndarray:
+  """Return what ONNX Runtime computes of the images of `drawn`."""
+  model = written.model(graph, variables, **options)
+  feed = {written.INPUT: drawn(graph)}
   return np.asarray(session(model).run([written.OUTPUT], feed)[0])
 
 
-def assert_like(spec: sp.Spec, variables: Any, **options: Any) -> None:
-  want = np.asarray(run(spec, variables)[0])
-  got = outputs(spec, variables, **options)
+def assert_like(graph: Graph, variables: Any, **options: Any) -> None:
+  want = np.asarray(artefact.of(graph, variables)(drawn(graph)))
+  got = outputs(graph, variables, **options)
   assert (got.shape, got.dtype) == (want.shape, np.float32)
   np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
@@ -104,8 +117,31 @@ def assert_like(spec: sp.Spec, variables: Any, **options: Any) -> None:
 @pytest.mark.parametrize('name', sorted(SPECS))
 def test_every_layer_is_written(name: str) -> None:
   spec = SPECS[name]
-  assert_like(spec, start(spec))
-  assert_like(*lower(spec, start(spec)))
+  graph, weights = captured(spec, start(spec))
+  assert_like(graph, {'params': weights})
+  assert_like(*lowered(spec))
+
+
+OPS = {
+  'acts': {'Relu', 'LeakyRelu', 'Elu', 'Sigmoid', 'Tanh', 'Clip'},
+  'bent': {'PRelu', 'AveragePool', 'Gather', 'Relu'},
+  'resnet': {'Reshape', 'Conv', 'Relu', 'Gemm', 'GlobalAveragePool', 'Flatten'},
+  'tsukijinet2021': {'Reshape', 'Conv', 'Relu', 'MaxPool', 'Gemm', 'Flatten'},
+}
+
+
+@pytest.mark.parametrize('name', sorted(OPS))
+def test_layers_are_single_nodes(name: str) -> None:
+  ops = {
+    node.op_type for node in written.model(*lowered(SPECS[name])).graph.node
+  }
+  if name in NETWORKS:
+    assert ops <= OPS[name] | {'Add', 'Identity'}
+  else:
+    assert ops >= OPS[name]
+  assert not ops & {'Where', 'Pow', 'Exp', 'Max', 'ReduceMean', 'Transpose'} - (
+    {'Transpose'} if name == 'bent' else set()
+  )
 
 
 @pytest.mark.slow
@@ -127,7 +163,7 @@ def test_every_layer_is_written(name: str) -> None:
 )
 def test_compressed_weights_are_written(text: str, options: Any) -> None:
   spec = TINY if 'xnor' not in text else NETWORKS['tsukijinet2021']
-  assert_like(*lower(spec, one_shot(spec, text)), **options)
+  assert_like(*lowered(spec, text), **options)
 
 
 @pytest.mark.slow
@@ -137,13 +173,13 @@ def test_thresholds_and_sizes_are_written() -> None:
     'binary.inputs(threshold=True, scaled=True)',
     'binary.inputs(scaled=True, ends=False) >> binary.weights()',
   ):
-    assert_like(*lower(spec, one_shot(spec, text)))
+    assert_like(*lowered(spec, text))
 
 
 @pytest.mark.parametrize('bits', [8, 4])
 def test_integers_are_fused(bits: int, tmp_path: pathlib.Path) -> None:
   spec = NETWORKS['tsukijinet2021']
-  found = lower(spec, one_shot(spec, f'quantize.uniform({bits}, {bits})'))
+  found = lowered(spec, f'quantize.uniform({bits}, {bits})')
   session(written.model(*found, least=0), tmp_path / 'fused.onnx')
   nodes = onnx.load(tmp_path / 'fused.onnx').graph.node
   count = collections.Counter(node.op_type for node in nodes)
@@ -155,12 +191,21 @@ def test_integers_are_fused(bits: int, tmp_path: pathlib.Path) -> None:
   assert count['NhwcMaxPool'] == 2 and not count['MaxPool']
 
 
+def test_served_kernels_are_named() -> None:
+  found = lowered(NETWORKS['tsukijinet2021'], 'quantize.int8()')
+  names = ('conv1/kernel', 'conv2/kernel', 'dense1/kernel', 'dense2/kernel')
+  assert written.served(*found, least=0) == names
+  assert written.served(*found, least=30) == ('conv2/kernel',)
+  assert written.served(*found, least=math.inf) == ()
+  assert written.served(*lowered(TINY), least=0) == ()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('bits', [8, 4, 10])
 def test_images_enter_a_layer_of_floats_by_their_codes(bits: int) -> None:
   plain = NETWORKS['tsukijinet2021']
   spec = dataclasses.replace(plain, layers=(BEFORE, *plain.layers))
-  found = lower(spec, one_shot(spec, f'quantize.uniform(8, {bits})'))
+  found = lowered(spec, f'quantize.uniform(8, {bits})')
   nodes = [node.op_type for node in written.model(*found, least=30).graph.node]
   begin = nodes[1 : nodes.index('Conv')]
   if bits > 8:
@@ -176,15 +221,15 @@ def test_what_is_left_to_divide_by_is_not_forgotten() -> None:
   for rest in ((sp.Act(), sp.Flatten(), dense), (sp.Flatten(), dense, BEFORE)):
     layers = (BEFORE, *rest)
     spec = sp.Spec(name='early', input_shape=(3, 3, 1), layers=layers)
-    assert_like(spec, start(spec))
+    assert_like(*lowered(spec))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(WHOLE))
 def test_integers_are_those_of_the_reference(name: str) -> None:
-  spec, variables, network = both(name)
-  want = network(np.asarray(images(spec, 32))) * network.scale
-  got = outputs(spec, variables, least=0)
+  graph, variables, network = both(name)
+  want = network(drawn(graph)) * network.scale
+  got = outputs(graph, variables, least=0)
   size = np.abs(want).max()
   error = np.abs(got - want).max(axis=1)
   # A bias is whole here: up to half a unit of its sums is lost.
@@ -195,12 +240,13 @@ def test_integers_are_those_of_the_reference(name: str) -> None:
 @pytest.mark.parametrize('bits', [8, 4, 2])
 def test_codes_differ_by_one_at_most(bits: int) -> None:
   text = f'quantize.uniform({bits}, {bits})'
-  spec, variables, _ = both('tiny', text)
+  graph, variables, _ = both('tiny', text)
   want, reference = inputs_of('tiny', 'fc', text)
-  body = sp.Spec(
-    name='body', input_shape=spec.input_shape, layers=spec.layers[:-1]
+  before = next(
+    node.inputs[0] for node in graph.nodes if 'fc/kernel' in node.inputs[1:]
   )
-  step, zero, top = quantized.affine(variables['params']['fc']['kernel'].inputs)
+  body = graph._replace(outputs=(before,))
+  step, zero, top = quantized.affine(variables['params']['fc/kernel'].inputs)
   codes = np.round(outputs(body, variables, least=0) / step)
   codes = np.clip(codes, -zero, top - zero)
   for other in (want, reference):
@@ -213,36 +259,37 @@ def test_narrow_codes_are_spread_and_decode_alike() -> None:
     'quantize.uniform(2, 4)',
     'quantize.uniform(4, 4, symmetric=False)',
   ):
-    _, variables, _ = both('tiny', text)
-    held = variables['params']['conv']
-    found = quantized.served(held['kernel'], held['bias'])
+    params = lowered(TINY, text)[1]['params']
+    kernel, bias = params['conv/kernel'], np.asarray(params['conv/bias'])
+    found = quantized.served(kernel, bias)
     assert found is not None and found.codes.dtype == np.int8
     assert 64 <= np.abs(found.codes.astype(int)).max() <= 127
     np.testing.assert_allclose(
-      found.codes * found.scale, tree.decode(held['kernel']), rtol=1e-6
+      found.codes * found.scale, tree.decode(kernel), rtol=1e-6
     )
     assert found.bias is not None and found.bias.dtype == np.int32
-    lost = np.abs(found.bias * found.unit - np.asarray(held['bias']))
+    lost = np.abs(found.bias * found.unit - bias)
     assert np.all(lost <= found.unit * 0.51)
 
 
 def test_channels_may_be_negated_or_be_a_bias_only() -> None:
-  spec, small = turned()
-  want = np.asarray(run(spec, small)[0])
-  got = outputs(spec, small, least=0)
+  graph, small = turned()
+  want = np.asarray(artefact.of(graph, small)(drawn(graph)))
+  got = outputs(graph, small, least=0)
   assert np.abs(got - want).max() < 0.03 * np.abs(want).max()
 
 
 def test_a_bias_beyond_its_sums_is_left_to_floats() -> None:
-  _, variables, _ = both('tiny')
-  held = variables['params']['conv']
-  assert quantized.served(held['kernel'], held['bias'])
-  assert not quantized.served(held['kernel'], 1e9 + held['bias'])
+  params = lowered(TINY, 'quantize.int8()')[1]['params']
+  kernel, bias = params['conv/kernel'], np.asarray(params['conv/bias'])
+  assert quantized.served(kernel, bias)
+  assert not quantized.served(kernel, 1e9 + bias)
   assert not quantized.served(np.ones((3, 3)), None)
 
 
 def test_shifts_stay_powers_of_two() -> None:
-  model = written.model(BENT, start(BENT))
+  graph, weights = captured(BENT, start(BENT))
+  model = written.model(graph, {'params': weights})
   gain = norm.gain(
     sp.ShiftNorm(name='shift'),
     start(BENT)['params']['shift']['scale'],
@@ -255,16 +302,15 @@ def test_shifts_stay_powers_of_two() -> None:
 @pytest.mark.slow
 def test_a_file_takes_any_batch_of_raw_images(tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'deep' / 'net.onnx'
-  written.save(path, written.model(TINY, start(TINY)))
+  found = lowered(TINY)
+  written.save(path, written.model(*found))
   net = onnxruntime.InferenceSession(path)
   (first,) = net.get_inputs()
   assert (first.name, first.shape) == ('images', ['batch', 5, 5, 1])
   for count in (1, 3):
-    x = np.asarray(images(TINY, count))
+    x = drawn(found[0], count)
     got = net.run(None, {'images': x})[0]
-    np.testing.assert_allclose(
-      got, run(TINY, start(TINY), count)[0], 1e-4, 1e-5
-    )
+    np.testing.assert_allclose(got, artefact.of(*found)(x), 1e-4, 1e-5)
 
 
 @struct.dataclass
@@ -274,27 +320,34 @@ class Odd(tree.Compressed):
   inner = ('w',)
   w: Any
 
-  def decode(self, key: Any) -> Any:
+  def decode(self) -> Any:
     """Return the weight."""
-    del key
     return self.w
+
+  @property
+  def transforms_input(self) -> bool:
+    """Whether the input is another one."""
+    return True
 
   def transform_input(self, x: Any) -> Any:
     """Return another input."""
     return x * 2
 
 
-def test_what_onnx_has_no_words_for_is_refused() -> None:
-  variables = start(TINY)
-  params = dict(variables['params'])
-  params['fc'] = {**params['fc'], 'kernel': Odd(params['fc']['kernel'])}
-  with pytest.raises(ValueError, match='onnx at fc: expected .* got Odd'):
-    written.model(TINY, {**variables, 'params': params})
+def test_what_other_nodes_do_to_inputs_is_operators() -> None:
+  graph, variables = lowered(TINY, 'quantize.int8()')
+  params = variables['params']
+  params = {**params, 'fc/kernel': Odd(tree.decode(params['fc/kernel']))}
+  assert_like(graph, {'params': params})
+  want = np.asarray(artefact.of(graph, {'params': params})(drawn(graph)))
+  got = outputs(graph, {'params': params}, least=0)
+  assert np.abs(got - want).max() < 0.03 * np.abs(want).max()
+  assert written.served(graph, {'params': params}, 0) == ('conv/kernel',)
 
 
 def test_grids_are_those_of_the_network() -> None:
-  _, variables, _ = both('tiny', 'quantize.uniform(4, 6)')
-  inputs = variables['params']['fc']['kernel'].inputs
+  kernel = lowered(TINY, 'quantize.uniform(4, 6)')[1]['params']['fc/kernel']
+  inputs = kernel.inputs
   step, zero, top = quantized.affine(inputs)
   x = np.float32(np.random.default_rng(0).normal(size=200) * 3)
   want = affine.fake_quantize(x, inputs.low, inputs.high, inputs.bits)
