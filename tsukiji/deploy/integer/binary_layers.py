@@ -1,120 +1,131 @@
-r"""Binary layers in integers: popcounts, and norms as thresholds.
+"""Binary layers in integers: popcounts, and norms as thresholds.
 
-A layer with binary weights and inputs sums integers (`popcount`). If another
-binary layer follows, everything in between (scale, bias, norm, activation) is
-one comparison of that integer: for a norm,
-$\mathrm{sign}(\gamma (a - \mu) / \sigma + \beta)$ changes at
-$\mu - \beta \sigma / \gamma$, downwards if $\gamma < 0$.
+A product of binary weights and inputs is a sum of signs (`popcount`). If
+another one follows, everything in between (scale, bias, norm, activation) is
+one comparison of that integer (`comparisons`).
 """
 
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from compress import dataflow as grids
-from compress import tree
 from compress.binary.inputs import Signed
 from compress.binary.weights import Binarized
 from compress.tree import Array
 from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import popcount
+from tsukiji.deploy.integer.comparisons import (
+  Comparison,
+  Source,
+  Threshold,
+  comparison,
+)
+from tsukiji.deploy.integer.settled import (
+  Settled,
+  is_product,
+  layer_of,
+  settled,
+)
 from tsukiji.errors import expect
-from tsukiji.models import spec as sp
-from tsukiji.models.net import Net
-from tsukiji.models.ops import max_pool
-from tsukiji.models.spec import (
-  Act,
-  Branch,
-  Conv,
-  Dense,
-  Dropout,
-  Flatten,
-  Layer,
-  Norm,
-  Pool,
-  PReLU,
-  Spec,
+from tsukiji.graph import evaluate
+from tsukiji.graph.nodes import (
+  Graph,
+  Input,
+  Node,
+  Ref,
+  input_name,
+  pruned,
+  reads,
 )
 
-Stage: TypeAlias = Callable[[Array], Array]
+CALL = 'call'  # a node of functions that are no operators
 
 
-@struct.dataclass
-class Threshold:
-  """The integer at which a sign changes, by channel.
+class _Signs(NamedTuple):
+  """A product of binary weights and inputs, channels last.
 
   Attributes:
-    least: The smallest integer of the other sign, `[channels]` int32.
-    rising: Whether the sign is +1 from there on, else below, `[channels]`.
+    node: In the graph.
+    weight: Its weight.
   """
 
-  least: Array
-  rising: Array
+  node: Node
+  weight: Signed
 
-  def __call__(self, sums: Array) -> Array:
-    """Return True for +1, the shape of `sums` `[..., channels]`."""
-    return (sums >= self.least) == self.rising
+  @property
+  def path(self) -> str:
+    """Of the weight."""
+    return str(self.node.inputs[1])
+
+  @property
+  def window(self) -> tuple[Any, ...]:
+    """Strides, padding and dilation of a convolution."""
+    attrs = self.node.attrs
+    return attrs['strides'], attrs['padding'], attrs['dilation'][1]
+
+  @property
+  def source(self) -> Source:
+    """What comparisons start from."""
+    *taps, channels = self.weight.shape
+    return Source(self.value, math.prod(taps), channels)
+
+  def sums(self, packed: popcount.Packed, x: Array) -> Array:
+    """Return the sums, of floats or of signs as numbers above 0 or not."""
+    floats = jnp.issubdtype(x.dtype, jnp.floating)
+    signs = (self.weight.transform_input(x) if floats else x) > 0
+    if self.node.op == 'dot':
+      return popcount.dense(signs, packed)
+    return popcount.conv(signs, packed, *self.window)
+
+  def value(self, sums: Array) -> Array:
+    """Return the product that has these sums."""
+    scale = self.weight.w.scale
+    x = sums.astype(jnp.float32)
+    return x if scale is None else x * scale
+
+  def sized(self, sums: Array, x: Array) -> Array:
+    """Return the product scaled by the magnitude of its inputs."""
+    around: tuple[Any, ...] = ()
+    if self.node.op == 'conv':
+      around = (self.weight.shape[:-2], *self.window)
+    return self.value(sums) * grids.mean(jnp.abs(x), *around)
 
 
-def threshold(fn: Stage, size: int, channels: int) -> Threshold | None:
-  """Return the threshold at which the sign of a function changes.
-
-  The function is evaluated at every integer, so that its rounding is exact.
-
-  Args:
-    fn: Float32 `[integers, channels]` to the same shape.
-    size: The integers are those in [-size, size].
-    channels: Number of channels.
-
-  Returns:
-    The threshold, or None if a sign changes more than once.
-
-  >>> threshold(lambda a: 3 - 2 * a, 4, 1)
-  Threshold(least=Array([2], ...), rising=Array([False], dtype=bool))
-  """
-  sums = jnp.arange(-size, size + 1)[:, None]
-  sums = jnp.broadcast_to(sums, (len(sums), channels))
-
-  @jax.jit
-  def turns() -> tuple[Threshold, Array]:
-    up = fn(sums.astype(jnp.float32)) >= 0
-    rising = up[-1] >= up[0]
-    before = jnp.sum(up != rising, axis=0, dtype=jnp.int32)
-    found = Threshold(before - size, rising)
-    return found, jnp.all(found(sums) == up)
-
-  found, right = turns()
-  return found if bool(right) else None
-
-
-def layers(spec: Spec, variables: dict[str, Any]) -> dict[str, Spec]:
+def layers(
+  graph: Graph, variables: dict[str, Any]
+) -> dict[str, tuple[Graph, dict[str, Any]]]:
   """Return the layers with binary weights and inputs, each as a network.
 
   Args:
-    spec: The network.
-    variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+    graph: The network.
+    variables: `{'params': ...}` by path: arrays and nodes.
 
   Returns:
-    Networks of one layer, by its name; they take the same `variables`.
+    Networks of one product and their variables, by the path of the weight
+    without '/kernel'.
   """
-  network = _Network(tree.freeze(variables['params']), {})
-  return {
-    x.name: Spec(name=x.name, input_shape=before, layers=(x,))
-    for x, before, _ in sp.walk(spec)
-    if isinstance(x, Conv | Dense) and network.signed(x)
-  }
+  net = settled(graph, variables)
+  found: dict[str, tuple[Graph, dict[str, Any]]] = {}
+  for product in _products(net).values():
+    x, path = product.node.inputs[0], product.path
+    one = product.node._replace(inputs=(input_name(0), path))
+    taken = (Input(net.shapes[x][1:]),)
+    alone = Graph((one,), (0,), taken)
+    found[layer_of(path)] = alone, {'params': {path: product.weight}}
+  return found
 
 
 def forward(
-  spec: Spec,
+  graph: Graph,
   variables: dict[str, Any],
   counted: Collection[str] | None = None,
-) -> Stage:
+) -> Callable[..., Any]:
   """Return a network whose binary layers use popcounts.
 
   Sums of products of signs are exact integers; a norm between two binary layers
@@ -122,180 +133,159 @@ def forward(
   `artefact.forward`.
 
   Args:
-    spec: The network, including norms that `lower` does not fold.
-    variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes.
+    graph: The network.
+    variables: `{'params': ...}` by path: arrays and nodes.
     counted: Names of the layers that use popcounts, of `layers`; None for all.
 
   Returns:
-    `[batch, *spec.input_shape]` images to float32 logits, jitted; the logits of
-    the float network to float error.
+    Inputs to outputs, jitted; those of the float network to float error.
 
   Raises:
     ValueError: If a layer in `counted` is not binary.
   """
-  can = tuple(layers(spec, variables))
+  net = settled(graph, variables)
+  products = _products(net)
+  can = dict.fromkeys(layer_of(x.path) for x in products.values())
   for name in counted or ():
-    expect('binary.forward', name in can, f'a layer of {can}', name)
-  network = _Network(
-    tree.freeze(variables['params']),
-    {**variables, 'params': decoded(variables['params'])},
-    frozenset(can if counted is None else counted),
+    expect('binary.forward', name in can, f'a layer of {tuple(can)}', name)
+  chosen = {
+    at: product
+    for at, product in products.items()
+    if counted is None or layer_of(product.path) in counted
+  }
+  small = _counting(net, chosen)
+  params = {path: net.params[path] for path in small.parameters}
+  dense, nodes = decoded(params), grids.transforming(params)
+
+  def run(dense: Any, *inputs: Array) -> Any:
+    return _evaluated(small, dense, inputs)
+
+  return jax.jit(lambda *inputs: grids.transformed(run, dense, inputs, nodes))
+
+
+def _products(net: Settled) -> dict[int, _Signs]:
+  """Return the products that popcounts can compute, by node."""
+  found: dict[int, _Signs] = {}
+  for i, node in enumerate(net.graph.nodes):
+    weight: Any = is_product(node) and net.params[str(node.inputs[1])]
+    signs = isinstance(weight, Signed) and isinstance(weight.w, Binarized)
+    if signs and _is_plain(node, weight.shape, net.shapes[node.inputs[0]]):
+      found[i] = _Signs(node, weight)
+  uses = reads(net.graph)
+  counts = Counter(x.path for x in found.values())
+  return {i: x for i, x in found.items() if counts[x.path] == uses[x.path]}
+
+
+def _is_plain(
+  node: Node, weight: tuple[int, ...], before: tuple[int, ...]
+) -> bool:
+  """Return whether a product has its channels last, and no groups."""
+  last, attrs = len(before) - 1, node.attrs
+  if attrs.get('dtype', 'float32') != 'float32':
+    return False
+  if node.op == 'dot':
+    return len(weight) == 2 and attrs['dims'] == (((last,), (0,)), ((), ()))
+  sides = (*range(1, last),)
+  data = (0, last, *sides)
+  kernel = (last, last - 1, *range(last - 1))
+  return (
+    attrs['dims'] == (data, kernel, data)
+    and {*attrs['dilation'][0]} <= {1}
+    and weight[-2] == before[last]
   )
-  return jax.jit(_joined(_stages(spec.layers, network)))
 
 
-class _Network(NamedTuple):
-  """The frozen nodes, decoded variables and popcount layers of a network."""
-
-  params: Any
-  dense: dict[str, Any]
-  counted: frozenset[str] = frozenset()
-
-  def counting(self, layer: Layer) -> Signed | None:
-    """Return the weight of a layer, if it uses popcounts."""
-    here = getattr(layer, 'name', None) in self.counted
-    return self.signed(layer) if here else None
-
-  def signed(self, layer: Layer) -> Signed | None:
-    """Return the weight of a layer, if its weight and input are binary."""
-    if not isinstance(layer, Conv | Dense):
-      return None
-    node = self.params[layer.name]['kernel']
-    signs = isinstance(node, Signed) and isinstance(node.w, Binarized)
-    ungrouped = isinstance(layer, Dense) or layer.groups == 1
-    return node if signs and ungrouped else None
-
-  def plain(self, layer: Layer) -> Stage:
-    """Return a layer in float32."""
-    one = Spec(name='one', input_shape=(), layers=(layer,))
-    run: Callable[..., Any] = Net(one).apply
-    names = _names(layer)
-    own = {k: v for k, v in self.params.items() if k in names}
-    return lambda x: grids.apply(lambda: run(self.dense, x), own)[0]
-
-  def valued(self, layer: Conv | Dense) -> Callable[..., Array]:
-    """Return the function from the sums of a binary layer to its output."""
-    scale = self.params[layer.name]['kernel'].w.scale
-    bias = self.params[layer.name].get('bias')
-
-    def value(sums: Array, gain: Array | None = None) -> Array:
-      x = sums.astype(jnp.float32)
-      x = x if scale is None else x * scale
-      x = x if gain is None else x * gain
-      return x if bias is None else x + bias
-
-    return value
-
-
-def _names(layer: Layer) -> set[str]:
-  """Return the names of a layer and of those inside it."""
-  if isinstance(layer, Branch):
-    return {n for path in layer.paths for one in path for n in _names(one)}
-  return {getattr(layer, 'name', '')}
-
-
-def _joined(stages: Iterator[Stage]) -> Stage:
-  listed = list(stages)
-  return lambda x: functools.reduce(lambda x, stage: stage(x), listed, x)
-
-
-def _stages(layers: tuple[Layer, ...], network: _Network) -> Iterator[Stage]:
-  """Yield the stages that compute layers in order; one may compute several."""
-  at = 0
-  while at < len(layers):
-    layer = layers[at]
-    node = network.counting(layer)
-    at += 1
-    if isinstance(layer, Branch):
-      yield _branched(layer, network)
-    elif node is None:
-      yield network.plain(layer)
+def _counting(net: Settled, products: dict[int, _Signs]) -> Graph:
+  """Return the network with functions in place of some products."""
+  writer = _Writer(net, products)
+  for i, node in enumerate(net.graph.nodes):
+    if i in products:
+      writer.count(i)
     else:
-      assert isinstance(layer, Conv | Dense)
-      weight = popcount.packed(node.w.signs)
-      sums = functools.partial(_sums, layer, node, weight)
-      if node.sized:  # the output also depends on the input
-        yield functools.partial(_sized, layer, sums, network.valued(layer))
-        continue
-      yield sums
-      end = at + _reach(layers[at:])
-      folded = _folded(layer, layers[at:end], layers[end:], network)
-      yield from folded or [network.valued(layer)]
-      at = end if folded else at
+      inputs = tuple(map(writer.read, node.inputs))
+      writer.places[i] = writer.add(node._replace(inputs=inputs))
+  outputs = tuple(map(writer.read, net.graph.outputs))
+  nodes = tuple(writer.nodes)
+  return pruned(net.graph._replace(nodes=nodes, outputs=outputs))
 
 
-def _branched(layer: Branch, network: _Network) -> Stage:
-  paths = [_joined(_stages(path, network)) for path in layer.paths]
+class _Writer:
+  """Nodes of a network as they are found.
 
-  def run(x: Array) -> Array:
-    outs = [path(x) for path in paths]
-    if layer.merge == 'concat':
-      return jnp.concatenate(outs, axis=-1)
-    return sum(outs[1:], outs[0])
+  Attributes:
+    nodes: The nodes so far.
+    places: Which of them has the result of each node of the network.
+  """
 
-  return run
+  def __init__(self, net: Settled, products: dict[int, _Signs]) -> None:
+    """Begin without nodes."""
+    self.nodes: list[Node] = []
+    self.places: dict[int, int] = {}
+    self._net, self._products = net, products
+    self._sums: dict[int, int] = {}
+    self._sources = {
+      i: x.source for i, x in products.items() if not x.weight.sized
+    }
 
+  def read(self, ref: Ref) -> Ref:
+    """Return what has the value that the network reads."""
+    return self.places[ref] if isinstance(ref, int) else ref
 
-def _sums(
-  layer: Conv | Dense, node: Signed, weight: popcount.Packed, x: Array
-) -> Array:
-  """Return the sums of a binary layer from signs or floats."""
-  signs = x if x.dtype == bool else node.transform_input(x) > 0
-  if isinstance(layer, Conv):
-    return popcount.conv(signs, weight, layer)
-  return popcount.dense(signs, weight)
+  def add(self, node: Node) -> int:
+    """Append a node and return its index."""
+    self.nodes.append(node)
+    return len(self.nodes) - 1
 
+  def count(self, i: int) -> None:
+    """Append a product by popcounts."""
+    product = self._products[i]
+    weight, x = product.weight, product.node.inputs[0]
+    found = None
+    if not weight.sized:
+      found = comparison(self._net, self._sources, x, weight.threshold)
+    before = self.read(x) if found is None else self._compared(found)
+    packed = popcount.packed(weight.w.signs)
+    self._sums[i] = self._call(functools.partial(product.sums, packed), before)
+    if weight.sized:  # the output also depends on the input
+      self.places[i] = self._call(product.sized, self._sums[i], before)
+    else:
+      self.places[i] = self._call(product.value, self._sums[i])
 
-def _sized(
-  layer: Conv | Dense, sums: Stage, valued: Callable[..., Array], x: Array
-) -> Array:
-  """Return the output of a binary layer scaled by its input's magnitude."""
-  if isinstance(layer, Dense):
-    return valued(sums(x), grids.mean(jnp.abs(x)))
-  window = (layer.kernel, layer.strides, layer.padding)
-  return valued(sums(x), grids.mean(jnp.abs(x), *window))
+  def _compared(self, found: Comparison) -> Ref:
+    """Append the signs of a value and return them."""
+    at: Ref = self._sums[found.source]
+    for node in found.early:
+      at = self.add(node._replace(inputs=(at,)))
+    at = self._call(functools.partial(_signs, found.turns), at)
+    for node in found.late:
+      at = self.add(node._replace(inputs=(at,)))
+    return at
 
-
-def _reach(layers: tuple[Layer, ...]) -> int:
-  """Return the number of layers before the next one with weights."""
-  weights = Conv | Dense | Branch
-  found = (i for i, x in enumerate(layers) if isinstance(x, weights))
-  return next(found, len(layers))
-
-
-def _folded(
-  layer: Conv | Dense,
-  between: tuple[Layer, ...],
-  after: tuple[Layer, ...],
-  network: _Network,
-) -> list[Stage]:
-  """Return stages from sums to the next layer's signs; [] if there are none."""
-  follower = network.counting(after[0]) if after else None
-  if follower is None or follower.sized:
-    return []
-  left = [x for x in between if not isinstance(x, Dropout)]
-  pools = [x for x in left if isinstance(x, Pool) and x.kind == 'max']
-  inner = [x for x in left if isinstance(x, Norm | Act | PReLU)]
-  flat = [x for x in left if isinstance(x, Flatten)]
-  turn = follower.threshold
-  # A maximum commutes with monotone functions, but not with part of one, and
-  # the thresholds of a dense layer's inputs are not one per channel.
-  early = left == [*pools, *inner, *flat]
-  late = left == [*inner, *pools, *flat]
-  if not (early or late) or (flat and turn is not None):
-    return []
-  values = [network.valued(layer), *map(network.plain, inner)]
-  if turn is not None:
-    values.append(lambda x: x - turn)
-  *taps, channels = network.params[layer.name]['kernel'].w.signs.shape
-  turns = threshold(_joined(iter(values)), math.prod(taps), channels)
-  if turns is None:
-    return []
-  pooled = [_pooled(x) for x in pools]
-  ends: list[Stage] = [lambda x: x.reshape(len(x), -1) for _ in flat]
-  order: list[list[Stage]] = [pooled, [turns]] if early else [[turns], pooled]
-  return [*order[0], *order[1], *ends]
+  def _call(self, fn: Callable[..., Array], *inputs: Ref) -> int:
+    return self.add(Node(CALL, inputs, {'fn': fn}))
 
 
-def _pooled(layer: Pool) -> Stage:
-  return lambda x: max_pool(x, layer.window, layer.strides)
+def _signs(turns: Threshold, sums: Array) -> Array:
+  """Return 1 for +1 and 0 for -1; int8 has a maximum, bool has none."""
+  return turns(sums).astype(jnp.int8)
+
+
+def _evaluated(graph: Graph, dense: dict[str, Array], inputs: Any) -> Any:
+  """Return the outputs of a graph with functions among its nodes."""
+  known = {**dense, **{input_name(i): x for i, x in enumerate(inputs)}}
+  values: list[Any] = []
+
+  def read(ref: Ref) -> Any:
+    if isinstance(ref, str):
+      return known[ref]
+    return values[ref] if isinstance(ref, int) else ref
+
+  for node in graph.nodes:
+    args = [*map(read, node.inputs)]
+    values.append(
+      node.attrs['fn'](*args)
+      if node.op == CALL
+      else evaluate.value(node, args, dense, len(inputs[0]))
+    )
+  found = tuple(map(read, graph.outputs))
+  return found[0] if len(found) == 1 else found

@@ -1,210 +1,201 @@
-"""Compilation of a lowered network to the operations of `reference`."""
+"""Compilation of a network of integer codes to the operations of `reference`.
 
-from collections.abc import Iterator
+The nodes of the network stay, on integers whose value of 1 is known
+(`translation`). New are shifts and integer biases behind products with weights,
+and rescalings before them and before sums.
+"""
+
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from compress import tree
 from compress.quantize import affine
+from compress.quantize.integer_codes import Inputs
 from tsukiji.deploy.integer import kernels as coded
-from tsukiji.deploy.integer.fixed_point import LIMIT, fixed
-from tsukiji.deploy.integer.reference import (
-  Branched,
-  Integer,
-  Operation,
-  Rescaled,
-  Rounded,
-  Weighted,
+from tsukiji.deploy.integer.fixed_point import LIMIT
+from tsukiji.deploy.integer.forms import Form, along
+from tsukiji.deploy.integer.reference import ROUNDED, Integer
+from tsukiji.deploy.integer.settled import Settled, layer_of, settled
+from tsukiji.deploy.integer.translation import (
+  FRACTION,
+  Held,
+  Real,
+  Writer,
+  expect_room,
+  translated,
+  unfit,
 )
-from tsukiji.models import spec as sp
-from tsukiji.models.spec import Layer, Spec, Step
+from tsukiji.deploy.passes.absorb import product_of
+from tsukiji.graph.nodes import Graph, Node, Ref, input_name, users
 
-FRACTION = 24  # bits of sums of branches and of the logits
 FINE = 10  # maximum bits behind the binary point of an accumulator
+PRODUCTS = ('dot', 'conv')
 
 
-class Form(NamedTuple):
-  """The step and the bound of an integer activation.
-
-  Attributes:
-    scale: The value of 1, float64 `[channels]`.
-    bound: Upper bound of the magnitude, `[channels]`.
-  """
-
-  scale: np.ndarray
-  bound: np.ndarray
-
-
-def compiled(spec: Spec, variables: dict[str, Any]) -> Integer:
+def compiled(graph: Graph, variables: Mapping[str, Any]) -> Integer:
   """Return a network as integer operations.
 
   Args:
-    spec: The network, lowered: without norms.
-    variables: `params` whose kernels are `Quantized`, with a step per channel
-      or tensor and input grids.
+    graph: The network, of one input and one output.
+    variables: `{'params': ...}` by path, whose kernels are `Quantized`, with a
+      step per channel or tensor and input grids.
 
   Returns:
     The network.
 
   Raises:
-    ValueError: If a layer is not supported (norms, activations but relu), a
-      kernel has no codes or no input grid, or an accumulator may exceed 32
-      bits.
+    ValueError: If an operator is not supported, a kernel has no codes or no
+      input grid, or an accumulator may exceed 32 bits.
   """
-  steps, params = sp.walk(spec), tree.freeze(variables['params'])
-  operations, form = _sequence(spec.layers, steps, params, None)
-  if form is None:
-    raise _unfit(spec.name, 'a layer with weights', 'none')
-  common = float(np.max(form.scale * form.bound)) / 2**FRACTION or 1.0
-  last = Rescaled(fixed(form.scale / common), -LIMIT, LIMIT)
-  return Integer(spec, (*operations, last), common)
-
-
-def _sequence(
-  layers: tuple[Layer, ...],
-  steps: Iterator[Step],
-  params: Any,
-  form: Form | None,
-) -> tuple[tuple[Operation, ...], Form | None]:
-  """Compile layers; `steps` is the walk of the network."""
-  operations: list[Operation] = []
-  for layer in layers:
-    if isinstance(layer, sp.Branch):
-      more, form = _branch(layer, steps, params, form)
-      next(steps)
+  net, writer = settled(graph, variables), Writer()
+  graph, name = net.graph, input_name(0)
+  ends = (len(graph.inputs), len(graph.outputs))
+  if ends != (1, 1):
+    raise unfit('the ends', 'an input and an output', ends)
+  known: dict[Any, Held | Real] = {name: Real(name, net.shapes[name])}
+  products: dict[str, int] = {}
+  for i, node in enumerate(graph.nodes):
+    if i in known:
+      continue  # a bias, which is added with its product
+    if node.op in PRODUCTS:
+      x = _read(known, node.inputs[0])
+      weight = _weight(net, i, x)
+      products[weight.path], known[i] = _multiplied(writer, node, weight, x)
+      if weight.end is not None:
+        known[weight.end] = known[i]
     else:
-      more, form = _single(next(steps), params, form)
-    operations += more
-  return tuple(operations), form
+      args = [_read(known, ref) for ref in node.inputs]
+      known[i] = translated(writer, node, args, net.shapes[i])
+  last = _read(known, graph.outputs[0])
+  if not isinstance(last, Held):
+    raise unfit('the output', 'a layer with weights before it', 'none')
+  reach = last.form.scale * last.form.bound
+  common = float(np.max(reach)) / 2**FRACTION or 1.0
+  end = writer.rescaled(last.ref, last.form.scale / common)
+  made = Graph(tuple(writer.nodes), (end,), graph.inputs)
+  return Integer(made, products, common)
 
 
-def _single(
-  step: Step, params: Any, form: Form | None
-) -> tuple[list[Operation], Form | None]:
-  """Compile one layer; the form is None while the input is in floats."""
-  layer = step.layer
-  match layer:
-    case sp.Conv() | sp.Dense():
-      return _multiplied(layer, params[layer.name], form)
-    case sp.Dropout():
-      return [], form
-    case sp.Flatten():
-      return [layer], form and _each_pixel(step, form)
-    case sp.Standardise() if form is None:
-      return [layer], None
-  if form is None:
-    raise _unfit('the input', 'a layer with weights', layer)
-  match layer:
-    case sp.Act(fn='relu'):
-      return [layer], form
-    case sp.Pool(kind='max'):
-      return [layer], form
-    case sp.Pool():
-      return _summed(layer, form, int(np.prod(layer.window)))
-    case sp.GlobalMean():
-      return _summed(layer, form, int(np.prod(step.before[:2])))
-  raise _unfit(
-    getattr(layer, 'name', type(layer).__name__),
-    'relu, pools and layers with weights (lower the network)',
-    layer,
-  )
+def _read(known: Mapping[Any, Held | Real], ref: Ref) -> Any:
+  """Return what a node reads."""
+  if isinstance(ref, np.ndarray):
+    return ref
+  if ref not in known:
+    raise unfit(layer_of(str(ref)), 'a weight of products alone', ref)
+  return known[ref]
 
 
-def _each_pixel(step: Step, form: Form) -> Form:
-  """Return the form with the channels of every pixel separate."""
-  times_ = step.after[0] // len(form.scale)
-  return Form(*(np.tile(x, times_) for x in form))
+class _Weight(NamedTuple):
+  """A weight in integers.
+
+  Attributes:
+    path: Of the kernel.
+    codes: int32 `[..., channels]`.
+    scale: The value of code 1, `[channels]`.
+    bias: `[channels]`.
+    inputs: The grid of the input.
+    shape: Of the product, for one example.
+    axis: Of it, along which there are channels.
+    end: The node that adds the bias, or None.
+  """
+
+  path: str
+  codes: np.ndarray
+  scale: np.ndarray
+  bias: np.ndarray
+  inputs: Inputs
+  shape: tuple[int, ...]
+  axis: int
+  end: int | None
+
+  @property
+  def layer(self) -> str:
+    """Name of the layer."""
+    return layer_of(self.path)
 
 
-def _summed(
-  layer: Layer, form: Form, count: int
-) -> tuple[list[Operation], Form]:
-  """Compile a mean as a sum of smaller steps, rescaled if it may overflow."""
-  over = max(1.0, float(np.max(form.bound)) * count / (LIMIT / 2))
-  by = 2.0 ** -np.ceil(np.log2(over))
-  bound = form.bound * by + 1
-  operations: list[Operation] = [layer]
-  if by < 1:
-    factor = fixed(np.full(form.scale.shape, by))
-    operations = [Rescaled(factor, -LIMIT, LIMIT), layer]
-  return operations, Form(form.scale / by / count, bound * count)
+def _weight(net: Settled, i: int, x: Any) -> _Weight:
+  """Return the weight of a product with a value and the bias behind it."""
+  node, shape = net.graph.nodes[i], net.shapes[i]
+  path = node.inputs[1]
+  if not (isinstance(path, str) and isinstance(x, Held | Real)):
+    where = f'{node.op} behind {getattr(x, "layer", "the input")}'
+    raise unfit(where, 'a product of a value with a weight', 'others')
+  layer, kernel = layer_of(path), net.params[path]
+  reason = coded.misfit(kernel)
+  if reason is not None:
+    raise unfit(layer, *reason)
+  codes, scale = coded.codes(kernel)
+  product = product_of(node, net.params)
+  if product is None or product.channels != -1:
+    raise unfit(layer, 'a kernel with its channels last', node.attrs['dims'])
+  axis = len(shape) + product.axis
+  end, bias = _bias(net, i, axis)
+  return _Weight(path, codes, scale, bias, kernel.inputs, shape, axis, end)
 
 
-def _branch(
-  layer: sp.Branch, steps: Iterator[Step], params: Any, form: Form | None
-) -> tuple[list[Operation], Form]:
-  """Compile paths; outputs to be added are rescaled to a step per channel."""
-  if form is None:
-    raise _unfit('the input', 'a layer with weights before branches', layer)
-  paths: list[tuple[Operation, ...]] = []
-  forms: list[Form] = []
-  for path in layer.paths:
-    operations, after = _sequence(path, steps, params, form)
-    assert after is not None  # it was not None before the path
-    paths.append(operations)
-    forms.append(after)
-  if layer.merge == 'concat':
-    joined = Form(*(np.concatenate(x) for x in zip(*forms, strict=True)))
-    return [Branched(tuple(paths), 'concat')], joined
-  reach = np.sum([f.scale * f.bound for f in forms], axis=0)
-  scale = np.where(reach > 0, reach, 1.0) / 2**FRACTION
-  scaled = tuple(
-    (*path, Rescaled(fixed(f.scale / scale), -LIMIT, LIMIT))
-    for path, f in zip(paths, forms, strict=True)
-  )
-  bound = np.full(scale.shape, 2.0**FRACTION + len(forms))
-  return [Branched(scaled, 'add')], Form(scale, bound)
+def _bias(net: Settled, i: int, axis: int) -> tuple[int | None, np.ndarray]:
+  """Return the node that adds constants to a product alone, and these."""
+  shape, ndim = net.shapes[i], len(net.shapes[i])
+  none = None, np.zeros(shape[axis])
+  at, *others = users(net.graph)[i]
+  if others or at == len(net.graph.nodes):
+    return none
+  node = net.graph.nodes[at]
+  found = [x for x in node.inputs if isinstance(x, np.ndarray)]
+  if node.op != 'add' or len(found) != 1 or net.shapes[at] != shape:
+    return none
+  (bias,) = found
+  whole = bias.reshape((1,) * (ndim - bias.ndim) + bias.shape)
+  if whole.size != whole.shape[axis]:
+    return none
+  return at, np.zeros(shape[axis]) + whole.ravel()
 
 
 def _multiplied(
-  layer: sp.Conv | sp.Dense, own: dict[str, Any], form: Form | None
-) -> tuple[list[Operation], Form]:
-  """Compile a layer with weights and the rescaling of its input."""
-  kernel = own['kernel']
-  reason = coded.misfit(kernel)
-  if reason is not None:
-    raise _unfit(layer.name, *reason)
-  (codes, scale), inputs = coded.codes(kernel), kernel.inputs
+  writer: Writer, node: Node, weight: _Weight, x: Held | Real
+) -> tuple[int, Held]:
+  """Append a product, its input on its grid and its bias.
+
+  Returns:
+    The index of the product alone, and the result.
+  """
+  grid, codes, bias = weight.inputs, weight.codes, weight.bias
   step, zero = (
     np.asarray(x)
-    for x in affine.asymmetric_scale(inputs.low, inputs.high, inputs.bits)
+    for x in affine.asymmetric_scale(grid.low, grid.high, grid.bits)
   )
-  top, middle = 2**inputs.bits - 1, int(zero)
-  first: Operation = Rounded(np.float32(step), middle, top)
-  if form is not None:
-    by = fixed(form.scale / float(step))
-    first = Rescaled(by, -middle, top - middle)
+  top, middle = 2**grid.bits - 1, int(zero)
+  if isinstance(x, Held):
+    by = x.form.scale / float(step)
+    first = writer.rescaled(x.ref, by, -middle, top - middle)
+  else:
+    scale = np.float32(step)
+    first = writer.add(ROUNDED, x.ref, scale=scale, zero=middle, top=top)
   sizes = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0)
   largest = sizes * float(max(middle, top - middle))
-  _expect_room(layer.name, largest)
+  expect_room(weight.layer, largest)
   shift = _shift(float(np.max(largest)))
-  bias = np.zeros(codes.shape[-1]) + np.asarray(own.get('bias', 0.0))
   # A channel without a scale is only its bias; a large bias needs a large unit.
   least = np.maximum(np.abs(bias) / 2**FRACTION, 1e-30)
-  unit = scale * float(step) / 2**shift
-  unit, is_bias = np.where(scale > 0, unit, least), scale == 0
-  codes = np.where(is_bias, 0, codes)
+  unit = weight.scale * float(step) / 2**shift
+  unit, is_bias = np.where(weight.scale > 0, unit, least), weight.scale == 0
   bias_codes = np.round(bias / unit)
   bound = np.where(is_bias, 0, largest * 2.0**shift) + np.abs(bias_codes)
-  _expect_room(layer.name, bound)
-  done = Weighted(layer, codes, bias_codes.astype(np.int32), shift)
-  return [first, done], Form(unit, bound)
+  expect_room(weight.layer, bound)
+  attrs = {
+    k: v for k, v in node.attrs.items() if k not in ('dtype', 'precision')
+  }
+  at = writer.add(node.op, first, np.where(is_bias, 0, codes), **attrs)
+  ndim = len(weight.shape)
+  added, *form = along(weight.axis, ndim, bias_codes, unit, bound)
+  shifted = writer.add('mul', at, np.array(2**shift, np.int32))
+  ref = writer.add('add', shifted, added.astype(np.int32))
+  return at, Held(ref, weight.shape, Form(*form), weight.layer)
 
 
 def _shift(largest: float) -> int:
   """Return the number of bits by which accumulators can be shifted."""
   room = np.floor(np.log2(LIMIT / 2 / max(largest, 1.0)))
   return int(np.clip(room, 0, FINE))
-
-
-def _expect_room(name: str, bound: np.ndarray) -> None:
-  if not np.max(bound) <= LIMIT:
-    raise _unfit(name, 'sums of at most 31 bits', f'{np.max(bound):.3g}')
-
-
-def _unfit(name: str, expected: str, got: Any) -> ValueError:
-  return ValueError(
-    f'integer at {name}: expected {expected}, got {got!r}. Quantize weights '
-    'and inputs of every layer, as quantize.int8(), and lower the network.'
-  )

@@ -4,17 +4,18 @@ $\sum_i a_i b_i = n - 2\,\mathrm{popcount}(a \oplus b)$ for signs $a_i$ and
 $b_i$ (Courbariaux & Hubara+ 2016, arXiv 1602.02830, section 4).
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from compress.tree import Array
-from tsukiji.models.spec import Conv
 
 WORD = 32  # signs in a word
-PLAIN = ('NHWC', 'HWIO', 'NHWC')
+SIDES = 'DHW'
 
 
 def words(signs: Array) -> Array:
@@ -90,56 +91,75 @@ def dense(signs: Array, weight: Packed) -> Array:
   """Multiply signs by a matrix of signs.
 
   Args:
-    signs: `[batch, n]` bool.
+    signs: `[..., n]` bool.
     weight: Packed from `[n, channels]`.
 
   Returns:
-    `[batch, channels]` int32.
+    `[..., channels]` int32.
   """
-  return dot(words(signs).T, weight.words, weight.size)
+  packed = jnp.moveaxis(words(signs), -1, 0)
+  return dot(packed, weight.words, weight.size)
 
 
-def conv(signs: Array, weight: Packed, layer: Conv) -> Array:
+def conv(
+  signs: Array,
+  weight: Packed,
+  strides: Sequence[int],
+  padding: Sequence[tuple[int, int]],
+  dilation: Sequence[int] | None = None,
+) -> Array:
   """Convolve signs with binary filters; padding counts as 0.
 
   Args:
-    signs: `[batch, height, width, n]` bool.
-    weight: Packed from `[height, width, n, channels]`.
-    layer: The layer, with one group.
+    signs: `[batch, *sides, n]` bool.
+    weight: Packed from `[*taps, n, channels]`.
+    strides: Along the sides.
+    padding: Before and after each side.
+    dilation: Of the filters; None for 1.
 
   Returns:
-    `[batch, height, width, channels]` int32.
+    `[batch, *sides, channels]` int32.
   """
-  pads = jax.lax.padtype_to_pads(
-    signs.shape[1:3], layer.kernel, layer.strides, layer.padding
-  )
-  around = [(0, 0), *pads, (0, 0)]
-  patches = _patches(jnp.pad(words(signs), around), layer)
-  sums = dot(patches, weight.words, weight.size)
-  outside = 1 - jnp.pad(jnp.ones((1, *signs.shape[1:3], 1)), around)
-  return sums + _met(outside, weight.sums, layer)
+  apart = dilation or (1,) * len(strides)
+  around = [(0, 0), *padding, (0, 0)]
+  taps = weight.sums.shape[:-2]
+  padded = jnp.pad(words(signs), around)
+  sums = dot(_patches(padded, taps, strides, apart), weight.words, weight.size)
+  outside = 1 - jnp.pad(jnp.ones((1, *signs.shape[1:-1], 1)), around)
+  return sums + _met(outside, weight.sums, strides, apart)
 
 
-def _patches(x: Array, layer: Conv) -> Array:
-  """Return `[taps * words, batch, height, width]` of a padded image."""
-  (high, wide), (s, t) = layer.kernel, layer.strides
-  rows, columns = x.shape[1] - high + 1, x.shape[2] - wide + 1
-  taps = [
-    x[:, i : i + rows : s, j : j + columns : t]
-    for i in range(high)
-    for j in range(wide)
-  ]
-  found = jnp.moveaxis(jnp.stack(taps), -1, 1)
+def _patches(
+  x: Array, taps: Sequence[int], strides: Sequence[int], apart: Sequence[int]
+) -> Array:
+  """Return `[taps * words, batch, *sides]` of a padded image."""
+  parts = []
+  for at in itertools.product(*map(range, taps)):
+    sides = zip(at, x.shape[1:-1], taps, strides, apart, strict=True)
+    places = (
+      slice(i * d, i * d + size - (count - 1) * d, stride)
+      for i, size, count, stride, d in sides
+    )
+    parts.append(x[(slice(None), *places)])
+  found = jnp.moveaxis(jnp.stack(parts), -1, 1)
   return found.reshape(-1, *found.shape[2:])
 
 
-def _met(outside: Array, sums: Array, layer: Conv) -> Array:
+def _met(
+  outside: Array, sums: Array, strides: Sequence[int], apart: Sequence[int]
+) -> Array:
   """Return the sums of the weights at padded inputs.
 
   Padded words count as -1, which adding these sums corrects. `outside` is 1
-  where the image is padded, `[1, height, width, 1]`.
+  where the image is padded, `[1, *sides, 1]`.
   """
+  sides = SIDES[-len(strides) :]
   found = jax.lax.conv_general_dilated(
-    outside, sums, layer.strides, 'VALID', dimension_numbers=PLAIN
+    outside,
+    sums,
+    strides,
+    'VALID',
+    rhs_dilation=apart,
+    dimension_numbers=(f'N{sides}C', f'{sides}IO', f'N{sides}C'),
   )
   return found.astype(jnp.int32)

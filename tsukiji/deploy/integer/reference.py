@@ -1,11 +1,10 @@
 """Integer-only inference: the reference for hardware without floats.
 
-`compile.compiled` translates a lowered network of integer codes to a list of
-integer operations, which `run` interprets in NumPy (Jacob+ 2018, arXiv
-1712.05877, section 2.2). Accumulators and biases are int32. Activations and
-pools, which are monotone or sums, apply to accumulators, which are then
-rescaled by a fixed-point multiplier to the grid of the next layer's input. Only
-the images before rounding and the scale of the logits are floats.
+`compile.compiled` translates a network of integer codes to a graph of integer
+operations, which `run` interprets (Jacob+ 2018, arXiv 1712.05877, section 2.2).
+Accumulators and biases are int32. Maxima and sums apply to accumulators, which
+are then rescaled by a fixed-point multiplier to the grid of the next layer's
+input. Only the images before rounding and the scale of the outputs are floats.
 
 Accumulators have as many bits behind the binary point as fit, in the paper
 none, so that integer biases are precise on narrow grids. Given the same input
@@ -15,51 +14,16 @@ and ties are rounded away from 0.
 """
 
 import dataclasses
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tsukiji.deploy.integer.fixed_point import Fixed, times
-from tsukiji.models import spec as sp
-from tsukiji.models.spec import Layer, Spec
+from tsukiji.graph import evaluate
+from tsukiji.graph.nodes import Graph, Ref, input_name
 
-
-class Rounded(NamedTuple):
-  """Images to codes minus their zero point: the last operation on floats."""
-
-  scale: np.float32
-  zero: int
-  top: int
-
-
-class Weighted(NamedTuple):
-  """A convolution or a dense layer: `(x * kernel << shift) + bias`."""
-
-  layer: sp.Conv | sp.Dense
-  kernel: np.ndarray
-  bias: np.ndarray
-  shift: int
-
-
-class Rescaled(NamedTuple):
-  """Accumulators to the codes of a grid minus its zero point."""
-
-  by: Fixed
-  low: int
-  high: int
-
-
-class Branched(NamedTuple):
-  """Paths of the same input, added or concatenated."""
-
-  paths: tuple[tuple['Operation', ...], ...]
-  merge: str
-
-
-# The layers among them compute only maxima and sums.
-Operation: TypeAlias = Rounded | Weighted | Rescaled | Branched | Layer
+ROUNDED, RESCALED = 'rounded', 'rescaled'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,88 +31,71 @@ class Integer:
   """A network in integer arithmetic.
 
   Attributes:
-    spec: The network.
-    operations: The operations, in order.
-    scale: The value of 1 in the logits.
+    graph: Its operations: those of graphs, `rounded` and `rescaled`; weights
+      are int32 constants.
+    products: The node of each product, by the path of its weight.
+    scale: The value of 1 in the outputs.
   """
 
-  spec: Spec
-  operations: tuple[Operation, ...]
+  graph: Graph
+  products: Mapping[str, int]
   scale: float
 
   def __call__(self, images: Any) -> np.ndarray:
-    """Return the logits of images `[batch, *input_shape]`, int32."""
-    return run(self.operations, np.asarray(images))
+    """Return the outputs for images `[batch, *shape]`, int32."""
+    return run(self.graph, images)[-1]
 
 
-def run(operations: tuple[Operation, ...], x: np.ndarray) -> np.ndarray:
-  """Interpret operations.
+def run(graph: Graph, images: Any) -> list[np.ndarray]:
+  """Return the results of all nodes.
 
   Args:
-    operations: Operations of `compile.compiled`.
-    x: Images, or int32 in the middle of a network.
+    graph: Of `Integer`.
+    images: `[batch, *shape]`.
 
   Returns:
-    int32.
+    Arrays: int32, or float32 before `rounded`.
   """
-  for operation in operations:
-    x = _apply(operation, x)
-  return x
+  x = np.asarray(images)
+  values: list[np.ndarray] = []
+
+  def read(ref: Ref) -> Any:
+    if isinstance(ref, int):
+      return values[ref]
+    return x if isinstance(ref, str) and ref == input_name(0) else ref
+
+  for node in graph.nodes:
+    args = [*map(read, node.inputs)]
+    special = SPECIAL.get(node.op)
+    values.append(
+      special(*args, **node.attrs)
+      if special
+      else np.asarray(evaluate.value(node, args, {}, len(x)))
+    )
+  return values
 
 
-def _apply(operation: Operation, x: np.ndarray) -> np.ndarray:
-  match operation:
-    case sp.Standardise():
-      mean = np.asarray(operation.mean, np.float32)
-      return (x.astype(np.float32) - mean) / np.asarray(
-        operation.std, np.float32
-      )
-    case Rounded():
-      codes = np.round(x.astype(np.float32) / operation.scale) + operation.zero
-      clipped = np.clip(codes, 0, operation.top).astype(np.int32)
-      return np.asarray(clipped - np.int32(operation.zero))
-    case Weighted():
-      return _weighted(operation, x)
-    case Rescaled():
-      codes = times(x, operation.by)
-      return np.asarray(np.clip(codes, operation.low, operation.high))
-    case Branched():
-      outs = [run(path, x) for path in operation.paths]
-      if operation.merge == 'concat':
-        return np.concatenate(outs, axis=-1)
-      return np.asarray(np.sum(outs, axis=0, dtype=np.int32))
-    case sp.Act():
-      return np.asarray(np.maximum(x, 0))
-    case sp.Pool():
-      return _pooled(operation, x)
-    case sp.GlobalMean():
-      return np.asarray(x.sum(axis=(1, 2), dtype=np.int32))
-    case sp.Flatten():
-      return x.reshape(len(x), -1)
-  raise TypeError(f'integer: expected an operation, got {operation!r}.')
+def rounded(
+  x: np.ndarray, scale: np.ndarray, zero: int, top: int
+) -> np.ndarray:
+  """Return codes minus their zero point: the last operation on floats."""
+  codes = np.round(x.astype(np.float32) / scale) + zero
+  clipped = np.clip(codes, 0, top).astype(np.int32)
+  return np.asarray(clipped - np.int32(zero))
 
 
-def _weighted(operation: Weighted, x: np.ndarray) -> np.ndarray:
-  layer = operation.layer
-  if isinstance(layer, sp.Dense):
-    return (x @ operation.kernel << operation.shift) + operation.bias
-  found = jax.lax.conv_general_dilated(
-    jnp.asarray(x),
-    jnp.asarray(operation.kernel),
-    layer.strides,
-    layer.padding,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=layer.groups,
-    preferred_element_type=jnp.int32,
-  )
-  return (np.asarray(found) << operation.shift) + operation.bias
+def rescaled(
+  x: np.ndarray,
+  multiplier: np.ndarray,
+  shift: np.ndarray,
+  low: int,
+  high: int,
+) -> np.ndarray:
+  """Return accumulators as the codes of a grid minus its zero point."""
+  return np.asarray(np.clip(times(x, Fixed(multiplier, shift)), low, high))
 
 
-def _pooled(layer: sp.Pool, x: np.ndarray) -> np.ndarray:
-  """Take maxima or sums over windows; a mean is a sum of smaller steps."""
-  windows = np.lib.stride_tricks.sliding_window_view(
-    x, layer.window, axis=(1, 2)
-  )[:, :: layer.strides[0], :: layer.strides[1]]
-  if layer.kind == 'max':
-    return windows.max(axis=(-2, -1))
-  return np.asarray(windows.sum(axis=(-2, -1), dtype=np.int32))
+SPECIAL: dict[str, Callable[..., np.ndarray]] = {
+  ROUNDED: rounded,
+  RESCALED: rescaled,
+}

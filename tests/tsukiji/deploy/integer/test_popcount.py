@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tsukiji.deploy.integer import popcount
-from tsukiji.models.spec import Conv
 
 RNG = np.random.default_rng(0)
 WIDTHS = (1, 31, 32, 33, 100)
@@ -39,7 +38,7 @@ def test_words_hold_every_bit(size: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('size', WIDTHS)
 def test_dense_sums(size: int) -> None:
-  x, w = drawn(4, size), drawn(size, 7)
+  x, w = drawn(4, 3, size), drawn(size, 7)
   found = popcount.dense(jnp.asarray(x), popcount.packed(jnp.asarray(w)))
   assert found.dtype == jnp.int32
   np.testing.assert_array_equal(found, ones(x) @ ones(w))
@@ -59,9 +58,7 @@ def test_convolutions(
   padding: str, strides: tuple[int, int], kernel: tuple[int, int], inputs: int
 ) -> None:
   x, w = drawn(2, 6, 5, inputs), drawn(*kernel, inputs, 4)
-  layer = Conv(
-    name='c', features=4, kernel=kernel, strides=strides, padding=padding
-  )
+  pads = jax.lax.padtype_to_pads((6, 5), kernel, strides, padding)
   want = jax.lax.conv_general_dilated(
     np.float32(ones(x)),
     np.float32(ones(w)),
@@ -70,6 +67,6 @@ def test_convolutions(
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
   weight = popcount.packed(jnp.asarray(w))
-  found = jax.jit(lambda x: popcount.conv(x, weight, layer))(x)
+  found = jax.jit(lambda x: popcount.conv(x, weight, strides, pads))(x)
   assert found.dtype == jnp.int32
   np.testing.assert_array_equal(found, want)
