@@ -32,6 +32,7 @@ from tsukiji.config import settings
 from tsukiji.console import plain
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import store
 from tsukiji.measure import fastest, sampling
@@ -51,8 +52,8 @@ def trivial() -> Artefact:
   params = {'one': {'kernel': np.ones((1, 1), np.float32)}}
   params['one']['bias'] = np.zeros(1, np.float32)
   variables = {'params': params, 'batch_stats': {}}
-  size = len(pack.pack(spec, variables))
-  return dataclasses.replace(artefact.of(spec, variables), bytes=size)
+  net = lower(spec, variables)
+  return dataclasses.replace(artefact.of(*net), bytes=len(pack.pack(*net)))
 
 
 def timed(nets: dict[str, Artefact], args: argparse.Namespace) -> list[Row]:

@@ -72,7 +72,7 @@ def forms(name: str, net: Artefact) -> tuple[str, ...]:
     'int8', if it has kernels that the engine computes with integers, and
     'float32'.
   """
-  integers = model_lib.served(net.variables, ENGINES[name].least)
+  integers = model_lib.served(net.network, net.variables, ENGINES[name].least)
   return (INTEGERS, FLOATS) if integers else (FLOATS,)
 
 
@@ -94,14 +94,16 @@ def load(
     threads: Threads of a call. XLA uses all cores of the process instead.
 
   Returns:
-    A function of raw float32 images `[batch, *spec.input_shape]`. It raises a
-    ValueError for any other shape or dtype.
+    A function of raw float32 images `[batch, *shape]`, or of what the one
+    input of the network is. It raises a ValueError for any other shape or type.
 
   Raises:
     ValueError: If the engine is unknown or not installed, or cannot run the
       network in this form.
   """
   expect_name('engines', name, ENGINES)
+  inputs = len(net.inputs)
+  expect(f'engine {name}', inputs == 1, 'a network of one input', inputs)
   package = ENGINES[name].package
   fix = f'pip install {package}, or choose another engine.'
   here = bool(available([name]))
@@ -111,17 +113,17 @@ def load(
     f'engine {name}', form in ('', *known), f'one of the forms {known}', form
   )
   call = ENGINES[name].load(net, form or known[0], batch, threads)
-  wanted = (batch, *net.spec.input_shape)
+  wanted, kind = (batch, *net.inputs[0].shape), net.inputs[0].dtype
 
   def checked(images: Any) -> Any:
     try:
       return call(images)
     except Exception as e:  # each engine has its own
       shape, dtype = np.shape(images), getattr(images, 'dtype', type(images))
-      if shape == wanted and dtype == np.float32:
+      if shape == wanted and dtype == kind:
         raise
       raise ValueError(
-        f'engine {name}: expected images {list(wanted)} of float32, got '
+        f'engine {name}: expected images {list(wanted)} of {kind}, got '
         f'{list(shape)} of {dtype}. Load it for another batch, or convert them.'
       ) from e
 
@@ -130,13 +132,16 @@ def load(
 
 def _model(net: Artefact, form: str, least: float) -> bytes:
   least = least if form == INTEGERS else math.inf
-  model = model_lib.model(net.spec, net.variables, least=least)
+  model = model_lib.model(
+    net.network, net.variables, least=least, name=net.name
+  )
   return bytes(model.SerializeToString())
 
 
 def _jax(net: Artefact, form: str, batch: int, threads: int) -> Call:
   del form, threads
-  shape = jax.ShapeDtypeStruct((batch, *net.spec.input_shape), jnp.float32)
+  x = net.inputs[0]
+  shape = jax.ShapeDtypeStruct((batch, *x.shape), jnp.dtype(x.dtype))
   return jax.jit(net.run).lower(shape).compile()
 
 
@@ -176,7 +181,7 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
   openvino = _imported_quietly('openvino')
   core = openvino.Core()
   model = core.read_model(_model(net, form, ENGINES['openvino'].least))
-  shape = (batch, *net.spec.input_shape)
+  shape = (batch, *net.inputs[0].shape)
   model.reshape([*shape])
   settings = {
     'INFERENCE_NUM_THREADS': threads,
@@ -187,7 +192,7 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
   request = core.compile_model(model, 'CPU', settings).create_infer_request()
 
   def call(images: np.ndarray) -> np.ndarray:
-    if images.shape != shape or images.dtype != np.float32:
+    if images.shape != shape or images.dtype != net.inputs[0].dtype:
       raise TypeError('other images')  # it would read out of bounds
     found = request.infer([images], share_inputs=True, share_outputs=True)
     return np.array(found[0])  # the request overwrites its own output

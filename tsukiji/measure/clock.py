@@ -17,9 +17,8 @@ import jax
 from tsukiji import atomic
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.graph.nodes import Graph
 from tsukiji.measure import fastest, sampling
-from tsukiji.models import spec as sp
-from tsukiji.models.spec import Spec
 
 REPEATS = 30  # samples of a network
 
@@ -82,7 +81,7 @@ def cached(
   reference: Callable[[], Artefact],
   engines: Sequence[str] = ('jax',),
   timer: Timer = TIMER,
-) -> Callable[[Spec, dict[str, Any]], float]:
+) -> Callable[[Graph, dict[str, Any]], float]:
   """Return a clock that measures each network once per folder.
 
   Args:
@@ -92,29 +91,31 @@ def cached(
     timer: Measures.
 
   Returns:
-    The clock: a lowered spec and its variables to milliseconds. Its key is the
-    spec, the kinds and shapes of the weights, and the engines.
+    The clock: a lowered network and its variables to milliseconds. Its key is
+    the graph, the kinds and shapes of the weights, and the engines.
   """
 
-  def clock(spec: Spec, variables: dict[str, Any]) -> float:
+  def clock(graph: Graph, variables: dict[str, Any]) -> float:
     def measure() -> float:
       base = reference()
-      key = _key(base.spec, base.variables, engines)
+      key = _key(base.network, base.variables, engines)
       scale = stored(
         folder / f'{key}.txt', lambda: timer.milliseconds(base, engines)
       )
-      net = artefact.of(spec, variables)
+      net = artefact.of(graph, variables)
       return scale / timer.speedup(net, base, engines)
 
-    return stored(folder / f'{_key(spec, variables, engines)}.txt', measure)
+    return stored(folder / f'{_key(graph, variables, engines)}.txt', measure)
 
   return clock
 
 
-def _key(spec: Spec, variables: dict[str, Any], engines: Sequence[str]) -> str:
+def _key(
+  graph: Graph, variables: dict[str, Any], engines: Sequence[str]
+) -> str:
   kinds = jax.tree.structure(variables)
   shapes = [x.shape for x in jax.tree.leaves(variables)]
-  text = f'{sp.dumps(spec)} {kinds} {shapes} {[*engines]}'
+  text = f'{graph} {kinds} {shapes} {[*engines]}'
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,11 +1,11 @@
 """Counts of a network: parameters, MACs, BOPs, zeros.
 
-Folds over a `Spec` and its parameters; nothing is run. 1 MAC (multiply and
+Folds over a graph and its parameters; nothing is run. 1 MAC (multiply and
 add) = 2 FLOP. Zeros cost what other numbers cost, because dense kernels
 multiply them.
 """
 
-import math
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,17 +15,20 @@ import numpy as np
 from compress import tree
 from compress.prune.magnitude import Masked
 from compress.tree import Compressed, Params
-from tsukiji.models import spec as sp
-from tsukiji.models.spec import Layer, Shape, Spec, Step
+from tsukiji.deploy.passes.lower import captured
+from tsukiji.graph.multiplies import Multiply, multiplies
+from tsukiji.graph.nodes import Graph
+from tsukiji.models import net as net_lib
+from tsukiji.models.spec import Shape, Spec
 
 FLOAT_BITS = 32  # networks compute in float32
 
 
 class LayerCost(NamedTuple):
-  """The counts of one convolution or dense layer, per example.
+  """The counts of one product with a weight, per example.
 
   Attributes:
-    name: Its name in the spec and the parameter tree.
+    name: Of its layer, as in the parameter tree.
     kind: 'Conv' or 'Dense'.
     before: Shape of its input, without the batch.
     after: Shape of its output, without the batch.
@@ -52,41 +55,77 @@ class LayerCost(NamedTuple):
     return self.macs * self.weight_bits * self.activation_bits
 
 
-def macs(spec: Spec) -> int:
+def macs(network: Spec | Graph, params: Params | None = None) -> int:
   """Count the multiply-accumulates of one example.
 
-  Convolutions and dense layers count; norms, activations, pools and biases do
-  not. A SAME convolution counts its padded taps, as dense kernels do.
+  Convolutions and products of matrices count; norms, activations, pools and
+  biases do not. A SAME convolution counts its padded taps, as dense kernels do.
 
   Args:
-    spec: The network.
+    network: The layers, or a graph.
+    params: Of a graph, whose sizes they are.
 
   Returns:
     MACs. Twice that is FLOP.
 
+  >>> from tsukiji.models import spec as sp
   >>> layers = (sp.Flatten(), sp.Dense(name='fc', features=3))
   >>> macs(Spec(name='n', input_shape=(2, 2, 1), layers=layers))
   12
   """
-  return sum(_macs(step) for step in sp.walk(spec))
+  if isinstance(network, Graph):
+    return sum(product.macs for product in _products(network, params))
+  return _of_layers(network)
 
 
-def layers(spec: Spec, params: Params) -> tuple[LayerCost, ...]:
-  """Count every convolution and dense layer.
+@functools.cache
+def _of_layers(spec: Spec) -> int:
+  """Return the MACs of a network with dense weights."""
+  shapes = net_lib.variable_shapes(spec)
+  return macs(*captured(spec, jax.tree.map(_zeros, shapes)))
+
+
+def _zeros(x: Any) -> np.ndarray:
+  return np.zeros(x.shape, x.dtype)
+
+
+def layers(graph: Graph, params: Params) -> tuple[LayerCost, ...]:
+  """Count every product with a weight.
 
   Args:
-    spec: The network.
-    params: Its parameters: arrays and nodes.
+    graph: The network.
+    params: Its parameters by path: arrays and nodes.
 
   Returns:
-    One `LayerCost` per layer, in order of execution.
-
-  Raises:
-    ValueError: If a layer has no kernel in `params`, or one of another shape.
+    One `LayerCost` per product, in order of execution.
   """
   weights = tree.paths(params)
-  steps = [s for s in sp.walk(spec) if isinstance(s.layer, sp.Conv | sp.Dense)]
-  return tuple(_cost(step, weights) for step in steps)
+  found = _products(graph, params)
+  return tuple(_of_product(x, weights) for x in found if x.path)
+
+
+def layer_of(path: str) -> str:
+  """Return the name of the layer of a weight.
+
+  >>> layer_of('conv1/kernel'), layer_of('net/rnn/cell/hi/kernel')
+  ('conv1', 'net/rnn/cell/hi')
+  """
+  return path.rpartition('/')[0] or path
+
+
+def _products(graph: Graph, params: Params) -> tuple[Multiply, ...]:
+  shapes = jax.eval_shape(tree.decode, params)
+  constants = graph.parameters
+  return multiplies(graph, {p: shapes[p] for p in constants if p in shapes})
+
+
+def _of_product(x: Multiply, weights: dict[str, Any]) -> LayerCost:
+  kind = {'conv': 'Conv', 'dot': 'Dense'}[x.op]
+  node = weights[x.path]
+  dense = tree.decode(node)
+  sizes = np.size(dense), _nonzero(dense)
+  name = layer_of(x.path)
+  return LayerCost(name, kind, x.before, x.after, x.macs, *sizes, *_bits(node))
 
 
 def params(params: Params) -> int:
@@ -135,12 +174,12 @@ def sparsity(params: Params) -> float:
 
 
 def summary(
-  spec: Spec, params: Params, dense_macs: int | None = None
+  graph: Graph, params: Params, dense_macs: int | None = None
 ) -> dict[str, float]:
   """Return the counts as keys of a results row.
 
   Args:
-    spec: The network, lowered.
+    graph: The network, lowered.
     params: Its parameters.
     dense_macs: MACs of the dense network, to add `mac_fraction`.
 
@@ -148,16 +187,13 @@ def summary(
     `params`, `nonzero`, `macs`, `bops`, `sparsity`; `weight_bits` and
     `activation_bits` where any layer has such a grid: the mean over layers
     weighted by their weights, floats counting 32.
-
-  Raises:
-    ValueError: If the parameters are not those of the network.
   """
-  costs = layers(spec, params)
+  costs = layers(graph, params)
   stored = _stored(params)
   row: dict[str, float] = {
     'params': sum(np.size(x) for x in stored),
     'nonzero': sum(map(_nonzero, stored)),
-    'macs': sum(c.macs for c in costs),
+    'macs': macs(graph, params),
     'bops': sum(c.bops for c in costs),
     'sparsity': sparsity(params),
   }
@@ -168,46 +204,6 @@ def summary(
     if any(b != FLOAT_BITS for b in bits):
       row[key] = _mean(bits, [c.weights for c in costs])
   return row
-
-
-def _macs(step: Step) -> int:
-  kernel = _kernel(step.layer, step.before)
-  positions = math.prod(step.after[:-1])
-  return positions * math.prod(kernel) if kernel else 0
-
-
-def _kernel(layer: Layer, before: Shape) -> Shape:
-  """Return the shape of a layer's kernel, `()` if it has none."""
-  match layer:
-    case sp.Conv():
-      return (*layer.kernel, before[-1] // layer.groups, layer.features)
-    case sp.Dense():
-      return (before[-1], layer.features)
-  return ()
-
-
-def _cost(step: Step, weights: dict[str, Any]) -> LayerCost:
-  layer, before, after = step
-  name = getattr(layer, 'name', '')
-  shape = _kernel(layer, before)
-  kernel = weights.get(f'{name}/kernel', np.zeros(()))
-  decoded = tree.decode(kernel)
-  if np.shape(decoded) != shape:
-    raise ValueError(
-      f'cost: expected {name}/kernel of shape {shape}, got '
-      f'{np.shape(decoded)} among {", ".join(weights)}. Count parameters with '
-      'the spec they belong to.'
-    )
-  return LayerCost(
-    name,
-    type(layer).__name__,
-    before,
-    after,
-    _macs(step),
-    np.size(decoded),
-    _nonzero(decoded),
-    *_bits(kernel),
-  )
 
 
 def _bits(weight: Any) -> tuple[int, int]:

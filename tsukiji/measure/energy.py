@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 
 from compress.tree import Params
+from tsukiji.graph.nodes import Graph
 from tsukiji.measure import cost
 from tsukiji.measure.cost import LayerCost
-from tsukiji.models.spec import Spec
 
 POWERCAP = Path('/sys/class/powercap')
 MEASURED = 'measured:rapl'
@@ -78,7 +78,7 @@ class Energy(NamedTuple):
 
 
 def model(
-  spec: Spec,
+  graph: Graph,
   params: Params,
   stored_bytes: int,
   table: Table = HOROWITZ45,
@@ -98,7 +98,7 @@ def model(
   activations and pools are fused into the layer before them.
 
   Args:
-    spec: The network, lowered.
+    graph: The network, lowered.
     params: Its parameters.
     stored_bytes: Size of the packed network.
     table: What operations cost.
@@ -107,8 +107,7 @@ def model(
     Microjoules, in parts.
 
   Raises:
-    ValueError: If `stored_bytes` is negative or the parameters are not those
-      of the network.
+    ValueError: If `stored_bytes` is negative.
   """
   if stored_bytes < 0:
     raise ValueError(
@@ -117,7 +116,7 @@ def model(
     )
   parts = {
     c.name: (_compute(c, table), _activations(c, table))
-    for c in cost.layers(spec, params)
+    for c in cost.layers(graph, params)
   }
   return Energy(
     compute=sum(compute for compute, _ in parts.values()),

@@ -16,9 +16,9 @@ from tsukiji.deploy import artefact, engines
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.integer import binary_layers
 from tsukiji.errors import expect
+from tsukiji.graph.nodes import Graph
 from tsukiji.measure import sampling
 from tsukiji.measure.sampling import Run
-from tsukiji.models.spec import Spec
 
 REPEATS = 20  # rounds of a layer, or of an engine
 SECONDS = 2.0  # that they may take
@@ -95,7 +95,7 @@ def is_same_program(
 
 def _program(net: Artefact) -> str:
   """Return the operations and shapes of a network, without its numbers."""
-  one = jax.ShapeDtypeStruct((1, *net.spec.input_shape), np.float32)
+  one = jax.ShapeDtypeStruct((1, *net.inputs[0].shape), np.float32)
   return str(jax.make_jaxpr(net.run)(one))
 
 
@@ -117,20 +117,22 @@ def candidates(
 
 
 def _in_jax(net: Artefact, batch: int) -> Candidate:
-  able = binary_layers.layers(net.spec, net.variables)
-  counted = choose(net, batch) if able else None
-  forward = artefact.forward(net.spec, net.variables, counted or ())
+  counted, forward = None, net.run
+  if binary_layers.layers(net.network, net.variables):
+    counted = choose(net, batch)
+  if counted:
+    forward = binary_layers.forward(net.network, net.variables, counted)
   backend = jax.default_backend()
   name = 'jax' if backend == 'cpu' else f'jax:{backend}'
   name += COUNTING if counted else ''
-  run = sampling.runner(net.spec.input_shape, forward, batch)
+  run = sampling.runner(net.inputs[0].shape, forward, batch)
   return Candidate(name, counted, run)
 
 
 def _elsewhere(
   name: str, net: Artefact, batch: int, threads: int
 ) -> list[Candidate]:
-  images = sampling.images(net.spec.input_shape, batch)
+  images = sampling.images(net.inputs[0].shape, batch)
 
   def candidate(form: str) -> Candidate:
     call = engines.load(net, name, form=form, batch=batch, threads=threads)
@@ -156,36 +158,35 @@ def choose(
   Returns:
     Names; none where the float32 kernel is faster everywhere.
   """
-  found = binary_layers.layers(net.spec, net.variables)
+  found = binary_layers.layers(net.network, net.variables)
   return tuple(
     name
     for name, one in found.items()
-    if gain(one, net.variables, batch, repeats=repeats) > 1
+    if gain(*one, batch, repeats=repeats) > 1
   )
 
 
 def gain(
-  one: Spec, variables: dict[str, Any], batch: int, *, repeats: int = REPEATS
+  one: Graph, variables: dict[str, Any], batch: int, *, repeats: int = REPEATS
 ) -> float:
   """Return the speed-up of a layer with popcounts over float32.
 
   Args:
-    one: The layer, as `binary.layers` gives it.
-    variables: Of its network.
+    one: The layer, as `binary_layers.layers` gives it.
+    variables: Its weight.
     batch: Examples a call.
     repeats: Rounds.
 
   Returns:
     The median ratio.
   """
-  params = {one.name: variables['params'][one.name]}
-  one_layer = {'params': params, 'batch_stats': {}}
-  ways: dict[str, tuple[str, ...]] = {'floats': (), 'bits': (one.name,)}
+  ways = {
+    'floats': artefact.forward(one, variables),
+    'bits': binary_layers.forward(one, variables),
+  }
   runs = {
-    candidate: sampling.runner(
-      one.input_shape, artefact.forward(one, one_layer, counted), batch
-    )
-    for candidate, counted in ways.items()
+    name: sampling.runner(one.inputs[0].shape, way, batch)
+    for name, way in ways.items()
   }
   samples = sampling.sample(runs, repeats=repeats, seconds=SECONDS)
   return sampling.ratios(samples, 'floats')['bits']

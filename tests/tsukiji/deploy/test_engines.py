@@ -34,7 +34,7 @@ def net(
 
 @pytest.mark.parametrize('name', WHERE)
 def test_engines_agree(net: Artefact, name: str) -> None:
-  x = np.asarray(images(net.spec, 4))
+  x = np.asarray(images(TINY, 4))
   want = np.asarray(net(x))
   size = np.abs(want).max()
   place = engines.ENGINES[name].place
@@ -54,7 +54,7 @@ def loud() -> Artefact:
   inputs = Inputs(np.float32(0), np.float32(1), 8)
   codes = np.array([[127, -127]] * 64, np.int8)
   node = Quantized(codes, np.ones(2, np.float32), inputs, 8)
-  return artefact.of(spec, {'params': {'fc': {'kernel': node}}})
+  return artefact.of(*lower(spec, {'params': {'fc': {'kernel': node}}}))
 
 
 def test_integer_sums_do_not_saturate() -> None:
@@ -66,30 +66,30 @@ def test_integer_sums_do_not_saturate() -> None:
 
 def test_a_model_says_how_to_run_it() -> None:
   net, x = loud(), np.ones((1, 1, 64, 1), np.float32)
-  made = model_lib.model(net.spec, net.variables)
+  made = model_lib.model(net.network, net.variables)
   assert 'session.x64quantprecision to 1' in made.doc_string
   options = onnxruntime.SessionOptions()
   options.add_session_config_entry(*model_lib.EXACT)
   blob = made.SerializeToString()
   (got,) = onnxruntime.InferenceSession(blob, options).run(None, {'images': x})
   np.testing.assert_allclose(got, [[64 * 127, -64 * 127]], 1e-5)
-  floats = model_lib.model(net.spec, net.variables, least=math.inf)
+  floats = model_lib.model(net.network, net.variables, least=math.inf)
   assert not floats.doc_string
 
 
 @pytest.mark.parametrize('name', WHERE)
 def test_what_was_returned_stays(net: Artefact, name: str) -> None:
   call = engines.load(net, name, batch=2)
-  first = call(np.zeros((2, *net.spec.input_shape), np.float32))
+  first = call(np.zeros((2, *TINY.input_shape), np.float32))
   before = np.array(first)
-  call(np.asarray(images(net.spec, 2)))
+  call(np.asarray(images(TINY, 2)))
   np.testing.assert_array_equal(np.asarray(first), before)
 
 
 @pytest.mark.parametrize('name', WHERE)
 def test_other_images_are_errors(net: Artefact, name: str) -> None:
   call = engines.load(net, name, batch=2)
-  x = np.zeros((2, *net.spec.input_shape), np.float32)
+  x = np.zeros((2, *TINY.input_shape), np.float32)
   begin = f'engine {name}: expected images .2, 5, 5, 1. of float32, got '
   for wrong, got in (
     (x[:1], '.1, 5, 5, 1. of float32. Load it'),
@@ -101,10 +101,7 @@ def test_other_images_are_errors(net: Artefact, name: str) -> None:
 
 
 def test_forms_are_what_the_engine_takes(net: Artefact) -> None:
-  full = any(
-    hasattr(held['kernel'], 'codes')
-    for held in net.variables['params'].values()
-  )
+  full = any(hasattr(x, 'codes') for x in net.variables['params'].values())
   assert engines.forms('jax', net) == ('float32',)
   want = ('int8', 'float32') if full else ('float32',)
   assert engines.forms('openvino', net) == want

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.quantize.integer_codes import Inputs, Quantized
+from tsukiji.deploy.passes.lower import captured
 from tsukiji.measure import energy
 from tsukiji.models import spec as sp
 
@@ -41,8 +42,18 @@ def parameters(bits: int | None = None, inputs: int | None = None) -> dict:
   }
 
 
+def model(
+  params: dict,
+  stored_bytes: int,
+  table: energy.Table = energy.HOROWITZ45,
+  spec: sp.Spec = TINY,
+) -> energy.Energy:
+  graph, weights = captured(spec, {'params': params})
+  return energy.model(graph, weights, stored_bytes, table)
+
+
 def test_float32_by_hand():
-  got = energy.model(TINY, parameters(), stored_bytes=1084)
+  got = model(parameters(), stored_bytes=1084)
   assert got.compute == pytest.approx(sum(MACS.values()) * (3.7 + 0.9) * 1e-6)
   assert got.weights == pytest.approx(1084 / 8 * 1300 * 1e-6)
   # 72 -> 64 and 64 -> 3 numbers of 4 bytes, all below 8 KB: 10 pJ a word.
@@ -53,7 +64,7 @@ def test_float32_by_hand():
 
 
 def test_int8_by_hand():
-  got = energy.model(TINY, parameters(8, 8), stored_bytes=271)
+  got = model(parameters(8, 8), stored_bytes=271)
   assert got.compute == pytest.approx(sum(MACS.values()) * (0.2 + 0.1) * 1e-6)
   moved = (72 + 64 + 64 + 3) / 8 * 10 * 1e-6
   assert got.activations == pytest.approx(moved)
@@ -69,12 +80,12 @@ def test_int8_by_hand():
   ],
 )
 def test_widths_use_the_next_wider_row(bits, inputs, each):
-  got = energy.model(TINY, parameters(bits, inputs), stored_bytes=0)
+  got = model(parameters(bits, inputs), stored_bytes=0)
   assert got.compute == pytest.approx(sum(MACS.values()) * each * 1e-6)
 
 
 def test_layers_add_up():
-  got = energy.model(TINY, parameters(), stored_bytes=100)
+  got = model(parameters(), stored_bytes=100)
   assert list(got.per_layer) == ['conv', 'fc']
   compute, moved = map(sum, zip(*got.per_layer.values(), strict=True))
   assert (compute, moved) == pytest.approx((got.compute, got.activations))
@@ -88,11 +99,11 @@ def test_the_smallest_memory_that_holds_it(side, price):
   spec = sp.Spec(
     name='one',
     input_shape=(side, side, 1),
-    layers=(sp.Conv(name='conv', features=1, kernel=(1, 1)),),
+    layers=(sp.Conv(name='conv', features=1, kernel=(1, 1), bias=False),),
   )
   met = Inputs(jnp.zeros(()), jnp.ones(()), 8)
   node = Quantized(jnp.ones((1, 1, 1, 1), jnp.int8), jnp.ones(1), met, 8)
-  got = energy.model(spec, {'conv': {'kernel': node}}, stored_bytes=0)
+  got = model({'conv': {'kernel': node}}, spec=spec, stored_bytes=0)
   assert got.activations == pytest.approx(2 * side**2 / 8 * price * 1e-6)
 
 
@@ -104,8 +115,7 @@ widths = st.integers(2, 16)
 def test_fewer_bits_never_cost_more(a, b):
   low, high = (tuple(map(f, a, b)) for f in (min, max))
   small, large = (
-    energy.model(TINY, parameters(*bits), stored_bytes=64 * bits[0])
-    for bits in (low, high)
+    model(parameters(*bits), stored_bytes=64 * bits[0]) for bits in (low, high)
   )
   assert small.compute <= large.compute
   assert small.activations <= large.activations
@@ -113,21 +123,21 @@ def test_fewer_bits_never_cost_more(a, b):
 
 
 def test_int8_costs_less_than_float32():
-  dense = energy.model(TINY, parameters(), stored_bytes=1084)
-  small = energy.model(TINY, parameters(8, 8), stored_bytes=271)
+  dense = model(parameters(), stored_bytes=1084)
+  small = model(parameters(8, 8), stored_bytes=271)
   for part in ('compute', 'weights', 'activations', 'total'):
     assert getattr(small, part) < getattr(dense, part)
 
 
 def test_another_table_is_used_and_named():
   table = energy.HOROWITZ45._replace(name='bench', dram=0.0)
-  got = energy.model(TINY, parameters(), 1000, table)
+  got = model(parameters(), 1000, table)
   assert (got.weights, got.source) == (0.0, 'model:bench')
 
 
 def test_negative_sizes_are_refused():
   with pytest.raises(ValueError, match='at least 0, got -1'):
-    energy.model(TINY, parameters(), stored_bytes=-1)
+    model(parameters(), stored_bytes=-1)
 
 
 def zone(root, zone_name, name, now, span=1000):

@@ -4,16 +4,22 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from compress.binary.inputs import Signed
+from compress.binary.weights import Binarized
 from tests.runs import TINY, one_shot
 from tests.tsukiji.deploy.integer.test_binary_layers import SAME, prepared
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.integer import binary_layers
+from tsukiji.deploy.integer.settled import layer_of
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
+from tsukiji.graph.capture import capture
 from tsukiji.measure import fastest, latency, sampling
 from tsukiji.models.spec import Spec
 
@@ -22,7 +28,7 @@ from tsukiji.models.spec import Spec
 def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """Write a packed network of three binary layers."""
   where = tmp_path_factory.mktemp('packed') / 'net.tsk'
-  artefact.save(where, pack.pack(SAME, prepared(SAME, 'binary.bnn()')))
+  artefact.save(where, pack.pack(*lower(SAME, prepared(SAME, 'binary.bnn()'))))
   return where
 
 
@@ -38,7 +44,7 @@ def test_the_faster_way_is_taken(
   net: Artefact, monkeypatch: pytest.MonkeyPatch, faster: tuple[str, ...]
 ) -> None:
   def gain(one: Any, *rest: Any, **options: Any) -> float:
-    return 1.5 if one.name in faster else 0.5
+    return 1.5 if layer_of(*one.parameters) in faster else 0.5
 
   monkeypatch.setattr(fastest, 'gain', gain)
   label, counted, run = fastest.fastest(net, 2)
@@ -87,8 +93,28 @@ def test_layers_are_timed_in_both_ways(
     return {'floats': np.array([3.0, 8.0, 6.0]), 'bits': np.full(3, 2.0)}
 
   monkeypatch.setattr(sampling, 'sample', sample)
-  one = binary_layers.layers(net.spec, net.variables)['conv2']
-  assert fastest.gain(one, net.variables, 2) == 3.0
+  one = binary_layers.layers(net.network, net.variables)['conv2']
+  assert fastest.gain(*one, 2) == 3.0
+
+
+def test_own_networks_are_timed_in_both_ways(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  signs = Binarized(jnp.ones((12, 4), bool), None)
+  params = {'w': Signed(signs, None, 'clipped', True)}
+
+  def own(p: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x.reshape(len(x), -1) @ p['w'])
+
+  graph = capture(own, params, jnp.zeros((1, 3, 4)))
+  net = artefact.of(graph, {'params': params})
+  for value, counted in ((0.5, ()), (2.0, ('w',))):
+    monkeypatch.setattr(fastest, 'gain', lambda *_, to=value, **__: to)
+    found = fastest.fastest(net, 2)
+    assert found.counted == counted
+    x = np.random.default_rng(0).uniform(0, 255, (2, 3, 4))
+    want = net(x.astype(np.float32))
+    np.testing.assert_allclose(found.run(), want, rtol=1e-4)
 
 
 @pytest.mark.slow
