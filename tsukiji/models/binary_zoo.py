@@ -95,21 +95,17 @@ def binary_vgg(
     ValueError: If there is no such activation, or a stage cannot be reached
       by repeating.
   """
-  known = (*ACTIVATIONS, *LEARNED)
-  right = activation in known
-  what = f'an activation of {", ".join(known)}'
-  expect('binary_vgg', right, what, activation)
   layers: list[Layer] = []
   before, side = 0, -(-min(input_shape[:2]) // stride)
   for stage, features in enumerate(widths, 1):
     for i in (1, 2):
       at = f'conv{stage}_{i}'
       pool = [Pool()] if i == 2 and side >= 2 else []
-      act = _activation(activation, f'{at}_act')
+      act = activation_of(name, activation, f'{at}_act')
       norm = Norm(name=f'{at}_norm')
       if shortcuts and before:
         body = (_conv(f'{at}_conv', features), norm)
-        around = _repeated(before, features)
+        around = repeated(name, before, features)
         layers += [Branch(paths=(body, around)), act, *pool]
       else:
         first = _conv(at, features, 1 if before else stride)
@@ -152,18 +148,46 @@ def _conv(name: str, features: int, stride: int = 1) -> Conv:
   )
 
 
-def _activation(kind: str, name: str) -> Layer:
+def activation_of(where: str, kind: str, name: str) -> Layer:
+  """Return an activation of one of the kinds that binary networks take.
+
+  Args:
+    where: The network, for the message.
+    kind: One of `spec.ACTIVATIONS`, 'prelu', or 'rprelu' with shifts.
+    name: Of the layer, if it learns.
+
+  Returns:
+    The layer.
+
+  Raises:
+    ValueError: If there is no such activation.
+  """
+  known = (*ACTIVATIONS, *LEARNED)
+  what = f'an activation of {", ".join(known)}'
+  expect(where, kind in known, what, kind)
   if kind in LEARNED:
     return PReLU(name=name, shifts=kind == 'rprelu')
   return Act(fn=kind)
 
 
-def _repeated(before: int, features: int) -> tuple[Layer, ...]:
-  """Return the shortcut that repeats its channels to match the outputs."""
+def repeated(where: str, before: int, features: int) -> tuple[Layer, ...]:
+  """Return the shortcut that repeats its channels to match the outputs.
+
+  Args:
+    where: The network, for the message.
+    before: Channels of the input.
+    features: Channels of the output.
+
+  Returns:
+    The layers; none where the two are equal.
+
+  Raises:
+    ValueError: If the outputs are not a multiple of the inputs.
+  """
   times, rest = divmod(features, before)
   fix = 'Choose other widths, or shortcuts=False.'
   what = f'a width that is a multiple of {before}'
-  expect('binary_vgg', times and not rest, what, features, fix)
+  expect(where, times and not rest, what, features, fix)
   if times == 1:
     return ()
   return (Branch(paths=((),) * times, merge='concat'),)

@@ -101,6 +101,23 @@ class Dropout:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Own:
+  """Apply a network from outside, in one piece (`models.own`).
+
+  Attributes:
+    name: Of the layer.
+    function: 'package.module:function' of `(input_shape, outputs, **sizes)`.
+    outputs: Numbers that it gives.
+    sizes: Its other arguments, as JSON.
+  """
+
+  name: str
+  function: str
+  outputs: int
+  sizes: str = '{}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Branch:
   """Feed one input to several paths and 'add' or 'concat' their outputs."""
 
@@ -121,8 +138,11 @@ Layer: TypeAlias = (
   | Flatten
   | Dropout
   | Branch
+  | Own
 )
+# What files may hold: none of them has code of its own.
 KINDS = {kind.__name__: kind for kind in typing.get_args(Layer)}
+del KINDS['Own']
 CHOICES = {
   'fn': ACTIVATIONS,
   'kind': ('max', 'mean'),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from compress.random import draw
-from tsukiji.models import norm, ops
+from tsukiji.models import norm, ops, own
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Layer, Spec
 
@@ -169,6 +169,8 @@ def apply_layer(
       return nn.Dropout(layer.rate, deterministic=not train)(x)
     case sp.Branch():
       return _branch(layer, x, train, frozen)
+    case sp.Own():
+      return own.OwnNet(layer, name=layer.name)(x, train)
   raise TypeError(f'net: expected a layer, got {layer!r}.')
 
 

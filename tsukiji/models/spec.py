@@ -28,6 +28,7 @@ from tsukiji.models.layers import (
   GlobalMean,
   Layer,
   Norm,
+  Own,
   Padding,
   Pool,
   PReLU,
@@ -48,6 +49,7 @@ __all__ = [
   'KINDS',
   'Layer',
   'Norm',
+  'Own',
   'PReLU',
   'Padding',
   'Pool',
@@ -58,6 +60,7 @@ __all__ = [
   'Step',
   'dumps',
   'expand_layers',
+  'is_own',
   'loads',
   'map_layers',
   'output_shape',
@@ -130,6 +133,11 @@ def expand_layers(fn: Callable[[Layer], tuple[Layer, ...]], spec: Spec) -> Spec:
     return tuple(new for x in visited for new in fn(x))
 
   return dataclasses.replace(spec, layers=visit(spec.layers))
+
+
+def is_own(spec: Spec) -> bool:
+  """Return whether a network comes from outside, in one piece."""
+  return any(isinstance(layer, Own) for layer in spec.layers)
 
 
 def with_dropout(spec: Spec, rate: float) -> Spec:
@@ -206,6 +214,8 @@ def _after(layer: Layer, shape: Shape, outs: list[Shape]) -> Shape:
       return shape[-1:]
     case Flatten():
       return (math.prod(shape),)
+    case Own():
+      return (layer.outputs,)
     case Dropout(rate=rate):
       expect(where, 0 <= rate < 1, 'a rate in [0, 1)', rate)
     case Branch():

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tsukiji.errors import expect_name
+from tsukiji.models import outside
 from tsukiji.models.binary_zoo import binary_vgg, pool_norm
+from tsukiji.models.inception_zoo import binary_googlenet, googlenet_small
 from tsukiji.models.sequences import flattened, squared
 from tsukiji.models.spec import (
   ACTIVATIONS,
@@ -285,8 +287,10 @@ def _conv_norm(
 
 
 NETWORKS: dict[str, Callable[..., Spec]] = {
+  'binary_googlenet': binary_googlenet,
   'binary_tsukijinet': binary_tsukijinet,
   'binary_vgg': binary_vgg,
+  'googlenet_small': googlenet_small,
   'lenet5': lenet5,
   'lenet_300_100': lenet_300_100,
   'resnet': resnet,
@@ -307,7 +311,9 @@ def build(
   """Return a network of the zoo that takes raw values.
 
   Args:
-    kind: One of `NETWORKS`.
+    kind: One of `NETWORKS`, or 'package.module:function' of `(input_shape,
+      outputs, **sizes)`, which returns a Flax module (Linen or NNX) or a pair
+      `(init, apply)`.
     input_shape: `(height, width, channels)` of one example. Where a side is 1,
       as of windows of a sequence `(time, 1, channels)`, the network is that of
       the square, with windows and strides of 1 along the side.
@@ -323,6 +329,8 @@ def build(
     ValueError: If there is no such network, it has no such size (the message
       gives the nearest), or its layers cannot take such inputs.
   """
+  if ':' in kind:
+    return outside.spec_of(kind, input_shape, classes, moments, **sizes)
   expect_name('zoo', kind, NETWORKS, 'a network')
   make = NETWORKS[kind]
   known = set(inspect.signature(make).parameters) - {'input_shape', 'classes'}

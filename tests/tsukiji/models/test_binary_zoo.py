@@ -17,7 +17,7 @@ from tsukiji.models import spec as sp
 from tsukiji.models.binary_zoo import binary_vgg, pool_norm
 from tsukiji.models.net import Net
 from tsukiji.models.spec import Spec
-from tsukiji.training import optimizer
+from tsukiji.training import evaluate, optimizer
 from tsukiji.training import step as step_lib
 
 
@@ -156,8 +156,11 @@ def test_a_binary_network_learns() -> None:
     state = step(state, x, y)
   found = state.variables
   dense = {**found, 'params': tree.decode(state.params)}
-  logits, observed = dataflow.apply(
-    lambda: Net(TINY).apply(dense, x), state.params
+  logits, observed, _ = dataflow.observed(
+    evaluate.applied(TINY, found['batch_stats']),
+    dense['params'],
+    (x,),
+    dataflow.transforming(state.params),
   )
   assert np.mean(np.argmax(logits, -1) == y) > 0.9
   assert set(np.unique(dense['params']['conv2']['kernel'])) == {-1.0, 1.0}

@@ -45,6 +45,7 @@ def of_kind(kind: type, spec: Spec) -> list[Any]:
     ('tsukijinet', {'padding': 'SAME'}, 857_738),
     ('lenet5', {}, 431_080),
     ('lenet_300_100', {}, 266_610),
+    ('googlenet_small', {}, 203_122),
     ('small', {}, 33_338),
     ('small', {'widths': (8, 16, 16, 32)}, 8_610),
   ],
@@ -145,7 +146,9 @@ def test_widths_and_blocks_take_effect() -> None:
   assert {c.features for c in of_kind(sp.Conv, spec)} == {2, 3}
 
 
-@pytest.mark.parametrize('name', ['vgg', 'binary_vgg', 'resnet'])
+@pytest.mark.parametrize(
+  'name', ['vgg', 'binary_vgg', 'resnet', 'googlenet_small', 'binary_googlenet']
+)
 def test_a_stride_divides_the_sides_once(name: str) -> None:
   sides = [
     [
