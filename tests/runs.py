@@ -12,7 +12,9 @@ from compress import dataflow, recipe, tree
 from compress.method import Batch, Ctx, Method, chain
 from tsukiji.config import settings
 from tsukiji.data.datasets import Split
+from tsukiji.deploy import artefact
 from tsukiji.deploy.passes.lower import lower
+from tsukiji.graph.nodes import Graph
 from tsukiji.models import spec as sp
 from tsukiji.models import zoo
 from tsukiji.models.net import Net
@@ -66,10 +68,20 @@ def start(spec: sp.Spec) -> dict[str, Any]:
 def run(spec: sp.Spec, variables: dict[str, Any], count: int = 32) -> Any:
   """Return the logits in evaluation mode, and the input statistics."""
   params = variables['params']
-  dense = {**variables, 'params': tree.decode(params)}
-  return dataflow.apply(
-    lambda: Net(spec).apply(dense, images(spec, count)), params
+  found = dataflow.observed(
+    evaluate.applied(spec, variables['batch_stats']),
+    tree.decode(params),
+    (images(spec, count),),
+    dataflow.transforming(params),
   )
+  return found.outputs, found.stats
+
+
+def served(
+  spec: sp.Spec, lowered: tuple[Graph, dict[str, Any]], count: int = 32
+) -> np.ndarray:
+  """Return the logits of a deployed network on the images of `run`."""
+  return np.asarray(artefact.of(*lowered)(images(spec, count)))
 
 
 @functools.cache
@@ -78,9 +90,13 @@ def calibrated(spec: sp.Spec) -> Ctx:
 
   @jax.jit
   def forward(variables: dict[str, Any]) -> Any:
-    return dataflow.features(lambda: run(spec, variables))
+    apply = evaluate.applied(spec, variables['batch_stats'])
+    stats = run(spec, variables)[1]
+    inputs = images(spec, 32)
+    logits, features = dataflow.features(apply, variables['params'], inputs)
+    return logits, stats, features
 
-  (logits, stats), features = forward(start(spec))
+  logits, stats, features = forward(start(spec))
   labels = np.arange(len(logits)) % 3
   batch = Batch(
     images(spec, len(logits)),
@@ -119,9 +135,8 @@ class Offset(tree.Compressed):
   w: Any
   base: jax.Array
 
-  def decode(self, key: jax.Array | None) -> jax.Array:
+  def decode(self) -> jax.Array:
     """Return the sum."""
-    del key
     return self.w + self.base
 
 
@@ -148,7 +163,7 @@ def plan_of(method: Method) -> step_lib.Plan:
 def state_of(plan: step_lib.Plan) -> step_lib.State:
   """Return the state before the first step, in arrays of its own."""
   ctx = calibrated(TINY)
-  state = step_lib.init_state(plan, start(TINY), 0, ctx.stats, ctx.probe)
+  state = step_lib.init_state(plan, start(TINY), 0, ctx.probe)
   return jax.tree.map(jnp.array, state)  # the step donates its argument
 
 
@@ -189,7 +204,7 @@ def one_shot(spec: sp.Spec, text: str) -> dict[str, Any]:
     return {**start(spec), 'params': life(params)}
 
 
-def turned() -> tuple[sp.Spec, dict[str, Any]]:
+def turned() -> tuple[Graph, dict[str, Any]]:
   """Return the tiny network at 8 bits, lowered, whose norm turns channels."""
   variables = one_shot(TINY, 'quantize.int8()')
   gain = np.float32([1.0, -0.7, 0.0, 0.5])

@@ -71,7 +71,7 @@ def _line(name: str, x: Any, parts: Sequence[Section], size: int) -> Line:
   total = sum(part.bytes for part in parts)
   return Line(
     name.partition('/')[2] or name,
-    () if x is None else tree.shape_of(x),
+    () if x is None else x.shape,
     _method(x),
     _bits(x),
     max(parts, key=lambda part: part.bytes).coding,
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
       blob = artefact.read(name)
       packed = pack.unpack(blob)
       recipe = packed.meta.get('recipe')
-      title = f'{name}: {packed.spec.name}'
+      title = f'{name}: {packed.name}'
       console.print(plain(f'{title}, {recipe}' if recipe else title))
       console.print(table(blob))
   except (ValueError, OSError) as e:

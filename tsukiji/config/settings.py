@@ -72,7 +72,7 @@ def network(kind: str, **changes: Any) -> ConfigDict:
   """Return the settings of one network of an experiment."""
   defaults = Network(
     {
-      'kind': kind,  # a name in tsukiji.models.zoo
+      'kind': kind,  # in tsukiji.models.zoo, or 'package.module:function'
       'sizes': {},  # arguments of the zoo's function
       'role': 'reference',  # one of ROLES
       'of': '',  # the reference of a control

@@ -78,7 +78,8 @@ def _check(config: ConfigDict) -> None:
 def _check_network(name: str, config: ConfigDict) -> None:
   where, item = f'config.networks.{name}', config.networks[name]
   _check_item(where, name, item, settings.network(''), config)
-  expect_name(f'{where}.kind', item.kind, zoo.NETWORKS)
+  if ':' not in item.kind:
+    expect_name(f'{where}.kind', item.kind, zoo.NETWORKS)
   expect_name(f'{where}.role', item.role, settings.ROLES)
   if item.of:
     expect_name(f'{where}.of', item.of, config.networks)

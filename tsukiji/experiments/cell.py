@@ -11,6 +11,7 @@ from tsukiji.config import settings
 from tsukiji.data.datasets import Data, Split
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.passes.fold import folded
 from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.passes.shrink import shrink
 from tsukiji.experiments import jobs, row, store
@@ -134,14 +135,13 @@ def _fit(
   spec, split = experiment.specs[network], experiment.data.train
   length = jobs.steps_of(experiment, network, name)
   chosen, steps = length
-  stats, network_probe, own = None, None, None
+  network_probe, own = None, None
   if dense is None:
     begun = Begun(spec, net_lib.init_variables(spec, seed))
   else:
     item = experiment.config.recipes[name]
     own = functools.partial(_own, experiment, seed, {network: dense})
     begun = _begun(experiment, network, seed, item, dense)
-    stats = evaluate.calibrate(begun.spec, begun.variables, split)
     network_probe = probe.probe(
       begun.spec,
       begun.variables,
@@ -155,7 +155,7 @@ def _fit(
       loss=chosen.loss,
     )
   plan = jobs.plan_of(experiment, network, name, begun.spec, length, own)
-  start = step.init_state(plan, begun.variables, seed, stats, network_probe)
+  start = step.init_state(plan, begun.variables, seed, network_probe)
   plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
     return Trained(plan.spec, start.variables, 0.0, begun.readings)
@@ -228,7 +228,7 @@ def _begun(
     if item.start == 'fresh':
       variables = net_lib.init_variables(spec, seed)
   if item.start == 'folded':
-    spec, variables = lower(spec, variables)
+    spec, variables = folded(spec, variables)
   return Begun(spec, variables, found)
 
 

@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from compress import method
+from compress.state import bare
 from tsukiji.config import (
   fields,
   search_space,
@@ -23,7 +24,7 @@ from tsukiji.config import (
 )
 from tsukiji.data import datasets
 from tsukiji.data.datasets import Data, Split
-from tsukiji.deploy.passes.lower import lower
+from tsukiji.deploy.passes import fold
 from tsukiji.deploy.passes.shrink import Variables, shrink
 from tsukiji.deploy.tsk import kinds
 from tsukiji.errors import expect
@@ -38,8 +39,8 @@ from tsukiji.experiments.jobs import (
 from tsukiji.experiments.sweep import tuning
 from tsukiji.models import compact_filters, drop_layers
 from tsukiji.models import net as net_lib
-from tsukiji.models.spec import Spec
-from tsukiji.training import evaluate, probe
+from tsukiji.models.spec import Spec, is_own
+from tsukiji.training import probe
 from tsukiji.training import step as step_lib
 from tsukiji.training.metrics import goal_of
 from tsukiji.training.step import Plan, State
@@ -163,7 +164,7 @@ def _try_method(experiment: Experiment, network: str, name: str) -> None:
     sketch = _sketched(experiment, network, name)
     begin = functools.partial(_begin, experiment, network, sketch.plan)
     state = method.traced(begin, sketch.shapes, sketch.values)
-    sign_inputs.expect_both(sketch.plan.spec, state.variables['params'])
+    sign_inputs.expect_both(sketch.plan.spec, bare(state.params))
     kinds.expect_known(state.params)
     step = step_lib.make_step(sketch.plan)
     jax.eval_shape(step, state, *_first_examples(experiment))
@@ -208,9 +209,10 @@ def _sketched(experiment: Experiment, network: str, name: str) -> _Sketch:
     if item.compact:
       spec, small = compact_filters.compact(spec, small, item.compact, 0)
     shapes, values = jax.eval_shape(lambda: small), lambda: small
+  _expect_layers(spec, item)
   _expect_fewer(spec, item.drop_layers)
   if item.start == 'folded':
-    spec, folded = lower(spec, values())
+    spec, folded = fold.folded(spec, values())
     shapes, values = jax.eval_shape(lambda: folded), lambda: folded
   plan = plan_of(experiment, network, name, spec, Length(config.finetune, 1))
   return _Sketch(plan, shapes, values)
@@ -220,7 +222,6 @@ def _begin(
   experiment: Experiment, network: str, plan: Plan, variables: Variables
 ) -> State:
   split = Split(*_first_examples(experiment))
-  stats = evaluate.calibrate(plan.spec, variables, split)
   network_probe = probe.probe(
     plan.spec,
     variables,
@@ -229,11 +230,20 @@ def _begin(
     clock=lambda *_: 0.0,
     loss=plan.loss,
   )
-  return step_lib.init_state(plan, variables, 0, stats, network_probe)
+  return step_lib.init_state(plan, variables, 0, network_probe)
 
 
 def _first_examples(experiment: Experiment) -> Split:
   return Split(*(part[:8] for part in experiment.data.train))
+
+
+def _expect_layers(spec: Spec, item: ConfigDict) -> None:
+  """Raise ValueError if a recipe edits layers and the network has none."""
+  edits = {'dropout': item.dropout >= 0, 'drop_named': bool(item.drop_named)}
+  for name, edited in edits.items():
+    fix = 'Make it an argument of the function, in `sizes`.'
+    right = not (edited and is_own(spec))
+    expect(name, right, 'a network of the zoo', 'one from outside', fix)
 
 
 def _expect_fewer(spec: Spec, count: int) -> None:

@@ -12,6 +12,7 @@ from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import jobs
 from tsukiji.experiments.store import Row
+from tsukiji.graph.nodes import Graph
 from tsukiji.measure import cost, energy
 from tsukiji.models import drop_layers
 from tsukiji.models import net as net_lib
@@ -66,7 +67,7 @@ def finish(
   artefact.save(path, blob)
   shipped = artefact.load(path)
   params = shipped.variables['params']
-  joules = energy.model(shipped.spec, params, len(blob))
+  joules = energy.model(shipped.network, params, len(blob))
   dense = experiment.specs[network]
   return {
     'name': title,
@@ -76,10 +77,12 @@ def finish(
     **_labels(experiment.config, network, name),
     **_scores(experiment, shipped),
     'params_trained': cost.params(net_lib.variable_shapes(dense)['params']),
-    **cost.summary(shipped.spec, params),
-    'mac_fraction': cost.macs(shipped.spec) / cost.macs(dense),
-    'layers': _layers(shipped.spec, params, _remarks(done.variables['params'])),
-    'units': len(drop_layers.units(shipped.spec)),
+    **cost.summary(shipped.network, params),
+    'mac_fraction': cost.macs(shipped.network, params) / cost.macs(dense),
+    'layers': _layers(
+      shipped.network, params, _remarks(done.variables['params'])
+    ),
+    'units': len(drop_layers.units(done.spec)),
     'width': _width(dense),
     'epochs': jobs.steps_of(experiment, network, name)[0].epochs,
     'bytes': len(blob),
@@ -110,9 +113,9 @@ def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
 
   That of a dense network, which rates are against, has its floats as they are.
   """
-  return pack.pack(
-    *lower(spec, variables), meta, coded_floats=bool(meta['recipe'])
-  )
+  network, small = lower(spec, variables)
+  meta = {**meta, 'network': spec.name}
+  return pack.pack(network, small, meta, coded_floats=bool(meta['recipe']))
 
 
 def meta_of(data: Data, title: str, method: str = '') -> dict[str, Any]:
@@ -144,9 +147,7 @@ def _scores(
   key = metrics.goal_of(loss).key
   splits = {f'val_{key}': experiment.data.validation, key: experiment.data.test}
   return {
-    name: evaluate.evaluate(
-      shipped.spec, shipped.variables, split, loss=loss
-    ).accuracy
+    name: evaluate.scored(shipped.run, split, loss).accuracy
     for name, split in splits.items()
   }
 
@@ -164,24 +165,19 @@ def _width(spec: Spec) -> int:
 
 
 def _layers(
-  spec: Spec, params: Params, remarks: dict[str, str]
+  network: Graph, params: Params, remarks: dict[str, str]
 ) -> list[dict[str, Any]]:
   """Return the size of each layer, for the table of removed layers."""
-  outputs = {
-    step.layer.name: step.after[-1]
-    for step in sp.walk(spec)
-    if isinstance(step.layer, sp.Conv | sp.Dense)
-  }
   return [
     {
       'name': item.name,
-      'outputs': outputs[item.name],
+      'outputs': item.after[-1],
       'weights': item.weights,
       'nonzero': item.nonzero,
       'macs': item.macs,
       **({'remark': remarks[item.name]} if item.name in remarks else {}),
     }
-    for item in cost.layers(spec, params)
+    for item in cost.layers(network, params)
   ]
 
 
@@ -191,7 +187,7 @@ def _remarks(params: Params) -> dict[str, str]:
 
   def look(path: str, node: tree.Compressed) -> tree.Compressed:
     if node.describe():
-      words[path.partition('/')[0]] = node.describe()
+      words[cost.layer_of(path)] = node.describe()
     return node
 
   tree.map_nodes(tree.Compressed, look, params)

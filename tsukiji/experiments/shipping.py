@@ -22,9 +22,7 @@ def evaluate(experiment: Experiment, log: Log) -> None:
   loss, others = experiment.config.train.loss, []
   for row in store.finished_rows(experiment.folder):
     shipped = artefact.load(experiment.folder / row['artefact'])
-    found = evaluate_lib.evaluate(
-      shipped.spec, shipped.variables, experiment.data.test, loss=loss
-    )
+    found = evaluate_lib.scored(shipped.run, experiment.data.test, loss)
     same = found.accuracy == row.get(metrics.goal_of(loss).key)
     others += [] if same else [row['name']]
     said = 'as' if same else 'NOT as'

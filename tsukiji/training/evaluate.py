@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import dataflow, tree
-from compress.tree import Array, Params, Stats
+from compress.tree import Array, Params
 from tsukiji.data import batches
 from tsukiji.data.datasets import Split
-from tsukiji.errors import expect
+from tsukiji.deploy.decoding import decoded
+from tsukiji.graph import evaluate as graphs
+from tsukiji.graph.nodes import Graph
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
 from tsukiji.models.spec import Spec
@@ -21,55 +23,45 @@ from tsukiji.training.losses import LOSSES
 from tsukiji.training.metrics import goal_of
 
 
-def predictor(
-  spec: Spec, variables: dict[str, Any]
-) -> Callable[[Array], Array]:
-  """Return a network as a function from images to logits.
+def applied(spec: Spec, stats: Any) -> Callable[[Params, Array], Array]:
+  """Return a network as a function of dense parameters and images.
 
   Args:
     spec: The network.
-    variables: Its parameters (arrays or nodes) and batch statistics.
+    stats: Its batch statistics.
 
   Returns:
     The function, in evaluation mode.
   """
-  params = variables['params']
-  dense = {**variables, 'params': tree.decode(params)}
-  return lambda x: _apply_eval(spec, params, dense, x)[0]
+  run: Callable[..., Any] = Net(spec).apply
+  return lambda params, x: run({'params': params, 'batch_stats': stats}, x)
 
 
-def _apply_eval(
-  spec: Spec, params: Params, dense: dict[str, Any], x: Array
-) -> tuple[Array, Stats]:
-  """Apply decoded variables in evaluation mode: logits, input statistics."""
-  run: Callable[[], Any] = functools.partial(Net(spec).apply, dense, x)
-  return dataflow.apply(run, params)
-
-
-def calibrate(
-  spec: Spec, variables: dict[str, Any], split: Split, examples: int = 1024
-) -> Stats:
-  """Return `[min, max]` of the input of each weight over some examples.
+def predictor(
+  spec: Spec | Graph, variables: dict[str, Any]
+) -> Callable[[Array], Array]:
+  """Return a network as a function from images to logits.
 
   Args:
-    spec: The network.
+    spec: The network, or a graph.
     variables: Its parameters (arrays or nodes) and batch statistics.
-    split: Where the first `examples` are taken from; never the test set.
-    examples: Number of examples.
 
   Returns:
-    The statistics, by path.
-
-  Raises:
-    ValueError: If there is no example.
+    The function, in evaluation mode: a `jax.tree_util.Partial`.
   """
-  some = min(examples, len(split.x))
-  fix = 'Leave some to train on.'
-  expect('calibrate', some > 0, 'at least one example', some, fix)
-  params = variables['params']
-  dense = {**variables, 'params': tree.decode(params)}
-  observe = jax.jit(lambda x: _apply_eval(spec, params, dense, x)[1])
-  return observe(split.x[:examples])
+  if isinstance(spec, Graph):
+    run: Callable[..., Any] = functools.partial(graphs.run, spec)
+    dense = decoded(variables['params'])
+  else:
+    run = applied(spec, variables['batch_stats'])
+    dense = tree.decode(variables['params'])
+  grids = dataflow.transforming(variables['params'])
+
+  def apply(params: Params, x: Array) -> Array:
+    logits: Array = dataflow.transformed(run, params, (x,), grids)
+    return logits
+
+  return jax.tree_util.Partial(apply, dense)
 
 
 def recalibrate(
@@ -104,18 +96,20 @@ def recalibrate(
     spec,
   )
 
-  @jax.jit
-  def statistics(x: Array) -> Any:
+  grids = dataflow.transforming(variables['params'])
+
+  def run(dense: Params, x: Array) -> Any:
     state = {'params': dense, 'batch_stats': variables['batch_stats']}
     key = jax.random.key(0)  # of dropout, which comes behind every norm
-    run: Callable[..., Any] = Net(fresh).apply
-    _, after = dataflow.apply(
-      lambda: run(
-        state, x, train=True, mutable=['batch_stats'], rngs={'dropout': key}
-      ),
-      variables['params'],
-    )[0]
+    train: Callable[..., Any] = Net(fresh).apply
+    _, after = train(
+      state, x, train=True, mutable=['batch_stats'], rngs={'dropout': key}
+    )
     return after['batch_stats']
+
+  @jax.jit
+  def statistics(x: Array) -> Any:
+    return dataflow.transformed(run, dense, (x,), grids)
 
   size = min(batch_size, len(split.y))
   count = max(1, min(examples, len(split.y)) // size)
@@ -166,7 +160,7 @@ def evaluate(
     The mean loss and the score.
   """
   if LOSSES[loss].goal != 'classes':
-    return _at_once(spec, variables, split, batch_size, loss)
+    return scored(predictor(spec, variables), split, loss, batch_size)
   params = variables['params']
   dense = jax.jit(tree.decode)(params)  # once, outside the loop
   network = {'params': dense, 'batch_stats': variables['batch_stats']}
@@ -176,14 +170,24 @@ def evaluate(
   return Score(*(sums / len(split.y)).tolist())
 
 
-def _at_once(
-  spec: Spec,
-  variables: dict[str, Any],
+def scored(
+  answer: Callable[[Array], Array],
   split: Split,
-  batch_size: int,
-  loss: str,
+  loss: str = 'cross_entropy',
+  batch_size: int = 512,
 ) -> Score:
-  found = jnp.asarray(outputs(predictor(spec, variables), split, batch_size))
+  """Evaluate a function of images on every example of a set exactly once.
+
+  Args:
+    answer: Images to outputs; compiled once for each batch size.
+    split: The examples.
+    loss: Name of the loss; computed on labels without smoothing.
+    batch_size: Examples at a time.
+
+  Returns:
+    The mean loss and the score.
+  """
+  found = jnp.asarray(outputs(answer, split, batch_size))
   y = jnp.asarray(split.y)
   losses = LOSSES[loss].value(found, y, 0.0)
   return Score(float(jnp.mean(losses)), float(goal_of(loss).score(found, y)))
@@ -198,7 +202,9 @@ def _sums(
   batch: tuple[Array, Array, Array],
 ) -> Array:
   x, y, mask = batch
-  logits, _ = _apply_eval(spec, params, network, x)
+  run = applied(spec, network['batch_stats'])
+  grids = dataflow.transforming(params)
+  logits = dataflow.transformed(run, network['params'], (x,), grids)
   losses = LOSSES[loss].value(logits, y, 0.0)
   correct = jnp.argmax(logits, -1) == y
   return jnp.stack([jnp.sum(losses * mask), jnp.sum(correct * mask)])

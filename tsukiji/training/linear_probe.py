@@ -141,7 +141,12 @@ def _tapped(
   spec: Spec, grid: int, params: Params, network: dict[str, Any], x: Array
 ) -> dict[str, Array]:
   taps: Callable[..., Any] = Taps(spec, grid).apply
-  return dataflow.apply(lambda: taps(network, x), params)[0]
+
+  def run(dense: Params, x: Array) -> Any:
+    return taps({**network, 'params': dense}, x)
+
+  grids = dataflow.transforming(params)
+  return dataflow.transformed(run, network['params'], (x,), grids)
 
 
 def _accuracy(

@@ -8,7 +8,7 @@ gradient with respect to the decoded weights.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,10 @@ import optax
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
-from compress import dataflow, tree
-from compress.method import FEATURES, TEACHER, Batch, Ctx, Method, Probe, chain
-from compress.tree import Array, Features, Params, Stats
+import compress
+from compress import dataflow, probing, tree
+from compress.method import FEATURES, TEACHER, Batch, Method, Probe, chain
+from compress.tree import Array, Features, Params
 from tsukiji.data import batches
 from tsukiji.data.datasets import Split
 from tsukiji.models import net as net_lib
@@ -32,7 +33,6 @@ from tsukiji.training import evaluate, optimizer
 from tsukiji.training.losses import LOSSES
 from tsukiji.training.metrics import goal_of, no_labels
 
-Out = TypeVar('Out')
 NEVER = np.iinfo(np.int32).max
 
 
@@ -75,8 +75,8 @@ class Plan(NamedTuple):
     tx: The optimizer.
     steps: Number of steps of the run.
     label_smoothing: Share of the label's probability given to all classes.
-    teacher: Function of images, for methods that require it; unjitted Flax
-      where its features are required.
+    teacher: Function of images, for methods that require it; a
+      `jax.tree_util.Partial(apply, params)` where its features are required.
     joint_teacher: Plan of a teacher that is trained from scratch in the same
       steps, in place of `teacher`.
     loss: One of `losses.LOSSES`.
@@ -102,7 +102,6 @@ def init_state(
   plan: Plan,
   variables: dict[str, Any],
   seed: int,
-  stats: Stats | None = None,
   probe: Probe | None = None,
 ) -> State:
   """Return the state before the first step: the method's `init` happens here.
@@ -111,7 +110,6 @@ def init_state(
     plan: The run.
     variables: `params` (arrays) and `batch_stats` to start from.
     seed: Seed of everything random in the run.
-    stats: Calibration statistics, by path; see `evaluation.calibrate`.
     probe: The probe for methods that need data; see `probe.probe`.
 
   Returns:
@@ -124,24 +122,22 @@ def init_state(
   plan = _with_joint_teacher(plan, teacher)
   key = jax.random.key(seed)
   drawn = jax.random.fold_in(key, NEVER)
-  batch = _batch_shapes(plan, variables) if plan.method.requires else None
-  ctx = Ctx(
-    0,
+  if plan.method.requires and probe is not None:
+    probe = probe._replace(batch=_batch_shapes(plan, variables))
+  params = compress.init(
+    plan.method,
+    variables['params'],
+    probe,
     plan.steps,
     drawn,
-    stats=stats,
-    batch=batch,
-    probe=probe,
     gains=gains(plan.spec, variables),
   )
-  params = plan.method.init(variables['params'], ctx)
-  trainable, _ = tree.split(params)
   return State(
     step=jnp.int32(0),
     key=jax.random.key_data(key),
     params=params,
     batch_stats=variables['batch_stats'],
-    opt=plan.tx.init(trainable),
+    opt=plan.tx.init(compress.trainable(params)),
     sums=jnp.zeros(2),
     bad_step=jnp.int32(NEVER),
     teacher=teacher,
@@ -173,64 +169,69 @@ def take_step(
   other = plan.joint_teacher
   plan, teacher = _with_joint_teacher(plan, state.teacher), state.teacher
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-  at_decode, at_apply, at_method = jax.random.split(key, 3)
-  ctx = Ctx(state.step, plan.steps, at_method)
-  freeze_bn = plan.freeze_bn_at < 1
-  bn_frozen = ctx.progress >= plan.freeze_bn_at if freeze_bn else None
-  trainable, frozen = tree.split(state.params)
-  dense, pull = jax.vjp(
-    lambda f: tree.decode(tree.merge(f, frozen), at_decode), trainable
+  at_apply, at_method = jax.random.split(key)
+  run = {'step': state.step, 'steps': plan.steps, 'key': at_method}
+  loss = _loss(plan, state, at_apply)
+  (value, aux), grads = compress.value_and_grad(
+    loss, plan.method, has_aux=True
+  )(state.params, (x, y, teacher_outputs), **run)
+  batch, batch_stats = aux
+  updates, opt = plan.tx.update(
+    grads.trainable, state.opt, compress.trainable(state.params)
   )
-
-  def loss_fn(dense: Params, trainable: Params) -> tuple[Array, Any]:
-    params = tree.merge(trainable, frozen)
-    (logits, batch_stats, stats), features = with_features(
-      plan.method,
-      lambda: _apply_train(
-        plan.spec,
-        {'params': dense, 'batch_stats': state.batch_stats},
-        params,
-        x,
-        at_apply,
-        bn_frozen,
-      ),
-    )
-    batch = with_teacher(plan, Batch(x, y, logits, teacher_outputs, features))
-    now = ctx._replace(stats=stats, batch=batch)
-    losses = LOSSES[plan.loss].value(logits, y, plan.label_smoothing)
-    loss = plan.label_weight * jnp.mean(losses) + plan.method.loss(params, now)
-    return loss, (logits, batch_stats, stats)
-
-  (loss, aux), (grads, direct) = jax.value_and_grad(
-    loss_fn, argnums=(0, 1), has_aux=True
-  )(dense, trainable)
-  logits, batch_stats, stats = aux
-  pulled = jax.tree.map(jnp.add, pull(grads)[0], direct)
-  updates, opt = plan.tx.update(pulled, state.opt, trainable)
-  params = tree.merge(optax.apply_updates(trainable, updates), frozen)
-  now = gains(plan.spec, {'params': params, 'batch_stats': batch_stats})
-  after = ctx._replace(step=state.step + 1, grads=grads, stats=stats, gains=now)
+  params = compress.update(
+    plan.method,
+    state.params,
+    updates,
+    grads,
+    **run,
+    gains=lambda params: gains(
+      plan.spec, {'params': params, 'batch_stats': batch_stats}
+    ),
+  )
+  score = goal_of(plan.loss).score(batch.outputs, y)
   return dataclasses.replace(
     state,
     step=state.step + 1,
     teacher=other and take_step(other, teacher, x, y),
-    params=plan.method.update(params, after),
+    params=params,
     batch_stats=batch_stats,
     opt=opt,
-    sums=state.sums + jnp.stack([loss, goal_of(plan.loss).score(logits, y)]),
+    sums=state.sums + jnp.stack([value, score]),
     bad_step=jnp.where(
-      jnp.isfinite(loss), state.bad_step, jnp.minimum(state.bad_step, ctx.step)
+      jnp.isfinite(value),
+      state.bad_step,
+      jnp.minimum(state.bad_step, state.step),
     ),
   )
 
 
-def with_features(
-  method: Method, run: Callable[[], Out]
-) -> tuple[Out, Features | None]:
-  """Run a network, recording layer outputs if the method requires them."""
-  return (
-    dataflow.features(run) if FEATURES in method.requires else (run(), None)
-  )
+def _loss(plan: Plan, state: State, key: Array) -> Callable[..., Any]:
+  """Return the loss of dense parameters in training mode.
+
+  It gives the batch that methods compare, and the new batch statistics.
+  """
+  freeze_bn = plan.freeze_bn_at < 1
+  done = state.step / plan.steps
+  frozen = done >= plan.freeze_bn_at if freeze_bn else None
+
+  def loss(params: Params, data: tuple[Array, Array, Any]) -> Any:
+    x, y, teacher_outputs = data
+    run: Callable[..., Any] = Net(plan.spec).apply
+    logits, mutated = run(
+      {'params': params, 'batch_stats': state.batch_stats},
+      x,
+      train=True,
+      frozen=frozen,
+      mutable=['batch_stats'],
+      rngs={'dropout': key},
+    )
+    batch_stats = mutated.get('batch_stats', state.batch_stats)
+    batch = with_teacher(plan, Batch(x, y, logits, teacher_outputs))
+    losses = LOSSES[plan.loss].value(logits, y, plan.label_smoothing)
+    return plan.label_weight * jnp.mean(losses), (batch, batch_stats)
+
+  return loss
 
 
 def with_teacher(plan: Plan, batch: Batch) -> Batch:
@@ -238,8 +239,10 @@ def with_teacher(plan: Plan, batch: Batch) -> Batch:
   teach, known = plan.teacher, {TEACHER} if batch.teacher is not None else set()
   if teach is None or plan.method.requires <= known:
     return batch
-  outputs, features = with_features(plan.method, lambda: teach(batch.inputs))
-  return batch._replace(teacher=outputs, teacher_features=features)
+  if FEATURES not in plan.method.requires:
+    return batch._replace(teacher=teach(batch.inputs))
+  outputs, found = _with_features(teach, batch.inputs)
+  return batch._replace(teacher=outputs, teacher_features=found)
 
 
 def _with_joint_teacher(plan: Plan, teacher: State | None) -> Plan:
@@ -250,41 +253,34 @@ def _with_joint_teacher(plan: Plan, teacher: State | None) -> Plan:
   return plan._replace(teacher=outputs, joint_teacher=None)
 
 
-def _batch_shapes(plan: Plan, variables: dict[str, Any]) -> Batch:
+def _with_features(teach: Any, x: Array) -> tuple[Array, Features]:
+  """Return the outputs and the features of a teacher."""
+  if not isinstance(teach, jax.tree_util.Partial):
+    raise ValueError(
+      'teacher: expected jax.tree_util.Partial(apply, params), whose layers '
+      f'are known by the paths of their parameters, got {teach!r}.'
+    )
+  (params,) = teach.args
+  return dataflow.features(teach.func, params, x)
+
+
+def _batch_shapes(plan: Plan, variables: dict[str, Any]) -> Batch | None:
   """Return the shapes of the batch that a method's loss receives."""
-
-  def shapes(dense: dict[str, Any], x: Array) -> Batch:
-    run: Callable[..., Any] = Net(plan.spec).apply
-    logits, features = with_features(plan.method, lambda: run(dense, x))
-    y = no_labels(plan.loss, logits)
-    return with_teacher(plan, Batch(x, y, logits, features=features))
-
-  x = jax.ShapeDtypeStruct((2, *plan.spec.input_shape), jnp.float32)
-  dense = jax.eval_shape(tree.decode, variables)
-  return jax.eval_shape(shapes, dense, x)
-
-
-def _apply_train(
-  spec: Spec,
-  variables: dict[str, Any],
-  params: Params,
-  x: Array,
-  key: Array,
-  frozen: Array | None,
-) -> tuple[Array, Any, Stats]:
-  """Apply the network in training mode: logits, batch and input statistics."""
-  (logits, mutated), stats = dataflow.apply(
-    lambda: Net(spec).apply(
-      variables,
-      x,
-      train=True,
-      frozen=frozen,
-      mutable=['batch_stats'],
-      rngs={'dropout': key},
-    ),
-    params,
+  spec = plan.spec
+  x = jax.ShapeDtypeStruct((2, *spec.input_shape), jnp.float32)
+  logits = jax.eval_shape(
+    lambda params, stats, x: evaluate.applied(spec, stats)(params, x),
+    jax.eval_shape(tree.decode, variables['params']),
+    variables['batch_stats'],
+    x,
   )
-  return logits, mutated.get('batch_stats', variables['batch_stats']), stats
+
+  def loss(params: Params, x: Array) -> tuple[Array, Batch]:
+    outputs = evaluate.applied(spec, variables['batch_stats'])(params, x)
+    y = no_labels(plan.loss, logits)
+    return jnp.zeros(()), with_teacher(plan, Batch(x, y, outputs))
+
+  return probing.batch_of(loss, variables['params'], x)
 
 
 def replicated() -> NamedSharding:

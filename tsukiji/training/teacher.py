@@ -37,8 +37,16 @@ def ensemble(teachers: Sequence[Teacher]) -> Teacher:
   """
   if len(teachers) == 1:
     return teachers[0]
-  return lambda x: (
-    sum((t(x) for t in teachers[1:]), teachers[0](x)) / len(teachers)
+  first, *others = teachers
+
+  def mean(x: Array, outputs: Array) -> Array:
+    return sum((t(x) for t in others), outputs) / len(teachers)
+
+  if not isinstance(first, jax.tree_util.Partial):
+    return lambda x: mean(x, first(x))
+  (params,) = first.args
+  return jax.tree_util.Partial(
+    lambda params, x: mean(x, first.func(params, x)), params
   )
 
 
@@ -53,8 +61,15 @@ def module(network: nn.Module, variables: Any, **kwargs: Any) -> Teacher:
   Returns:
     The teacher; features are available by the paths of its layers.
   """
-  apply: Callable[..., Any] = network.apply
-  return lambda x: apply(variables, jnp.asarray(x, jnp.float32), **kwargs)
+  run: Callable[..., Any] = network.apply
+  params = variables['params']
+
+  def apply(params: Any, x: Array) -> Array:
+    found = {**variables, 'params': params}
+    outputs: Array = run(found, jnp.asarray(x, jnp.float32), **kwargs)
+    return outputs
+
+  return jax.tree_util.Partial(apply, params)
 
 
 def named(name: str, inputs: Shape) -> Teacher:
@@ -81,9 +96,9 @@ def named(name: str, inputs: Shape) -> Teacher:
     expect(f'teacher {name}', callable(found), 'a function of images', found)
     return found
   shipped = artefact.load(name)
-  size = shipped.spec.input_shape
+  size = shipped.inputs[0].shape
   expect(f'teacher {name}', size == inputs, f'inputs {inputs}', size)
-  return evaluate.predictor(shipped.spec, shipped.variables)
+  return evaluate.predictor(shipped.network, shipped.variables)
 
 
 def untrained(spec: Spec) -> Teacher:

@@ -86,7 +86,8 @@ def groups(members: Sequence[Member]) -> dict[str, list[int]]:
 
 def is_mapped(spec: Spec) -> bool:
   """Return whether vmapping a network is the faster way on this backend."""
-  wide = any(isinstance(step.layer, sp.Conv) for step in sp.walk(spec))
+  kinds = sp.Conv | sp.Own
+  wide = any(isinstance(step.layer, kinds) for step in sp.walk(spec))
   return jax.default_backend() != 'cpu' or not wide
 
 

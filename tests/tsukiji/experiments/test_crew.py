@@ -1,7 +1,9 @@
 """Workers that are killed are replaced, and nothing is lost with them."""
 
 import multiprocessing
+import os
 import pathlib
+import signal
 import time
 from collections.abc import Iterator
 
@@ -19,6 +21,7 @@ from tsukiji import interrupt
 from tsukiji.experiments import crew, pool
 
 TRIALS, KILLS = 6, 3
+LEASE = 2.0  # seconds
 
 
 @pytest.fixture(
@@ -44,7 +47,7 @@ def ran(i: int, where: str, look: crew.Look) -> None:
     return Values((config.x,))
 
   optuna.logging.set_verbosity(optuna.logging.ERROR)
-  used = plan(TRIALS, lease=2.0)._replace(objective=objective)
+  used = plan(TRIALS, lease=LEASE)._replace(objective=objective)
   study.work(used, storage_lib.opened(where))
 
 
@@ -96,6 +99,41 @@ def test_killed_workers_are_replaced_and_no_trial_is_lost_or_doubled(
     assert any(lost.params.items() <= t.params.items() for t in kept)
   storage.remove_session()
   storage.engine.dispose()  # else its connections end with a warning
+
+
+@pytest.mark.slow
+def test_a_worker_paused_beyond_its_lease_changes_nothing(where: str) -> None:
+  storage = storage_lib.opened(where)
+  assert isinstance(storage, RDBStorage)
+  known = study.opened(plan(TRIALS), storage)
+  paused: list[int] = []
+  since: list[float] = []
+
+  def pause() -> None:
+    running = [
+      t for t in known.trials if t.state == TrialState.RUNNING and t.params
+    ]
+    children = multiprocessing.active_children()
+    if len(running) == len(children) == 2 and not paused:
+      paused.append(children[0].pid or 0)
+      since.append(time.monotonic())
+      os.kill(paused[0], signal.SIGSTOP)
+    elif len(since) == 1 and time.monotonic() > since[0] + 2 * LEASE:
+      since.append(time.monotonic())
+      os.kill(paused[0], signal.SIGCONT)
+
+  crew.run(2, ran, where, pause)
+  assert len(since) == 2
+  kept = [t for t in known.trials if study.counts(t)]
+  assert [t.state for t in kept] == [TrialState.COMPLETE] * TRIALS
+  assert len({str(t.params) for t in kept}) == TRIALS
+  dropped = [t for t in known.trials if not study.counts(t)]
+  assert len(dropped) <= 1
+  for lost in dropped:  # its result came late, and another one is kept
+    assert lost.values is None
+    assert [t.params for t in kept].count(lost.params) == 1
+  storage.remove_session()
+  storage.engine.dispose()
 
 
 def test_one_worker_works_here_and_looks_itself(tmp_path: pathlib.Path) -> None:

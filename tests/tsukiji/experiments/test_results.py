@@ -93,7 +93,7 @@ def test_an_artefact_that_is_not_as_in_its_row_is_a_mistake(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   class Shipped:
-    spec = variables = None
+    network = variables = None
 
   class Score:
     accuracy = 0.5

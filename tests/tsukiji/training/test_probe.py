@@ -1,19 +1,21 @@
 """What a probe says is what the network does on the calibration examples."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from compress import method, tree
+from compress import dataflow, method, probing, tree
 from compress.method import Ctx
 from compress.quantize.uniform import uniform
 from tests.runs import NETWORKS, TINY, images, run, single_gradients, start
 from tsukiji.data.datasets import Split
 from tsukiji.measure import cost
 from tsukiji.models import zoo
-from tsukiji.training import evaluate, probe
+from tsukiji.training import probe
 
 EXAMPLES = 16
 
@@ -97,6 +99,26 @@ def test_statistics_take_no_memory_for_more_examples():
   assert sizes[1] == 128 * 25 > sizes[0]  # the examples themselves
 
 
+def test_parts_of_large_gradients_are_smaller(monkeypatch):
+  params, paths = start(TINY)['params'], ('conv/kernel', 'fc/kernel')
+  expected = probed().reduce(params, paths, moments, 32)
+  numbers = sum(tree.paths(params)[path].size for path in paths)
+  asked = []
+
+  def counted(weights, gradients):
+    asked.append(len(gradients['fc/kernel']))
+    return moments(weights, gradients)
+
+  for limit, size in ((5 * numbers, 4), (numbers - 1, 1)):
+    monkeypatch.setattr(probing, 'NUMBERS', limit)
+    found = probed().reduce(params, paths, functools.partial(counted), 32)
+    assert {*asked} == {size}
+    asked.clear()
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected
+    )
+
+
 def test_missing_leaves_are_those_of_the_network():
   params = start(TINY)['params']
   part = tree.map_paths(
@@ -106,17 +128,15 @@ def test_missing_leaves_are_those_of_the_network():
   requested = probed()
   assert float(requested.loss(part)) == float(requested.loss(full))
   assert float(requested.loss(part)) != float(requested.loss(params))
-  np.testing.assert_array_equal(requested.apply(part), requested.apply(full))
+  np.testing.assert_array_equal(
+    *(requested.apply(x, *requested.examples) for x in (part, full))
+  )
 
 
 def test_inputs_are_observed_in_parts_and_in_order(monkeypatch):
-  monkeypatch.setattr(probe, 'PART', 4)
-
-  def see(observed, module, x):
-    return jnp.stack([jnp.min(x), jnp.max(x)])
-
+  monkeypatch.setattr(probing, 'PART', 4)
   params = start(TINY)['params']
-  found = probed().inputs(params, see, 10)
+  found = probed().observe(params, dataflow.EXTENT, 10)
   assert list(found) == ['conv/kernel', 'fc/kernel']
   _, stats = run(TINY, start(TINY), 8)  # two whole parts of 4
   for path, ends in found.items():
@@ -124,8 +144,11 @@ def test_inputs_are_observed_in_parts_and_in_order(monkeypatch):
     full = [ends[:, 0].min(), ends[:, 1].max()]
     np.testing.assert_allclose(full, stats[path], atol=1e-6)
   grids = uniform(2, 2).init(params, Ctx(stats=stats))
-  coarse = probed().inputs(grids, see, 4)['fc/kernel']
-  assert np.any(coarse != probed().inputs(params, see, 4)['fc/kernel'])
+  fine, coarse = (
+    probed().observe(x, dataflow.EXTENT, 4)['fc/kernel']
+    for x in (params, grids)
+  )
+  assert np.any(coarse != fine)
 
 
 @pytest.mark.parametrize('name', sorted(NETWORKS))
@@ -134,12 +157,15 @@ def test_uses_make_the_multiplications(name):
   sizes = {
     path: x.size for path, x in tree.paths(start(spec)['params']).items()
   }
-  uses = probe.uses(spec)
-  assert sum(sizes[path] * n for path, n in uses.items()) == cost.macs(spec)
+  found = probe.weights(spec)
+  assert found.keys() == {p for p in sizes if p.endswith('/kernel')}
+  total = sum(sizes[path] * weight.uses for path, weight in found.items())
+  assert total == cost.macs(spec)
 
 
 def test_uses_of_tsukijinet():
-  assert probe.uses(zoo.tsukijinet((28, 28, 1), 10)) == {
+  found = probe.weights(zoo.tsukijinet((28, 28, 1), 10))
+  assert {path: weight.uses for path, weight in found.items()} == {
     'conv1/kernel': 24 * 24,
     'conv2/kernel': 8 * 8,
     'dense1/kernel': 1,
@@ -155,10 +181,19 @@ def test_a_method_that_needs_data_says_so():
 def test_ranges_are_those_of_the_given_weights() -> None:
   params = start(TINY)['params']
   twice = tree.map_paths(lambda _, x: 2 * x, params)
-  x = np.asarray(images(TINY, EXAMPLES))
-  network = start(TINY) | {'params': twice}
   requested = probed()
-  want = evaluate.calibrate(TINY, network, Split(x, np.zeros(EXAMPLES)))
-  jax.tree.map(np.testing.assert_array_equal, requested.ranges(twice), want)
+  _, want = run(TINY, start(TINY) | {'params': twice}, EXAMPLES)
+  same = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
+  jax.tree.map(same, requested.ranges(twice), want)
   own = requested.ranges(tree.map_paths(lambda *_: None, params))
-  jax.tree.map(np.testing.assert_array_equal, own, requested.ranges(params))
+  jax.tree.map(same, own, requested.ranges(params))
+
+
+def test_ranges_are_those_of_every_example(monkeypatch) -> None:
+  monkeypatch.setattr(probing, 'PART', 6)  # 16 are two parts, and a rest
+  params = start(TINY)['params']
+  x = np.asarray(images(TINY, EXAMPLES)).copy()
+  x[-1] *= 100
+  found = probe.probe(TINY, start(TINY), Split(x, np.zeros(EXAMPLES, int)))
+  ends = found.ranges(params)['conv/kernel']
+  np.testing.assert_allclose(ends, [x.min(), x.max()], rtol=1e-6)

@@ -24,7 +24,7 @@ from tsukiji.config import settings as st_
 from tsukiji.data.datasets import Split
 from tsukiji.models import spec as sp
 from tsukiji.models.net import Net
-from tsukiji.training import evaluate, optimizer
+from tsukiji.training import evaluate, optimizer, probe
 from tsukiji.training import step as step_lib
 from tsukiji.training.step import Plan, State
 
@@ -74,8 +74,8 @@ def begin(
   tx = optimizer.from_settings(chosen, steps)
   made = recipe.parse(method)
   plan = Plan(spec, made, tx, steps, chosen.label_smoothing)
-  stats = evaluate.calibrate(spec, found, split) if method else None
-  return plan, step_lib.init_state(plan, found, 0, stats)
+  requested = probe.probe(spec, found, split) if method else None
+  return plan, step_lib.init_state(plan, found, 0, requested)
 
 
 def arrays(state: Any) -> dict[str, np.ndarray]:
@@ -243,9 +243,9 @@ def test_evaluate_has_the_loss_of_the_run() -> None:
 
 
 def test_calibration_needs_examples() -> None:
-  message = 'calibrate: expected at least one example, got 0'
+  message = 'probe: expected at least one example, got 0'
   with pytest.raises(ValueError, match=message):
-    evaluate.calibrate(NET, variables(NET), examples(0))
+    probe.probe(NET, variables(NET), examples(0))
 
 
 def test_evaluate_applies_grids_and_masks() -> None:
@@ -278,7 +278,7 @@ def test_a_predictor_is_the_network_as_it_is_served() -> None:
   assert not np.array_equal(logits, plain)
 
 
-def test_calibrate_is_the_range_of_each_input() -> None:
+def test_ranges_are_those_of_each_input() -> None:
   spec = sp.Spec(
     name='net',
     input_shape=(6, 6, 1),
@@ -292,7 +292,8 @@ def test_calibrate_is_the_range_of_each_input() -> None:
   )
   found, split = variables(spec), examples(30)
   split.x[:20] = np.clip(split.x[:20], 60, 180)
-  observed = evaluate.calibrate(spec, found, split, examples=20)
+  requested = probe.probe(spec, found, split, examples=20)
+  observed = requested.ranges(found['params'])
   x = (split.x[:20].reshape(20, -1) - 100.0) / 50
   first = found['params']['d1']
   y = np.tanh(x @ first['kernel'] + first['bias'])

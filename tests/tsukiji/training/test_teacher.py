@@ -19,7 +19,7 @@ from tsukiji.deploy import artefact
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import jobs, prepare
 from tsukiji.models import net as net_lib
-from tsukiji.training import evaluate
+from tsukiji.training import probe
 from tsukiji.training import step as step_lib
 from tsukiji.training import teacher as teacher_lib
 
@@ -202,7 +202,7 @@ def test_a_joint_teacher_learns_as_if_trained_by_itself() -> None:
   states = [
     jax.tree.map(
       jnp.array,
-      step_lib.init_state(p, fresh, 3, evaluate.calibrate(TINY, fresh, split)),
+      step_lib.init_state(p, fresh, 3, probe.probe(TINY, fresh, split)),
     )
     for p in (plan, single)
   ]

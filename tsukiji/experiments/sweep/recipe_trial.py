@@ -9,7 +9,7 @@ from tsukiji.config import search_space, settings, stages
 from tsukiji.experiments import cell, identity, jobs, row
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import trial
-from tsukiji.training import teacher
+from tsukiji.training import evaluate, teacher
 
 
 def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
@@ -44,8 +44,8 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
   method = teacher.method_of(short.config, title)
   meta = row.meta_of(short.data, title, method)
   shipped = trial.shipped(experiment, done, meta)
-  read = shipped.artefact
-  error = trial.error_of(experiment, read.spec, read.variables)
+  split, loss = experiment.data.validation, experiment.config.train.loss
+  error = trial.error_of(evaluate.scored(shipped.artefact.run, split, loss))
   found = {**shipped.costs, 'val_accuracy': error}
   return Values(tuple(found[x] for x in experiment.config.search.objectives))
 

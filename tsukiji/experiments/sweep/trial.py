@@ -20,7 +20,6 @@ from tsukiji import interrupt
 from tsukiji.config import search_space, settings
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
-from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import cell, identity, jobs, pool, row
 from tsukiji.experiments.jobs import Experiment
@@ -90,9 +89,9 @@ def _size(spec: Spec, meta: str) -> dict[str, int]:
     lambda x: np.float32(drawn.uniform(0.5, 1.0, x.shape)),
     net_lib.variable_shapes(spec),
   )
-  spec, small = lower(spec, variables)
-  blob = pack.pack(spec, small, json.loads(meta), coded_floats=False)
-  return {'bytes': len(blob), 'params': cost.params(small['params'])}
+  blob = row.packed(spec, variables, json.loads(meta))
+  params = pack.unpack(blob).variables['params']
+  return {'bytes': len(blob), 'params': cost.params(params)}
 
 
 def spec_of(experiment: Experiment, config: ConfigDict) -> Spec:
@@ -237,7 +236,11 @@ def _measured(
   """Return the objectives of a trained network, NaNs if it diverged."""
   names = experiment.config.search.objectives
   (title,) = short.specs
-  error = error_of(experiment, done.spec, done.variables)
+  loss = experiment.config.train.loss
+  score = evaluate.evaluate(
+    done.spec, done.variables, experiment.data.validation, loss=loss
+  )
+  error = error_of(score)
   if not math.isfinite(error):
     return Values((math.nan,) * len(names))
   found = {'val_accuracy': error, **known(experiment, config, tuple(names))}
@@ -248,23 +251,8 @@ def _measured(
   return Values(tuple(found[name] for name in names))
 
 
-def error_of(experiment: Experiment, spec: Spec, variables: Variables) -> float:
-  """Return the error of a network on the validation set.
-
-  Args:
-    experiment: The experiment, whose loss must be finite.
-    spec: The network.
-    variables: Its arrays or nodes.
-
-  Returns:
-    A fraction; NaN where the loss is not finite.
-  """
-  score = evaluate.evaluate(
-    spec,
-    variables,
-    experiment.data.validation,
-    loss=experiment.config.train.loss,
-  )
+def error_of(score: evaluate.Score) -> float:
+  """Return the error of a network; NaN where the loss is not finite."""
   return 1 - score.accuracy if math.isfinite(score.loss) else math.nan
 
 
@@ -299,8 +287,8 @@ def shipped(
     costs: dict[str, float] = {
       'bytes': read.bytes,
       'params': cost.params(params),
-      'macs': cost.macs(read.spec),
-      'energy_uj': energy.model(read.spec, params, read.bytes).total,
+      'macs': cost.macs(read.network, params),
+      'energy_uj': energy.model(read.network, params, read.bytes).total,
     }
     if 'latency_ms' in config.search.objectives:
       # One at a time; the last core of a worker, which waits here, is idle.
