@@ -1,13 +1,13 @@
 """Every byte of a file has a line."""
 
-import dataclasses
 import pathlib
 
 import numpy as np
 import pytest
 
 from tests.runs import TINY, one_shot
-from tests.tsukiji.deploy.tsk.test_pack import METHODS, SPEC, packed
+from tests.tsukiji.deploy.tsk.test_pack import METHODS, packed
+from tests.weight_files import pack_weights
 from tsukiji import info
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
@@ -42,9 +42,9 @@ def test_lines_say_what_was_done() -> None:
 def test_text_of_a_file_is_no_markup(
   tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-  spec = dataclasses.replace(SPEC, name='net\x1b]0;owned\x07')
   params = {'[/x]': {'[bold]w\x1b[2J': np.zeros(2, np.float32)}}
-  blob = pack.pack(spec, {'params': params}, {'recipe': '[/]\u202e\nint8'})
+  meta = {'network': 'net\x1b]0;owned\x07', 'recipe': '[/]\u202e\nint8'}
+  blob = pack_weights(params, meta)
   path = tmp_path / '[red]net[bold].tsk'
   path.write_bytes(blob)
   assert info.main([str(path)]) == 0

@@ -13,7 +13,7 @@ from compress.quantize import affine, integer_codes
 from compress.quantize.half import half
 from compress.quantize.integer_codes import Quantized, Shifted
 from compress.quantize.uniform import uniform
-from tests.runs import TINY
+from tests.weight_files import pack_weights
 from tsukiji.deploy.tsk import pack
 
 W = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_codes_are_spread_among_zeros(kind: str, axis: int) -> None:
 def test_files_keep_every_bit(kind: str) -> None:
   node = frozen(kind)
   for x in (node, node.scale_channels(GAIN)):
-    blob = pack.pack(TINY, {'params': {'w': x}})
+    blob = pack_weights({'w': x})
     again = pack.unpack(blob).variables['params']['w']
     assert type(again) is type(x)
     np.testing.assert_array_equal(again.decode(), x.decode())
@@ -84,7 +84,7 @@ def test_files_keep_what_is_left_of_groups() -> None:
   part = Sliced(node, jnp.array([1]), 2, 2)
   frozen_part = tree.freeze({'w': part})['w']
   assert isinstance(frozen_part, Sliced)  # groups cannot be spread
-  again = pack.unpack(pack.pack(TINY, {'params': {'w': part}}))
+  again = pack.unpack(pack_weights({'w': part}))
   found = tree.decode(again.variables['params'])['w']
   np.testing.assert_array_equal(found, tree.decode({'w': part})['w'])
 
@@ -98,7 +98,7 @@ def test_codes_take_their_bits_in_a_file_or_fewer(
   node = uniform(bits, per='tensor', symmetric=symmetric).init(
     {'w': jnp.float32(w)}, Ctx()
   )
-  rows = pack.sections(pack.pack(TINY, {'params': node}))
+  rows = pack.sections(pack_weights(node))
   found = next(row for row in rows if row.path == 'params/w/codes')
   assert found.bits_per_weight <= bits + 0.01
 

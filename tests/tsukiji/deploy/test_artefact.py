@@ -17,6 +17,7 @@ import pytest
 from compress import dataflow as grids
 from compress import tree
 from compress.quantize.integer_codes import Inputs, Quantized
+from tests.layer_files import pack_layers
 from tests.tsukiji.deploy.tsk.test_pack import (
   SPEC,
   compressed,
@@ -147,8 +148,8 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     edited('dense', 'v/params/dense1', {'kernel': 'f4 136'}, None),
     edited('int8', f'{kernel}/inputs/bits', 2**24, None),
     edited('int3', 's/layers', [], None),
-    pack.pack(SPEC, {'params': dense('tsukijinet2021')['params']}),
-    pack.pack(SPEC, {**dense('tsukijinet2021'), 'params': {}}),
+    pack_layers(SPEC, {'params': dense('tsukijinet2021')['params']}),
+    pack_layers(SPEC, {**dense('tsukijinet2021'), 'params': {}}),
   ):
     artefact.save(file, blob)
     with pytest.raises(ValueError, match='net.tsk: artefact: expected'):
@@ -278,11 +279,11 @@ def test_the_golden_file_still_reads() -> None:
 
 def test_the_golden_file_takes_its_known_size() -> None:
   blob = GOLDEN.read_bytes()
-  again = pack.pack(*golden_network(), {'format': 1}, coded_floats=False)
+  again = pack_layers(*golden_network(), {'format': 1}, coded_floats=False)
   arrays = [row[:-1] for row in pack.sections(blob)[1:]]
   assert [row[:-1] for row in pack.sections(again)[1:]] == arrays
 
 
 if __name__ == '__main__':
-  blob = pack.pack(*golden_network(), {'format': 1}, coded_floats=False)
+  blob = pack_layers(*golden_network(), {'format': 1}, coded_floats=False)
   artefact.save(GOLDEN, blob)

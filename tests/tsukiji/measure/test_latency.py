@@ -13,6 +13,7 @@ import pytest
 
 from tsukiji import interrupt
 from tsukiji.deploy import artefact
+from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.measure import latency
 from tsukiji.models import zoo
@@ -37,7 +38,7 @@ def packed(tmp_path_factory) -> dict[str, str]:
       Net(spec).init, jax.random.key(0), jnp.zeros((1, 4, 4, 1))
     )
     variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    artefact.save(folder / f'{name}.tsk', pack.pack(spec, variables))
+    artefact.save(folder / f'{name}.tsk', pack.pack(*lower(spec, variables)))
   return {path.stem: str(path) for path in sorted(folder.iterdir())}
 
 

@@ -16,6 +16,7 @@ from tsukiji.config import settings, validate
 from tsukiji.data import batches
 from tsukiji.data.datasets import Split
 from tsukiji.deploy import artefact
+from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import jobs, prepare
 from tsukiji.models import net as net_lib
@@ -50,7 +51,7 @@ def test_an_ensemble_is_the_mean() -> None:
 
 def test_a_file_teaches_as_it_answers(tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'tiny.tsk'
-  artefact.save(path, pack.pack(TINY, start(TINY), {}))
+  artefact.save(path, pack.pack(*lower(TINY, start(TINY))))
   x = images(TINY, 4)
   teacher = teacher_lib.named(str(path), TINY.input_shape)
   np.testing.assert_allclose(teacher(x), artefact.load(path)(x), atol=1e-5)

@@ -1,15 +1,14 @@
 """Packing of a compressed network into one self-contained file.
 
-The layout is that of `header`. Its JSON has the network, layers `s` or a graph
-`g`, the metadata `m`,
-the tree `v` (`node_forms`), and the sizes `a` of the coded arrays, which follow
-in the order of the tree.
+The layout is that of `header`. Its JSON has the network as a graph `g`, the
+metadata `m`, the tree `v` (`node_forms`), and the sizes `a` of the coded
+arrays, which follow in the order of the tree. Files of the formats before
+graphs have layers `s`; they are read, and no longer written.
 
 Reading executes no code, and decodes nothing before all sizes are checked for
 consistency and against the `limits`.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -27,7 +26,6 @@ from tsukiji.deploy.tsk.node_forms import NODES as NODES
 from tsukiji.deploy.tsk.node_forms import from_json, to_json, unfit
 from tsukiji.graph import json_form
 from tsukiji.graph.nodes import Graph, bound
-from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 
 
@@ -46,11 +44,6 @@ class Packed(NamedTuple):
   meta: dict[str, Any]
 
   @property
-  def spec(self) -> Spec:
-    """The layers; a ValueError if the file has a graph."""
-    return layers(self.network)
-
-  @property
   def name(self) -> str:
     """Name of the network."""
     return name_of(self.network, self.meta)
@@ -61,20 +54,6 @@ def name_of(network: Spec | Graph, meta: dict[str, Any]) -> str:
   if isinstance(network, Spec):
     return network.name
   return str(meta.get('network', 'network'))
-
-
-def layers(network: Spec | Graph) -> Spec:
-  """Return a network of layers.
-
-  Raises:
-    ValueError: If it is a graph.
-  """
-  if isinstance(network, Spec):
-    return network
-  raise ValueError(
-    'artefact: expected a network of layers, got a graph of operators. Only '
-    'networks of the zoo have layers.'
-  )
 
 
 class Sized(NamedTuple):
@@ -122,7 +101,7 @@ class _File(NamedTuple):
 
 
 def pack(
-  network: Spec | Graph,
+  graph: Graph,
   variables: dict[str, Any],
   meta: dict[str, Any] | None = None,
   coded_floats: bool = True,
@@ -130,9 +109,9 @@ def pack(
   """Return a network as one file.
 
   Args:
-    network: The layers, or a graph.
-    variables: `{'params': ..., 'batch_stats': ...}`: arrays and nodes; the
-      nodes of `params` are frozen here. Those of a graph are by path.
+    graph: The network.
+    variables: `{'params': ...}`: its arrays and nodes, by path; nodes are
+      frozen here.
     meta: Metadata of JSON types.
     coded_floats: Whether to compress floats, losslessly. Otherwise the length
       of the file of a float network depends on its shapes only.
@@ -141,33 +120,29 @@ def pack(
     The file; equal networks give equal bytes.
 
   Raises:
-    ValueError: If the network is no `Spec` or `Graph`, something in the tree
-      or in `meta` cannot be stored, or the file would exceed the `limits`.
+    ValueError: If the network is no `Graph`, something in the tree or in
+      `meta` cannot be stored, or the file would exceed the `limits`.
   """
-  if not isinstance(network, Spec | Graph):
+  if not isinstance(graph, Graph):
     raise ValueError(
-      f'pack: expected a network as a tsukiji.models.spec.Spec or a graph, got '
-      f'{type(network).__name__}. Use zoo.build or tsukiji.deploy.save.'
+      f'pack: expected a network as a graph, got {type(graph).__name__}. Use '
+      'tsukiji.deploy.save, or passes.lower for a network of the zoo.'
     )
   if type(variables) is not dict or 'params' not in variables:
     got = sorted(variables) if type(variables) is dict else variables
     raise unfit('', "variables with 'params'", got)
   frozen = {**variables, 'params': tree.freeze(variables['params'])}
   arrays: list[np.ndarray] = []
-  fields: dict[str, Any] = {'m': meta or {}}
-  if isinstance(network, Spec):
-    fields['s'], version = json.loads(sp.dumps(network)), header.LAYERS
-  else:
-    network, constants = json_form.without_constants(network)
-    frozen |= {'constants': constants} if constants else {}
-    fields['g'], version = json_form.to_json(network), header.GRAPH
+  graph, constants = json_form.without_constants(graph)
+  frozen |= {'constants': constants} if constants else {}
+  fields = {'g': json_form.to_json(graph), 'm': meta or {}}
   fields['v'] = to_json('', frozen, arrays)
   parts = [coding_lib.encode(x, coded_floats) for x in arrays]
   fields['a'] = [len(part) for part in parts]
   total = sum(x.nbytes for x in arrays)
-  blob = header.seal(fields, total, parts, version)
+  blob = header.seal(fields, total, parts, header.GRAPH)
   sizes = limits.check_tree(frozen, len(arrays), len(blob))
-  _check_network(network, sizes, len(blob))
+  graph_limits.check(graph, sizes, len(blob))
   return blob
 
 
