@@ -12,6 +12,7 @@ from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import jobs
 from tsukiji.experiments.store import Row
+from tsukiji.graph.multiplies import layer_of
 from tsukiji.graph.nodes import Graph
 from tsukiji.measure import cost, energy
 from tsukiji.models import drop_layers
@@ -187,7 +188,7 @@ def _remarks(params: Params) -> dict[str, str]:
 
   def look(path: str, node: tree.Compressed) -> tree.Compressed:
     if node.describe():
-      words[cost.layer_of(path)] = node.describe()
+      words[layer_of(path)] = node.describe()
     return node
 
   tree.map_nodes(tree.Compressed, look, params)

@@ -29,6 +29,20 @@ class Multiply(NamedTuple):
   after: tuple[int, ...]
   macs: int
 
+  @property
+  def layer(self) -> str:
+    """Name of the layer of the parameter."""
+    return layer_of(self.path)
+
+
+def layer_of(path: str) -> str:
+  """Return the name of the layer of a weight.
+
+  >>> layer_of('block/conv1/kernel'), layer_of('w')
+  ('block/conv1', 'w')
+  """
+  return path.removesuffix('/kernel')
+
 
 def multiplies(graph: Graph, params: Mapping[str, Any]) -> tuple[Multiply, ...]:
   """Return the products of a network in the order in which they are computed.

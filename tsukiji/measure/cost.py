@@ -104,15 +104,6 @@ def layers(graph: Graph, params: Params) -> tuple[LayerCost, ...]:
   return tuple(_of_product(x, weights) for x in found if x.path)
 
 
-def layer_of(path: str) -> str:
-  """Return the name of the layer of a weight.
-
-  >>> layer_of('conv1/kernel'), layer_of('net/rnn/cell/hi/kernel')
-  ('conv1', 'net/rnn/cell/hi')
-  """
-  return path.rpartition('/')[0] or path
-
-
 def _products(graph: Graph, params: Params) -> tuple[Multiply, ...]:
   shapes = jax.eval_shape(tree.decode, params)
   constants = graph.parameters
@@ -124,8 +115,9 @@ def _of_product(x: Multiply, weights: dict[str, Any]) -> LayerCost:
   node = weights[x.path]
   dense = tree.decode(node)
   sizes = np.size(dense), _nonzero(dense)
-  name = layer_of(x.path)
-  return LayerCost(name, kind, x.before, x.after, x.macs, *sizes, *_bits(node))
+  return LayerCost(
+    x.layer, kind, x.before, x.after, x.macs, *sizes, *_bits(node)
+  )
 
 
 def params(params: Params) -> int:

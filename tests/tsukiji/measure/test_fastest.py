@@ -16,10 +16,10 @@ from tests.tsukiji.deploy.integer.test_binary_layers import SAME, prepared
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.integer import binary_layers
-from tsukiji.deploy.integer.settled import layer_of
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.graph.capture import capture
+from tsukiji.graph.multiplies import layer_of
 from tsukiji.measure import fastest, latency, sampling
 from tsukiji.models.spec import Spec
 

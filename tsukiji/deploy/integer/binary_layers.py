@@ -26,14 +26,10 @@ from tsukiji.deploy.integer.comparisons import (
   Threshold,
   comparison,
 )
-from tsukiji.deploy.integer.settled import (
-  Settled,
-  is_product,
-  layer_of,
-  settled,
-)
+from tsukiji.deploy.integer.settled import Settled, is_product, settled
 from tsukiji.errors import expect
 from tsukiji.graph import evaluate
+from tsukiji.graph.multiplies import layer_of
 from tsukiji.graph.nodes import (
   Graph,
   Input,

@@ -16,7 +16,7 @@ from tsukiji.deploy.integer import kernels as coded
 from tsukiji.deploy.integer.fixed_point import LIMIT
 from tsukiji.deploy.integer.forms import Form, along
 from tsukiji.deploy.integer.reference import ROUNDED, Integer
-from tsukiji.deploy.integer.settled import Settled, layer_of, settled
+from tsukiji.deploy.integer.settled import Settled, settled
 from tsukiji.deploy.integer.translation import (
   FRACTION,
   Held,
@@ -27,6 +27,7 @@ from tsukiji.deploy.integer.translation import (
   unfit,
 )
 from tsukiji.deploy.passes.absorb import product_of
+from tsukiji.graph.multiplies import layer_of
 from tsukiji.graph.nodes import Graph, Node, Ref, input_name, users
 
 FINE = 10  # maximum bits behind the binary point of an accumulator

@@ -54,12 +54,3 @@ def settled(graph: Graph, variables: Mapping[str, Any]) -> Settled:
 def is_product(node: Node) -> bool:
   """Return whether a node multiplies a value by a weight."""
   return node.op in ('dot', 'conv') and isinstance(node.inputs[1], str)
-
-
-def layer_of(path: str) -> str:
-  """Return the name of the layer of a weight.
-
-  >>> layer_of('block/conv1/kernel'), layer_of('w')
-  ('block/conv1', 'w')
-  """
-  return path.removesuffix('/kernel')

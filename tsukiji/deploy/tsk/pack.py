@@ -135,7 +135,7 @@ def pack(
   arrays: list[np.ndarray] = []
   graph, constants = json_form.without_constants(graph)
   frozen |= {'constants': constants} if constants else {}
-  fields = {'g': json_form.to_json(graph), 'm': meta or {}}
+  fields: dict[str, Any] = {'g': json_form.to_json(graph), 'm': meta or {}}
   fields['v'] = to_json('', frozen, arrays)
   parts = [coding_lib.encode(x, coded_floats) for x in arrays]
   fields['a'] = [len(part) for part in parts]
