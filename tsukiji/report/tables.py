@@ -104,13 +104,14 @@ def markdown(
   at = [i for i, name in enumerate(labels) if re.search(named, name)]
   rows, labels = [rows[i] for i in at], [labels[i] for i in at]
   shown = _chosen(columns(rows), heads)
-  titles = [_heading(column) for column in shown]
+  titles = [heading(column) for column in shown]
   cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
   texts = [[*map(str, line)] for line in zip(labels, *cells, strict=True)]
   return plain([['recipe', *titles], *texts])
 
 
-def _heading(column: Column) -> str:
+def heading(column: Column) -> str:
+  """Return the heading of a column: what it is, and its unit."""
   return ', '.join(filter(None, (column.head, column.unit)))
 
 
@@ -118,7 +119,7 @@ def _chosen(shown: list[Column], heads: Sequence[str]) -> list[Column]:
   """Return the first column under each heading, or all of them."""
   if not heads:
     return shown
-  titles = [_heading(column) for column in shown]
+  titles = [heading(column) for column in shown]
   found = []
   for head in heads:
     at = [i for i, title in enumerate(titles) if title.startswith(head)]
