@@ -133,8 +133,15 @@ def _chosen(shown: list[Column], heads: Sequence[str]) -> list[Column]:
   return found
 
 
-def plain(rows: Sequence[Sequence[str]]) -> str:
+def plain(rows: Sequence[Sequence[str]], words: int = 1) -> str:
   """Lay out texts as a table of GitHub Markdown, the first row its heads.
+
+  Args:
+    rows: Texts, as many in each row.
+    words: Columns at the left that are words; the others are numbers.
+
+  Returns:
+    The table.
 
   >>> print(plain([['a', 'b'], ['x', '1']]), end='')
   | a | b |
@@ -142,7 +149,7 @@ def plain(rows: Sequence[Sequence[str]]) -> str:
   | x | 1 |
   """
   heads, *lines = [[*map(escape, row)] for row in rows]
-  rule = ['---'] + ['---:'] * (len(heads) - 1)
+  rule = ['---'] * words + ['---:'] * (len(heads) - words)
   return ''.join(f'| {" | ".join(x)} |\n' for x in (heads, rule, *lines))
 
 
