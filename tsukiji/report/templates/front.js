@@ -61,7 +61,10 @@ function panelOf(chart, panel, holder) {
       ArrowRight: Math.min(chosen + 1, last), ArrowLeft: Math.max(chosen - 1, 0),
       Home: 0, End: last,
     }[event.key];
-    if (event.key === 'Escape') choose(-1);
+    if (event.key === 'Escape') {
+      pinned = false;
+      choose(-1);
+    }
     if (target === undefined || !marks[target]) return;
     event.preventDefault();
     marks[target].focus();
