@@ -22,8 +22,8 @@ def get_config(arg: str = '') -> ConfigDict:
   config.title = 'Exercises with a smartwatch'
   config.dataset.update(name='watch', validation=0.15)
   config.seeds = (0, 1, 2)
-  config.train = settings.training(epochs=30, batch_size=64, lr=1e-3)
-  config.finetune = settings.training(epochs=12, batch_size=64, lr=1e-3)
+  config.train = settings.training(epochs=20, batch_size=64, lr=1e-3)
+  config.finetune = settings.training(epochs=8, batch_size=64, lr=1e-3)
   config.measure.engines = settings.ENGINES
   config.networks = {
     'tsukijinet2021': settings.network('tsukijinet2021'),
