@@ -146,12 +146,12 @@ def answer(one: Comparison, results: Results) -> list[str]:
   >>> answer(one, Results('run', rows))[4:]
   ['−25.00 ± 0.00 points', '2', 'yes', 'run']
   """
-  pair = [_by_seed(results.rows, name) for name in (one.row, one.other)]
+  rows, others = (_by_seed(results.rows, x) for x in (one.row, one.other))
   named = [
-    f'{name}: {_described(rows, one.measure)}' if rows else name
-    for name, rows in zip((one.row, one.other), pair, strict=True)
+    f'{name}: {_described(found, one.measure)}' if found else name
+    for name, found in ((one.row, rows), (one.other, others))
   ]
-  apart = differences(*pair, one.measure)
+  apart = differences(rows, others, one.measure)
   said = [MISSING, '', '']
   if apart:
     count = f'{len(apart)}'
