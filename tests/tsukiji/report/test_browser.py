@@ -109,7 +109,7 @@ def seen(folder: pathlib.Path, width: int, *flags: str) -> dict[str, Any]:
     cwd=folder,
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=300,
     check=True,
   )
   [found] = re.findall('data-out="(.*?)"', done.stdout)
