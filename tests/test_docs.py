@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import json
 import pathlib
 import re
 import shlex
@@ -23,6 +24,7 @@ from tests.runs import TINY, calibrated, start
 from tsukiji import report
 from tsukiji.config import settings
 from tsukiji.experiments import publish
+from tsukiji.report import limitations
 
 PAGES = {str(p.relative_to(ROOT)): p.read_text() for p in publish.pages(ROOT)}
 README = PAGES['README.md']
@@ -225,9 +227,23 @@ def test_every_recipe_is_described(name: str) -> None:
 def test_tables_come_from_results(name: str, table: publish.Table) -> None:
   path = ROOT / table.source
   assert path.exists(), f'{name} quotes {table.source}: run and publish it'
-  rows = publish.rows_of(path)
-  want = report.markdown(rows, table.named, table.heads)
+  if path.suffix == '.toml':
+    want = publish.answers(ROOT, table.source)
+  else:
+    rows = publish.rows_of(path)
+    want = report.markdown(rows, table.named, table.heads)
   assert table.text.strip() == want.strip()
+
+
+def test_limitations_ask_for_rows_that_are_there() -> None:
+  asked = limitations.parse((ROOT / 'docs' / 'limitations.toml').read_text())
+  for one in asked:
+    path = ROOT / 'results' / f'{one.source}.json'
+    config = ROOT / 'configs' / f'{one.source}.py'
+    assert not one.source or path.exists() or config.exists(), one
+    rows = json.loads(path.read_text())['rows'] if path.exists() else []
+    there = {f'{row["network"]}/{row["recipe"]}' for row in rows}
+    assert not there or {one.row, one.other} <= there, one
 
 
 @pytest.mark.parametrize(('name', 'target'), LINKS)

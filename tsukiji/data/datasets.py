@@ -1,8 +1,8 @@
 """Data as arrays: one function gives train, validation and test.
 
-`load` finds and checks the arrays (`sources`, `data_tfds`), keeps the slow ones
-in a cache and takes the validation split out of train. Everything fits in
-memory, so there is no pipeline: a batch is an array of indices.
+`load` finds and checks the arrays (`readers`, `sensors`, `tfds`), keeps the
+slow ones in a cache and takes the validation split out of train. Everything
+fits in memory, so there is no pipeline: a batch is an array of indices.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tsukiji import atomic
-from tsukiji.data import layout, readers, tfds
+from tsukiji.data import layout, readers, sensors, tfds
 from tsukiji.data.layout import Scaling
 from tsukiji.data.readers import Raw
 from tsukiji.errors import expect
@@ -68,14 +68,16 @@ def load(
 
   Args:
     name: 'digits' or 'digits_angle' (embedded; the second has the angle of
-      turned digits as label); a TFDS name such as 'fashion_mnist'; a folder of
-      IDX files; or an `.npz` with `x_train, y_train, x_test, y_test` (and
+      turned digits as label); 'watch' or 'basic_motions' (see `sensors`; of
+      optional packages); a TFDS name such as 'fashion_mnist'; a folder of IDX
+      files; or an `.npz` with `x_train, y_train, x_test, y_test` (and
       `classes`), where x is [n, height, width, channels] images; [n, height,
       width] ones, uint8 or square; other [n, time, channels], windows of a
       sequence, laid out as [n, time, 1, channels]; or [n, features], laid out
       as [n, 1, 1, features]. A folder called like a well-known dataset is
       meant by ./NAME.
-    validation: the part of train held out: a fraction < 1, or a count.
+    validation: the part of train held out: a fraction < 1, or a count; of
+      people, where the data say who is who.
     seed: chooses that part, and the order of the examples of files.
     folder: the TFDS `data_dir`; '' for TFDS's own.
     cache: where decoded TFDS arrays are kept; '' for `tsukiji` in
@@ -94,7 +96,7 @@ def load(
   (1238, 8, 8, 1)
   """
   raw, scaling, in_files = _find(name, folder, cache)
-  train, rest = hold_out(len(raw.y_train), validation, seed)
+  train, rest = _split(raw, validation, seed)
   if in_files:
     train, rest = (
       np.random.RandomState([seed, i]).permutation(indices)
@@ -133,8 +135,20 @@ def moments(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
   return tuple(mean.tolist()), tuple(std.tolist())
 
 
+def _split(
+  raw: Raw, validation: float | int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Return the indices to train on and those held out, groups as a whole."""
+  if raw.groups is None:
+    return hold_out(len(raw.y_train), validation, seed)
+  names = np.unique(raw.groups)
+  _, held = hold_out(len(names), validation, seed, 'groups of examples')
+  out = np.isin(raw.groups, names[held])
+  return np.flatnonzero(~out), np.flatnonzero(out)
+
+
 def hold_out(
-  n: int, validation: float | int, seed: int
+  n: int, validation: float | int, seed: int, of: str = 'train examples'
 ) -> tuple[np.ndarray, np.ndarray]:
   """Choose which of n examples to train on and which to hold out.
 
@@ -142,6 +156,7 @@ def hold_out(
     n: how many there are.
     validation: a fraction < 1 of them, or a count.
     seed: in [0, 2^32).
+    of: what they are, for errors.
 
   Returns:
     Two ascending index arrays, disjoint, together 0..n-1.
@@ -157,7 +172,7 @@ def hold_out(
   # A count may come as a float: a config field that began as 0.1 stays one.
   ok = (fraction or count.is_integer()) and 1 <= round(count) < n
   fix = 'Give a fraction such as 0.1 or a count.'
-  what = f'1 to {n - 1} of {n} train examples, or such a fraction'
+  what = f'1 to {n - 1} of {n} {of}, or such a fraction'
   expect('validation', ok, what, validation, fix)
   fix = 'Give an integer from 0.'
   expect('seed', 0 <= seed < 2**32, 'it in [0, 2^32)', seed, fix)
@@ -180,6 +195,9 @@ def _find(name: str, folder: str, cache: str) -> _Found:
     return _Found(readers.check(readers.digits(), name))
   if name == 'digits_angle':
     return _Found(readers.check_numbers(readers.digits_angle(), name))
+  if name in sensors.READERS:
+    raw, scaling = _laid_out(sensors.READERS[name]())
+    return _Found(readers.check(raw, name), scaling, in_files=True)
   path = os.path.expanduser(name)
   if name.endswith('.npz'):
     raw, scaling = _laid_out(readers.npz(Path(path)))
@@ -260,6 +278,7 @@ def _save(path: Path, raw: Raw) -> None:
   Raises:
     OSError: the folder cannot be written, or the disk is full.
   """
-  arrays: dict[str, Any] = {k: np.asarray(v) for k, v in raw._asdict().items()}
+  found = raw._asdict().items()
+  arrays: dict[str, Any] = {k: np.asarray(v) for k, v in found if v is not None}
   with atomic.replacing(path) as file:
     np.savez(file, **arrays)

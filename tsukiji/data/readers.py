@@ -2,7 +2,7 @@
 
 Nothing read here is trusted: there is no pickle, a header is compared with the
 bytes at hand before it is believed, and `check` admits only images, or sensor
-windows, with one class each. Datasets by name are in `data_tfds`.
+windows, with one class each. Datasets by name are in `tfds`.
 """
 
 import gzip
@@ -38,6 +38,8 @@ class Raw(NamedTuple):
     x_test: [m, height, width(, channels)] numbers.
     y_test: [m] integer labels.
     classes: names by label; empty where the source has none.
+    groups: [n] of each training example, as the person it is of; a group is
+      held out as a whole, so that validation is on others. None has none.
   """
 
   x_train: np.ndarray
@@ -45,6 +47,7 @@ class Raw(NamedTuple):
   x_test: np.ndarray
   y_test: np.ndarray
   classes: tuple[str, ...] = ()
+  groups: np.ndarray | None = None
 
 
 def line(error: Exception) -> str:
@@ -246,7 +249,7 @@ def check(raw: Raw, where: str) -> Raw:
   fix = 'Every class of the test split must occur in train.'
   expect(f'{where} y_test', not unseen, 'labels of train', unseen[:5], fix)
   classes = raw.classes or tuple(map(str, range(top + 1)))
-  return Raw(train, y_train, test, y_test, classes)
+  return Raw(train, y_train, test, y_test, classes, raw.groups)
 
 
 def _inputs(x: np.ndarray, where: str) -> np.ndarray:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from tsukiji.data import sensors
 from tsukiji.data.readers import Raw, idx, line
 from tsukiji.errors import expect
 
@@ -125,7 +126,10 @@ def _mistake(name: str, names: list[str], error: Exception) -> str:
       f'{line(error)}. Correct it, install what is missing, or delete the '
       'folder if it is damaged.'
     )
-  near = difflib.get_close_matches(name, ['digits', *names]) or KNOWN
+  near = (
+    difflib.get_close_matches(name, ['digits', *sensors.READERS, *names])
+    or KNOWN
+  )
   what = "'digits', a TFDS name, a folder of IDX files or a path to .npz"
   fix = f'Did you mean {" or ".join(map(repr, near))}?'
   return f'data: expected {what}, got {name!r}. {fix}'

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tsukiji import report
 from tsukiji.experiments import store
 from tsukiji.experiments.store import Row
-from tsukiji.report import search_data
+from tsukiji.report import limitations, search_data
 from tsukiji.report.search_data import Searched
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,7 +57,8 @@ def publish(
   for picture in (folder / 'figures').glob('*.png'):
     shutil.copy(picture, root / 'results/figures' / f'{name}_{picture.name}')
   for page in pages(root):
-    page.write_text(quoted(page.read_text(), f'results/{name}.json', rows))
+    text = quoted(page.read_text(), f'results/{name}.json', rows)
+    page.write_text(answered(text, root))
   return path
 
 
@@ -138,6 +139,39 @@ def quoted(text: str, source: str, rows: list[Row]) -> str:
     return f'{found["head"]}{new}\n<!-- end -->'
 
   return MARKER.sub(written, text)
+
+
+def answered(text: str, root: pathlib.Path) -> str:
+  """Return a page with its tables of limitations brought up to date.
+
+  Such a table asks, in a `*.toml` of `limitations`, about rows of any file.
+
+  Args:
+    text: The page.
+    root: The checkout.
+
+  Returns:
+    The page; other tables do not change.
+  """
+
+  def written(found: re.Match[str]) -> str:
+    if not found['source'].endswith('.toml'):
+      return found[0]
+    return f'{found["head"]}{answers(root, found["source"])}<!-- end -->'
+
+  return MARKER.sub(written, text)
+
+
+def answers(root: pathlib.Path, source: str) -> str:
+  """Return the table of limitations that a file asks for, as Markdown."""
+  asked = limitations.parse((root / source).read_text())
+  results = {}
+  for name in {one.source for one in asked}:
+    path = root / 'results' / f'{name}.json'
+    if path.is_file():
+      made = json.loads(path.read_text())
+      results[name] = limitations.Results(made['command'], made['rows'])
+  return limitations.markdown(asked, results)
 
 
 def rows_of(path: pathlib.Path) -> list[Row]:

@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from tsukiji.report import (
+  interactive,
   line_plots,
   linear_probe,
   parallel_coordinates,
@@ -30,6 +31,7 @@ class Picture(NamedTuple):
     alt: Alternative text.
     light: PNG file.
     dark: PNG file.
+    chart: What the page draws in its place, from `interactive`.
   """
 
   path: str
@@ -37,6 +39,7 @@ class Picture(NamedTuple):
   alt: str
   light: bytes
   dark: bytes
+  chart: Mapping[str, Any] | None = None
 
 
 def draw(
@@ -149,12 +152,13 @@ def _scatter(
   fronts = '; '.join(
     _describe_front(dataset, points) for dataset, points in panels
   )
-  return _picture(
+  picture = _picture(
     name,
     cost.title,
     f'Test accuracy against {cost.label}. Pareto front: {fronts}.',
     lambda theme: scatter.scatter(rows, cost, theme),
   )
+  return picture._replace(chart=interactive.chart(rows, cost))
 
 
 def _describe_front(dataset: str, points: Sequence[scatter.Point]) -> str:

@@ -69,11 +69,16 @@ def _rank(entry: tuple[str, Row]) -> tuple[int, str]:
   return (order.index(role(row)) if found else len(order)), name
 
 
+def kinds(rows: Iterable[Row]) -> dict[str, Row]:
+  """Return the kinds of marks in the order of a legend, each with a row."""
+  found = {kind(row): row for row in rows}
+  return dict(sorted(found.items(), key=_rank))
+
+
 def handles(rows: Iterable[Row], theme: Theme) -> list[Line2D]:
   """Make a legend entry per kind of mark, and one for the Pareto front."""
   out = []
-  kinds = {kind(row): row for row in rows}
-  for name, row in sorted(kinds.items(), key=_rank):
+  for name, row in kinds(rows).items():
     out.append(mark(row, theme))
     out[-1].set_label(theme_lib.drawable(name))
   front = Line2D([], [], color=theme.quiet, label='Pareto front')

@@ -16,10 +16,12 @@ from tsukiji.report.columns import Row, digits, distinct, engine, number, timing
 from tsukiji.report.tables import names, role
 from tsukiji.report.theme import Theme
 
+Pair: TypeAlias = tuple[float, float]
 Range: TypeAlias = tuple[float, float, float]  # low, middle, high
 
 NOWHERE = (1.0, 1.0, 1.0)
 CROWD = 24  # points that can all be named
+ACCURACY = 'test accuracy, %'
 GAP = 7.0  # points from the center of a mark to its name
 
 
@@ -108,10 +110,8 @@ def scatter(rows: Sequence[Row], cost: Cost, theme: Theme) -> Figure:
   out = theme_lib.blank(1 + 4.2 * len(drawn), theme)
   every = out.subplots(len(drawn), 1, squeeze=False)[:, 0]
   for axes, (dataset, points) in zip(every, drawn, strict=True):
-    settings = distinct(cost.where(point.row) for point in points)
-    where = 'each in its own engine' if settings[1:] else ''.join(settings)
-    title = ', '.join(distinct([cost.title, dataset, where]))
-    theme_lib.style_axes(axes, theme, title, cost.label, 'test accuracy, %')
+    words = title(cost, dataset, points)
+    theme_lib.style_axes(axes, theme, words, cost.label, ACCURACY)
     _scale(axes, points)
     _draw(axes, points, theme)
   shown = [point.row for _, points in drawn for point in points]
@@ -121,6 +121,23 @@ def scatter(rows: Sequence[Row], cost: Cost, theme: Theme) -> Figure:
     _write(axes, points, theme)
   out.set_layout_engine('none')
   return out
+
+
+def title(cost: Cost, dataset: str, points: Sequence[Point]) -> str:
+  """Return the title of a panel: the cost, data, how it was measured."""
+  settings = distinct(cost.where(point.row) for point in points)
+  where = 'each in its own engine' if settings[1:] else ''.join(settings)
+  return ', '.join(distinct([cost.title, dataset, where]))
+
+
+def limits(points: Sequence[Point]) -> tuple[Pair, Pair]:
+  """Return the ends of both axes of a panel, with room for names."""
+  low, high = min(p.cost[0] for p in points), max(p.cost[2] for p in points)
+  room = max((high / low) ** 0.12, 1.3)
+  bottom = min(point.height - point.std for point in points)
+  top = max(point.height + point.std for point in points)
+  margin = max(0.12 * (top - bottom), 0.3)
+  return (low / room, high * room), (bottom - margin, top + margin)
 
 
 def size(row: Row) -> Range | None:
@@ -181,18 +198,13 @@ def _floor(accuracies: Sequence[float]) -> float:
 
 
 def _scale(axes: Axes, points: Sequence[Point]) -> None:
-  """Set limits with room for names, and ticks at 1, 2 and 5 times 10^n."""
-  low, high = min(p.cost[0] for p in points), max(p.cost[2] for p in points)
-  room = max((high / low) ** 0.12, 1.3)
+  """Set limits, and ticks at 1, 2 and 5 times 10^n."""
+  across, along = limits(points)
   axes.set_xscale('log')
-  axes.set_xlim(low / room, high * room)
+  axes.set(xlim=across, ylim=along)
   axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,g}'))
   axes.xaxis.set_minor_locator(NullLocator())
-  bottom = min(point.height - point.std for point in points)
-  top = max(point.height + point.std for point in points)
-  margin = max(0.12 * (top - bottom), 0.3)
-  axes.set_ylim(bottom - margin, top + margin)
 
 
 def _draw(axes: Axes, points: Sequence[Point], theme: Theme) -> None:

@@ -16,6 +16,7 @@ TEXT = (
   'recipe',
   'family',
   'mode',
+  'method',
   'energy_source',
   'readings',
   'reference',

@@ -104,13 +104,14 @@ def markdown(
   at = [i for i, name in enumerate(labels) if re.search(named, name)]
   rows, labels = [rows[i] for i in at], [labels[i] for i in at]
   shown = _chosen(columns(rows), heads)
-  titles = [_heading(column) for column in shown]
+  titles = [heading(column) for column in shown]
   cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
   texts = [[*map(str, line)] for line in zip(labels, *cells, strict=True)]
   return plain([['recipe', *titles], *texts])
 
 
-def _heading(column: Column) -> str:
+def heading(column: Column) -> str:
+  """Return the heading of a column: what it is, and its unit."""
   return ', '.join(filter(None, (column.head, column.unit)))
 
 
@@ -118,7 +119,7 @@ def _chosen(shown: list[Column], heads: Sequence[str]) -> list[Column]:
   """Return the first column under each heading, or all of them."""
   if not heads:
     return shown
-  titles = [_heading(column) for column in shown]
+  titles = [heading(column) for column in shown]
   found = []
   for head in heads:
     at = [i for i, title in enumerate(titles) if title.startswith(head)]
@@ -132,8 +133,15 @@ def _chosen(shown: list[Column], heads: Sequence[str]) -> list[Column]:
   return found
 
 
-def plain(rows: Sequence[Sequence[str]]) -> str:
+def plain(rows: Sequence[Sequence[str]], words: int = 1) -> str:
   """Lay out texts as a table of GitHub Markdown, the first row its heads.
+
+  Args:
+    rows: Texts, as many in each row.
+    words: Columns at the left that are words; the others are numbers.
+
+  Returns:
+    The table.
 
   >>> print(plain([['a', 'b'], ['x', '1']]), end='')
   | a | b |
@@ -141,7 +149,7 @@ def plain(rows: Sequence[Sequence[str]]) -> str:
   | x | 1 |
   """
   heads, *lines = [[*map(escape, row)] for row in rows]
-  rule = ['---'] + ['---:'] * (len(heads) - 1)
+  rule = ['---'] * words + ['---:'] * (len(heads) - words)
   return ''.join(f'| {" | ".join(x)} |\n' for x in (heads, rule, *lines))
 
 

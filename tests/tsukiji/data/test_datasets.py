@@ -165,6 +165,7 @@ def test_other_content_than_pinned_is_refused(
   ('name', 'match'),
   [
     ('digit', "Did you mean 'digits'"),
+    ('wach', "Did you mean 'watch'"),
     ('fashon_mnist', "Did you mean 'fashion_mnist'"),
     ('/no/such/folder', "Did you mean 'digits' or 'mnist'"),
     ('', 'a TFDS name, a folder'),

@@ -9,7 +9,13 @@ from tests.tsukiji.experiments.test_rows import tiny
 from tests.tsukiji.report.test_search_data import searched
 from tsukiji import report
 from tsukiji.experiments import store
-from tsukiji.experiments.publish import publish, quoted, rows_of, tables
+from tsukiji.experiments.publish import (
+  answers,
+  publish,
+  quoted,
+  rows_of,
+  tables,
+)
 from tsukiji.report import search_data
 
 ROWS = [
@@ -95,6 +101,23 @@ def test_tables_of_all_pages_are_written(root: pathlib.Path) -> None:
   for path in (page, root / 'README.md'):
     (table,) = tables(path.read_text())
     assert table.text.strip() == report.markdown(ROWS).strip()
+
+
+def test_answers_to_limitations_follow_the_rows(root: pathlib.Path) -> None:
+  (root / 'docs').mkdir()
+  rows = [*ROWS, *({**row, 'recipe': 'half', 'accuracy': 1.0} for row in ROWS)]
+  fields = "about = 'b'\nsource = 'run'\nrow = 'net/half'\nother = 'net/dense'"
+  text = f"[[limitation]]\nsays = 'a'\n[[limitation.rows]]\n{fields}\n"
+  (root / 'docs' / 'asked.toml').write_text(text)
+  page = root / 'docs' / 'asked.md'
+  page.write_text('<!-- table: docs/asked.toml -->\nold\n<!-- end -->\n')
+  assert 'no row yet' in answers(root, 'docs/asked.toml')
+  folder = root / 'runs' / 'run'
+  store.claim(folder, tiny())
+  publish(folder, rows, root)
+  (table,) = tables(page.read_text())
+  assert table.text == answers(root, 'docs/asked.toml')
+  assert '+15.00 ± 7.07 points | 2 | no' in table.text
 
 
 def test_a_table_may_choose_its_columns() -> None:
