@@ -1,0 +1,227 @@
+"""Products of a graph as windows over rows, columns and channels."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tsukiji.deploy.c import views
+from tsukiji.deploy.c.indices import affine
+from tsukiji.deploy.c.nests import unsupported
+from tsukiji.deploy.c.planning import Planner
+from tsukiji.deploy.c.steps import Step, Tail, identity
+from tsukiji.deploy.c.values import (
+  Buffer,
+  Const,
+  Expr,
+  Load,
+  Value,
+  loads,
+  moved,
+  shape_of,
+)
+from tsukiji.graph.nodes import Node, Ref
+
+
+class Window(NamedTuple):
+  """A product of a constant kernel with windows of an input.
+
+  Attributes:
+    weights: `[rows, columns, inputs of a group, outputs]`.
+    strides: Of windows, rows and columns.
+    dilation: Between the entries of a window.
+    groups: Of channels.
+  """
+
+  weights: np.ndarray
+  strides: tuple[int, int] = (1, 1)
+  dilation: tuple[int, int] = (1, 1)
+  groups: int = 1
+
+  def after(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the shape of the result for an input `[rows, columns, inputs]`."""
+    sides = (
+      (n - (k - 1) * d - 1) // s + 1
+      for n, k, s, d in zip(
+        shape, self.weights.shape, self.strides, self.dilation, strict=False
+      )
+    )
+    rows, columns = sides
+    return max(rows, 0), max(columns, 0), self.weights.shape[3]
+
+
+def conv(
+  planner: Planner,
+  i: int,
+  node: Node,
+) -> Value:
+  """Return a convolution with a constant kernel."""
+  lhs, rhs, out = node.attrs['dims']
+  kernel = planner.pending(node.inputs[1])
+  sides = len(lhs) - 2
+  if not isinstance(kernel, Const) or sides > 2:
+    raise unsupported('conv', 'a kernel that is computed or has 3 sides')
+  weights = kernel.array.transpose(*rhs[2:], rhs[1], rhs[0])
+  more = (1,) * (2 - sides)
+  weights = weights.reshape(*more, *weights.shape)
+  spread, dilated = node.attrs['dilation']
+  window = Window(
+    weights,
+    (*more, *node.attrs['strides']),
+    (*more, *dilated),
+    shape_of(planner.pending(node.inputs[0]))[lhs[1]] // weights.shape[2],
+  )
+
+  def turned(x: np.ndarray) -> np.ndarray:
+    x = x.transpose(lhs[0], *lhs[2:], lhs[1])
+    return x.reshape(*more, *x.shape[1:])
+
+  edges = [(0, 0, 0)] * (2 - sides)
+  edges += [
+    (a, b, n - 1)
+    for (a, b), n in zip(node.attrs['padding'], spread, strict=True)
+  ]
+  if shape_of(planner.pending(node.inputs[0]))[lhs[0]] != 1:
+    raise unsupported('conv', 'several images an example')
+  x = entered(planner, node.inputs[0], turned, (*edges, (0, 0, 0)))
+  found = product(planner, x, window, _path(planner, kernel), planner.kinds[i])
+
+  def back(a: np.ndarray) -> np.ndarray:
+    a = a.reshape(1, *a.shape[2 - sides :])
+    return a.transpose(np.argsort([out[0], *out[2:], out[1]]))
+
+  return moved(found, back)
+
+
+def _path(planner: Planner, kernel: Const) -> str:
+  return planner.paths.get(id(kernel.array), '')
+
+
+def entered(planner: Planner, ref: Ref, turned: Any, edges: Any) -> Load:
+  """Return the input of a product in memory, with zeros around it.
+
+  Args:
+    planner: The planner.
+    ref: What is read.
+    turned: Array -> array of rows, columns and channels.
+    edges: Entries before, after and between along these.
+  """
+  x = moved(planner.taken(ref), turned)
+  x = moved(x, lambda a: views.cropped(a, edges))
+  widths = tuple((max(a, 0), max(b, 0), c) for a, b, c in edges)
+  moves = isinstance(x, Load) and affine(x.places) is None
+  if not moves and not any(map(any, widths)):
+    return planner.in_memory(x)
+  whole, places = views.spaced(shape_of(x), widths)
+  buffer = planner.buffer(math.prod(whole), x.kind)
+  bordered = 0.0 if places.size < buffer.size else None
+  planner.put(x, buffer, places, bordered)
+  return identity(buffer, whole, x.kind)
+
+
+def product(
+  planner: Planner, x: Load, window: Window, path: str, kind: str
+) -> Load:
+  """Append a product, open for what follows it, and return its result."""
+  shape = window.after(x.places.shape)
+  buffer = planner.buffer(math.prod(shape), kind)
+  found = identity(buffer, shape, kind)
+  sums = Buffer('sum', kind, buffer.size)
+  tail = Tail(sums, shape, identity(sums, shape, kind))
+  attrs = {'window': window}
+  step = Step('product', buffer, found.places, (x,), attrs, path, tail)
+  planner.add(step, is_open=True)
+  return found
+
+
+def dot(planner: Planner, i: int, node: Node) -> Value:
+  """Return a product of matrices, of which one may be constant."""
+  (a_sum, b_sum), (a_batch, b_batch) = node.attrs['dims']
+  a, b = map(planner.pending, node.inputs)
+  if isinstance(b, Const) and not a_batch:
+    return _dense(planner, i, node.inputs[0], b, (a_sum, b_sum))
+  if isinstance(a, Const) and not a_batch:
+    found = _dense(planner, i, node.inputs[1], a, (b_sum, a_sum))
+    rows = len(shape_of(b)) - len(b_sum)
+    return moved(found, lambda x: _turned(x, rows))
+  both = [planner.stored(ref) for ref in node.inputs]
+  shapes = [shape_of(x) for x in both]
+  free = [
+    [j for j in range(len(shape)) if j not in (*summed, *batch)]
+    for shape, summed, batch in zip(
+      shapes, (a_sum, b_sum), (a_batch, b_batch), strict=True
+    )
+  ]
+  n, m = map(len, free)
+  left = moved(
+    both[0],
+    lambda x: np.expand_dims(
+      x.transpose(*a_batch, *free[0], *a_sum),
+      tuple(range(len(a_batch) + n, len(a_batch) + n + m)),
+    ),
+  )
+  right = moved(
+    both[1],
+    lambda x: np.expand_dims(
+      x.transpose(*b_batch, *free[1], *b_sum),
+      tuple(range(len(a_batch), len(a_batch) + n)),
+    ),
+  )
+  shape = np.broadcast_shapes(shape_of(left), shape_of(right))
+  kind = planner.kinds[i]
+  wide = [moved(x, lambda a: np.broadcast_to(a, shape)) for x in (left, right)]
+  every = Expr('mul', (*wide,), kind)
+  axes = tuple(range(len(shape) - len(a_sum), len(shape)))
+  return reduced(planner, every, 'add', axes, kind)
+
+
+def _turned(x: np.ndarray, rows: int) -> np.ndarray:
+  """Return an array whose first axes are behind the others."""
+  axes = (*range(rows, x.ndim), *range(rows))
+  return x.transpose(axes)
+
+
+def _dense(
+  planner: Planner, i: int, ref: Ref, matrix: Const, summed: Any
+) -> Value:
+  """Return the product of rows with a constant matrix."""
+  ours, theirs = summed
+  free = [j for j in range(matrix.array.ndim) if j not in theirs]
+  own = shape_of(planner.pending(ref))
+  rows = [j for j in range(len(own)) if j not in ours]
+  k = math.prod(own[j] for j in ours)
+  weights = matrix.array.transpose(*theirs, *free).reshape(1, 1, k, -1)
+
+  def turned(x: np.ndarray) -> np.ndarray:
+    return x.transpose(*rows, *ours).reshape(1, -1, k)
+
+  edges = ((0, 0, 0),) * 3
+  x = entered(planner, ref, turned, edges)
+  path = _path(planner, matrix)
+  found = product(planner, x, Window(weights), path, planner.kinds[i])
+  ends = tuple(own[j] for j in rows)
+  ends += tuple(matrix.array.shape[j] for j in free)
+  return moved(found, lambda a: a.reshape(ends))
+
+
+def reduced(
+  planner: Planner, x: Value, op: str, axes: tuple[int, ...], kind: str
+) -> Load:
+  """Append a reduction and return its result.
+
+  Args:
+    planner: The planner.
+    x: What is reduced.
+    op: 'add', 'mul', 'max', 'min', 'and' or 'or'.
+    axes: Over which.
+    kind: Type of the result.
+  """
+  for load in [*loads(x)]:
+    planner.in_memory(load)
+  shape = shape_of(x)
+  left = tuple(n for j, n in enumerate(shape) if j not in axes)
+  buffer = planner.buffer(math.prod(left), kind)
+  found = identity(buffer, left, kind)
+  attrs = {'op': op, 'axes': axes}
+  planner.add(Step('reduce', buffer, found.places, (x,), attrs))
+  return found
