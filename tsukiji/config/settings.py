@@ -29,7 +29,7 @@ TASKS = (
   'report',
   'publish',
 )
-ENGINES = ('jax', 'onnxruntime', 'openvino')
+ENGINES = ('jax', 'onnxruntime', 'openvino', 'c')
 ROLES = ('reference', 'control_scratch', 'searched')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
 # What a figure is drawn along; see `figure`.

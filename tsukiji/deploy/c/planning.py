@@ -10,7 +10,7 @@ from tsukiji.deploy.c import views
 from tsukiji.deploy.c.formulas import COSTLY, ELEMENTWISE
 from tsukiji.deploy.c.homes import VIEWS, homes
 from tsukiji.deploy.c.nests import unsupported
-from tsukiji.deploy.c.steps import Pool, Step, Tail, identity, order
+from tsukiji.deploy.c.steps import Pool, Step, identity, order
 from tsukiji.deploy.c.values import (
   Buffer,
   Const,
@@ -246,15 +246,11 @@ def _ended(
 
   value = moved(x, move)
   if tail.pool is None:
-    value = replaced(value, step.buffer, _sum_of(tail, shape))
+    value = replaced(value, step.buffer, tail.before)
     tail = tail._replace(before=value)
   else:
     tail = tail._replace(after=value, pooled=step.buffer)
   return step._replace(buffer=buffer, places=move(places), tail=tail)
-
-
-def _sum_of(tail: Tail, shape: tuple[int, ...]) -> Load:
-  return identity(tail.sums, shape, tail.sums.kind)
 
 
 def is_cheap(x: Value) -> bool:

@@ -1,5 +1,19 @@
 """Helpers of C files, of which each file has those that it calls."""
 
+# Inside other loops the sums would have to share registers with their numbers.
+ALONE = """\
+#if defined(__GNUC__)
+#define ALONE static __attribute__((noinline))
+#else
+#define ALONE static
+#endif
+
+#if defined(__GNUC__) && defined(__AVX__)
+/* In a register: GCC would load weights, and store sums, again and again. */
+#define KEEP(x) __asm__("" : "+x"(x))
+#else
+#define KEEP(x) (void)0
+#endif"""
 # Ties are rounded away from 0, as in `integer.fixed_point`.
 PRELUDE = {
   'rounded': """\

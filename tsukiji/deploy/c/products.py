@@ -1,16 +1,17 @@
 """Products of a graph as windows over rows, columns and channels."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tsukiji.deploy.c import views
+from tsukiji.deploy.c import codes, views
 from tsukiji.deploy.c.indices import affine
 from tsukiji.deploy.c.nests import unsupported
 from tsukiji.deploy.c.planning import Planner
-from tsukiji.deploy.c.steps import Step, Tail, identity
+from tsukiji.deploy.c.steps import Step, Tail, Window, identity
 from tsukiji.deploy.c.values import (
+  CODE,
   Buffer,
   Const,
   Expr,
@@ -21,33 +22,6 @@ from tsukiji.deploy.c.values import (
   shape_of,
 )
 from tsukiji.graph.nodes import Node, Ref
-
-
-class Window(NamedTuple):
-  """A product of a constant kernel with windows of an input.
-
-  Attributes:
-    weights: `[rows, columns, inputs of a group, outputs]`.
-    strides: Of windows, rows and columns.
-    dilation: Between the entries of a window.
-    groups: Of channels.
-  """
-
-  weights: np.ndarray
-  strides: tuple[int, int] = (1, 1)
-  dilation: tuple[int, int] = (1, 1)
-  groups: int = 1
-
-  def after(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return the shape of the result for an input `[rows, columns, inputs]`."""
-    sides = (
-      (n - (k - 1) * d - 1) // s + 1
-      for n, k, s, d in zip(
-        shape, self.weights.shape, self.strides, self.dilation, strict=False
-      )
-    )
-    rows, columns = sides
-    return max(rows, 0), max(columns, 0), self.weights.shape[3]
 
 
 def conv(
@@ -83,7 +57,7 @@ def conv(
   ]
   if shape_of(planner.pending(node.inputs[0]))[lhs[0]] != 1:
     raise unsupported('conv', 'several images an example')
-  x = entered(planner, node.inputs[0], turned, (*edges, (0, 0, 0)))
+  x = entered(planner, node.inputs[0], turned, (*edges, (0, 0, 0)), window)
   found = product(planner, x, window, _path(planner, kernel), planner.kinds[i])
 
   def back(a: np.ndarray) -> np.ndarray:
@@ -97,7 +71,9 @@ def _path(planner: Planner, kernel: Const) -> str:
   return planner.paths.get(id(kernel.array), '')
 
 
-def entered(planner: Planner, ref: Ref, turned: Any, edges: Any) -> Load:
+def entered(
+  planner: Planner, ref: Ref, turned: Any, edges: Any, window: Window
+) -> tuple[Load, int | None]:
   """Return the input of a product in memory, with zeros around it.
 
   Args:
@@ -105,30 +81,57 @@ def entered(planner: Planner, ref: Ref, turned: Any, edges: Any) -> Load:
     ref: What is read.
     turned: Array -> array of rows, columns and channels.
     edges: Entries before, after and between along these.
+    window: The product.
+
+  Returns:
+    The input, and the value of code 0 where it is stored as codes.
   """
   x = moved(planner.taken(ref), turned)
   x = moved(x, lambda a: views.cropped(a, edges))
   widths = tuple((max(a, 0), max(b, 0), c) for a, b, c in edges)
+  whole, places = views.spaced(shape_of(x), widths)
+  count = math.prod(whole)
+  bordered = places.size < count
+  low = codes.least(x, window)
+  if low is not None:
+    # Kernels read groups of taps, perhaps beyond the last one.
+    buffer = planner.buffer(count + codes.GROUP, CODE)
+    planner.put(codes.coded(x, low), buffer, places, -low if bordered else None)
+    return identity(buffer, whole, CODE), low
   moves = isinstance(x, Load) and affine(x.places) is None
   if not moves and not any(map(any, widths)):
-    return planner.in_memory(x)
-  whole, places = views.spaced(shape_of(x), widths)
-  buffer = planner.buffer(math.prod(whole), x.kind)
-  bordered = 0.0 if places.size < buffer.size else None
-  planner.put(x, buffer, places, bordered)
-  return identity(buffer, whole, x.kind)
+    return planner.in_memory(x), None
+  buffer = planner.buffer(count, x.kind)
+  planner.put(x, buffer, places, 0.0 if bordered else None)
+  return identity(buffer, whole, x.kind), None
 
 
 def product(
-  planner: Planner, x: Load, window: Window, path: str, kind: str
+  planner: Planner,
+  entry: tuple[Load, int | None],
+  window: Window,
+  path: str,
+  kind: str,
 ) -> Load:
-  """Append a product, open for what follows it, and return its result."""
+  """Append a product, open for what follows it, and return its result.
+
+  Args:
+    planner: The planner.
+    entry: As `entered` gives it.
+    window: The product.
+    path: Of the weights.
+    kind: Type of the result.
+  """
+  x, low = entry
   shape = window.after(x.places.shape)
   buffer = planner.buffer(math.prod(shape), kind)
   found = identity(buffer, shape, kind)
   sums = Buffer('sum', kind, buffer.size)
-  tail = Tail(sums, shape, identity(sums, shape, kind))
-  attrs = {'window': window}
+  before: Value = identity(sums, shape, kind)
+  if low is not None:
+    before = codes.corrected(before, low, window)
+  tail = Tail(sums, shape, before)
+  attrs = {'window': window, 'low': low}
   step = Step('product', buffer, found.places, (x,), attrs, path, tail)
   planner.add(step, is_open=True)
   return found
@@ -195,10 +198,10 @@ def _dense(
   def turned(x: np.ndarray) -> np.ndarray:
     return x.transpose(*rows, *ours).reshape(1, -1, k)
 
-  edges = ((0, 0, 0),) * 3
-  x = entered(planner, ref, turned, edges)
+  window = Window(weights)
+  x = entered(planner, ref, turned, ((0, 0, 0),) * 3, window)
   path = _path(planner, matrix)
-  found = product(planner, x, Window(weights), path, planner.kinds[i])
+  found = product(planner, x, window, path, planner.kinds[i])
   ends = tuple(own[j] for j in rows)
   ends += tuple(matrix.array.shape[j] for j in free)
   return moved(found, lambda a: a.reshape(ends))

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c import reading
+from tsukiji.deploy.c import code_kernels, reading, vector_kernels
+from tsukiji.deploy.c.choosing import product
 from tsukiji.deploy.c.handlers import HANDLERS
 from tsukiji.deploy.c.memory import Memory, memory, room
 from tsukiji.deploy.c.nests import indented
-from tsukiji.deploy.c.plain_product import product
 from tsukiji.deploy.c.planning import Planner
-from tsukiji.deploy.c.prelude import PRELUDE
+from tsukiji.deploy.c.prelude import ALONE, PRELUDE
 from tsukiji.deploy.c.simple_steps import SIMPLE
 from tsukiji.deploy.c.steps import Step, identity
 from tsukiji.deploy.c.tables import Tables, literal
-from tsukiji.deploy.c.values import Buffer, kind_of
+from tsukiji.deploy.c.values import CODE, Buffer, kind_of
 from tsukiji.graph.nodes import Graph, Input
 
 Lines = list[str]
@@ -74,9 +74,13 @@ def source(
   Raises:
     ValueError: If an operator has no kernel.
   """
+  return generated(reading.read(graph, variables, is_whole), name)
+
+
+def generated(read: reading.Read, name: str) -> Source:
+  """Return a network of constants as C; see `source`."""
   name = identifier(name)
-  read = reading.read(graph, variables, is_whole)
-  (taken,) = graph.inputs
+  (taken,) = read.graph.inputs
   ends = (
     Buffer('input', kind_of(taken.dtype), math.prod(taken.shape)),
     Buffer('output', kind_of(read.output.dtype), math.prod(read.output.shape)),
@@ -151,8 +155,9 @@ def _filled(step: Step) -> Lines:
   if step.border is None:
     return []
   buffer = step.buffer
-  if step.border == 0:
-    return [f'memset({buffer.name}, 0, {buffer.size} * sizeof *{buffer.name});']
+  if step.border == 0 or buffer.kind == CODE:
+    count = f'{buffer.size} * sizeof *{buffer.name}'
+    return [f'memset({buffer.name}, {int(step.border)}, {count});']
   kind = int if buffer.kind != 'float' else np.float32
   number = literal(kind(step.border), buffer.kind)
   return [
@@ -223,6 +228,14 @@ extern "C" {{
 """
 
 
+def _kernels(module: Any, uses: str) -> list[str]:
+  """Return the inner loops that functions call, and their types."""
+  stem = module.name(0, 0).partition('_')[0]
+  found = sorted({*re.findall(rf'\b{stem}_(\d+)x(\d+)\(', uses)})
+  called = [module.kernel(int(count), int(width)) for count, width in found]
+  return [module.TYPES, *called] if called else []
+
+
 def _file(
   name: str,
   tables: Tables,
@@ -233,6 +246,8 @@ def _file(
   one, many = _signature(name, ends)
   uses = '\n'.join(functions)
   helpers = [text for key, text in PRELUDE.items() if f'{key}(' in uses]
+  inner = _kernels(vector_kernels, uses) + _kernels(code_kernels, uses)
+  helpers += [ALONE, *inner] if inner else []
   body = '\n'.join(indented(calls))
   memory_line = (
     '  char *const memory = scratch;\n'

@@ -1,5 +1,6 @@
 """The steps in which a C file computes a network."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -81,8 +82,8 @@ class Tail(NamedTuple):
 
 
 def identity(buffer: Buffer, shape: tuple[int, ...], kind: str) -> Load:
-  """Return an array that fills a buffer."""
-  places = np.arange(buffer.size, dtype=np.int32).reshape(shape)
+  """Return an array that fills a buffer, perhaps but for its end."""
+  places = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
   return Load(buffer, places, kind)
 
 
@@ -94,3 +95,30 @@ def order(load: Load, size: int) -> np.ndarray | None:
   found = np.full(size, -1, np.int64)
   found[flat] = np.arange(size)
   return None if np.any(found < 0) else found
+
+
+class Window(NamedTuple):
+  """A product of a constant kernel with windows of an input.
+
+  Attributes:
+    weights: `[rows, columns, inputs of a group, outputs]`.
+    strides: Of windows, rows and columns.
+    dilation: Between the entries of a window.
+    groups: Of channels.
+  """
+
+  weights: np.ndarray
+  strides: tuple[int, int] = (1, 1)
+  dilation: tuple[int, int] = (1, 1)
+  groups: int = 1
+
+  def after(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the shape of the result for an input `[rows, columns, inputs]`."""
+    sides = (
+      (n - (k - 1) * d - 1) // s + 1
+      for n, k, s, d in zip(
+        shape, self.weights.shape, self.strides, self.dilation, strict=False
+      )
+    )
+    rows, columns = sides
+    return max(rows, 0), max(columns, 0), self.weights.shape[3]

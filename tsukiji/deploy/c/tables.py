@@ -1,14 +1,13 @@
 """Constants of a C file."""
 
-import math
-import textwrap
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tsukiji.deploy.c.values import FLOAT, SIZES
 
-WIDTH = 78
+WIDTH = 77
+_NOT_FINITE = {'inf': 'INFINITY', '-inf': '-INFINITY', 'nan': 'NAN'}
 
 
 class Table(NamedTuple):
@@ -71,19 +70,15 @@ def index_kind(array: np.ndarray) -> str:
 
 
 def _defined(table: Table) -> str:
-  numbers = ', '.join(literals(table.array, table.kind))
-  note = f'/* {table.note} */\n' if table.note else ''
-  rows = textwrap.fill(
-    numbers,
-    WIDTH,
-    initial_indent='  ',
-    subsequent_indent='  ',
-    break_on_hyphens=False,
-    break_long_words=False,
+  numbers = literals(table.array, table.kind)
+  many = max(1, WIDTH // (2 + max(map(len, numbers), default=1)))
+  rows = ',\n  '.join(
+    ', '.join(numbers[i : i + many]) for i in range(0, len(numbers), many)
   )
+  note = f'/* {table.note} */\n' if table.note else ''
   size = table.array.size
   return (
-    f'{note}static const {table.kind} {table.name}[{size}] = {{\n{rows}\n}};'
+    f'{note}static const {table.kind} {table.name}[{size}] = {{\n  {rows}\n}};'
   )
 
 
@@ -95,19 +90,17 @@ def literals(array: np.ndarray, kind: str) -> list[str]:
   """
   flat = np.asarray(array).ravel()
   if kind == FLOAT:
-    return [_float(x) for x in flat.astype(np.float32).astype(str).tolist()]
-  return [_integer(int(x)) for x in flat]
+    flat = flat.astype(np.float32)
+    words = flat.astype(str).tolist()
+    if np.all(np.isfinite(flat)):
+      return [f'{x}f' for x in words]
+    return [_NOT_FINITE.get(x, f'{x}f') for x in words]
+  return [*map(_integer, flat.tolist())]
 
 
 def literal(x: Any, kind: str) -> str:
   """Return a number as C."""
   return literals(np.asarray(x), kind)[0]
-
-
-def _float(text: str) -> str:
-  if math.isfinite(float(text)):
-    return f'{text}f' if '.' in text or 'e' in text else f'{text}.0f'
-  return {'inf': 'INFINITY', '-inf': '-INFINITY'}.get(text, 'NAN')
 
 
 def _integer(x: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-FLOAT = 'float'
+FLOAT, CODE = 'float', 'uint8_t'
 
 
 class Buffer(NamedTuple):
