@@ -29,6 +29,7 @@ TASKS = (
   'report',
   'publish',
 )
+FORMATS = ('c', 'onnx', 'stablehlo')
 ENGINES = ('jax', 'onnxruntime', 'openvino', 'c')
 ROLES = ('reference', 'control_scratch', 'searched')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
@@ -196,6 +197,11 @@ def default(task: str = 'compress') -> ConfigDict:
         'batches': (1, 64),  # examples a call
         'repeats': 100,  # samples a batch size
         'engines': ('jax',),  # of ENGINES; each network runs in its fastest
+      },
+      'export': {
+        'formats': ('onnx', 'stablehlo'),  # of FORMATS
+        'flash': 0,  # bytes for the constants of a C file; 0 is any number
+        'ram': 0,  # bytes for its scratch memory, stack, input and output
       },
     }
   )

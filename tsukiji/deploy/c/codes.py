@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tsukiji.deploy.c.formulas import SHRUNK
 from tsukiji.deploy.c.steps import Window
 from tsukiji.deploy.c.values import Const, Expr, Value, shape_of
 
@@ -25,7 +26,7 @@ def least(x: Value, window: Window) -> int | None:
     return None
   if np.max(np.abs(window.weights), initial=0) > TOP:
     return None
-  if x.op == 'rescaled':
+  if x.op in ('rescaled', SHRUNK):
     low, high = x.attrs['low'], x.attrs['high']
   elif x.op == 'rounded':
     low, high = -x.attrs['zero'], x.attrs['top'] - x.attrs['zero']

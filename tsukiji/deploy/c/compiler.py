@@ -114,8 +114,8 @@ def build(
     ValueError: If the compiler fails, with its first line.
   """
   written(source, folder)
-  library = folder / f'{source.name}.so'
-  command = [compiler, *options, '-shared', '-fPIC', f'{source.name}.c']
+  library = folder / f'{source.file}.so'
+  command = [compiler, *options, '-shared', '-fPIC', f'{source.file}.c']
   command += ['-o', str(library), '-lm']
   done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
   first = (done.stderr or done.stdout).strip().split('\n')[0]
@@ -125,8 +125,8 @@ def build(
 
 def written(source: Source, folder: pathlib.Path) -> None:
   """Write `NAME.c` and `NAME.h` into a folder."""
-  (folder / f'{source.name}.c').write_text(source.code)
-  (folder / f'{source.name}.h').write_text(source.header)
+  (folder / f'{source.file}.c').write_text(source.code)
+  (folder / f'{source.file}.h').write_text(source.header)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from typing import Any
 from tsukiji.deploy.c.tables import literal
 from tsukiji.deploy.c.values import FLOAT
 
+SHRUNK = 'shrunk'  # a rescaling by less than 1
 # By operator: a format of the operands; of floats, then of integers.
 FLOATS: Mapping[str, str] = {
   'abs': 'fabsf({0})',
@@ -101,6 +102,10 @@ def _rescaled(kind: str, before: str, attrs: Mapping[str, Any]) -> str:
   return f'rescaled({{0}}, {{1}}, {{2}}, {attrs["low"]}, {attrs["high"]})'
 
 
+def _shrunk(kind: str, before: str, attrs: Mapping[str, Any]) -> str:
+  return f'shrunk({{0}}, {{1}}, {{2}}, {attrs["low"]}, {attrs["high"]})'
+
+
 SPECIAL: Mapping[str, Callable[[str, str, Mapping[str, Any]], str]] = {
   'cast': _cast,
   'ipow': _power,
@@ -108,6 +113,7 @@ SPECIAL: Mapping[str, Callable[[str, str, Mapping[str, Any]], str]] = {
   'round': _round,
   'rounded': _rounded,
   'select': _select,
+  SHRUNK: _shrunk,
 }
 
 

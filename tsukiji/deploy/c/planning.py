@@ -9,6 +9,7 @@ import numpy as np
 from tsukiji.deploy.c import views
 from tsukiji.deploy.c.formulas import COSTLY, ELEMENTWISE
 from tsukiji.deploy.c.homes import VIEWS, homes
+from tsukiji.deploy.c.indices import least
 from tsukiji.deploy.c.nests import unsupported
 from tsukiji.deploy.c.steps import Pool, Step, identity, order
 from tsukiji.deploy.c.values import (
@@ -186,7 +187,7 @@ class Planner:
           return step
     return None
 
-  def pooled(self, ref: Ref, pool: Pool) -> Load | None:
+  def pooled(self, ref: Ref, pool: Pool) -> Value | None:
     """Return windows of what a product gives; None if there is no product.
 
     Args:
@@ -194,26 +195,29 @@ class Planner:
       pool: The windows.
     """
     x = self.taken(ref)
-    shape = shape_of(x)
     for name in {load.buffer.name for load in loads(x)} & self._open:
       step = self.steps[name]
       tail = step.tail
-      if tail is None or tail.pool or (1, *tail.shape) != shape:
+      if tail is None or (1, *tail.shape) != shape_of(x):
         continue
       rows, columns, channels = tail.shape
       after = (rows // pool.height, columns // pool.width, channels)
+      made = _ended(step, x, step.buffer, np.broadcast_to(0, tail.shape))
+      plain = _is_plain(x, step.buffer) and tail.pool is None
+      if made is None or made.tail is None or 0 in after or not plain:
+        continue
       buffer = self.buffer(math.prod(after), x.kind)
-      flat = np.arange(buffer.size, dtype=np.int32).reshape(after)
-      made = _ended(step, x, buffer, np.broadcast_to(0, tail.shape))
-      if made is None or made.tail is None or 0 in after:
-        continue
-      if not _is_plain(x, step.buffer):
-        continue
-      tail = made.tail._replace(pool=pool)
+      found = identity(buffer, after, x.kind)
+      value, before = found, made.tail.before
+      if pool.op == 'max' and is_rising(before):
+        value = _behind(before, tail.sums, found)
+        before = identity(tail.sums, tail.shape, tail.sums.kind)
+      tail = made.tail._replace(pool=pool, before=before, pooled=buffer)
       del self.steps[name]
       self._open.discard(name)
-      self.add(made._replace(places=flat, tail=tail), is_open=True)
-      return Load(buffer, flat[None], x.kind)
+      made = made._replace(buffer=buffer, places=found.places, tail=tail)
+      self.add(made, is_open=True)
+      return moved(value, lambda a: a[None])
     return None
 
 
@@ -251,6 +255,35 @@ def _ended(
   else:
     tail = tail._replace(after=value, pooled=step.buffer)
   return step._replace(buffer=buffer, places=move(places), tail=tail)
+
+
+RISING = {'add', 'max', 'min', 'mul'}
+
+
+def is_rising(x: Value) -> bool:
+  """Return whether a function of one number never falls, one a channel.
+
+  The maximum of its results is then its result for the maximum, to a bit.
+  """
+  if isinstance(x, Load):
+    return True
+  if not isinstance(x, Expr) or x.op not in RISING:
+    return False
+  numbers = [arg.array for arg in x.args if isinstance(arg, Const)]
+  others = [arg for arg in x.args if not isinstance(arg, Const)]
+  if len(others) != 1 or len(numbers) != 1:
+    return False
+  (number,) = numbers
+  alike = least(number).shape[:2] == (1, 1)
+  rising = x.op != 'mul' or bool(np.all(number > 0))
+  return alike and rising and is_rising(others[0])
+
+
+def _behind(x: Value, sums: Buffer, by: Load) -> Value:
+  """Return a function of sums as one of their maxima."""
+  rows, columns, _ = by.places.shape
+  small = moved(x, lambda a: a[:rows, :columns])
+  return replaced(small, sums, by)
 
 
 def is_cheap(x: Value) -> bool:

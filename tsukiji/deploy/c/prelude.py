@@ -37,4 +37,15 @@ static inline int32_t rescaled(int32_t x, int32_t by, int shift, int32_t low,
   const int64_t y = product < 0 ? -code : code;
   return (int32_t)(y < low ? low : y > high ? high : y);
 }""",
+  'shrunk': """\
+/* rescaled(x, by, -right, low, high), which compilers can vectorise. */
+static inline int32_t shrunk(int32_t x, int32_t by, int right, int32_t low,
+                             int32_t high) {
+  const uint32_t size = x < 0 ? 0u - (uint32_t)x : (uint32_t)x;
+  const uint64_t product = (uint64_t)size * (uint32_t)by;
+  const uint32_t most = (uint32_t)((product + (1u << 30)) >> 31);
+  const uint32_t code = (most + ((1u << right) >> 1)) >> right;
+  const int32_t y = x < 0 ? -(int32_t)code : (int32_t)code;
+  return y < low ? low : y > high ? high : y;
+}""",
 }

@@ -1,17 +1,18 @@
 """Products of a graph as windows over rows, columns and channels."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c import codes, views
+from tsukiji.deploy.c import codes, sparse_product, views
 from tsukiji.deploy.c.indices import affine
 from tsukiji.deploy.c.nests import unsupported
 from tsukiji.deploy.c.planning import Planner
 from tsukiji.deploy.c.steps import Step, Tail, Window, identity
 from tsukiji.deploy.c.values import (
   CODE,
+  FLOAT,
   Buffer,
   Const,
   Expr,
@@ -22,6 +23,20 @@ from tsukiji.deploy.c.values import (
   shape_of,
 )
 from tsukiji.graph.nodes import Node, Ref
+
+
+class Entry(NamedTuple):
+  """The input of a product, as its kernel takes it.
+
+  Attributes:
+    load: The input.
+    low: The value of code 0, None where it is not stored as codes.
+    is_sparse: Whether zeros of the weights are skipped.
+  """
+
+  load: Load
+  low: int | None = None
+  is_sparse: bool = False
 
 
 def conv(
@@ -73,7 +88,7 @@ def _path(planner: Planner, kernel: Const) -> str:
 
 def entered(
   planner: Planner, ref: Ref, turned: Any, edges: Any, window: Window
-) -> tuple[Load, int | None]:
+) -> Entry:
   """Return the input of a product in memory, with zeros around it.
 
   Args:
@@ -84,7 +99,7 @@ def entered(
     window: The product.
 
   Returns:
-    The input, and the value of code 0 where it is stored as codes.
+    The input, as the kernel of the product takes it.
   """
   x = moved(planner.taken(ref), turned)
   x = moved(x, lambda a: views.cropped(a, edges))
@@ -97,18 +112,36 @@ def entered(
     # Kernels read groups of taps, perhaps beyond the last one.
     buffer = planner.buffer(count + codes.GROUP, CODE)
     planner.put(codes.coded(x, low), buffer, places, -low if bordered else None)
-    return identity(buffer, whole, CODE), low
+    return Entry(identity(buffer, whole, CODE), low)
+  rows, columns, outputs = window.after(whole)
+  is_sparse = sparse_product.pays(
+    window, (rows, columns, outputs), x.kind == FLOAT
+  )
+  planar = is_sparse and columns > 1 and whole[2] > 1
+  spots = np.arange(count, dtype=np.int32).reshape(whole)
+  if planar:
+    spots, places = _planar(whole, places)
   moves = isinstance(x, Load) and affine(x.places) is None
-  if not moves and not any(map(any, widths)):
-    return planner.in_memory(x), None
+  if not moves and not planar and not any(map(any, widths)):
+    return Entry(planner.in_memory(x), None, is_sparse)
   buffer = planner.buffer(count, x.kind)
   planner.put(x, buffer, places, 0.0 if bordered else None)
-  return identity(buffer, whole, x.kind), None
+  return Entry(Load(buffer, spots, x.kind), None, is_sparse)
+
+
+def _planar(
+  shape: tuple[int, ...], places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Return places of channels one after the other: of all, and of an array."""
+  rows, columns, channels = shape
+  whole = np.arange(math.prod(shape), dtype=np.int32)
+  whole = whole.reshape(channels, rows, columns).transpose(1, 2, 0)
+  return whole, whole.reshape(-1)[places]
 
 
 def product(
   planner: Planner,
-  entry: tuple[Load, int | None],
+  entry: Entry,
   window: Window,
   path: str,
   kind: str,
@@ -122,7 +155,7 @@ def product(
     path: Of the weights.
     kind: Type of the result.
   """
-  x, low = entry
+  x, low, is_sparse = entry
   shape = window.after(x.places.shape)
   buffer = planner.buffer(math.prod(shape), kind)
   found = identity(buffer, shape, kind)
@@ -131,7 +164,7 @@ def product(
   if low is not None:
     before = codes.corrected(before, low, window)
   tail = Tail(sums, shape, before)
-  attrs = {'window': window, 'low': low}
+  attrs = {'window': window, 'low': low, 'is_sparse': is_sparse}
   step = Step('product', buffer, found.places, (x,), attrs, path, tail)
   planner.add(step, is_open=True)
   return found

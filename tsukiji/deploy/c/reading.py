@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compress import dataflow, tree
+from tsukiji.deploy.c.formulas import SHRUNK
 from tsukiji.deploy.c.values import FLOAT, kind_of
 from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import compile as integers
@@ -74,7 +75,7 @@ def _integers(net: reference.Integer) -> Read:
   count = len(net.graph.nodes)
   scale = np.float32(net.scale)
   nodes = (
-    *net.graph.nodes,
+    *map(_shifted, net.graph.nodes),
     Node('cast', (last,), {'dtype': 'float32'}),
     Node('mul', (count, scale)),
   )
@@ -86,6 +87,17 @@ def _integers(net: reference.Integer) -> Read:
     paths,
     Input(values[last].shape[1:], 'float32'),
   )
+
+
+def _shifted(node: Node) -> Node:
+  """Return a rescaling that shifts to the right alone as such."""
+  if node.op != reference.RESCALED:
+    return node
+  x, by, shift = node.inputs
+  if np.any(np.asarray(shift) > 0):
+    return node
+  right = np.minimum(-np.asarray(shift), 31).astype(np.int32)
+  return Node(SHRUNK, (x, by, right), node.attrs)
 
 
 def _floats(graph: Graph, variables: Mapping[str, Any]) -> Read:

@@ -8,8 +8,10 @@ from tsukiji.deploy.c.nests import Loops, Scope, cast, opened
 from tsukiji.deploy.c.simple_steps import JOIN, start
 from tsukiji.deploy.c.steps import Step
 from tsukiji.deploy.c.tables import Tables
+from tsukiji.deploy.c.values import Load
 
 Lines = list[str]
+FEW = 9  # numbers of a window that are written one by one
 
 
 class Tile(NamedTuple):
@@ -78,25 +80,39 @@ def _pooled(
   _, height, width = end.pool
   shape = (tile.rows // height, tile.columns // width, tile.channels)
   row, column, channel = _inside(Loops(shape, ('i', 'j', 'k')))
-  row = 'y' if row == '0' else f'({height} * {row} + y)'
-  column = 'x' if column == '0' else f'({width} * {column} + x)'
-  first = 'y' if names[0] == '0' else f'({height} * {names[0]} + y)'
-  own = (first, column, names[2])
-  inner = Scope(tables, own, {end.sums.name: 't0'})
-  inner.named(end.sums.kind, tile.sum.format(row, column, channel))
-  text = inner.text(end.before)
-  kind, op = end.before.kind, end.pool.op
-  window = Loops((height, width), ('y', 'x'))
-  lines = [
-    f'{kind} all = {start(op, kind)};',
-    *opened(window, [*inner.lines, JOIN[op].format('all', text)]),
-  ]
   scope = Scope(tables, names)
+  kind, op = end.before.kind, end.pool.op
+  if isinstance(end.before, Load) and height * width <= FEW:
+    read = [
+      tile.sum.format(_at(height, row, y), _at(width, column, x), channel)
+      for y in range(height)
+      for x in range(width)
+    ]
+    lines = [f'{kind} all = {read[0]};']
+    lines += [JOIN[op].format('all', text) for text in read[1:]]
+  else:
+    row, column = _at(height, row, 'y'), _at(width, column, 'x')
+    own = (_at(height, names[0], 'y'), column, names[2])
+    inner = Scope(tables, own, {end.sums.name: 't0'})
+    inner.named(end.sums.kind, tile.sum.format(row, column, channel))
+    text = inner.text(end.before)
+    window = Loops((height, width), ('y', 'x'))
+    lines = [
+      f'{kind} all = {start(op, kind)};',
+      *opened(window, [*inner.lines, JOIN[op].format('all', text)]),
+    ]
   result = 'all'
   if end.after is not None and end.pooled is not None:
     scope.given = {end.pooled.name: 'all'}
     result = scope.text(end.after)
   return [*lines, *scope.lines, _stored(step, scope, step.places, result)]
+
+
+def _at(step: int, first: str, more: int | str) -> str:
+  """Return `step * first + more` as C."""
+  if first == '0':
+    return str(more)
+  return f'{step} * {first}' if more == 0 else f'({step} * {first} + {more})'
 
 
 def _stored(step: Step, scope: Scope, places: np.ndarray, text: str) -> str:

@@ -15,6 +15,7 @@ TYPES = """\
 #define VECTORS 1
 typedef float vector
     __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float half __attribute__((vector_size(16), aligned(4), may_alias));
 #else
 #define VECTORS 0
 #endif"""

@@ -119,7 +119,7 @@ def test_the_header_says_how_much_memory_is_needed(
 ) -> None:
   made = source(*lowered(SPECS['tsukijinet2021']), '3 nets')
   compiler.written(made, tmp_path)
-  text = (tmp_path / '_3_nets.h').read_text()
+  text = (tmp_path / '3 nets.h').read_text()
   assert f'#define _3_nets_SCRATCH_BYTES {made.scratch_bytes}\n' in text
   assert '#define _3_nets_INPUT_SIZE 100\n' in text
   assert '#define _3_nets_OUTPUT_SIZE 3\n' in text
