@@ -1,7 +1,7 @@
 """The walk over a graph that finds the steps of a C file."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Planner:
     graph: The network.
     kinds: C types of its nodes.
     paths: Of weights, by the `id` of their arrays.
+    planar: Products whose results are known to lie channel by channel.
     steps: The steps so far, by the names of the buffers that they write.
   """
 
@@ -47,9 +48,11 @@ class Planner:
     kinds: Sequence[str],
     inputs: Sequence[Load],
     paths: Mapping[int, str],
+    planar: Collection[int] = (),
   ) -> None:
     """Begin without steps."""
     self.graph, self.kinds, self.paths = graph, kinds, paths
+    self.planar = planar
     self.steps: dict[str, Step] = {}
     self.homes = homes(graph, ALONE)
     self.readers = users(graph)

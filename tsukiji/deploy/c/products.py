@@ -72,8 +72,8 @@ def conv(
   ]
   if shape_of(planner.pending(node.inputs[0]))[lhs[0]] != 1:
     raise unsupported('conv', 'several images an example')
-  x = entered(planner, node.inputs[0], turned, (*edges, (0, 0, 0)), window)
-  found = product(planner, x, window, _path(planner, kernel), planner.kinds[i])
+  x = entered(planner, (i, node.inputs[0]), turned, (*edges, (0, 0, 0)), window)
+  found = product(planner, i, x, window, _path(planner, kernel))
 
   def back(a: np.ndarray) -> np.ndarray:
     a = a.reshape(1, *a.shape[2 - sides :])
@@ -87,13 +87,17 @@ def _path(planner: Planner, kernel: Const) -> str:
 
 
 def entered(
-  planner: Planner, ref: Ref, turned: Any, edges: Any, window: Window
+  planner: Planner,
+  where: tuple[int, Ref],
+  turned: Any,
+  edges: Any,
+  window: Window,
 ) -> Entry:
   """Return the input of a product in memory, with zeros around it.
 
   Args:
     planner: The planner.
-    ref: What is read.
+    where: The product, and what it reads.
     turned: Array -> array of rows, columns and channels.
     edges: Entries before, after and between along these.
     window: The product.
@@ -101,6 +105,7 @@ def entered(
   Returns:
     The input, as the kernel of the product takes it.
   """
+  node, ref = where
   x = moved(planner.taken(ref), turned)
   x = moved(x, lambda a: views.cropped(a, edges))
   widths = tuple((max(a, 0), max(b, 0), c) for a, b, c in edges)
@@ -113,10 +118,10 @@ def entered(
     buffer = planner.buffer(count + codes.GROUP, CODE)
     planner.put(codes.coded(x, low), buffer, places, -low if bordered else None)
     return Entry(identity(buffer, whole, CODE), low)
-  rows, columns, outputs = window.after(whole)
-  is_sparse = sparse_product.pays(
-    window, (rows, columns, outputs), x.kind == FLOAT
-  )
+  after = window.after(whole)
+  near = node in planner.planar
+  is_sparse = x.kind == FLOAT and sparse_product.pays(window, after, near)
+  columns = after[1]
   planar = is_sparse and columns > 1 and whole[2] > 1
   spots = np.arange(count, dtype=np.int32).reshape(whole)
   if planar:
@@ -140,21 +145,18 @@ def _planar(
 
 
 def product(
-  planner: Planner,
-  entry: Entry,
-  window: Window,
-  path: str,
-  kind: str,
+  planner: Planner, node: int, entry: Entry, window: Window, path: str
 ) -> Load:
   """Append a product, open for what follows it, and return its result.
 
   Args:
     planner: The planner.
+    node: The product.
     entry: As `entered` gives it.
-    window: The product.
+    window: Its window.
     path: Of the weights.
-    kind: Type of the result.
   """
+  kind = planner.kinds[node]
   x, low, is_sparse = entry
   shape = window.after(x.places.shape)
   buffer = planner.buffer(math.prod(shape), kind)
@@ -164,7 +166,7 @@ def product(
   if low is not None:
     before = codes.corrected(before, low, window)
   tail = Tail(sums, shape, before)
-  attrs = {'window': window, 'low': low, 'is_sparse': is_sparse}
+  attrs = {'window': window, 'low': low, 'is_sparse': is_sparse, 'node': node}
   step = Step('product', buffer, found.places, (x,), attrs, path, tail)
   planner.add(step, is_open=True)
   return found
@@ -232,9 +234,9 @@ def _dense(
     return x.transpose(*rows, *ours).reshape(1, -1, k)
 
   window = Window(weights)
-  x = entered(planner, ref, turned, ((0, 0, 0),) * 3, window)
+  x = entered(planner, (i, ref), turned, ((0, 0, 0),) * 3, window)
   path = _path(planner, matrix)
-  found = product(planner, x, window, path, planner.kinds[i])
+  found = product(planner, i, x, window, path)
   ends = tuple(own[j] for j in rows)
   ends += tuple(matrix.array.shape[j] for j in free)
   return moved(found, lambda a: a.reshape(ends))

@@ -91,10 +91,7 @@ def generated(read: reading.Read, name: str) -> Source:
     Buffer('input', kind_of(taken.dtype), math.prod(taken.shape)),
     Buffer('output', kind_of(read.output.dtype), math.prod(read.output.shape)),
   )
-  first = identity(ends[0], (1, *taken.shape), ends[0].kind)
-  planner = Planner(read.graph, read.kinds, [first], read.paths)
-  planner.run(HANDLERS, ends[1])
-  steps = [*planner.steps.values()]
+  steps = _planned(read, ends)
   tables, names = Tables('table'), _names(steps)
   places = memory(steps, ends)
   functions, layers = [], []
@@ -118,6 +115,32 @@ def generated(read: reading.Read, name: str) -> Source:
     tuple(layers),
     '\n'.join((*functions, *calls)),
   )
+
+
+def _planned(read: reading.Read, ends: tuple[Buffer, Buffer]) -> list[Step]:
+  """Return the steps of a network.
+
+  What follows a product says how its result lies, which the choice of its
+  kernel depends on: the choices of a first plan are known to the second.
+  """
+  taken, given = ends
+  shape = (1, *read.graph.inputs[0].shape)
+  first = identity(taken, shape, taken.kind)
+  planar, steps = frozenset[int](), list[Step]()
+  for _ in range(2):
+    planner = Planner(read.graph, read.kinds, [first], read.paths, planar)
+    planner.run(HANDLERS, given)
+    steps = [*planner.steps.values()]
+    planar = frozenset(map(_planar_node, steps)) - {-1}
+  return steps
+
+
+def _planar_node(step: Step) -> int:
+  """Return the node of a product whose rows are stored without gaps, or -1."""
+  if step.tail is None or step.places.shape[1] == 1:
+    return -1
+  near = bool(np.all(np.diff(step.places, axis=1) == 1))
+  return int(step.attrs['node']) if near else -1
 
 
 def _stack(function: str) -> int:

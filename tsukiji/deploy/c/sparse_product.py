@@ -21,9 +21,10 @@ Lines = list[str]
 FEWEST, LEAST = 8, 4  # outputs; columns
 # Multiplications a nanosecond of one core (AVX2, 3.4 GHz), as measured by
 # `benchmarks.c_kernels`: lists of windows and of matrices, blocks of windows of
-# many and of few taps, and of matrices; and nanoseconds to store a result.
+# many and of few taps, and of matrices; and nanoseconds to store a result
+# among other channels, and beside its neighbors.
 LISTED, CHOSEN, BLOCKED, SHORT, STREAMED = 30, 3, 50, 27, 17
-STORED, FEW = 0.6, 64
+STORED, NEAR, FEW = 0.6, 0.1, 64
 
 
 class Lists(NamedTuple):
@@ -40,17 +41,17 @@ class Lists(NamedTuple):
   weights: np.ndarray
 
 
-def pays(window: Window, shape: tuple[int, ...], is_float: bool) -> bool:
+def pays(window: Window, shape: tuple[int, ...], is_near: bool) -> bool:
   """Return whether lists are expected to be faster than blocks.
 
   Args:
-    window: The product.
+    window: The product, of floats.
     shape: Of its result: rows, columns, outputs.
-    is_float: Whether it is a product of floats.
+    is_near: Whether the result is stored channel by channel.
   """
   rows, columns, outputs = shape
   odd = window.groups > 1 or window.strides[1] > 1 or outputs < FEWEST
-  if odd or not is_float or 1 < columns < LEAST:
+  if odd or 1 < columns < LEAST:
     return False
   taps = window.weights[..., 0].size
   dense = rows * columns * taps * outputs
@@ -60,7 +61,7 @@ def pays(window: Window, shape: tuple[int, ...], is_float: bool) -> bool:
   if columns == 1:
     return False
   vectors = len(sparse_kernels.spans(columns)) * sparse_kernels.LANES
-  stored = STORED * rows * columns * outputs
+  stored = (NEAR if is_near else STORED) * rows * columns * outputs
   lists = listed / LISTED * vectors / columns + stored
   return bool(lists < dense / (BLOCKED if taps > FEW else SHORT))
 
