@@ -75,7 +75,7 @@ def _integers(net: reference.Integer) -> Read:
   count = len(net.graph.nodes)
   scale = np.float32(net.scale)
   nodes = (
-    *map(_shifted, net.graph.nodes),
+    *map(shifted, net.graph.nodes),
     Node('cast', (last,), {'dtype': 'float32'}),
     Node('mul', (count, scale)),
   )
@@ -89,7 +89,7 @@ def _integers(net: reference.Integer) -> Read:
   )
 
 
-def _shifted(node: Node) -> Node:
+def shifted(node: Node) -> Node:
   """Return a rescaling that shifts to the right alone as such."""
   if node.op != reference.RESCALED:
     return node
