@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsukiji.deploy.artefact import Artefact
-from tsukiji.deploy.c import compiler, reading
+from tsukiji.deploy.c import native
 from tsukiji.deploy.c import source as c_file
+from tsukiji.deploy.c.plan import reading
 from tsukiji.deploy.c.source import Source
 from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.errors import expect, expect_name
@@ -65,7 +66,7 @@ def available(names: Iterable[str]) -> tuple[str, ...]:
   if 'c' in names and 'c' not in found:
     warnings.warn(
       'engines: expected a C compiler for the engine c, got none. It is left '
-      f'out; install one of {", ".join(compiler.COMPILERS)}.',
+      f'out; install one of {", ".join(native.COMPILERS)}.',
       stacklevel=2,
     )
   return found
@@ -75,7 +76,7 @@ def _is_here(name: str) -> bool:
   """Return whether what an engine needs is installed."""
   package = ENGINES[name].package
   if not package:
-    return bool(compiler.found())
+    return bool(native.found())
   return importlib.util.find_spec(package) is not None
 
 
@@ -249,7 +250,7 @@ def _in_c(net: Artefact) -> tuple[str, ...]:
 
 def _c(net: Artefact, form: str, batch: int, threads: int) -> Call:
   del threads
-  return compiler.loaded(written(net, form), batch)
+  return native.loaded(written(net, form), batch)
 
 
 def _imported_quietly(name: str) -> Any:

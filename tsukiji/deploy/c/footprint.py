@@ -37,18 +37,20 @@ def check(source: Source, limits: Limits) -> None:
   Raises:
     ValueError: With the steps that take most of it.
   """
-  pairs = (
-    ('flash', limits.flash, source.weight_bytes, 1),
-    ('ram', limits.ram, ram(source), 2),
-  )
-  for name, most, taken, column in pairs:
-    if most and taken > most:
-      rows = sorted(source.layers, key=lambda x: -x[column])[:MOST]
-      table = ', '.join(f'{x[0]} {x[column]}' for x in rows if x[column])
-      raise ValueError(
-        f'config.export.{name}: expected a network of at most {most} bytes, '
-        f'got {taken}: {table}. Compress these further.'
-      )
+  constants = {name: size for name, size, _ in source.layers}
+  results = {name: size for name, _, size in source.layers}
+  _expect('flash', limits.flash, source.weight_bytes, constants)
+  _expect('ram', limits.ram, ram(source), results)
+
+
+def _expect(name: str, most: int, taken: int, parts: dict[str, int]) -> None:
+  if most and taken > most:
+    large = sorted(parts.items(), key=lambda x: -x[1])[:MOST]
+    listed = ', '.join(f'{step} {size}' for step, size in large if size)
+    raise ValueError(
+      f'config.export.{name}: expected a network of at most {most} bytes, got '
+      f'{taken}: {listed}. Compress these further.'
+    )
 
 
 def table(source: Source) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tsukiji.deploy.c.plan.values import FLOAT
 from tsukiji.deploy.c.tables import literal
-from tsukiji.deploy.c.values import FLOAT
 
 SHRUNK = 'shrunk'  # a rescaling by less than 1
 # By operator: a format of the operands; of floats, then of integers.

@@ -22,7 +22,7 @@ def affine(places: np.ndarray) -> Affine | None:
   if places.size == 0:
     return Affine(0, (0,) * places.ndim)
   base = int(places.flat[0])
-  found = np.int64(base)
+  found: np.ndarray = np.full((1,) * places.ndim, base, np.int64)
   strides = []
   for axis, n in enumerate(places.shape):
     at = [0] * places.ndim

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tsukiji.deploy.c.steps import Step
-from tsukiji.deploy.c.values import SIZES, Buffer
+from tsukiji.deploy.c.plan.steps import Step
+from tsukiji.deploy.c.plan.values import SIZES, Buffer
 
 ALIGNED = 16  # bytes
 

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c import reading
-from tsukiji.deploy.c.choosing import kernel_texts, product
-from tsukiji.deploy.c.handlers import HANDLERS
+from tsukiji.deploy.c.kernels.choosing import kernel_texts, product
+from tsukiji.deploy.c.kernels.nests import indented
+from tsukiji.deploy.c.kernels.simple_steps import SIMPLE
 from tsukiji.deploy.c.memory import Memory, memory, room
-from tsukiji.deploy.c.nests import indented
-from tsukiji.deploy.c.planning import Planner
+from tsukiji.deploy.c.plan import reading
+from tsukiji.deploy.c.plan.handlers import HANDLERS
+from tsukiji.deploy.c.plan.planning import Planner
+from tsukiji.deploy.c.plan.steps import Step, identity
+from tsukiji.deploy.c.plan.values import CODE, SIZES, Buffer, kind_of
 from tsukiji.deploy.c.prelude import ALONE, PRELUDE
-from tsukiji.deploy.c.simple_steps import SIMPLE
-from tsukiji.deploy.c.steps import Step, identity
 from tsukiji.deploy.c.tables import Tables, literal
-from tsukiji.deploy.c.values import CODE, SIZES, Buffer, kind_of
 from tsukiji.graph.nodes import Graph, Input
 
 Lines = list[str]

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c.values import FLOAT, SIZES
+from tsukiji.deploy.c.plan.values import FLOAT, SIZES
 
 WIDTH = 77
 _NOT_FINITE = {'inf': 'INFINITY', '-inf': '-INFINITY', 'nan': 'NAN'}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.tsukiji.deploy.c.test_source import COMPILERS, STRICT, whole
 from tests.tsukiji.deploy.onnx.test_model import SPECS, drawn, lowered
-from tsukiji.deploy.c import compiler
+from tsukiji.deploy.c import native
 from tsukiji.deploy.c.source import Source, source
 from tsukiji.deploy.export import export
 
@@ -67,7 +67,7 @@ def run(
 ) -> np.ndarray:
   """Return what a device computes."""
   compile_it, emulate = device
-  compiler.written(made, folder)
+  native.written(made, folder)
   numbers = ', '.join(f'{value!s}f' for value in x.ravel())
   (folder / 'examples.h').write_text(
     f'#define EXAMPLES {len(x)}\n'
@@ -108,7 +108,7 @@ def test_devices_compute_the_same_floats(
   made = source(*net, 'net')
   x = np.float32(drawn(net[0], 2))
   got = run(made, x, tmp_path, WHERE[name])
-  want = compiler.loaded(made, 2, ('-O1',))(x)
+  want = native.loaded(made, 2, ('-O1',))(x)
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 

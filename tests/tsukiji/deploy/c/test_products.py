@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.tsukiji.deploy.c.test_device import run
-from tsukiji.deploy.c import sparse_product
-from tsukiji.deploy.c.reading import Read, shifted
+from tsukiji.deploy.c.kernels import sparse_product
+from tsukiji.deploy.c.plan.reading import Read, shifted
+from tsukiji.deploy.c.plan.values import FLOAT, kind_of
 from tsukiji.deploy.c.source import Source, generated
-from tsukiji.deploy.c.values import FLOAT, kind_of
 from tsukiji.deploy.integer import reference
 from tsukiji.deploy.integer.fixed_point import fixed
 from tsukiji.graph import evaluate

@@ -16,7 +16,7 @@ from tests.tsukiji.deploy.integer.test_reference import SPECS as WHOLE
 from tests.tsukiji.deploy.onnx.test_emitters import compressed
 from tests.tsukiji.deploy.onnx.test_model import SPECS, drawn, lowered
 from tsukiji.deploy import artefact
-from tsukiji.deploy.c import compiler
+from tsukiji.deploy.c import native
 from tsukiji.deploy.c.source import source
 from tsukiji.deploy.integer import compile as integers
 from tsukiji.deploy.passes.lower import captured, lower
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(not COMPILERS, reason='there is no compiler')
 def outputs(graph: Graph, variables: Any, x: Any, *options: str) -> np.ndarray:
   """Return what a network in C computes."""
   made = source(graph, variables, 'net')
-  call = compiler.loaded(made, len(x), (*QUICK, *options))
+  call = native.loaded(made, len(x), (*QUICK, *options))
   return call(np.ascontiguousarray(x))
 
 
@@ -118,7 +118,7 @@ def test_the_header_says_how_much_memory_is_needed(
   tmp_path: pathlib.Path,
 ) -> None:
   made = source(*lowered(SPECS['tsukijinet2021']), '3 nets')
-  compiler.written(made, tmp_path)
+  native.written(made, tmp_path)
   text = (tmp_path / '3 nets.h').read_text()
   assert f'#define _3_nets_SCRATCH_BYTES {made.scratch_bytes}\n' in text
   assert '#define _3_nets_INPUT_SIZE 100\n' in text

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tsukiji.deploy.c.plan.values import FLOAT, kind_of
 from tsukiji.deploy.c.source import Source
-from tsukiji.deploy.c.values import FLOAT, kind_of
 from tsukiji.errors import expect
 
 COMPILERS = ('cc', 'gcc', 'clang')

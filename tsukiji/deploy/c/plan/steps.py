@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c.values import Buffer, Load, Value, loads
+from tsukiji.deploy.c.plan.values import Buffer, Load, Value, loads
 
 
 class Step(NamedTuple):

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from tsukiji.deploy.c import views
 from tsukiji.deploy.c.formulas import COSTLY, ELEMENTWISE
-from tsukiji.deploy.c.homes import VIEWS, homes
 from tsukiji.deploy.c.indices import least
-from tsukiji.deploy.c.nests import unsupported
-from tsukiji.deploy.c.steps import Pool, Step, identity, order
-from tsukiji.deploy.c.values import (
+from tsukiji.deploy.c.kernels.nests import unsupported
+from tsukiji.deploy.c.plan import views
+from tsukiji.deploy.c.plan.homes import VIEWS, homes
+from tsukiji.deploy.c.plan.steps import Pool, Step, identity, order
+from tsukiji.deploy.c.plan.values import (
   Buffer,
   Const,
   Expr,
@@ -211,7 +211,8 @@ class Planner:
         continue
       buffer = self.buffer(math.prod(after), x.kind)
       found = identity(buffer, after, x.kind)
-      value, before = found, made.tail.before
+      value: Value = found
+      before = made.tail.before
       if pool.op == 'max' and is_rising(before):
         value = _behind(before, tail.sums, found)
         before = identity(tail.sums, tail.shape, tail.sums.kind)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from tsukiji.deploy.c.formulas import SHRUNK
-from tsukiji.deploy.c.steps import Window
-from tsukiji.deploy.c.values import Const, Expr, Value, shape_of
+from tsukiji.deploy.c.plan.steps import Window
+from tsukiji.deploy.c.plan.values import Const, Expr, Value, shape_of
 
 GROUP = 4  # taps that kernels read at once
 TOP = 127  # the largest weight

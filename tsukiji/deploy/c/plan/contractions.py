@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c import codes, sparse_product, views
 from tsukiji.deploy.c.indices import affine
-from tsukiji.deploy.c.nests import unsupported
-from tsukiji.deploy.c.planning import Planner
-from tsukiji.deploy.c.steps import Step, Tail, Window, identity
-from tsukiji.deploy.c.values import (
+from tsukiji.deploy.c.kernels import sparse_product
+from tsukiji.deploy.c.kernels.nests import unsupported
+from tsukiji.deploy.c.plan import codes, views
+from tsukiji.deploy.c.plan.planning import Planner
+from tsukiji.deploy.c.plan.steps import Step, Tail, Window, identity
+from tsukiji.deploy.c.plan.values import (
   CODE,
   FLOAT,
   Buffer,
@@ -139,8 +140,8 @@ def _planar(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Return places of channels one after the other: of all, and of an array."""
   rows, columns, channels = shape
-  whole = np.arange(math.prod(shape), dtype=np.int32)
-  whole = whole.reshape(channels, rows, columns).transpose(1, 2, 0)
+  flat = np.arange(math.prod(shape), dtype=np.int32)
+  whole = flat.reshape(channels, rows, columns).transpose(1, 2, 0)
   return whole, whole.reshape(-1)[places]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from compress import dataflow, tree
 from tsukiji.deploy.c.formulas import SHRUNK
-from tsukiji.deploy.c.values import FLOAT, kind_of
+from tsukiji.deploy.c.plan.values import FLOAT, kind_of
 from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import compile as integers
 from tsukiji.deploy.integer import reference
@@ -73,7 +73,7 @@ def _integers(net: reference.Integer) -> Read:
   (last,) = net.graph.outputs
   assert isinstance(last, int)
   count = len(net.graph.nodes)
-  scale = np.float32(net.scale)
+  scale = np.asarray(net.scale, np.float32)
   nodes = (
     *map(shifted, net.graph.nodes),
     Node('cast', (last,), {'dtype': 'float32'}),

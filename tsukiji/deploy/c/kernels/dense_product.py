@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c import code_kernels, vector_kernels
-from tsukiji.deploy.c.plain_product import strides_of
-from tsukiji.deploy.c.steps import Step
+from tsukiji.deploy.c.kernels import code_kernels, vector_kernels
+from tsukiji.deploy.c.kernels.plain_product import strides_of
+from tsukiji.deploy.c.kernels.tails import Tile, tail
+from tsukiji.deploy.c.plan.steps import Step
+from tsukiji.deploy.c.plan.values import FLOAT, Load
 from tsukiji.deploy.c.tables import Tables
-from tsukiji.deploy.c.tails import Tile, tail
-from tsukiji.deploy.c.values import FLOAT, Load
 
 Lines = list[str]
 FEWEST = 8  # outputs for which blocks are faster than single numbers
@@ -20,7 +20,7 @@ class Kernel(NamedTuple):
 
   Attributes:
     name: Of its function.
-    count: Neighbors.
+    neighbors: Windows at once.
     block: Outputs.
     taps: Of a row of a window.
     weights: In its order.
@@ -29,7 +29,7 @@ class Kernel(NamedTuple):
   """
 
   name: str
-  count: int
+  neighbors: int
   block: int
   taps: int
   weights: np.ndarray
@@ -102,7 +102,7 @@ def product(step: Step, tables: Tables) -> Lines:
   assert isinstance(x, Load) and step.tail is not None
   kernel = _kernel(step)
   rows, columns, outputs = step.tail.shape
-  count, block = kernel.count, kernel.block
+  count, block = kernel.neighbors, kernel.block
   table = tables.add(kernel.weights, kernel.kind, step.path)
   base, (row, column, _) = strides_of(x)
   deep = step.tail.pool.height if step.tail.pool else 1

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c import sparse_kernels
-from tsukiji.deploy.c.plain_product import strides_of
-from tsukiji.deploy.c.steps import Step, Window
+from tsukiji.deploy.c.kernels import sparse_kernels
+from tsukiji.deploy.c.kernels.plain_product import strides_of
+from tsukiji.deploy.c.kernels.tails import Tile, tail
+from tsukiji.deploy.c.plan.steps import Step, Window
+from tsukiji.deploy.c.plan.values import FLOAT, Load
 from tsukiji.deploy.c.tables import Tables, index_kind
-from tsukiji.deploy.c.tails import Tile, tail
-from tsukiji.deploy.c.values import FLOAT, Load
 
 Lines = list[str]
 FEWEST, LEAST = 8, 4  # outputs; columns

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tsukiji.deploy.c import views
-from tsukiji.deploy.c.nests import unsupported
-from tsukiji.deploy.c.planning import Handler, Planner, is_cheap
-from tsukiji.deploy.c.products import conv, dot, reduced
-from tsukiji.deploy.c.steps import Pool, Step, identity
-from tsukiji.deploy.c.values import (
+from tsukiji.deploy.c.kernels.nests import unsupported
+from tsukiji.deploy.c.plan import views
+from tsukiji.deploy.c.plan.contractions import conv, dot, reduced
+from tsukiji.deploy.c.plan.planning import Handler, Planner, is_cheap
+from tsukiji.deploy.c.plan.steps import Pool, Step, identity
+from tsukiji.deploy.c.plan.values import (
   FLOAT,
   Const,
   Load,
@@ -149,12 +149,12 @@ def take(planner: Planner, i: int, node: Node) -> Value:
     raise unsupported('take', f'mode {mode}')
   if isinstance(at, Const):
     n = shape_of(x)[axis]
-    index = at.array % n if mode == 'wrap' else at.array
-    inside = (index >= -n) & (index < n)
+    known = at.array % n if mode == 'wrap' else at.array
+    inside = (known >= -n) & (known < n)
     if mode != 'fill' or np.all(inside):
-      index = np.clip(index, -n if mode == 'fill' else 0, n - 1)
+      known = np.clip(known, -n if mode == 'fill' else 0, n - 1)
       ref = node.inputs[0]
-      return moved(planner.taken(ref), lambda a: np.take(a, index, axis))
+      return moved(planner.taken(ref), lambda a: np.take(a, known, axis))
   source, index = (planner.stored(ref) for ref in node.inputs)
   shape = shape_of(source)
   shape = (*shape[:axis], *shape_of(index), *shape[axis + 1 :])

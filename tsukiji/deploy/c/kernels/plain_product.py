@@ -1,11 +1,11 @@
 """Products in loops over single numbers, for every window and group."""
 
 from tsukiji.deploy.c import indices
-from tsukiji.deploy.c.nests import unsupported
-from tsukiji.deploy.c.steps import Step
+from tsukiji.deploy.c.kernels.nests import unsupported
+from tsukiji.deploy.c.kernels.tails import Tile, tail
+from tsukiji.deploy.c.plan.steps import Step
+from tsukiji.deploy.c.plan.values import FLOAT, Load
 from tsukiji.deploy.c.tables import Tables
-from tsukiji.deploy.c.tails import Tile, tail
-from tsukiji.deploy.c.values import FLOAT, Load
 
 Lines = list[str]
 

@@ -2,7 +2,7 @@
 
 import re
 
-from tsukiji.deploy.c import (
+from tsukiji.deploy.c.kernels import (
   code_kernels,
   dense_product,
   plain_product,
@@ -10,7 +10,7 @@ from tsukiji.deploy.c import (
   sparse_product,
   vector_kernels,
 )
-from tsukiji.deploy.c.steps import Step
+from tsukiji.deploy.c.plan.steps import Step
 from tsukiji.deploy.c.tables import Tables
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from tsukiji.deploy.c import indices
 from tsukiji.deploy.c.formulas import formula
 from tsukiji.deploy.c.indices import Affine
-from tsukiji.deploy.c.tables import Tables, literal
-from tsukiji.deploy.c.values import (
+from tsukiji.deploy.c.plan.values import (
   Buffer,
   Const,
   Expr,
@@ -19,6 +18,7 @@ from tsukiji.deploy.c.values import (
   loads,
   moved,
 )
+from tsukiji.deploy.c.tables import Tables, literal
 
 LETTERS = 'ijklmnopq'
 

@@ -5,12 +5,20 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tsukiji.deploy.c import indices, nests
+from tsukiji.deploy.c import indices
 from tsukiji.deploy.c.indices import Affine
-from tsukiji.deploy.c.nests import Loops, Scope, opened
-from tsukiji.deploy.c.steps import Step
+from tsukiji.deploy.c.kernels import nests
+from tsukiji.deploy.c.kernels.nests import Loops, Scope, opened
+from tsukiji.deploy.c.plan.steps import Step
+from tsukiji.deploy.c.plan.values import (
+  FLOAT,
+  Load,
+  Value,
+  loads,
+  moved,
+  shape_of,
+)
 from tsukiji.deploy.c.tables import Tables
-from tsukiji.deploy.c.values import FLOAT, Load, Value, loads, moved, shape_of
 
 Lines = list[str]
 LEAST = {FLOAT: '-INFINITY', 'uint8_t': '0'}

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsukiji.deploy.c.nests import Loops, Scope, cast, opened
-from tsukiji.deploy.c.simple_steps import JOIN, start
-from tsukiji.deploy.c.steps import Step
+from tsukiji.deploy.c.kernels.nests import Loops, Scope, cast, opened
+from tsukiji.deploy.c.kernels.simple_steps import JOIN, start
+from tsukiji.deploy.c.plan.steps import Step
+from tsukiji.deploy.c.plan.values import Load
 from tsukiji.deploy.c.tables import Tables
-from tsukiji.deploy.c.values import Load
 
 Lines = list[str]
 FEW = 9  # numbers of a window that are written one by one
