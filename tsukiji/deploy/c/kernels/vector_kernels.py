@@ -75,9 +75,11 @@ ALONE void {name(count, width)}(const float *x, int column, int row, int rows,
 def block(count: int, outputs: int) -> int:
   """Return the outputs of a block: many if there is one window alone.
 
-  >>> block(6, 32), block(1, 256), block(1, 10)
-  (16, 64, 16)
+  >>> block(6, 32), block(6, 8), block(1, 256), block(1, 10)
+  (16, 8, 64, 16)
   """
+  if outputs <= LANES:
+    return LANES
   if count > 1:
     return OUTPUTS
   widths = (ROW, ROW // 2, OUTPUTS)
