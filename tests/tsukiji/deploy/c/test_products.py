@@ -22,11 +22,8 @@ from tsukiji.graph.nodes import Graph, Input, Node
 
 COMPILERS = [x for x in ('gcc', 'clang') if shutil.which(x)]
 # AVX-512 VNNI, whose instructions a header beside this file emulates.
-WIDE = (
-  '-D__AVX512F__=1',
-  '-D__AVX512VNNI__=1',
-  f'-I{pathlib.Path(__file__).parent}',
-)
+HERE = pathlib.Path(__file__).parent
+WIDE = f'-D__AVX512F__=1 -D__AVX512VNNI__=1 -I{HERE}'
 CHECKED = ('-g', '-O1', '-fsanitize=address,undefined')
 NATIVE = '-march=native'
 NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))

@@ -30,10 +30,15 @@ def kernel_texts(uses: str) -> list[str]:
     return sorted({*re.findall(rf'\b{stem}_(\d+)x(\d+)(\w*)\(', uses)})
 
   dense, codes, lists = map(calls, ('dense', 'codes', 'listed'))
+  narrow = calls('narrow')
   found = [vector_kernels.TYPES] if dense or lists else []
   found += [vector_kernels.kernel(int(n), int(m)) for n, m, _ in dense]
   found += [
     sparse_kernels.kernel(int(n), int(m), short[1:]) for n, m, short in lists
   ]
-  found += [code_kernels.TYPES] if codes else []
-  return found + [code_kernels.kernel(int(n), int(m)) for n, m, _ in codes]
+  found += [code_kernels.TYPES] if codes or narrow else []
+  for some in (codes, narrow):
+    found += [
+      code_kernels.kernel(int(n), int(m), some is narrow) for n, m, _ in some
+    ]
+  return found

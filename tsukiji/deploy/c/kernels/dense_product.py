@@ -42,7 +42,7 @@ def fits(step: Step) -> bool:
   (x,), window = step.reads, step.attrs['window']
   if not isinstance(x, Load) or step.tail is None:
     return False
-  if step.attrs['low'] is not None:
+  if step.attrs['grid'] is not None:
     return True
   _, (_, column, channel) = strides_of(x)
   width, inputs, outputs = window.weights.shape[1:]
@@ -64,14 +64,17 @@ def _kernel(step: Step) -> Kernel:
   _, columns, outputs = step.tail.shape
   height, width, inputs, _ = weights.shape
   count = vector_kernels.best(columns)
-  if step.attrs['low'] is not None:
+  if step.attrs['grid'] is not None:
     block = code_kernels.block(outputs)
     rows = weights.reshape(height, width * inputs, outputs)
     rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4), (0, 0)))
     taps = rows.shape[1] // 4
     fours = rows.reshape(height * taps, 4, outputs)
     packed = blocked(fours.transpose(0, 2, 1), block)
-    name = code_kernels.name(count, block)
+    narrow = code_kernels.is_narrow(
+      rows.reshape(-1, outputs), step.attrs['grid'].top
+    )
+    name = code_kernels.name(count, block, narrow)
     return Kernel(name, count, block, taps, packed, 'int8_t', 4)
   block = vector_kernels.block(count, outputs)
   packed = blocked(weights.reshape(-1, outputs), block)
@@ -115,8 +118,8 @@ def product(step: Step, tables: Tables) -> Lines:
   )
   several = outputs > block
   size = kernel.weights[0].size // block
-  is_coded = step.attrs['low'] is not None
-  source = 'codes' if is_coded else x.buffer.name
+  wide = step.attrs['grid'] is not None and kernel.name.startswith('codes')
+  source = 'codes' if wide else x.buffer.name
   first = _place(source, base, row * window.strides[0], deep)
   call = (
     f'{kernel.name}({first} + {column} * at, {", ".join(map(str, sides))}, '
@@ -136,7 +139,7 @@ def product(step: Step, tables: Tables) -> Lines:
       '}',
     ]
   head = [f'{step.tail.sums.kind} sums[{deep}][{columns}][{block}];']
-  if is_coded:
+  if wide:
     head.append(f'WIDENED(codes, {x.buffer.name}, {x.buffer.size});')
   return [*head, *body]
 

@@ -1,5 +1,7 @@
 """Inputs of integer products as unsigned codes of 8 bits."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tsukiji.deploy.c.formulas import SHRUNK
@@ -12,8 +14,20 @@ WIDEST = 255  # the largest code
 FEWEST = 8  # outputs for which blocks are faster than single numbers
 
 
-def least(x: Value, window: Window) -> int | None:
-  """Return the value of code 0 of an input; None if it has no such codes.
+class Grid(NamedTuple):
+  """Codes of an input.
+
+  Attributes:
+    low: The value of code 0.
+    top: The largest code.
+  """
+
+  low: int
+  top: int
+
+
+def grid(x: Value, window: Window) -> Grid | None:
+  """Return the codes of an input; None if it has no such codes.
 
   Args:
     x: The input of a product, of which the range must be known.
@@ -32,7 +46,8 @@ def least(x: Value, window: Window) -> int | None:
     low, high = -x.attrs['zero'], x.attrs['top'] - x.attrs['zero']
   else:
     return None
-  return int(low) if low <= 0 and high - low <= WIDEST else None
+  fits = low <= 0 and high - low <= WIDEST
+  return Grid(int(low), int(high - low)) if fits else None
 
 
 def coded(x: Value, low: int) -> Value:

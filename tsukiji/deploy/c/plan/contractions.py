@@ -31,12 +31,12 @@ class Entry(NamedTuple):
 
   Attributes:
     load: The input.
-    low: The value of code 0, None where it is not stored as codes.
+    grid: Its codes, None where it is not stored as codes.
     is_sparse: Whether zeros of the weights are skipped.
   """
 
   load: Load
-  low: int | None = None
+  grid: codes.Grid | None = None
   is_sparse: bool = False
 
 
@@ -113,12 +113,13 @@ def entered(
   whole, places = views.spaced(shape_of(x), widths)
   count = math.prod(whole)
   bordered = places.size < count
-  low = codes.least(x, window)
-  if low is not None:
+  grid = codes.grid(x, window)
+  if grid is not None:
     # Kernels read groups of taps, perhaps beyond the last one.
     buffer = planner.buffer(count + codes.GROUP, CODE)
-    planner.put(codes.coded(x, low), buffer, places, -low if bordered else None)
-    return Entry(identity(buffer, whole, CODE), low)
+    border = -grid.low if bordered else None
+    planner.put(codes.coded(x, grid.low), buffer, places, border)
+    return Entry(identity(buffer, whole, CODE), grid)
   after = window.after(whole)
   near = node in planner.planar
   is_sparse = x.kind == FLOAT and sparse_product.pays(window, after, near)
@@ -158,16 +159,16 @@ def product(
     path: Of the weights.
   """
   kind = planner.kinds[node]
-  x, low, is_sparse = entry
+  x, grid, is_sparse = entry
   shape = window.after(x.places.shape)
   buffer = planner.buffer(math.prod(shape), kind)
   found = identity(buffer, shape, kind)
   sums = Buffer('sum', kind, buffer.size)
   before: Value = identity(sums, shape, kind)
-  if low is not None:
-    before = codes.corrected(before, low, window)
+  if grid is not None:
+    before = codes.corrected(before, grid.low, window)
   tail = Tail(sums, shape, before)
-  attrs = {'window': window, 'low': low, 'is_sparse': is_sparse, 'node': node}
+  attrs = {'window': window, 'grid': grid, 'is_sparse': is_sparse, 'node': node}
   step = Step('product', buffer, found.places, (x,), attrs, path, tail)
   planner.add(step, is_open=True)
   return found
