@@ -6,6 +6,8 @@ function of images. ONNX Runtime and OpenVINO read the ONNX model that
 `c` is the file that `c.source` writes, compiled for this machine.
 """
 
+import dataclasses
+import functools
 import importlib
 import importlib.util
 import math
@@ -23,13 +25,13 @@ import numpy as np
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.c import native
 from tsukiji.deploy.c import source as c_file
-from tsukiji.deploy.c.plan import reading
 from tsukiji.deploy.c.source import Source
 from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.errors import expect, expect_name
 
 Call: TypeAlias = Callable[[Any], Any]  # [batch, *input_shape] -> logits
 FLOATS, INTEGERS = 'float32', 'int8'
+LARGEST = 2**25  # bytes of weights that a C compiler takes in reasonable time
 
 
 class Engine(NamedTuple):
@@ -89,7 +91,8 @@ def forms(name: str, net: Artefact) -> tuple[str, ...]:
 
   Returns:
     'int8', if it has kernels that the engine computes with integers, and
-    'float32'. Of 'c', one of these, or none if an operator has no kernel.
+    'float32'. Of 'c', one of these, or none if an operator has no kernel or
+    there are more than 32 MiB of weights.
   """
   if name == 'c':
     return _in_c(net)
@@ -134,6 +137,7 @@ def load(
   known = forms(name, net)
   if not known:
     written(net)  # which says why
+    expect(f'engine {name}', False, f'{LARGEST} bytes', net.weight_bytes)
   expect(
     f'engine {name}', form in ('', *known), f'one of the forms {known}', form
   )
@@ -235,17 +239,39 @@ def written(net: Artefact, form: str = '') -> Source:
   Raises:
     ValueError: If an operator has no kernel.
   """
-  whole = form != FLOATS
-  return c_file.source(net.network, net.variables, net.name, whole)
+  return _written(_Same(net), form != FLOATS)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Same:
+  """A network that is equal to itself alone.
+
+  Attributes:
+    net: The network.
+  """
+
+  net: Artefact
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, _Same) and other.net is self.net
+
+  def __hash__(self) -> int:
+    return id(self.net)
+
+
+@functools.lru_cache(maxsize=4)  # it is asked for forms, kinds and the call
+def _written(one: _Same, is_whole: bool) -> Source:
+  net = one.net
+  return c_file.source(net.network, net.variables, net.name, is_whole)
 
 
 def _in_c(net: Artefact) -> tuple[str, ...]:
+  if net.weight_bytes > LARGEST:
+    return ()
   try:
-    written(net)
+    return (INTEGERS,) if written(net).is_whole else (FLOATS,)
   except ValueError:
     return ()
-  whole = reading.integer(net.network, net.variables)
-  return (INTEGERS,) if whole else (FLOATS,)
 
 
 def _c(net: Artefact, form: str, batch: int, threads: int) -> Call:

@@ -44,6 +44,7 @@ class Source(NamedTuple):
     ends_bytes: An input and an output.
     layers: The steps: names, and bytes of their constants and results.
     program: The code without constants: what is alike runs alike.
+    is_whole: Whether it is computed in integers.
   """
 
   name: str
@@ -58,6 +59,7 @@ class Source(NamedTuple):
   ends_bytes: int
   layers: tuple[tuple[str, int, int], ...]
   program: str
+  is_whole: bool
 
 
 def source(
@@ -114,6 +116,7 @@ def generated(read: reading.Read, name: str) -> Source:
     sum(x.size * SIZES[x.kind] for x in ends),
     tuple(layers),
     '\n'.join((*functions, *calls)),
+    read.is_whole,
   )
 
 

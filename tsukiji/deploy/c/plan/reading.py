@@ -26,12 +26,14 @@ class Read(NamedTuple):
     kinds: C types of its nodes.
     paths: Of parameters, by the `id` of their arrays.
     output: Shape and type of the output, of one example.
+    is_whole: Whether it is computed in integers.
   """
 
   graph: Graph
   kinds: list[str]
   paths: dict[int, str]
   output: Input
+  is_whole: bool = False
 
 
 def read(
@@ -86,6 +88,7 @@ def _integers(net: reference.Integer) -> Read:
     [*kinds, FLOAT, FLOAT],
     paths,
     Input(values[last].shape[1:], 'float32'),
+    True,
   )
 
 
