@@ -42,7 +42,8 @@ RUNGED = ('bohb', 'halving', 'hyperband')  # designers of trials of any length
 DESIGNERS = ('gp', 'grid', 'random', 'sobol', *RUNGED)
 # What is known of a config before it is trained, and what is found after.
 KNOWN = ('bytes', 'macs', 'params')
-OBJECTIVES = ('val_accuracy', *KNOWN, 'latency_ms', 'energy_uj')
+FOUND = ('latency_ms', 'energy_uj', 'flash', 'ram')
+OBJECTIVES = ('val_accuracy', *KNOWN, *FOUND)
 
 
 def training(**changes: Any) -> ConfigDict:

@@ -27,6 +27,11 @@ def ram(source: Source) -> int:
   return source.scratch_bytes + source.stack_bytes + source.ends_bytes
 
 
+def costs(source: Source) -> dict[str, float]:
+  """Return the bytes of a network by the names of `Limits`."""
+  return {'flash': source.weight_bytes, 'ram': ram(source)}
+
+
 def check(source: Source, limits: Limits) -> None:
   """Raise ValueError if a network takes more memory than there is.
 
