@@ -181,6 +181,7 @@ def _function(step: Step, name: str, tables: Tables) -> str:
   args = [f'const {x.kind} *restrict {x.name}' for x in reads]
   args.append(f'{step.buffer.kind} *restrict {step.buffer.name}')
   lines = [*_filled(step), *WRITERS[step.kind](step, tables)]
+  lines = [re.sub(r'\[\(([^][()]+)\)\]', r'[\1]', line) for line in lines]
   head = textwrap.fill(
     f'static void {name}({", ".join(args)}) {{', 78, subsequent_indent='    '
   )

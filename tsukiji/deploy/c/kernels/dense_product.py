@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tsukiji.deploy.c import indices
+from tsukiji.deploy.c.indices import Affine
 from tsukiji.deploy.c.kernels import code_kernels, vector_kernels
+from tsukiji.deploy.c.kernels.nests import Loops, indented, opened
 from tsukiji.deploy.c.kernels.plain_product import strides_of
 from tsukiji.deploy.c.kernels.tails import Tile, tail
 from tsukiji.deploy.c.plan.steps import Step
@@ -101,41 +104,24 @@ def blocked(weights: np.ndarray, block: int) -> np.ndarray:
 
 def product(step: Step, tables: Tables) -> Lines:
   """Write a product, block by block of its outputs."""
-  (x,), window = step.reads, step.attrs['window']
+  (x,) = step.reads
   assert isinstance(x, Load) and step.tail is not None
   kernel = _kernel(step)
   rows, columns, outputs = step.tail.shape
-  count, block = kernel.neighbors, kernel.block
-  table = tables.add(kernel.weights, kernel.kind, step.path)
-  base, (row, column, _) = strides_of(x)
+  block = kernel.block
   deep = step.tail.pool.height if step.tail.pool else 1
-  column *= window.strides[1]
-  sides = (
-    column,
-    row * window.dilation[0],
-    len(window.weights),
-    kernel.taps,
-  )
-  several = outputs > block
-  size = kernel.weights[0].size // block
   wide = step.attrs['grid'] is not None and kernel.name.startswith('codes')
+  table = tables.add(kernel.weights, kernel.kind, step.path)
+  if outputs > block:
+    table += f' + {kernel.weights[0].size // block} * o'
   source = 'codes' if wide else x.buffer.name
-  first = _place(source, base, row * window.strides[0], deep)
-  call = (
-    f'{kernel.name}({first} + {column} * at, {", ".join(map(str, sides))}, '
-    f'{table}{f" + {size} * o" * several}, sums[i][at]);'
-  )
-  body = [
-    f'for (int r = 0; r < {rows // deep}; ++r) {{',
-    f'  for (int i = 0; i < {deep}; ++i)',
-    *(f'    {line}' for line in _columns(columns, count, call)),
-    *(f'  {line}' for line in _ended(step, tables, kernel, deep)),
-    '}',
-  ]
-  if several:
+  sums = _summed(step, kernel, source, table)
+  outer = Loops((rows // deep,), ('r',))
+  body = opened(outer, [*sums, *_ended(step, tables, kernel, deep)])
+  if outputs > block:
     body = [
       f'for (int o = 0; o < {outputs}; o += {block}) {{',
-      *(f'  {line}' for line in body),
+      *indented(body),
       '}',
     ]
   head = [f'{step.tail.sums.kind} sums[{deep}][{columns}][{block}];']
@@ -144,35 +130,44 @@ def product(step: Step, tables: Tables) -> Lines:
   return [*head, *body]
 
 
-def _place(name: str, base: int, row: int, deep: int) -> str:
-  """Return the first input of a row of windows."""
-  first = f'{name} + {base}' if base else name
-  return f'{first} + {row} * ({deep} * r + i)'
-
-
-def _columns(columns: int, count: int, call: str) -> Lines:
-  """Return a loop over neighbors; the last ones overlap those before."""
-  if columns == count:
-    return ['{', '  const int at = 0;', f'  {call}', '}']
-  last = columns - count
-  place = 'j' if columns % count == 0 else f'j < {last} ? j : {last}'
-  return [
-    f'for (int j = 0; j < {columns}; j += {count}) {{',
-    f'  const int at = {place};',
-    f'  {call}',
-    '}',
-  ]
+def _summed(step: Step, kernel: Kernel, source: str, table: str) -> Lines:
+  """Return loops over the rows and columns whose sums follow at once."""
+  (x,), window = step.reads, step.attrs['window']
+  assert isinstance(x, Load) and step.tail is not None
+  base, (row, column, _) = strides_of(x)
+  rows, columns, _ = step.tail.shape
+  deep, count = step.tail.pool.height if step.tail.pool else 1, kernel.neighbors
+  whole, last = columns % count == 0, columns - count
+  at = ('j' if whole else 'at') if last else ''
+  names = ('r' if rows // deep > 1 else '', 'i' if deep > 1 else '', at)
+  down, right = row * window.strides[0], column * window.strides[1]
+  place = indices.formula(Affine(base, (deep * down, down, right)), names)
+  height, below = len(window.weights), row * window.dilation[0]
+  first = source if place == '0' else f'{source} + {place}'
+  line = (
+    f'{kernel.name}({first}, {right}, {below}, {height}, '
+    f'{kernel.taps}, {table}, sums[{names[1] or 0}][{at or 0}]);'
+  )
+  lines = [line]
+  if last:
+    lines = [
+      f'for (int j = 0; j < {columns}; j += {count}) {{',
+      *([] if whole else [f'  const int at = j < {last} ? j : {last};']),
+      f'  {line}',
+      '}',
+    ]
+  return opened(Loops((deep,), ('i',)), lines)
 
 
 def _ended(step: Step, tables: Tables, kernel: Kernel, deep: int) -> Lines:
   """Return what follows the sums of one block."""
   assert step.tail is not None
-  _, columns, outputs = step.tail.shape
-  block = kernel.block
+  rows, columns, outputs = step.tail.shape
+  block, row = kernel.block, 'r' if rows // deep > 1 else ''
   if outputs <= block:
-    tile = Tile(deep, columns, outputs, 'sums[{0}][{1}][{2}]', 'r')
+    tile = Tile(deep, columns, outputs, 'sums[{0}][{1}][{2}]', row)
     return tail(step, tables, tile)
-  tile = Tile(deep, columns, block, 'sums[{0}][{1}][{2}]', 'r', 'o')
+  tile = Tile(deep, columns, block, 'sums[{0}][{1}][{2}]', row, 'o')
   end, loop = tail(step, tables, tile), f'k < {block};'
   if outputs % block == 0:
     return end
