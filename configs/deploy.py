@@ -2,10 +2,10 @@
 
   python main.py --config=configs/deploy.py --workdir=runs/deploy
 
-Every row runs in the fastest of XLA, ONNX Runtime and OpenVINO (`pip install
-openvino`, which is optional); its speed-up is relative to the dense network of
-the same architecture in the fastest engine of that one. `benchmarks.deploy`
-times the files in all engines. About an hour on 2 cores.
+Every row runs in the fastest of XLA, ONNX Runtime, OpenVINO (`pip install
+openvino`, which is optional) and its own C file; its speed-up is relative to
+the dense network of the same architecture in the fastest engine of that one.
+`benchmarks.deploy` times the files in all engines. About an hour on 2 cores.
 """
 
 from typing import Any

@@ -29,7 +29,8 @@ TASKS = (
   'report',
   'publish',
 )
-ENGINES = ('jax', 'onnxruntime', 'openvino')
+FORMATS = ('c', 'onnx', 'stablehlo')
+ENGINES = ('jax', 'onnxruntime', 'openvino', 'c')
 ROLES = ('reference', 'control_scratch', 'searched')
 RECIPE_ROLES = ('compressed', 'control_random', 'control_scratch')
 # What a figure is drawn along; see `figure`.
@@ -41,7 +42,8 @@ RUNGED = ('bohb', 'halving', 'hyperband')  # designers of trials of any length
 DESIGNERS = ('gp', 'grid', 'random', 'sobol', *RUNGED)
 # What is known of a config before it is trained, and what is found after.
 KNOWN = ('bytes', 'macs', 'params')
-OBJECTIVES = ('val_accuracy', *KNOWN, 'latency_ms', 'energy_uj')
+FOUND = ('latency_ms', 'energy_uj', 'flash', 'ram')
+OBJECTIVES = ('val_accuracy', *KNOWN, *FOUND)
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -196,6 +198,11 @@ def default(task: str = 'compress') -> ConfigDict:
         'batches': (1, 64),  # examples a call
         'repeats': 100,  # samples a batch size
         'engines': ('jax',),  # of ENGINES; each network runs in its fastest
+      },
+      'export': {
+        'formats': ('onnx', 'stablehlo'),  # of FORMATS
+        'flash': 0,  # bytes for the constants of a C file; 0 is any number
+        'ram': 0,  # bytes for its scratch memory, stack, input and output
       },
     }
   )

@@ -51,6 +51,7 @@ def _check(config: ConfigDict) -> None:
   expect('config.measure.engines', engines, 'an engine', engines)
   for name in engines:
     expect_name('config.measure.engines', name, settings.ENGINES)
+  _check_export(config.export)
   fix = "Add config.networks.NAME = settings.network('tsukijinet')."
   expect('config.networks', config.networks, 'a network', 'none', fix)
   _check_training('config.train', config.train)
@@ -178,6 +179,14 @@ def _check_reference(config: ConfigDict, network: str, seed: int) -> None:
   seeds = reference.seeds or config.seeds
   what = f'{seed}, since {network} is compared with it'
   expect(f'{where}.seeds', seed in seeds, what, seeds)
+
+
+def _check_export(config: ConfigDict) -> None:
+  expect('config.export.formats', config.formats, 'a format', config.formats)
+  for name in config.formats:
+    expect_name('config.export.formats', name, settings.FORMATS)
+  for name in ('flash', 'ram'):
+    expect_least(f'config.export.{name}', config[name], 0)
 
 
 def _check_asked(examples: list[ConfigDict]) -> None:

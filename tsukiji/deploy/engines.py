@@ -1,16 +1,20 @@
-"""Inference engines: XLA, ONNX Runtime and OpenVINO.
+"""Inference engines: XLA, ONNX Runtime, OpenVINO and C files.
 
 An engine takes a network, a batch size and a number of threads, and returns a
-function of images. All but XLA read the ONNX model that `onnx.model` writes,
-and are imported on first use, since that takes a second.
+function of images. ONNX Runtime and OpenVINO read the ONNX model that
+`onnx.model` writes, and are imported on first use, since that takes a second.
+`c` is the file that `c.source` writes, compiled for this machine.
 """
 
+import dataclasses
+import functools
 import importlib
 import importlib.util
 import math
 import os
 import pathlib
 import platform
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,18 +23,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.c import native
+from tsukiji.deploy.c import source as c_file
+from tsukiji.deploy.c.source import Source
 from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.errors import expect, expect_name
 
 Call: TypeAlias = Callable[[Any], Any]  # [batch, *input_shape] -> logits
 FLOATS, INTEGERS = 'float32', 'int8'
+LARGEST = 2**25  # bytes of weights that a C compiler takes in reasonable time
 
 
 class Engine(NamedTuple):
   """An inference engine.
 
   Attributes:
-    package: The package to install.
+    package: The package to install, '' if there is none.
     least: Minimum length of a dot product for which its integer kernels are
       faster.
     load: Network, form, batch, threads -> function from float32 images to an
@@ -56,9 +64,22 @@ def available(names: Iterable[str]) -> tuple[str, ...]:
   names = tuple(names)
   for name in names:
     expect_name('engines', name, ENGINES)
-  return tuple(
-    name for name in names if importlib.util.find_spec(ENGINES[name].package)
-  )
+  found = tuple(filter(_is_here, names))
+  if 'c' in names and 'c' not in found:
+    warnings.warn(
+      'engines: expected a C compiler for the engine c, got none. It is left '
+      f'out; install one of {", ".join(native.COMPILERS)}.',
+      stacklevel=2,
+    )
+  return found
+
+
+def _is_here(name: str) -> bool:
+  """Return whether what an engine needs is installed."""
+  package = ENGINES[name].package
+  if not package:
+    return bool(native.found())
+  return importlib.util.find_spec(package) is not None
 
 
 def forms(name: str, net: Artefact) -> tuple[str, ...]:
@@ -70,8 +91,11 @@ def forms(name: str, net: Artefact) -> tuple[str, ...]:
 
   Returns:
     'int8', if it has kernels that the engine computes with integers, and
-    'float32'.
+    'float32'. Of 'c', one of these, or none if an operator has no kernel or
+    there are more than 32 MiB of weights.
   """
+  if name == 'c':
+    return _in_c(net)
   integers = model_lib.served(net.network, net.variables, ENGINES[name].least)
   return (INTEGERS, FLOATS) if integers else (FLOATS,)
 
@@ -104,11 +128,16 @@ def load(
   expect_name('engines', name, ENGINES)
   inputs = len(net.inputs)
   expect(f'engine {name}', inputs == 1, 'a network of one input', inputs)
-  package = ENGINES[name].package
+  package = ENGINES[name].package or 'gcc'
   fix = f'pip install {package}, or choose another engine.'
-  here = bool(available([name]))
+  if name == 'c':
+    fix = 'Install gcc or clang, or choose another engine.'
+  here = _is_here(name)
   expect(f'engine {name}', here, 'an installed package', package, fix)
   known = forms(name, net)
+  if not known:
+    written(net)  # which says why
+    expect(f'engine {name}', False, f'{LARGEST} bytes', net.weight_bytes)
   expect(
     f'engine {name}', form in ('', *known), f'one of the forms {known}', form
   )
@@ -200,6 +229,56 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
   return call
 
 
+def written(net: Artefact, form: str = '') -> Source:
+  """Return a network as C.
+
+  Args:
+    net: The network.
+    form: 'float32' for floats; else integers where the network has them.
+
+  Raises:
+    ValueError: If an operator has no kernel.
+  """
+  return _written(_Same(net), form != FLOATS)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Same:
+  """A network that is equal to itself alone.
+
+  Attributes:
+    net: The network.
+  """
+
+  net: Artefact
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, _Same) and other.net is self.net
+
+  def __hash__(self) -> int:
+    return id(self.net)
+
+
+@functools.lru_cache(maxsize=4)  # it is asked for forms, kinds and the call
+def _written(one: _Same, is_whole: bool) -> Source:
+  net = one.net
+  return c_file.source(net.network, net.variables, net.name, is_whole)
+
+
+def _in_c(net: Artefact) -> tuple[str, ...]:
+  if net.weight_bytes > LARGEST:
+    return ()
+  try:
+    return (INTEGERS,) if written(net).is_whole else (FLOATS,)
+  except ValueError:
+    return ()
+
+
+def _c(net: Artefact, form: str, batch: int, threads: int) -> Call:
+  del threads
+  return native.loaded(written(net, form), batch)
+
+
 def _imported_quietly(name: str) -> Any:
   """Import a package without its telemetry, which forks; JAX forbids that.
 
@@ -218,4 +297,5 @@ ENGINES = {
   'jax': Engine('jax', math.inf, _jax, jax.device_put),
   'onnxruntime': Engine('onnxruntime', model_lib.LEAST, _onnxruntime),
   'openvino': Engine('openvino', 0, _openvino),
+  'c': Engine('', 0, _c, np.ascontiguousarray),
 }

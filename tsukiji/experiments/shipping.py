@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from tsukiji.deploy import artefact
 from tsukiji.deploy import export as formats
+from tsukiji.deploy.c.footprint import Limits
 from tsukiji.errors import expect
 from tsukiji.experiments import store
 from tsukiji.experiments.jobs import Experiment
@@ -33,9 +34,12 @@ def evaluate(experiment: Experiment, log: Log) -> None:
 
 
 def export(experiment: Experiment, log: Log) -> None:
-  """Write every artefact as ONNX and StableHLO, and log failures."""
+  """Write every artefact in the formats of the config, and log failures."""
+  asked = experiment.config.export
+  limits = Limits(asked.flash, asked.ram)
   for row in store.finished_rows(experiment.folder):
-    done = formats.export(experiment.folder / row['artefact'])
+    file = experiment.folder / row['artefact']
+    done = formats.export(file, '', asked.formats, limits)
     for path in done.written.values():
       log(f'Wrote {path}, {path.stat().st_size} bytes')
     for reason in done.missing.values():

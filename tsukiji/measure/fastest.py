@@ -75,8 +75,9 @@ def is_same_program(
   """Return whether two networks run as one program with other constants.
 
   A mask on dense kernels and a grid without input grids are decoded to float32
-  kernels when the network is loaded, so that no engine can run them faster or
-  slower than the dense network: a ratio of their times is noise.
+  kernels when the network is loaded, so that no engine but `c`, which skips
+  zeros, can run them faster or slower than the dense network: a ratio of their
+  times is noise.
 
   Args:
     net: The packed network.
@@ -84,13 +85,17 @@ def is_same_program(
     names: Names of engines.
 
   Returns:
-    Whether XLA gets the same program, and no engine gets integers.
+    Whether XLA gets the same program, no engine gets integers, and the C file
+    skips no zeros.
   """
   floats = (engines.FLOATS,)
   there = engines.available(names)
-  return all(
+  same = all(
     engines.forms(name, one) == floats for one in (net, other) for name in there
-  ) and _program(net) == _program(other)
+  )
+  if same and 'c' in there:
+    same = engines.written(net).program == engines.written(other).program
+  return same and _program(net) == _program(other)
 
 
 def _program(net: Artefact) -> str:

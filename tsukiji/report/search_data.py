@@ -18,6 +18,8 @@ OBJECTIVES = {  # words, unit, by what to multiply
   'params': ('parameters', '10³', 1e-3),
   'latency_ms': ('latency', 'ms', 1.0),
   'energy_uj': ('modeled energy', 'µJ', 1.0),
+  'flash': ('constants of the C file', 'kB', 1e-3),
+  'ram': ('memory of the C file', 'kB', 1e-3),
 }
 
 

@@ -2,8 +2,11 @@
 
 import importlib.util
 import math
+import shutil
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
@@ -16,6 +19,7 @@ from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
+from tsukiji.graph.capture import capture
 from tsukiji.models import spec as sp
 
 WHERE = [*engines.available(engines.ENGINES)]
@@ -107,6 +111,33 @@ def test_forms_are_what_the_engine_takes(net: Artefact) -> None:
   assert engines.forms('openvino', net) == want
   # Its widest sum is of 36 products, which ONNX Runtime is left as floats.
   assert engines.forms('onnxruntime', net) == ('float32',)
+  assert engines.forms('c', net) == (('int8',) if full else ('float32',))
+
+
+def test_a_network_without_a_kernel_is_refused_by_c() -> None:
+  def apply(params: Any, x: jax.Array) -> jax.Array:
+    return jax.lax.associative_scan(jnp.add, x @ params['w'], axis=1)
+
+  def looped(params: Any, x: jax.Array) -> jax.Array:
+    return jax.lax.scan(lambda c, _: (c @ params['w'], 0), x, length=2)[0]
+
+  params, x = {'w': jnp.eye(3)}, jnp.ones((1, 3))
+  net = artefact.of(capture(apply, params, x), {'params': params})
+  np.testing.assert_allclose(
+    engines.load(net, 'c')(np.ones((1, 3), 'f4')), [[1, 2, 3]]
+  )
+  net = artefact.of(capture(looped, params, x), {'params': params})
+  assert engines.forms('c', net) == ()
+  with pytest.raises(ValueError, match='c: expected .* got scan of float'):
+    engines.load(net, 'c')
+
+
+def test_without_a_compiler_c_is_left_out(monkeypatch: Any) -> None:
+  monkeypatch.setattr(shutil, 'which', lambda name: None)
+  with pytest.warns(UserWarning, match='expected a C compiler'):
+    assert engines.available(('jax', 'c')) == ('jax',)
+  with pytest.raises(ValueError, match='Install gcc or clang'):
+    engines.load(loud(), 'c')
 
 
 def test_mistakes_are_errors(net: Artefact, monkeypatch: Any) -> None:
@@ -117,7 +148,7 @@ def test_mistakes_are_errors(net: Artefact, monkeypatch: Any) -> None:
   ):
     engines.load(net, 'onnxruntime', form='int4')
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-  assert engines.available(engines.ENGINES) == ()
+  assert set(engines.available(engines.ENGINES)) <= {'c'}
   with pytest.raises(ValueError, match='openvino: .*pip install openvino'):
     engines.load(net, 'openvino')
 

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 from tests.runs import NETWORKS, images, one_shot
+from tsukiji.config import settings
 from tsukiji.deploy import artefact, export, functions
 from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.tsk import pack
@@ -45,6 +46,23 @@ def test_both_formats_take_any_batch(path: pathlib.Path) -> None:
     np.testing.assert_allclose(program.call(x), want, 1e-5, 1e-6)
 
 
+def test_c_files_have_to_fit(
+  path: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  done = export.export(path, tmp_path, ('onnx', 'c'))
+  assert {p.name for p in done.written.values()} == {
+    *('net.onnx', 'net.c', 'net.h')
+  }
+  assert 'void net_run(const float' in (done.written['h'].read_text())
+  for name in ('flash', 'ram'):
+    limits = export.Limits(**{name: 100})
+    begin = f'export.{name}: expected a network of at most 100 bytes, got '
+    with pytest.raises(ValueError, match=f'{begin}.*conv2'):
+      export.export(path, tmp_path, ('c',), limits)
+  with pytest.raises(ValueError, match="Nearest: 'onnx'"):
+    export.export(path, tmp_path, ('onx',))
+
+
 def odd(where: pathlib.Path) -> pathlib.Path:
   """Write a network that ONNX has no words for."""
 
@@ -55,15 +73,16 @@ def odd(where: pathlib.Path) -> pathlib.Path:
   return where
 
 
-def test_an_unsupported_format_is_reported(
-  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unsupported_format_is_reported(tmp_path: pathlib.Path) -> None:
   file = odd(tmp_path / 'odd.tsk')
   done = export.export(file)
   assert [*done.written] == ['stablehlo']
   assert 'got cumprod' in done.missing['onnx']
-  monkeypatch.delitem(export.FORMATS, 'stablehlo')
   with pytest.raises(ValueError, match='a network to export, got .*cumprod'):
-    export.export(file)
+    export.export(file, formats=('onnx',))
   with pytest.raises(ValueError, match='expected a file, got'):
     export.export(tmp_path / 'none.tsk')
+
+
+def test_settings_know_the_formats() -> None:
+  assert (*export.FORMATS,) == settings.FORMATS

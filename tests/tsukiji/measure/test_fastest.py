@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from tsukiji.deploy.tsk import pack
 from tsukiji.graph.capture import capture
 from tsukiji.graph.multiplies import layer_of
 from tsukiji.measure import fastest, latency, sampling
+from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 
 
@@ -67,6 +69,7 @@ def lowered(text: str, spec: Spec = TINY) -> Artefact:
     ('prune.weights(0.6)', ('jax', 'onnxruntime', 'openvino'), True),
     ('quantize.uniform(4)', ('jax', 'onnxruntime', 'openvino'), True),
     ('share.kmeans(3)', ('jax',), True),
+    ('share.kmeans(3)', ('jax', 'c'), True),
     ('quantize.uniform(8, 8)', ('jax',), False),  # inputs are rounded
     ('lowrank.svd(2)', ('jax',), False),  # two products for one
   ],
@@ -75,6 +78,17 @@ def test_masks_and_codebooks_run_as_the_dense_program(
   text: str, names: tuple[str, ...], same: bool
 ) -> None:
   assert fastest.is_same_program(lowered(text), lowered(''), names) == same
+
+
+@pytest.mark.skipif(not shutil.which('cc'), reason='there is no compiler')
+def test_masks_run_as_another_program_where_zeros_are_skipped() -> None:
+  layers = (sp.Flatten(), sp.Dense(name='fc', features=16))
+  spec = Spec(name='flat', input_shape=(8, 8, 1), layers=layers)
+  masked, dense = lowered('prune.weights(0.95)', spec), lowered('', spec)
+  assert fastest.is_same_program(masked, dense)
+  assert not fastest.is_same_program(masked, dense, ('jax', 'c'))
+  labels = [x.engine for x in fastest.candidates(masked, 2, ('jax', 'c'), 1)]
+  assert labels == ['jax', 'c']
 
 
 def test_wider_networks_run_as_another_program() -> None:

@@ -20,6 +20,8 @@ from tsukiji import interrupt
 from tsukiji.config import search_space, settings
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.c import footprint
+from tsukiji.deploy.c.source import source
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import cell, identity, jobs, pool, row
 from tsukiji.experiments.jobs import Experiment
@@ -244,7 +246,7 @@ def _measured(
   if not math.isfinite(error):
     return Values((math.nan,) * len(names))
   found = {'val_accuracy': error, **known(experiment, config, tuple(names))}
-  if {'latency_ms', 'energy_uj'} & {*names}:
+  if {*settings.FOUND} & {*names}:
     meta = row.meta_of(short.data, title)
     # What is known before training holds after it.
     found = {**shipped(experiment, done, meta).costs, **found}
@@ -290,6 +292,8 @@ def shipped(
       'macs': cost.macs(read.network, params),
       'energy_uj': energy.model(read.network, params, read.bytes).total,
     }
+    if {'flash', 'ram'} & {*config.search.objectives}:
+      costs |= footprint.costs(source(read.network, read.variables))
     if 'latency_ms' in config.search.objectives:
       # One at a time; the last core of a worker, which waits here, is idle.
       with exclusive(experiment.folder / 'trials' / 'reference.lock'):

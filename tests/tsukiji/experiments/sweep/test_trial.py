@@ -104,6 +104,16 @@ def test_a_latency_is_on_the_scale_of_the_reference(
     assert trial.shipped(one, done, meta).costs['latency_ms'] == 0.25
 
 
+def test_the_memory_of_a_device_is_an_objective(made: jobs.Experiment) -> None:
+  config = made.config.copy_and_resolve_references()
+  config.search.objectives = ('val_accuracy', 'flash', 'ram')
+  one, spec = made._replace(config=config), made.specs['net']
+  done = row.Trained(spec, net_lib.init_variables(spec, 0), 0.0)
+  costs = trial.shipped(one, done, row.meta_of(made.data, 'trial')).costs
+  assert costs['flash'] >= 4 * costs['params']
+  assert costs['ram'] >= 4 * (np.prod(spec.input_shape) + 10)
+
+
 def test_a_trial_goes_on_from_its_checkpoint_and_keeps_metrics(
   made: jobs.Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,126 @@
+"""C files on other processors give the outputs of the PC."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tsukiji.deploy.c.test_source import COMPILERS, STRICT, whole
+from tests.tsukiji.deploy.onnx.test_model import SPECS, drawn, lowered
+from tsukiji.deploy.c import native
+from tsukiji.deploy.c.source import Source, source
+from tsukiji.deploy.export import export
+
+ROOT = pathlib.Path(__file__).parents[4]
+GOLDEN = ROOT / 'tests/golden/format1.tsk'
+MAIN = """
+#include <stdio.h>
+#include "net.h"
+#include "examples.h"
+static float scratch[net_SCRATCH_BYTES / sizeof(float) + 1];
+int main(void) {
+  for (int n = 0; n < EXAMPLES; ++n) {
+    union { float number[net_OUTPUT_SIZE]; uint32_t bits[net_OUTPUT_SIZE]; } y;
+    net_run(examples + n * net_INPUT_SIZE, y.number, scratch);
+    for (int i = 0; i < net_OUTPUT_SIZE; ++i)
+      printf("%08lx\\n", (unsigned long)y.bits[i]);
+  }
+  return 0;
+}
+"""
+# The vectors of a Cortex-M4, which starts without its floating-point unit.
+BOOT = """
+#include <stdint.h>
+extern void _start(void);
+static void boot(void) {
+  *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20;
+  __asm__ volatile("dsb\\n isb");
+  _start();
+}
+__attribute__((section(".vectors"), used)) const uintptr_t vectors[] = {
+    0x20400000u, (uintptr_t)boot};
+"""
+ARM = '-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16'
+LINKED = '--specs=rdimon.specs -Wl,--section-start=.vectors=0,-Tdata=0x20000000'
+BOARD = 'qemu-system-arm -M mps2-an386 -nographic -monitor none -serial none'
+DEVICES = {
+  'cortex-m4': (
+    f'arm-none-eabi-gcc {ARM} {LINKED} -Os boot.c',
+    f'{BOARD} -semihosting -kernel',
+  ),
+  'arm64': ('aarch64-linux-gnu-gcc -O2 -static', 'qemu-aarch64'),
+}
+WHERE = {
+  name: [*map(str.split, pair)]
+  for name, pair in DEVICES.items()
+  if all(shutil.which(text.split()[0]) for text in pair)
+}
+
+
+def run(
+  made: Source, x: np.ndarray, folder: pathlib.Path, device: Sequence[Any]
+) -> np.ndarray:
+  """Return what a device computes."""
+  compile_it, emulate = device
+  native.written(made, folder)
+  numbers = ', '.join(f'{value!s}f' for value in x.ravel())
+  (folder / 'examples.h').write_text(
+    f'#define EXAMPLES {len(x)}\n'
+    f'static const float examples[] = {{{numbers}}};\n'
+  )
+  (folder / 'main.c').write_text(MAIN)
+  (folder / 'boot.c').write_text(BOOT)
+  files = ['main.c', f'{made.file}.c', '-o', 'net', '-lm']
+  subprocess.run([*compile_it, *STRICT, *files], cwd=folder, check=True)
+  command = [*emulate, 'net' if '-kernel' in emulate else './net']
+  done = subprocess.run(
+    command, cwd=folder, check=True, capture_output=True, text=True
+  )
+  words = [int(word, 16) for word in done.stdout.split()]
+  return np.array(words, np.uint32).view(np.float32).reshape(len(x), -1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WHERE, reason='there is no emulator')
+@pytest.mark.parametrize('name', sorted(WHERE))
+def test_devices_compute_the_same_integers(
+  name: str, tmp_path: pathlib.Path
+) -> None:
+  net, reference = whole('two', 'quantize.int8()')
+  x = np.float32(drawn(net[0], 3))
+  got = run(source(*net, 'net'), x, tmp_path, WHERE[name])
+  want = np.float32(reference(x)) * np.float32(reference.scale)
+  np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WHERE, reason='there is no emulator')
+@pytest.mark.parametrize('name', sorted(WHERE))
+def test_devices_compute_the_same_floats(
+  name: str, tmp_path: pathlib.Path
+) -> None:
+  net = lowered(SPECS['tsukijinet2021'], 'prune.weights(0.9)')
+  made = source(*net, 'net')
+  x = np.float32(drawn(net[0], 2))
+  got = run(made, x, tmp_path, WHERE[name])
+  want = native.loaded(made, 2, ('-O1',))(x)
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not COMPILERS, reason='there is no compiler')
+def test_the_main_file_of_the_docs_runs(tmp_path: pathlib.Path) -> None:
+  page = (ROOT / 'docs/deploy.md').read_text()
+  (text,) = re.findall(r'^```c\n(.*?)^```', page, re.S | re.M)
+  export(GOLDEN, tmp_path, ('c',))
+  (tmp_path / 'main.c').write_text(text)
+  command = [COMPILERS[0], *STRICT, 'main.c', 'format1.c', '-lm', '-o', 'main']
+  subprocess.run(command, cwd=tmp_path, check=True)
+  done = subprocess.run(
+    ['./main'], cwd=tmp_path, check=True, capture_output=True, text=True
+  )
+  assert re.fullmatch(r'class \d+\n', done.stdout)

@@ -1,0 +1,1 @@
+"""Networks as one C file each, without an engine."""

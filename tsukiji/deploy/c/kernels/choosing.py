@@ -1,0 +1,44 @@
+"""Which kernel computes a product."""
+
+import re
+
+from tsukiji.deploy.c.kernels import (
+  code_kernels,
+  dense_product,
+  plain_product,
+  sparse_kernels,
+  sparse_product,
+  vector_kernels,
+)
+from tsukiji.deploy.c.plan.steps import Step
+from tsukiji.deploy.c.tables import Tables
+
+
+def product(step: Step, tables: Tables) -> list[str]:
+  """Write a product by the fastest kernel that can compute it."""
+  if step.attrs['is_sparse']:
+    return sparse_product.product(step, tables)
+  if dense_product.fits(step):
+    return dense_product.product(step, tables)
+  return plain_product.product(step, tables)
+
+
+def kernel_texts(uses: str) -> list[str]:
+  """Return the inner loops that functions call, and what these need."""
+
+  def calls(stem: str) -> list[tuple[str, ...]]:
+    return sorted({*re.findall(rf'\b{stem}_(\d+)x(\d+)(\w*)\(', uses)})
+
+  dense, codes, lists = map(calls, ('dense', 'codes', 'listed'))
+  narrow = calls('narrow')
+  found = [vector_kernels.TYPES] if dense or lists else []
+  found += [vector_kernels.kernel(int(n), int(m)) for n, m, _ in dense]
+  found += [
+    sparse_kernels.kernel(int(n), int(m), short[1:]) for n, m, short in lists
+  ]
+  found += [code_kernels.TYPES] if codes or narrow else []
+  for some in (codes, narrow):
+    found += [
+      code_kernels.kernel(int(n), int(m), some is narrow) for n, m, _ in some
+    ]
+  return found

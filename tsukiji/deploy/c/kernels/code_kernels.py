@@ -1,0 +1,208 @@
+"""Inner loops of products of 8-bit codes.
+
+Inputs are unsigned codes, weights signed ones, sums 32 bits: exactly those of
+the integer reference, in any order. Taps come in groups of 4, as the VNNI
+instructions multiply them; with AVX2 alone pairs of 16 bits are multiplied, or
+of 8 bits where their sums have no more than 16.
+"""
+
+import numpy as np
+
+OUTPUTS = 32  # of a block, at most
+GROUP = 4  # taps
+MOST = 6  # neighbors
+LIMIT = 2**15 - 1
+
+TYPES = """\
+#if defined(__AVX512VNNI__) && defined(__AVX512F__)
+#define CODES 512
+#include <immintrin.h>
+typedef uint8_t code;
+#elif defined(__AVX2__)
+#define CODES 256
+#include <immintrin.h>
+typedef int16_t code; /* what its instructions multiply */
+#else
+#define CODES 0
+typedef uint8_t code;
+#endif
+
+#if CODES == 256
+#define WIDENED(name, x, n) \\
+  code name[n];             \\
+  for (int i = 0; i < n; ++i) name[i] = x[i]
+#else
+#define WIDENED(name, x, n) const code *const name = x
+#endif"""
+
+
+def name(count: int, width: int, is_narrow: bool = False) -> str:
+  """Return the name of the kernel of some neighbors and outputs."""
+  return f'{"narrow" if is_narrow else "codes"}_{count}x{width}'
+
+
+def is_narrow(weights: np.ndarray, top: int) -> bool:
+  """Return whether sums of two products fit in 16 bits.
+
+  Args:
+    weights: `[taps, outputs]`.
+    top: The largest code of an input.
+
+  >>> is_narrow(np.full((3, 1), 127), 127), is_narrow(np.full((4, 1), 127), 255)
+  (True, False)
+  """
+  sizes = np.abs(weights.astype(np.int64))
+  sizes = np.pad(sizes, ((0, len(sizes) % 2), (0, 0)))
+  return bool(top * np.max(sizes[::2] + sizes[1::2], initial=0) <= LIMIT)
+
+
+def kernel(count: int, width: int, is_narrow: bool = False) -> str:
+  """Return a kernel as C.
+
+  Args:
+    count: Neighbors.
+    width: Outputs of a block, a multiple of 16.
+    is_narrow: Whether sums of two products fit in 16 bits.
+  """
+  kind = 'uint8_t' if is_narrow else 'code'
+  inner = _bytes if is_narrow else _pairs
+  unused = '  (void)column;\n' if count == 1 else ''
+  return f"""\
+/* Sums of {count} windows: rows of 4 * taps codes, {width} outputs. */
+ALONE void {name(count, width, is_narrow)}(const {kind} *x, int column, int row,
+                       int rows, int taps, const int8_t *w, int32_t *sums) {{
+{unused}#if CODES == 512
+{_wide(count, width)}
+#elif CODES == 256
+{inner(count, width)}
+#else
+  for (int n = 0; n < {count * width}; ++n) sums[n] = 0;
+  for (int y = 0; y < rows; ++y, x += row)
+    for (int k = 0; k < taps; ++k, w += {GROUP * width})
+      for (int j = 0; j < {count}; ++j) {{
+        const {kind} *const at = x + j * column + 4 * k;
+        for (int o = 0; o < {width}; ++o)
+          sums[{width} * j + o] += at[0] * w[4 * o] + at[1] * w[4 * o + 1] +
+                              at[2] * w[4 * o + 2] + at[3] * w[4 * o + 3];
+      }}
+#endif
+}}"""
+
+
+def block(outputs: int) -> int:
+  """Return the outputs of a block.
+
+  >>> block(64), block(10)
+  (32, 16)
+  """
+  return OUTPUTS if outputs > OUTPUTS // 2 else OUTPUTS // 2
+
+
+def _wide(count: int, width: int) -> str:
+  """Return the kernel with `vpdpbusd`, of 16 outputs by 4 taps."""
+  parts = 'ab'[: width // 16]
+  sums = [f's{j}{p}' for j in range(count) for p in parts]
+  zeros = ',\n          '.join(f'{x} = _mm512_setzero_si512()' for x in sums)
+  steps = [
+    f'const __m512i w{p} = _mm512_loadu_si512(w + {64 * n});'
+    for n, p in enumerate(parts)
+  ]
+  steps += ['__m512i v;', 'int32_t four;']
+  for j in range(count):
+    steps += [
+      f'memcpy(&four, x + 4 * k + {j} * column, 4);',
+      'v = _mm512_set1_epi32(four);',
+      *(f's{j}{p} = _mm512_dpbusd_epi32(s{j}{p}, v, w{p});' for p in parts),
+    ]
+  ends = [
+    f'_mm512_storeu_si512(sums + {width * j + 16 * n}, s{j}{p});'
+    for j in range(count)
+    for n, p in enumerate(parts)
+  ]
+  inner, last = '\n      '.join(steps), '\n  '.join(ends)
+  return f"""\
+  __m512i {zeros};
+  for (int y = 0; y < rows; ++y, x += row)
+    for (int k = 0; k < taps; ++k, w += {GROUP * width}) {{
+      {inner}
+    }}
+  {last}"""
+
+
+def _pairs(count: int, width: int) -> str:
+  """Return the kernel with `vpmaddwd`, of 8 outputs by 4 taps at a time."""
+  sums = [f's{j}{p}' for j in range(count) for p in 'ab']
+  zeros = ',\n            '.join(f'{x} = _mm256_setzero_si256()' for x in sums)
+  steps = []
+  for j in range(count):
+    steps += [
+      f'memcpy(&four, at + 4 * k + {j} * column, 8);',
+      'v = _mm256_set1_epi64x(four);',
+      *(
+        f's{j}{p} = _mm256_add_epi32(s{j}{p}, _mm256_madd_epi16(v, w{p}));'
+        f' KEEP(s{j}{p});'
+        for p in 'ab'
+      ),
+    ]
+  ends = [
+    f'_mm256_storeu_si256((__m256i *)(sums + {width * j} + o), '
+    f'_mm256_permute4x64_epi64(_mm256_hadd_epi32(s{j}a, s{j}b), 0xd8));'
+    for j in range(count)
+  ]
+  inner, last = '\n        '.join(steps), '\n    '.join(ends)
+  return f"""\
+  for (int o = 0; o < {width}; o += 8) {{
+    const code *at = x;
+    const int8_t *p = w + 4 * o;
+    __m256i {zeros};
+    for (int y = 0; y < rows; ++y, at += row)
+      for (int k = 0; k < taps; ++k, p += {GROUP * width}) {{
+        const __m256i wa = _mm256_cvtepi8_epi16(
+            _mm_loadu_si128((const __m128i *)p));
+        const __m256i wb = _mm256_cvtepi8_epi16(
+            _mm_loadu_si128((const __m128i *)(p + 16)));
+        __m256i v;
+        int64_t four;
+        {inner}
+      }}
+    {last}
+  }}"""
+
+
+def _bytes(count: int, width: int) -> str:
+  """Return the kernel with `vpmaddubsw`, of 16 outputs by 4 taps at a time."""
+  sums = [f's{j}{p}' for j in range(count) for p in 'ab']
+  zeros = ',\n            '.join(f'{x} = _mm256_setzero_si256()' for x in sums)
+  steps = []
+  for j in range(count):
+    steps += [
+      f'memcpy(&four, at + 4 * k + {j} * column, 4);',
+      'v = _mm256_set1_epi32(four);',
+      *(
+        f's{j}{p} = _mm256_add_epi32(s{j}{p}, _mm256_madd_epi16('
+        f'_mm256_maddubs_epi16(v, w{p}), ones)); KEEP(s{j}{p});'
+        for p in 'ab'
+      ),
+    ]
+  ends = [
+    f'_mm256_storeu_si256((__m256i *)(sums + o + {at}), s{j}{p});'
+    for j in range(count)
+    for p, at in (('a', width * j), ('b', width * j + 8))
+  ]
+  inner, last = '\n        '.join(steps), '\n    '.join(ends)
+  return f"""\
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int o = 0; o < {width}; o += 16) {{
+    const uint8_t *at = x;
+    const int8_t *p = w + 4 * o;
+    __m256i {zeros};
+    for (int y = 0; y < rows; ++y, at += row)
+      for (int k = 0; k < taps; ++k, p += {GROUP * width}) {{
+        const __m256i wa = _mm256_loadu_si256((const __m256i *)p);
+        const __m256i wb = _mm256_loadu_si256((const __m256i *)(p + 32));
+        __m256i v;
+        int32_t four;
+        {inner}
+      }}
+    {last}
+  }}"""

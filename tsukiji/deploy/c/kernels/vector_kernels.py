@@ -1,0 +1,101 @@
+"""Inner loops of dense products, in registers: sums of a few neighbors at once.
+
+A kernel sums, for `count` neighboring windows and one block of outputs, all the
+products of the windows with the weights of the block. GCC and Clang keep the
+sums in vector registers; without them the same function is plain loops.
+"""
+
+LANES = 8  # numbers of a vector
+OUTPUTS = 16  # of a block of several windows
+MOST = 6  # neighbors: 12 sums, 2 weights and an input fill 16 registers
+ROW = 64  # outputs of a block of one window, at most
+
+TYPES = """\
+#if defined(__GNUC__) && (defined(__SSE__) || defined(__ARM_NEON))
+#define VECTORS 1
+typedef float vector
+    __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float half __attribute__((vector_size(16), aligned(4), may_alias));
+#else
+#define VECTORS 0
+#endif"""
+
+
+def name(count: int, width: int) -> str:
+  """Return the name of the kernel of some neighbors and outputs."""
+  return f'dense_{count}x{width}'
+
+
+def kernel(count: int, width: int) -> str:
+  """Return a kernel as C.
+
+  Args:
+    count: Neighbors.
+    width: Outputs of a block.
+  """
+  parts = range(width // LANES)
+  sums = [f's{j}_{p}' for j in range(count) for p in parts]
+  lines = [f'vector w{p} = *(const vector *)(w + {LANES * p});' for p in parts]
+  lines += [f'KEEP(w{p});' for p in parts] if count > 1 else []
+  for j in range(count):
+    at = {0: 'x[k]', 1: 'x[k + column]'}.get(j, f'x[k + {j} * column]')
+    lines += [f's{j}_{p} += {at} * w{p};' for p in parts]
+  ends = [
+    f'*(vector *)(sums + {width * j + LANES * p}) = s{j}_{p};'
+    for j in range(count)
+    for p in parts
+  ]
+  zeros = ',\n         '.join(f'{x} = {{0}}' for x in sums)
+  inner, last = '\n      '.join(lines), '\n  '.join(ends)
+  unused = '  (void)column;\n' if count == 1 else ''
+  return f"""\
+/* Sums of {count} windows: rows of taps, weights [rows][taps][{width}]. */
+ALONE void {name(count, width)}(const float *x, int column, int row, int rows,
+                       int taps, const float *w, float *sums) {{
+{unused}#if VECTORS
+  vector {zeros};
+  for (int y = 0; y < rows; ++y, x += row)
+    for (int k = 0; k < taps; ++k, w += {width}) {{
+      {inner}
+    }}
+  {last}
+#else
+  for (int j = 0; j < {count}; ++j)
+    for (int o = 0; o < {width}; ++o) {{
+      float sum = 0.0f;
+      for (int y = 0; y < rows; ++y)
+        for (int k = 0; k < taps; ++k)
+          sum += x[y * row + j * column + k] * w[(y * taps + k) * {width} + o];
+      sums[{width} * j + o] = sum;
+    }}
+#endif
+}}"""
+
+
+def block(count: int, outputs: int) -> int:
+  """Return the outputs of a block: many if there is one window alone.
+
+  >>> block(6, 32), block(6, 8), block(1, 256), block(1, 10)
+  (16, 8, 64, 16)
+  """
+  if outputs <= LANES:
+    return LANES
+  if count > 1:
+    return OUTPUTS
+  widths = (ROW, ROW // 2, OUTPUTS)
+  return min(widths, key=lambda n: (-(-outputs // n) * n, -n))
+
+
+def best(columns: int) -> int:
+  """Return how many neighbors a kernel takes, for the fewest cycles.
+
+  >>> [best(n) for n in (1, 4, 8, 24)]
+  [1, 4, 4, 6]
+  """
+  if columns == 1:
+    return 1
+  # A sum of fewer than 4 waits for the one before.
+  return min(
+    range(2, min(MOST, columns) + 1),
+    key=lambda n: (-(-columns // n) * max(n, 4), -n),
+  )

@@ -1,0 +1,51 @@
+"""Helpers of C files, of which each file has those that it calls."""
+
+# Inside other loops the sums would have to share registers with their numbers.
+ALONE = """\
+#if defined(__GNUC__)
+#define ALONE static __attribute__((noinline))
+#else
+#define ALONE static
+#endif
+
+#if defined(__GNUC__) && defined(__AVX__)
+/* In a register: GCC would load weights, and store sums, again and again. */
+#define KEEP(x) __asm__("" : "+x"(x))
+#else
+#define KEEP(x) (void)0
+#endif"""
+# Ties are rounded away from 0, as in `integer.fixed_point`.
+PRELUDE = {
+  'rounded': """\
+/* The nearest whole number of steps, ties to even ones. */
+static inline int32_t rounded(float x, float step, float low, float high) {
+  const float code = rintf(x / step);
+  return (int32_t)(code < low ? low : code > high ? high : code);
+}""",
+  'rescaled': """\
+/* x * by / 2**31 * 2**shift with two roundings, as gemmlowp does. */
+static inline int32_t rescaled(int32_t x, int32_t by, int shift, int32_t low,
+                               int32_t high) {
+  const int left = shift > 0 ? shift : 0, right = shift < 0 ? -shift : 0;
+  int64_t wide = (int64_t)x * ((int64_t)1 << left);
+  wide = wide > INT32_MAX ? INT32_MAX : wide < -INT32_MAX ? -INT32_MAX : wide;
+  const int64_t product = wide * by;
+  const int64_t size = product < 0 ? -product : product;
+  const int64_t most = (size + ((int64_t)1 << 30)) >> 31;
+  const int64_t half = ((int64_t)1 << right) >> 1;
+  const int64_t code = right > 31 ? 0 : (most + half) >> right;
+  const int64_t y = product < 0 ? -code : code;
+  return (int32_t)(y < low ? low : y > high ? high : y);
+}""",
+  'shrunk': """\
+/* rescaled(x, by, -right, low, high), which compilers can vectorise. */
+static inline int32_t shrunk(int32_t x, int32_t by, int right, int32_t low,
+                             int32_t high) {
+  const uint32_t size = x < 0 ? 0u - (uint32_t)x : (uint32_t)x;
+  const uint64_t product = (uint64_t)size * (uint32_t)by;
+  const uint32_t most = (uint32_t)((product + (1u << 30)) >> 31);
+  const uint32_t code = (most + ((1u << right) >> 1)) >> right;
+  const int32_t y = x < 0 ? -(int32_t)code : (int32_t)code;
+  return y < low ? low : y > high ? high : y;
+}""",
+}
