@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from compress import recipe
 from tsukiji.config import fields, settings
 
-INCIDENTAL = ('task', 'workers', 'distributed', 'figures')  # not the results
+# What does not change the results.
+INCIDENTAL = ('task', 'workers', 'cluster', 'distributed', 'figures')
 ALSO = ('workers', 'lease')  # of the settings of a search
 EARLIER_METHODS = {new: old for old, new in recipe.RENAMED.items()}
 

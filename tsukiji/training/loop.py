@@ -24,6 +24,7 @@ from tsukiji.training.step import Plan, State
 OnProgress = Callable[
   [str, int], None
 ]  # run name, batches done since the last call
+OnEpoch = Callable[[int, float], None]  # epoch, accuracy on the validation set
 
 
 @struct.dataclass
@@ -70,15 +71,16 @@ class Run(NamedTuple):
   epochs: int = 0
 
 
-def ignore(name: str, batches: int) -> None:
+def ignore(*what: object) -> None:
   """Ignore progress."""
-  del name, batches
+  del what
 
 
 def fit(
   run: Run,
   workdir: pathlib.Path,
   on_progress: OnProgress = ignore,
+  on_epoch: OnEpoch = ignore,
 ) -> tuple[dict[str, Any], float]:
   """Train to the end, resuming from the newest checkpoint if there is one.
 
@@ -87,6 +89,7 @@ def fit(
     workdir: Gets `checkpoints/NAME` after every epoch and a line in
       `metrics.jsonl` for every epoch and split.
     on_progress: Called after every batch, for progress bars.
+    on_epoch: Called after every epoch.
 
   Returns:
     The variables (those of the best epoch under early stopping) and the
@@ -119,7 +122,8 @@ def fit(
         raise _diverged(run, int(state.bad_step))
       progress = dataclasses.replace(progress, state=state, seconds=seconds)
       if complete:
-        progress = _close_epoch(run, progress, count, workdir)
+        progress, accuracy = _close_epoch(run, progress, count, workdir)
+        on_epoch(int(state.step) // count, accuracy)
       checkpoint.save(folder, int(state.step), progress)
     interrupt.stop_if_requested()
   chosen = progress.best or progress.state.variables
@@ -180,7 +184,7 @@ def _diverged(run: Run, step: int) -> FloatingPointError:
 
 def _close_epoch(
   run: Run, progress: Progress, count: int, workdir: pathlib.Path
-) -> Progress:
+) -> tuple[Progress, float]:
   """Evaluate, write metrics, and keep the best epoch under early stopping."""
   state = progress.state
   steps = (int(state.step) - 1) % count + 1
@@ -202,16 +206,17 @@ def _close_epoch(
   _log(workdir, where, 'validation', *score)
   state = dataclasses.replace(state, sums=jnp.zeros(2))
   progress = dataclasses.replace(progress, state=state)
-  if not run.settings.patience:
-    return progress
-  if score.accuracy > progress.best_accuracy:
-    return dataclasses.replace(
+  if run.settings.patience and score.accuracy > progress.best_accuracy:
+    progress = dataclasses.replace(
       progress,
       best=jax.tree.map(np.asarray, state.variables),
       best_accuracy=np.float32(score.accuracy),
       waited=np.int32(0),
     )
-  return dataclasses.replace(progress, waited=np.int32(progress.waited + 1))
+  elif run.settings.patience:
+    waited = np.int32(progress.waited + 1)
+    progress = dataclasses.replace(progress, waited=waited)
+  return progress, score.accuracy
 
 
 def _log(
