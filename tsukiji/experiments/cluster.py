@@ -63,23 +63,17 @@ QUEUES = {
 class Keeper(Nanny):
   """The keeper of a local worker, which is killed if it does not end soon."""
 
-  async def close(
+  async def close(  # type: ignore[override]
     self, timeout: float = CLOSE, reason: str = 'nanny-close'
   ) -> Literal['OK']:
     """Close the worker; it has 80 % of the seconds for its checkpoint."""
     return await super().close(timeout, reason)
 
 
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-  """Keep what Dask logs from the terminal."""
-  logger = logging.getLogger('distributed')
-  before = logger.level
-  logger.setLevel(logging.CRITICAL + 1)
-  try:
-    yield
-  finally:
-    logger.setLevel(before)
+def _silence() -> None:
+  """Keep what Dask logs about lost connections from the terminal."""
+  for name in ('distributed', 'tornado', 'asyncio'):
+    logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @contextlib.contextmanager
@@ -105,8 +99,8 @@ def opened(
   name = f'tsukiji-{uuid.uuid4().hex[:8]}'
   local = config.kind == 'local'
   cores = tuple(latency.cores()) if local else ()
+  _silence()
   with contextlib.ExitStack() as stack:
-    stack.enter_context(_silent())
     stack.enter_context(dask.config.set(SETTINGS))
     client = stack.enter_context(_joined(config, count))
     client.register_plugin(worker.Holder(name, data, cores))
@@ -162,7 +156,7 @@ def _local(config: ConfigDict, count: int) -> SpecCluster:
         'host': '127.0.0.1',
         'port': 0,
         'dashboard': bool(where),
-        'dashboard_address': where,
+        'dashboard_address': where or '127.0.0.1:0',
       },
     },
     workers={

@@ -1,9 +1,11 @@
 """What runs in a worker of a Dask cluster: tasks that stop when cancelled."""
 
+import atexit
 import os
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ from tsukiji.data.datasets import Data
 from tsukiji.experiments.executor import Event, Task
 from tsukiji.measure import latency
 
+PATIENCE = 3.0  # seconds in which a driver that got a signal says so
 LEAVING = (Status.closing, Status.closing_gracefully, Status.closed)
 ENDED = {'memory', 'error'}  # what becomes of tasks that were not cancelled
 
@@ -46,6 +49,7 @@ class Holder(WorkerPlugin):
       latency.pin(self.cores[worker.name % len(self.cores)])
       interrupt.listen()
       interrupt.enforce()
+      atexit.register(os._exit, 0)  # XLA takes a second to take itself down
 
   def transition(self, key: Any, start: Any, finish: Any, **more: Any) -> None:
     """Note a task that is cancelled while it runs."""
@@ -90,9 +94,13 @@ def call(name: str, task: Task, args: tuple[Any, ...]) -> Any:
     try:
       return task(tell, holder.data, *args)
     except interrupt.Stopped as e:
-      if key in holder.cancelled:
-        return None
-      os._exit(128 + e.signum)  # another worker repeats the task
+      # The driver, if it got the signal too, will soon cancel the task.
+      end = time.monotonic() + PATIENCE
+      while time.monotonic() < end and key not in holder.cancelled:
+        time.sleep(0.02)
+      if key not in holder.cancelled:
+        os._exit(128 + e.signum)  # another worker repeats the task
+      return None
 
 
 def sees(path: str) -> tuple[bool, str]:
