@@ -110,7 +110,7 @@ def opened(
     running: dict[str, Future] = {}
     stack.callback(lambda: _quietly(client.cancel, [*running.values()]))
     slots = (lambda: count) if local else _counted(client)
-    yield _executor(client, name, slots, running)
+    yield executor_of(client, name, slots, running)
 
 
 @contextlib.contextmanager
@@ -226,7 +226,7 @@ def _counted(client: Client) -> Callable[[], int]:
   return slots
 
 
-def _executor(
+def executor_of(
   client: Client,
   name: str,
   slots: Callable[[], int],
