@@ -293,7 +293,10 @@ def reason_of(error: BaseException) -> str:
 
 
 def run(
-  plan: Plan, storage: BaseStorage, objective: Callable[[ConfigDict], Values]
+  plan: Plan,
+  storage: BaseStorage,
+  objective: Callable[[ConfigDict], Values],
+  driver: str = '',
 ) -> Study:
   """Run the trials of a study here, one after the other.
 
@@ -301,11 +304,12 @@ def run(
     plan: Its specification.
     storage: Where its trials are; finished ones are not repeated.
     objective: Config -> values. A trial that raises an Exception is infeasible.
+    driver: See `begun`.
 
   Returns:
     The study.
   """
-  study, trial = ask(begun(plan, storage))
+  study, trial = ask(begun(plan, storage, driver))
   while trial is not None:
     try:
       values, reason = objective(trial.config), ''

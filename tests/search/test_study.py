@@ -157,7 +157,7 @@ def test_a_killed_driver_loses_nothing(where: str) -> None:
   assert left == [0, 2]
   again = begun(plan(6), where, 'a')
   assert [t.number for t in again.again] == left
-  run(plan(6), where, easy)
+  study.run(plan(6), storage_lib.opened(where), easy, 'a')
   kept = trials(where)
   assert [t.state for t in kept] == [TrialState.COMPLETE] * 6
   assert len({str(t.params) for t in kept}) == 6

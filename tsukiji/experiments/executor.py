@@ -1,19 +1,15 @@
-"""Running tasks here, or in the workers of a Dask cluster.
+"""Executors: what runs tasks, here or in the workers of a cluster.
 
 On CPU a JAX training step gains nothing from a second core, while two processes
 of one core each double the throughput (benchmarks/train_step.py). On
-accelerators one process drives all devices. A cluster is started when a stage
-of an experiment has work for two workers; nothing of Dask is imported before.
+accelerators one process drives all devices.
 """
 
-import contextlib
 import os
-import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-from ml_collections import ConfigDict
 
 from tsukiji import interrupt
 from tsukiji.data.datasets import Data
@@ -54,39 +50,6 @@ class Executor(NamedTuple):
 
 
 Executors: TypeAlias = Callable[[int, int], Executor]  # tasks, workers wanted
-
-
-@contextlib.contextmanager
-def opened(
-  config: ConfigDict, folder: pathlib.Path, data: Data
-) -> Iterator[Executors]:
-  """Yield what gives an executor to each stage of an experiment.
-
-  Args:
-    config: Its `cluster` says where workers are.
-    folder: The workdir, which all workers share.
-    data: Given to every task; it travels once to each worker.
-  """
-  with contextlib.ExitStack() as stack:
-    started: dict[int, Executor] = {}
-
-    def executor(tasks: int, wanted: int) -> Executor:
-      local = config.cluster.kind == 'local'
-      count = min(tasks, workers(wanted)) if local else wanted
-      if local and count <= 1:
-        return here(data)
-      fits = [other for n, other in started.items() if n >= count]
-      if fits:
-        return limited(fits[0], count) if local else fits[0]
-      from tsukiji.experiments import cluster
-
-      stack.close()  # one of fewer workers
-      started.clear()
-      made = cluster.opened(config.cluster, count, folder, data)
-      started[count] = stack.enter_context(made)
-      return started[count]
-
-    yield executor
 
 
 def workers(wanted: int) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from ml_collections import ConfigDict
 
 from tsukiji.experiments import (
-  executor,
   lock,
+  placement,
   reporting,
   results,
   running,
@@ -47,7 +47,7 @@ def train_and_compress(
       log(f'{workdir} is finished; nothing to do.')
       return reporting.write(experiment)
     found = experiment
-    with executor.opened(config, workdir, experiment.data) as executors:
+    with placement.opened(config, workdir, experiment.data) as executors:
       if config.task in ('search', 'study'):
         found = searching.search(experiment, executors, log)
       running.run(found, executors)  # a row a cell: trained, packed

@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tsukiji import interrupt
+from tsukiji import console, interrupt
 from tsukiji.data.datasets import Data
 from tsukiji.experiments import cell as cell_lib
-from tsukiji.experiments import executor, jobs, progress
+from tsukiji.experiments import executor, jobs
 from tsukiji.experiments.executor import Executor, Executors, Future, Tell
 from tsukiji.experiments.jobs import Cell, Experiment
 from tsukiji.training.loop import OnProgress
@@ -21,7 +21,7 @@ def run(experiment: Experiment, executors: Executors) -> None:
 
   Args:
     experiment: What to run; finished cells are not repeated.
-    executors: See `executor.opened`.
+    executors: See `placement.opened`.
 
   Raises:
     interrupt.Stopped: If a signal asked; everything done so far is kept.
@@ -107,7 +107,7 @@ def _bars(experiment: Experiment, todo: list[Cell]) -> Iterator[OnProgress]:
   for network, seed, name in todo:
     steps = jobs.steps_of(experiment, network, name).steps
     totals[network, seed] = totals.get((network, seed), 0) + steps
-  with progress.bars() as shown:
+  with console.progress_bars() as shown:
     bars = {
       job: shown.add_task(f'{job[0]}, seed {job[1]}', total=total)
       for job, total in totals.items()

@@ -24,7 +24,7 @@ def search(
 
   Args:
     experiment: A search or a study; finished trials are not repeated.
-    executors: See `executor.opened`.
+    executors: See `placement.opened`.
     log: Called with messages of progress.
 
   Returns:

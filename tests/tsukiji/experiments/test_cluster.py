@@ -20,7 +20,7 @@ from tests.tsukiji.experiments.test_executor import DATA, half
 from tsukiji import interrupt
 from tsukiji.config import settings
 from tsukiji.data.datasets import Data
-from tsukiji.experiments import executor
+from tsukiji.experiments import executor, placement
 from tsukiji.experiments.executor import Ended, Executor, Tell
 
 SBATCH = """#!/bin/sh
@@ -73,7 +73,7 @@ def workers(folder: pathlib.Path, **cluster: Any) -> Iterator[Executor]:
   """Yield the executor of two workers."""
   config = settings.default()
   config.cluster.update(cluster)
-  with executor.opened(config, folder, DATA) as executors:
+  with placement.opened(config, folder, DATA) as executors:
     yield executors(8, 2)
 
 

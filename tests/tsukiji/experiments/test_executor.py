@@ -14,7 +14,7 @@ from tests.test_imports import ROOT
 from tsukiji import interrupt
 from tsukiji.config import settings
 from tsukiji.data.datasets import Data, Split
-from tsukiji.experiments import executor
+from tsukiji.experiments import executor, placement
 from tsukiji.experiments.executor import Tell
 
 NONE = Split(np.zeros((3, 1)), np.zeros(3))
@@ -53,7 +53,7 @@ def test_no_cluster_is_started_for_one_task_or_one_worker(
   tmp_path: pathlib.Path,
 ) -> None:
   config = settings.default()
-  with executor.opened(config, tmp_path, DATA) as executors:
+  with placement.opened(config, tmp_path, DATA) as executors:
     for tasks, wanted in ((1, 8), (8, 1)):
       assert executors(tasks, wanted).slots() == 1
 

@@ -16,10 +16,10 @@ from search import study
 from search.designer import Values
 from search.space import Space
 from search.study import Study, Trial
-from tsukiji import interrupt
+from tsukiji import console, interrupt
 from tsukiji.config import stages
 from tsukiji.data.datasets import Data
-from tsukiji.experiments import jobs, progress
+from tsukiji.experiments import jobs
 from tsukiji.experiments.executor import (
   Ended,
   Event,
@@ -40,7 +40,7 @@ def run(experiment: Experiment, executors: Executors) -> Best:
 
   Args:
     experiment: A search.
-    executors: See `executor.opened`.
+    executors: See `placement.opened`.
 
   Returns:
     The best trial of all studies.
@@ -198,7 +198,7 @@ def _staying(experiment: Experiment) -> Iterator[None]:
 @contextmanager
 def _bars(studies: list[Study]) -> Iterator[Callable[[list[Study]], None]]:
   """Show a bar per study, and yield a function that updates them."""
-  with progress.bars() as shown:
+  with console.progress_bars() as shown:
     bars = [
       shown.add_task(tuning.label_of(one.plan), total=one.plan.trials)
       for one in studies
