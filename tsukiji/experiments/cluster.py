@@ -103,12 +103,12 @@ def opened(
   with contextlib.ExitStack() as stack:
     stack.enter_context(dask.config.set(SETTINGS))
     client = stack.enter_context(_joined(config, count))
-    client.register_plugin(worker.Holder(name, data, cores))
+    _place(client, worker.Holder(name, data, cores))
     if not local:
       _expect_workdir(client, folder)
-      stack.callback(_quietly, client.unregister_worker_plugin, name)
+      stack.callback(_leave, client, client.unregister_worker_plugin, name)
     running: dict[str, Future] = {}
-    stack.callback(lambda: _quietly(client.cancel, [*running.values()]))
+    stack.callback(lambda: _leave(client, client.cancel, [*running.values()]))
     slots = (lambda: count) if local else _counted(client)
     yield executor_of(client, name, slots, running)
 
@@ -196,6 +196,15 @@ def queued(config: ConfigDict) -> Any:
   return kind(**options)
 
 
+def _place(client: Client, holder: worker.Holder) -> None:
+  """Send the data to all workers."""
+  try:
+    client.register_plugin(holder)
+  except ImportError as e:
+    fix = 'Install the same packages everywhere.'
+    expect('config.cluster', False, 'workers with tsukiji', f'{e}', fix)
+
+
 def _expect_workdir(client: Client, folder: pathlib.Path) -> None:
   """Check that workers see the workdir and have the same JAX."""
   path = str((folder / 'config.json').absolute())
@@ -207,10 +216,11 @@ def _expect_workdir(client: Client, folder: pathlib.Path) -> None:
     expect(f'worker {where}', same, f'jax {jax.__version__}', version, fix)
 
 
-def _quietly(function: Callable[..., Any], *args: Any) -> None:
-  """Call a function of a cluster that may be gone."""
-  with contextlib.suppress(Exception):
-    function(*args)
+def _leave(client: Client, function: Callable[..., Any], *args: Any) -> None:
+  """Call a function of a cluster, unless it is gone."""
+  if client.status == 'running':
+    with contextlib.suppress(Exception):
+      function(*args)
 
 
 def _counted(client: Client) -> Callable[[], int]:

@@ -145,7 +145,8 @@ def light(experiment: Experiment) -> Experiment:
   data = experiment.data
   none = Split(data.train.x[:0], data.train.y[:0])
   return experiment._replace(
-    data=data._replace(train=none, validation=none, test=none)
+    folder=experiment.folder.absolute(),
+    data=data._replace(train=none, validation=none, test=none),
   )
 
 

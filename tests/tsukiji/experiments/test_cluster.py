@@ -112,12 +112,7 @@ def test_killed_workers_are_replaced_and_their_tasks_run_again(
 
 def resource_trackers() -> set[int]:
   """Return the process with which Python itself follows `multiprocessing`."""
-  found = set()
-  for pid in children():
-    with contextlib.suppress(OSError):
-      text = pathlib.Path(f'/proc/{pid}/cmdline').read_text()
-      found |= {pid} if 'resource_tracker' in text else set()
-  return found
+  return {pid for pid in children() if 'resource_tracker' in command(pid)}
 
 
 @pytest.mark.slow
@@ -319,3 +314,33 @@ def test_a_workdir_that_workers_do_not_see_is_an_error(
     workers(tmp_path / 'nowhere', **where),
   ):
     pass
+
+
+@pytest.mark.slow
+def test_a_killed_scheduler_ends_the_command_and_the_tasks(
+  address: str, tmp_path: pathlib.Path
+) -> None:
+  (tmp_path / 'config.json').touch()
+  told: list[Any] = []
+  with (
+    pytest.raises(ValueError, match='expected a scheduler that answers'),
+    workers(tmp_path, kind='address', address=address) as chosen,
+  ):
+    for i in range(2):
+      chosen.submit(told.append, trains, f'{tmp_path}/{i}')
+    while len(told) < 2:
+      chosen.wait(0.2)
+    (pid,) = (x for x in children() if 'dask_scheduler' in command(x))
+    os.kill(pid, signal.SIGKILL)
+    ends(chosen, 2)
+  deadline = time.monotonic() + 15
+  while not all((tmp_path / x).exists() for x in '01'):
+    assert time.monotonic() < deadline
+    time.sleep(0.2)
+
+
+def command(pid: int) -> str:
+  """Return the command line of a process."""
+  with contextlib.suppress(OSError):
+    return pathlib.Path(f'/proc/{pid}/cmdline').read_text()
+  return ''
