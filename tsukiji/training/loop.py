@@ -17,7 +17,7 @@ from flax import struct
 from tsukiji import interrupt
 from tsukiji.data import batches
 from tsukiji.data.datasets import Data
-from tsukiji.training import checkpoint, evaluate
+from tsukiji.training import checkpoint, evaluate, event_files
 from tsukiji.training import step as step_lib
 from tsukiji.training.step import Plan, State
 
@@ -87,7 +87,8 @@ def fit(
   Args:
     run: What to train.
     workdir: Gets `checkpoints/NAME` after every epoch and a line in
-      `metrics.jsonl` for every epoch and split.
+      `metrics.jsonl` for every epoch and split, and an entry in `tensorboard/`
+      if tensorboardX is installed.
     on_progress: Called after every batch, for progress bars.
     on_epoch: Called after every epoch.
 
@@ -235,6 +236,8 @@ def _log(
     os.write(handle, text.encode())
   finally:
     os.close(handle)
+  folder = workdir / 'tensorboard' / where['run'] / split
+  event_files.write(folder, where['step'], loss, accuracy)
 
 
 def curves(workdir: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
