@@ -1,12 +1,13 @@
 """Studies: what a crash, a failure or a second driver may not do."""
 
+import gc
 import math
 import multiprocessing
 import os
 import pathlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import optuna
@@ -21,6 +22,7 @@ from search import storage as storage_lib
 from search.bayes import bayes
 from search.designer import Values
 from search.study import Plan, Study
+from tests import postgres
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 Objective = Callable[[ConfigDict], Values]
@@ -143,8 +145,22 @@ def victim(where: str) -> None:
   time.sleep(600)
 
 
+@pytest.fixture(params=['file', 'postgresql'])
+def anywhere(
+  request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> Iterator[str]:
+  """Return a storage, also one of a server."""
+  if request.param == 'file':
+    yield f'sqlite:///{tmp_path}/trials.db'
+  else:
+    with postgres.server() as url:
+      yield url
+      gc.collect()  # connections end before their server
+
+
 @pytest.mark.slow
-def test_a_killed_driver_loses_nothing(where: str) -> None:
+def test_a_killed_driver_loses_nothing(anywhere: str) -> None:
+  where = anywhere
   context = multiprocessing.get_context('spawn')
   driver = context.Process(target=victim, args=(where,), daemon=True)
   driver.start()
