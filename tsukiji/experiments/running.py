@@ -58,14 +58,14 @@ def _run(
       running[chosen.submit(tell, run_cell, light, one)] = one
     for ended in chosen.wait(EVERY):
       one = running.pop(ended.future)
+      if isinstance(ended.error, executor.Killed):
+        raise _killed(one, ended.error)
       if ended.error is not None:
-        raise _told(one, ended.error) from ended.error
+        raise ended.error
       order.done(one)
 
 
-def _told(one: Cell, error: BaseException) -> BaseException:
-  if not isinstance(error, executor.Killed):
-    return error
+def _killed(one: Cell, error: executor.Killed) -> ValueError:
   return ValueError(
     f'config.workers: expected workers that live, got {jobs.cell_name(*one)}: '
     f'{error}. Run the command again: it continues from the last epochs; if '
