@@ -1,20 +1,14 @@
-"""Who runs tasks: this process, or workers where there is work for two."""
+"""Executors: tasks that run here, and the devices of workers."""
 
-import json
-import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from tests.test_imports import ROOT
 from tsukiji import interrupt
-from tsukiji.config import settings
 from tsukiji.data.datasets import Data, Split
-from tsukiji.experiments import executor, placement
+from tsukiji.experiments import executor
 from tsukiji.experiments.executor import Tell
 
 NONE = Split(np.zeros((3, 1)), np.zeros(3))
@@ -49,15 +43,6 @@ def test_a_signal_is_raised_while_waiting(
     executor.here(DATA).wait(0)
 
 
-def test_no_cluster_is_started_for_one_task_or_one_worker(
-  tmp_path: pathlib.Path,
-) -> None:
-  config = settings.default()
-  with placement.opened(config, tmp_path, DATA) as executors:
-    for tasks, wanted in ((1, 8), (8, 1)):
-      assert executors(tasks, wanted).slots() == 1
-
-
 def test_fewer_tasks_may_run_at_once() -> None:
   many = executor.here(DATA)._replace(slots=lambda: 8)
   assert executor.limited(many, 3).slots() == 3
@@ -76,19 +61,3 @@ def test_each_worker_has_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
   assert names == ['4', '7']
   assert executor.workers(0) == 1
   assert executor.workers(3) == 3
-
-
-def test_what_needs_no_cluster_imports_none() -> None:
-  code = (
-    'import json, sys, tsukiji.cli;'
-    'print(json.dumps([x for x in sys.modules if "distributed" in x]))'
-  )
-  found = subprocess.run(
-    [sys.executable, '-c', code],
-    capture_output=True,
-    cwd=ROOT,
-    check=True,
-    text=True,
-  )
-  names = {name.partition('.')[0] for name in json.loads(found.stdout)}
-  assert 'distributed' not in names
