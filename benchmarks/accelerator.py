@@ -88,7 +88,7 @@ def step_ms(sizes: Sizes, batch: int) -> dict[str, float]:
     state = jax.block_until_ready(step(state, x, y))
     if i >= WARM:
       times.append(1e3 * (time.perf_counter() - begun))
-  low, middle, high = np.quantile(times, [0.25, 0.5, 0.75])
+  low, middle, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
   return {'p25': low, 'p50': middle, 'p75': high}
 
 
@@ -108,8 +108,7 @@ def trials(sizes: Sizes, count: int) -> dict[str, float]:
 
   steps = WARM + sizes.steps
   with interrupt.watched(note):
-    found = vmapped.train_group(sizes.spec, members, split, steps)
-  jax.block_until_ready(found)
+    jax.block_until_ready(vmapped.run_group(sizes.spec, members, split, steps))
   step = (time.perf_counter() - starts[WARM]) / sizes.steps
   return {
     'together': count,
@@ -121,7 +120,7 @@ def trials(sizes: Sizes, count: int) -> dict[str, float]:
 
 def laws(sizes: Sizes, seconds: float) -> dict[str, Any]:
   """Return how many laws hold on this device, in the time that is left."""
-  command = [sys.executable, '-m', 'pytest', 'tests/test_laws.py', '-v']
+  command = [sys.executable, '-m', 'pytest', 'tests/test_laws.py', '-vv']
   command += ['-m', 'not slow', '-k', sizes.laws, '-p', 'no:cacheprovider']
   begun = time.perf_counter()
   try:
