@@ -1,6 +1,10 @@
 """The driver of a search: what it repeats, refuses and reports."""
 
+import os
 import pathlib
+import signal
+import threading
+import time
 
 import pytest
 from ml_collections import ConfigDict
@@ -9,7 +13,8 @@ from search import study
 from search.designer import Values
 from search.space import Space
 from tests.tsukiji.experiments.sweep.test_trial import searched
-from tsukiji.experiments import executor, prepare
+from tests.tsukiji.experiments.test_cluster import children, resource_trackers
+from tsukiji.experiments import executor, placement, prepare
 from tsukiji.experiments.executor import Ended, Executor, Future, Tell
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import driver, trial, tuning
@@ -85,12 +90,10 @@ def test_a_study_with_trials_of_another_driver_is_refused(
 
 def test_studies_share_the_workers(made: Experiment) -> None:
   made.config.search.update(seeds=(0, 1), trials=2)
-  asked: list[str] = []
   waiting: list[Ended] = []
 
   def submit(tell: Tell, task: object, light: object, *args: object) -> Future:
     future = object()
-    asked.append(len(asked))
     waiting.append(Ended(future, [Values((0.5,))]))
     return future
 
@@ -112,3 +115,36 @@ def test_a_killed_trial_says_so(made: Experiment) -> None:
 
   with pytest.raises(ValueError, match='Killed: a worker process was killed'):
     driver.run(made, lambda *_: Executor(lambda: 1, submit, wait))
+
+
+def kill_one(folder: pathlib.Path, before: set[int]) -> None:
+  """Kill a worker once a trial has an epoch behind it."""
+  path = folder / 'trials' / 'metrics.jsonl'
+  while not path.exists():
+    time.sleep(0.05)
+  new = children() - before - resource_trackers()
+  os.kill(min(new), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_no_trial(tmp_path: pathlib.Path) -> None:
+  config = searched()
+  config.train.lr = 1e-3  # random steps would diverge
+  config.search.update(designer='random', trials=4, epochs=4, workers=2)
+  config.workers = 2
+  found = []
+  for name, killed in (('here', False), ('killed', True)):
+    (tmp_path / name).mkdir()
+    made = prepare.prepare(config, tmp_path / name)
+    if not killed:
+      run(made)
+    else:
+      args = (made.folder, children())
+      threading.Thread(target=kill_one, args=args, daemon=True).start()
+      place = placement.opened(config, made.folder, made.data)
+      with place as executors:
+        driver.run(made, executors)
+    ((_, every),) = tuning.trials(made)
+    found.append([(t.number, t.state, t.params, t.values) for t in every])
+  assert found[0] == found[1]
+  assert len(found[0]) == 4
