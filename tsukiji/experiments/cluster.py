@@ -117,15 +117,16 @@ def opened(
 def _joined(config: ConfigDict, count: int) -> Iterator[Client]:
   """Yield a client of the cluster."""
   if config.kind == 'address':
-    try:
-      client = Client(config.address, timeout=PATIENCE, set_as_default=False)
-      client.wait_for_workers(1, PATIENCE)
-    except (OSError, TimeoutError, ValueError) as e:
-      what = 'a Dask scheduler that answers and has a worker'
-      fix = 'Start them with `dask scheduler` and `dask worker ADDRESS`.'
-      got = f'{config.address}: {type(e).__name__}'
-      expect('config.cluster.address', False, what, got, fix)
-    with client:
+    with contextlib.ExitStack() as stack:
+      try:
+        client = Client(config.address, timeout=PATIENCE, set_as_default=False)
+        stack.enter_context(client)
+        client.wait_for_workers(1, PATIENCE)
+      except (OSError, TimeoutError, ValueError) as e:
+        what = 'a Dask scheduler that answers and has a worker'
+        fix = 'Start them with `dask scheduler` and `dask worker ADDRESS`.'
+        got = f'{config.address}: {type(e).__name__}'
+        expect('config.cluster.address', False, what, got, fix)
       yield client
     return
   made = _local(config, count) if config.kind == 'local' else queued(config)

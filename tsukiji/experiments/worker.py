@@ -35,11 +35,13 @@ class Holder(WorkerPlugin):
     cores: Of this machine, for local workers: each is pinned to one of them and
       reacts to signals. Other workers are left as they are.
     cancelled: The keys of cancelled tasks.
+    left: Whether the driver has left this worker.
   """
 
   def __init__(self, name: str, data: Data, cores: tuple[int, ...] = ()):
     self.name, self.data, self.cores = name, data, cores
     self.cancelled: set[Any] = set()
+    self.left = False
     self.worker: Worker | None = None
 
   def setup(self, worker: Worker) -> None:
@@ -60,13 +62,22 @@ class Holder(WorkerPlugin):
         end, args = interrupt.end_unless_reacted, (signal.SIGTERM,)
         threading.Thread(target=end, args=args, daemon=True).start()
 
+  def teardown(self, worker: Worker) -> None:
+    """Stop what still runs."""
+    del worker
+    self.left = True
+
+  def is_over(self, key: Any) -> bool:
+    """Return whether nobody waits for a task any more."""
+    return self.left or key in self.cancelled
+
   def asking(self, key: Any) -> Callable[[], int | None]:
     """Return what tells the thread of a task whether to stop."""
     own = threading.get_ident()
 
     def ask() -> int | None:
       gone = self.worker is not None and self.worker.status in LEAVING
-      stops = threading.get_ident() == own and (gone or key in self.cancelled)
+      stops = threading.get_ident() == own and (gone or self.is_over(key))
       return signal.SIGTERM if stops else None
 
     return ask
@@ -96,9 +107,9 @@ def call(name: str, task: Task, args: tuple[Any, ...]) -> Any:
     except interrupt.Stopped as e:
       # The driver, if it got the signal too, will soon cancel the task.
       end = time.monotonic() + PATIENCE
-      while time.monotonic() < end and key not in holder.cancelled:
+      while time.monotonic() < end and not holder.is_over(key):
         time.sleep(0.02)
-      if key not in holder.cancelled:
+      if not holder.is_over(key):
         os._exit(128 + e.signum)  # another worker repeats the task
       return None
 
