@@ -255,7 +255,7 @@ def optunas(problem: Problem, name: str, seed: int) -> tuple[Ask, Tell]:
   """Return ask and tell of one of Optuna's samplers."""
   import optuna
 
-  from search import space, study
+  from search import space, storage
 
   warnings.simplefilter('ignore')
   optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -277,7 +277,7 @@ def optunas(problem: Problem, name: str, seed: int) -> tuple[Ask, Tell]:
   def ask(number: int) -> ConfigDict:
     run.sampler = draw if number < problem.random else sampler
     trial = run.ask()
-    config = study.suggested(area, trial)
+    config = storage.suggested(area, trial)
     trials.append((config, trial))
     return config
 

@@ -114,10 +114,11 @@ def waiting(state: State, point: Point) -> State:
 def observe(state: State, point: Point, values: Values) -> State:
   """Return the state with the values of a point."""
   _expect_like(state, values)
-  near = [float(np.abs(np.subtract(p, point)).max()) for p in state.pending]
   left = list(state.pending)
-  if near and min(near) < 1e-6:  # exp(log(x)) is only nearly x
-    point = left.pop(int(np.argmin(near)))
+  if left:
+    near = np.abs(np.array(left) - np.array(point)).max(axis=1)
+    if near.min() < 1e-6:  # exp(log(x)) is only nearly x
+      point = left.pop(int(near.argmin()))
   return state._replace(
     observations=(*state.observations, (point, values)), pending=tuple(left)
   )
@@ -215,10 +216,12 @@ def drawn(space: Space, rng: np.random.Generator, allowed: Allowed) -> Point:
 
 
 def _expect_like(state: State, values: Values) -> None:
-  finite = [v for _, v in state.observations if np.isfinite(v.objectives).all()]
+  known = (v for _, v in state.observations)
+  finite = (v for v in known if np.isfinite(v.objectives).all())
   if not values.objectives:
     raise ValueError(f'tell: expected an objective, got {values!r}.')
-  for before in finite[:1] if np.isfinite(values.objectives).all() else []:
+  before = next(finite, None) if np.isfinite(values.objectives).all() else None
+  if before is not None:
     sizes = len(before.objectives), len(before.constraints)
     if sizes != (len(values.objectives), len(values.constraints)):
       raise ValueError(

@@ -78,6 +78,15 @@ def config_of(space: Space, trial: FrozenTrial) -> ConfigDict:
   return spaces.to_config(space, point(space, trial))
 
 
+def suggested(space: Space, trial: optuna.Trial) -> ConfigDict:
+  """Return the config of a trial of Optuna's own samplers."""
+  unit = np.full(len(space.names), spaces.MIDDLE)
+  for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
+    if spaces.active(space, unit[None])[0, i]:
+      unit[i] = unit_of(leaf, suggest(trial, name, leaf))
+  return spaces.to_config(space, unit)
+
+
 def point(space: Space, trial: FrozenTrial) -> np.ndarray:
   """Return the point of a trial in the unit cube, `[d]`."""
   unit = np.full(len(space.names), spaces.MIDDLE)

@@ -16,13 +16,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from compress import recipe
 from tests import test_laws
 from tests.commands import ROOT, once, workdir
 from tests.runs import TINY, calibrated, start
 from tsukiji import report
-from tsukiji.config import settings
 from tsukiji.experiments import publish
 from tsukiji.report import limitations
 
@@ -110,7 +110,7 @@ def config_fields(config: Any) -> set[str]:
   found = set()
   for name, value in config.items():
     found.add(name)
-    if isinstance(value, type(settings.default())):
+    if isinstance(value, ConfigDict):
       found |= {f'{name}.{inner}' for inner in config_fields(value)}
   return found
 

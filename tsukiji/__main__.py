@@ -13,7 +13,12 @@ def main() -> int:
   sys.path.append(os.getcwd())  # where own networks and methods may be
   from tsukiji import cli
 
-  return cli.main(sys.argv[1:])
+  code = cli.main(sys.argv[1:])
+  if code > 128:  # a signal: XLA takes a second to take itself down
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  return code
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

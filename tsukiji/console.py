@@ -1,7 +1,15 @@
-"""Print text of unknown origin: neither markup nor control characters."""
+"""Print text of unknown origin without markup or control characters; bars."""
 
 import unicodedata
 
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
 from rich.text import Text
 
 # Control characters, format characters such as a change of the direction of
@@ -36,3 +44,14 @@ def plain(text: object, style: str = '') -> Text:
 
 def _is_hidden(c: str) -> bool:
   return unicodedata.category(c) in HIDDEN
+
+
+def progress_bars() -> Progress:
+  """Return what shows bars: a name, how much is done, how long it takes."""
+  return Progress(
+    TextColumn('{task.description:<40}', markup=False),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+  )

@@ -87,6 +87,16 @@ def watch(source: Callable[[], int | None]) -> None:
   _sources.append(source)
 
 
+@contextlib.contextmanager
+def watched(source: Callable[[], int | None]) -> Iterator[None]:
+  """Watch a source of stop requests in this context; see `watch`."""
+  watch(source)
+  try:
+    yield
+  finally:
+    _sources.remove(source)
+
+
 def requested() -> int | None:
   """Return the signal that requests to stop, if any."""
   found = next((s for s in (ask() for ask in _sources) if s is not None), None)

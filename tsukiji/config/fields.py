@@ -21,6 +21,7 @@ class Part(ConfigDict):
 
   Attributes:
     RENAMED: The current name by earlier name.
+    DROPPED: Names that were of use once; what they are set to is ignored.
     PARTS: The kind of part by field.
     EACH: The kind of parts under names that users choose, if any.
 
@@ -29,6 +30,7 @@ class Part(ConfigDict):
   """
 
   RENAMED: ClassVar[Mapping[str, str]] = {}
+  DROPPED: ClassVar[tuple[str, ...]] = ()
   PARTS: ClassVar[Mapping[str, type['Part']]] = {}
   EACH: ClassVar[type['Part'] | None] = None
 
@@ -40,6 +42,10 @@ class Part(ConfigDict):
 
   def __setitem__(self, key: Any, value: Any) -> None:
     key = self._current(key)
+    if key in self.DROPPED:
+      text = f'config field {key!r} has no use any more'
+      warnings.warn(text, FutureWarning, stacklevel=2)
+      return
     kind = self.PARTS.get(key, self.EACH)
     if isinstance(value, dict | ConfigDict):
       wanted = kind or ConfigDict
@@ -105,6 +111,7 @@ class Search(Part):
     'most': 'limits',
     'together': 'batch_size',
   }
+  DROPPED = ('lease',)
 
 
 class Networks(Part):

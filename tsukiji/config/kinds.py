@@ -9,7 +9,7 @@ from tsukiji.errors import expect, expect_name
 
 # Parts with known fields; other parts may have any names.
 PARTS = {
-  *('dataset', 'export', 'finetune', 'limits', 'measure', 'train'),
+  *('cluster', 'dataset', 'export', 'finetune', 'limits', 'measure', 'train'),
   *('recipe_search', 'search'),
 }
 WHOLE = {'batches', 'seeds'}  # tuples of whole numbers; others are of names

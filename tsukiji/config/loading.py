@@ -1,5 +1,6 @@
 """Loading of config files, and flags that override their values."""
 
+import ast
 import importlib.util
 import pathlib
 import re
@@ -132,6 +133,7 @@ def changed(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
   Raises:
     ValueError: If a flag names no field, or has no value of its type.
   """
+  changes = [x for x in changes if not (_is_option(config, x) or _is_old(x))]
   for flag in changes:
     _expect_field(config.lock(), flag)
   values, argv = flags.FlagValues(), ['tsukiji', *changes]
@@ -145,6 +147,29 @@ def changed(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
   fix = 'Settings are changed with --config.FIELD=VALUE.'
   expect('command line', not rest, 'flags only', ' '.join(rest), fix)
   return config
+
+
+def _is_option(config: ConfigDict, flag: str) -> bool:
+  """Set an option of a batch system, whose names are not ours to know."""
+  found = re.match(r'--?config\.cluster\.options\.(\w+)=(.*)', flag)
+  if found is None:
+    return False
+  try:
+    value = ast.literal_eval(found[2])
+  except (ValueError, SyntaxError):
+    value = found[2]
+  with config.unlocked():
+    config.cluster.options[found[1]] = value
+  return True
+
+
+def _is_old(flag: str) -> bool:
+  """Return whether a flag sets a field that has no use any more."""
+  found = re.match(r'--?config\.(?:recipe_)?search\.(\w+)=', flag)
+  old = found is not None and found[1] in fields.Search.DROPPED
+  if found and old:
+    settings.searching(**{found[1]: None})  # warns
+  return old
 
 
 def _expect_field(config: ConfigDict, flag: str) -> None:

@@ -38,6 +38,7 @@ AXES = ('course', 'epochs', 'kept', 'macs', 'size', 'units', 'width')
 # Where a recipe may start, other than from another recipe: the trained network,
 # the same with its norms folded into its weights, or new weights.
 STARTS = ('dense', 'folded', 'fresh')
+CLUSTERS = ('local', 'address', 'slurm', 'sge', 'pbs')
 RUNGED = ('bohb', 'halving', 'hyperband')  # designers of trials of any length
 DESIGNERS = ('gp', 'grid', 'random', 'sobol', *RUNGED)
 # What is known of a config before it is trained, and what is found after.
@@ -136,11 +137,10 @@ def searching(**changes: Any) -> ConfigDict:
       'objectives': ('val_accuracy',),  # some of OBJECTIVES
       'limits': dict.fromkeys(KNOWN, 0),  # of a network; 0 for none
       'storage': '',  # URL or file *.log; '' is study.db in the workdir
-      'workers': 0,  # processes on this machine; 0 takes config.workers
-      # Trials that a worker asks for at once: those whose networks have the
-      # same shapes are one program, where that is faster (`population`).
+      'workers': 0,  # processes or jobs; 0 takes config.workers
+      # Trials of one task: those whose networks have the same shapes are one
+      # program, where that is faster (`vmapped`).
       'batch_size': 1,
-      'lease': 60.0,  # seconds after which a silent worker counts as dead
       'keep': 6,  # recipes that are trained in full, of the Pareto set found
     }
   )
@@ -192,7 +192,13 @@ def default(task: str = 'compress') -> ConfigDict:
       'helper': '',  # joins every recipe, as 'distill.kd(4.0)'
       'figures': {},  # name -> figure(...)
       'seeds': (0,),
-      'workers': 0,  # processes; 0 is one a core on CPU, else one
+      'workers': 0,  # processes or jobs; 0 is one a core on CPU, else one
+      'cluster': {
+        'kind': 'local',  # or 'address', 'slurm', 'sge', 'pbs'
+        'address': '',  # of a Dask scheduler, as tcp://host:8786
+        'options': {},  # of a job, as dask-jobqueue takes them
+        'dashboard': '',  # address of Dask's own for local workers, as ':8787'
+      },
       'distributed': False,  # call jax.distributed.initialize()
       'measure': {
         'batches': (1, 64),  # examples a call
@@ -230,7 +236,8 @@ def fashion_mnist(title: str, finetune: int) -> ConfigDict:
 
 def _changed(config: Part, changes: Mapping[str, Any]) -> ConfigDict:
   for name, value in changes.items():
-    expect_name('settings', name, (*config, *config.RENAMED))
+    known = (*config, *config.RENAMED, *config.DROPPED)
+    expect_name('settings', name, known)
     config[name] = value
   return config
 

@@ -43,6 +43,7 @@ def _check(config: ConfigDict) -> None:
   expect_name('config.task', config.task, settings.TASKS)
   expect_seeds('config.seeds', config.seeds)
   expect_least('config.workers', config.workers, 0)
+  _check_cluster(config.cluster)
   expect_least('config.measure.repeats', config.measure.repeats, 1)
   expect_least(
     'config.measure.batches', min(config.measure.batches, default=0), 1
@@ -74,6 +75,17 @@ def _check(config: ConfigDict) -> None:
   fix = 'Methods change the network until the end of the run; set epochs.'
   patience = config.finetune.patience
   expect('config.finetune.patience', not patience, '0', patience, fix)
+
+
+def _check_cluster(chosen: ConfigDict) -> None:
+  expect_name('config.cluster.kind', chosen.kind, settings.CLUSTERS)
+  right = bool(chosen.address) == (chosen.kind == 'address')
+  what = 'tcp://host:8786 of a scheduler' if chosen.kind == 'address' else "''"
+  fix = '' if right or not chosen.address else 'Set cluster.kind=address.'
+  expect('config.cluster.address', right, what, chosen.address, fix)
+  right = not chosen.options or chosen.kind in ('slurm', 'sge', 'pbs')
+  fix = 'They are for cluster.kind slurm, sge and pbs.'
+  expect('config.cluster.options', right, 'none', [*chosen.options], fix)
 
 
 def _check_network(name: str, config: ConfigDict) -> None:

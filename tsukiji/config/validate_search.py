@@ -98,5 +98,3 @@ def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
     expect(f'{where}.epochs', enough, what, chosen.epochs)
   for name, value in chosen.limits.items():
     expect_least(f'{where}.limits.{name}', value, 0)
-  lease = chosen.lease
-  expect(f'{where}.lease', lease >= 1, 'at least 1 second', lease)

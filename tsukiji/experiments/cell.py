@@ -23,7 +23,7 @@ from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
 from tsukiji.training import evaluate, linear_probe, probe, step, teacher
 from tsukiji.training.linear_probe import Reading
-from tsukiji.training.loop import OnProgress, Run, fit, ignore
+from tsukiji.training.loop import OnEpoch, OnProgress, Run, fit, ignore
 from tsukiji.training.step import Plan, State
 from tsukiji.training.teacher import Teacher
 
@@ -66,6 +66,7 @@ def trained(
   on_progress: OnProgress = ignore,
   *,
   epochs: int = 0,
+  on_epoch: OnEpoch = ignore,
 ) -> Trained:
   """Return a trained network, without writing a row; see `run_network`.
 
@@ -75,10 +76,10 @@ def trained(
     seed: As `run_network`.
     on_progress: See `fit.fit`.
     epochs: Number of epochs after which to pause; 0 for never.
+    on_epoch: See `fit.fit`.
   """
-  return _fit(
-    experiment, (network, seed), jobs.DENSE, None, on_progress, epochs
-  )
+  job = network, seed
+  return _fit(experiment, job, jobs.DENSE, None, on_progress, epochs, on_epoch)
 
 
 def run_recipe(
@@ -108,6 +109,7 @@ def compressed(
   name: str,
   dense: Variables,
   on_progress: OnProgress = ignore,
+  on_epoch: OnEpoch = ignore,
 ) -> Trained:
   """Return a network compressed by a recipe, without writing a row.
 
@@ -118,8 +120,10 @@ def compressed(
     name: Of the recipe.
     dense: The trained network.
     on_progress: See `fit.fit`.
+    on_epoch: See `fit.fit`.
   """
-  return _fit(experiment, (network, seed), name, dense, on_progress)
+  job = network, seed
+  return _fit(experiment, job, name, dense, on_progress, 0, on_epoch)
 
 
 def _fit(
@@ -129,6 +133,7 @@ def _fit(
   dense: Variables | None,
   on_progress: OnProgress = ignore,
   epochs: int = 0,
+  on_epoch: OnEpoch = ignore,
 ) -> Trained:
   """Train a dense network from scratch, or fine-tune it under a recipe."""
   network, seed = job
@@ -164,7 +169,7 @@ def _fit(
   run = Run(
     title, plan, start, experiment.data, chosen, seed, teacher_outputs, epochs
   )
-  variables, seconds = fit(run, experiment.folder, on_progress)
+  variables, seconds = fit(run, experiment.folder, on_progress, on_epoch)
   return Trained(plan.spec, variables, seconds, begun.readings)
 
 

@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 
 from tsukiji.experiments import (
   lock,
-  pool,
+  placement,
   reporting,
   results,
+  running,
   searching,
   store,
   timing,
@@ -46,9 +47,10 @@ def train_and_compress(
       log(f'{workdir} is finished; nothing to do.')
       return reporting.write(experiment)
     found = experiment
-    if config.task in ('search', 'study'):
-      found = searching.search(experiment, log)
-    pool.run(found)  # trains, compresses and packs: a row a cell
+    with placement.opened(config, workdir, experiment.data) as executors:
+      if config.task in ('search', 'study'):
+        found = searching.search(experiment, executors, log)
+      running.run(found, executors)  # a row a cell: trained, packed
     rows = results.gather(found)
     log('Measuring latency, one thread ...')
     store.write_rows(workdir, timing.timed(found, rows))

@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 from compress import recipe
 from tsukiji.config import fields, settings
 
-# Not the results.
-INCIDENTAL = ('task', 'workers', 'distributed', 'export', 'figures')
+# What does not change the results.
+INCIDENTAL = (
+  *('task', 'workers', 'cluster', 'distributed', 'export', 'figures'),
+)
 ALSO = ('workers', 'lease')  # of the settings of a search
 EARLIER_METHODS = {new: old for old, new in recipe.RENAMED.items()}
 

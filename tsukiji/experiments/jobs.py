@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from compress import recipe
 from tsukiji.config import settings
 from tsukiji.data import batches
-from tsukiji.data.datasets import Data
+from tsukiji.data.datasets import Data, Split
+from tsukiji.experiments import store
 from tsukiji.models import zoo
 from tsukiji.models.spec import Spec
 from tsukiji.training import step, teacher
@@ -22,6 +23,7 @@ from tsukiji.training.step import Plan
 from tsukiji.training.teacher import Teacher
 
 Job = tuple[str, int]  # network, seed
+Cell = tuple[str, int, str]  # network, seed, recipe
 Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean, deviation
 DENSE = 'dense'  # the recipe that changes nothing
 
@@ -109,13 +111,43 @@ def cells(config: ConfigDict, network: str, seed: int) -> tuple[str, ...]:
   return own + settings.recipes_of(config, network, seed)
 
 
-def after(
-  config: ConfigDict, network: str, seed: int, done: str
-) -> tuple[str, ...]:
-  """Return the recipes that can start after another, in order."""
+def unfinished(experiment: Experiment) -> list[Cell]:
+  """Return the cells without a row and what they need, the dense ones first."""
+  config, folder = experiment.config, experiment.folder
+  every = [
+    (network, seed, name)
+    for network, seed in of(config)
+    for name in cells(config, network, seed)
+  ]
+  left = [one for one in every if not store.cell(folder, cell_name(*one))]
+  # A dense network may be a start or a teacher without a row of its own.
+  found = {*every}
+  dense = [
+    need
+    for one in left
+    for need in sorted(needed(config, one))
+    if need not in found
+  ]
+  return sorted(dict.fromkeys([*dense, *left]), key=lambda one: one[2] != DENSE)
 
-  every = settings.recipes_of(config, network, seed)
-  return tuple(name for name in every if start_of(config, name) == done)
+
+def needed(config: ConfigDict, one: Cell) -> set[Cell]:
+  """Return the cells that a cell waits for: its start and its teachers."""
+  network, seed, name = one
+  if name == DENSE:
+    return set()
+  taught = {(other, seed, DENSE) for other in taught_by(config, name)}
+  return {(network, seed, start_of(config, name)), *taught}
+
+
+def light(experiment: Experiment) -> Experiment:
+  """Return an experiment without examples, to be sent to workers."""
+  data = experiment.data
+  none = Split(data.train.x[:0], data.train.y[:0])
+  return experiment._replace(
+    folder=experiment.folder.absolute(),
+    data=data._replace(train=none, validation=none, test=none),
+  )
 
 
 def start_of(config: ConfigDict, name: str) -> str:
@@ -147,14 +179,6 @@ def of(config: ConfigDict) -> list[Job]:
 def cell_name(network: str, seed: int, recipe_name: str) -> str:
   """Return the name of a cell, as 'tsukijinet-0-int8'."""
   return f'{network}-{seed}-{recipe_name}'
-
-
-def batches_of(experiment: Experiment, network: str, seed: int) -> int:
-  """Return the training steps of all cells of one network and seed."""
-  return sum(
-    steps_of(experiment, network, r)[1]
-    for r in (DENSE, *settings.recipes_of(experiment.config, network, seed))
-  )
 
 
 def steps_of(experiment: Experiment, network: str, name: str) -> Length:

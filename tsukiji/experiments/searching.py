@@ -5,15 +5,18 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from tsukiji.config import search_space, stages
-from tsukiji.experiments import pool, prepare
+from tsukiji.experiments import prepare, running
+from tsukiji.experiments.executor import Executors
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.experiments.sweep import findings, tuning, winner
+from tsukiji.experiments.sweep import driver, findings, winner
 from tsukiji.report.search_data import Searched
 
 Log = Callable[[str], None]
 
 
-def search(experiment: Experiment, log: Log) -> Experiment:
+def search(
+  experiment: Experiment, executors: Executors, log: Log
+) -> Experiment:
   """Return the experiment with the best values found for varying fields.
 
   A search trains its networks and stops there; a study compresses them too, by
@@ -21,12 +24,13 @@ def search(experiment: Experiment, log: Log) -> Experiment:
 
   Args:
     experiment: A search or a study; finished trials are not repeated.
+    executors: See `placement.opened`.
     log: Called with messages of progress.
 
   Returns:
     The experiment, which is also written to `best.py` in the workdir.
   """
-  config, origin = _chosen(experiment, log)
+  config, origin = _chosen(experiment, executors, log)
   found, reasons = prepare.fitting(experiment._replace(config=config))
   for reason in reasons:
     origin.append(f'Left out: {reason}')
@@ -35,12 +39,14 @@ def search(experiment: Experiment, log: Log) -> Experiment:
   return found
 
 
-def _chosen(experiment: Experiment, log: Log) -> tuple[ConfigDict, list[str]]:
+def _chosen(
+  experiment: Experiment, executors: Executors, log: Log
+) -> tuple[ConfigDict, list[str]]:
   """Return a config without ranges, and the origin of its values."""
   folder, data = experiment.folder, experiment.data
   chosen, origin = stages.of_networks(experiment.config), []
   if search_space.varies(chosen):
-    best = tuning.run(experiment._replace(config=chosen))
+    best = driver.run(experiment._replace(config=chosen), executors)
     chosen = best.config
     place = f'{best.study}, trial {best.number}, {100 * best.accuracy:.2f} %'
     origin.append(f'Best on the validation set: {place}.')
@@ -48,11 +54,11 @@ def _chosen(experiment: Experiment, log: Log) -> tuple[ConfigDict, list[str]]:
   name = stages.recipe_of(experiment.config)
   if name:
     dense = prepare.of(stages.dense_only(chosen), folder, data)
-    pool.run(dense)
+    running.run(dense, executors)
     # Mixtures that this network does not allow are infeasible trials.
     mixed = stages.of_recipes(experiment.config, chosen)
     second = dense._replace(config=mixed, digest=experiment.digest)
-    tuning.run(second)
+    driver.run(second, executors)
     kept = findings.pareto_recipes(second)
     chosen = stages.with_recipes(chosen, kept, name)
     origin.append(f'Recipes {name}_1 to {name}_{len(kept)}: a Pareto set.')

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tsukiji.experiments import jobs, pool
+from tsukiji.experiments import jobs
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.store import Row
 from tsukiji.measure import latency, record
@@ -41,6 +41,6 @@ def _measured(
       'batches': list(measure.batches),
       'repeats': measure.repeats,
       'engines': list(measure.engines),
-      'core': pool.cores()[-1],
+      'core': latency.cores()[-1],
     }
   )

@@ -44,11 +44,11 @@ def pin(core: int | None) -> None:
   os.sched_setaffinity(0, {core})
 
 
-def threads() -> int:
-  """Return how many cores this process may use."""
+def cores() -> list[int]:
+  """Return the cores this process may use."""
   if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+    return sorted(os.sched_getaffinity(0))
+  return list(range(os.cpu_count() or 1))
 
 
 def measure(
@@ -99,7 +99,7 @@ def measure(
   for batch in batches:
     key = f'batch_{batch}'
     found = {
-      name: fastest.fastest(net, batch, engines, threads())
+      name: fastest.fastest(net, batch, engines, len(cores()))
       for name, net in nets.items()
     }
     runs = {name: candidate.run for name, candidate in found.items()}
@@ -169,7 +169,7 @@ def _note(
   if engine == f'{row.get("engine", "")}{fastest.COUNTING}':
     row['engine'] = engine  # bits are counted at some batch size
   row.setdefault('engine', engine)
-  row.setdefault('threads', threads())
+  row.setdefault('threads', len(cores()))
   if choice:
     row.setdefault('engines', {})[key] = engine
   if counted is not None:

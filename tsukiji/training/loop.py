@@ -17,13 +17,14 @@ from flax import struct
 from tsukiji import interrupt
 from tsukiji.data import batches
 from tsukiji.data.datasets import Data
-from tsukiji.training import checkpoint, evaluate
+from tsukiji.training import checkpoint, evaluate, event_files
 from tsukiji.training import step as step_lib
 from tsukiji.training.step import Plan, State
 
 OnProgress = Callable[
   [str, int], None
 ]  # run name, batches done since the last call
+OnEpoch = Callable[[int, float], None]  # epoch, accuracy on the validation set
 
 
 @struct.dataclass
@@ -70,23 +71,26 @@ class Run(NamedTuple):
   epochs: int = 0
 
 
-def ignore(name: str, batches: int) -> None:
+def ignore(*what: object) -> None:
   """Ignore progress."""
-  del name, batches
+  del what
 
 
 def fit(
   run: Run,
   workdir: pathlib.Path,
   on_progress: OnProgress = ignore,
+  on_epoch: OnEpoch = ignore,
 ) -> tuple[dict[str, Any], float]:
   """Train to the end, resuming from the newest checkpoint if there is one.
 
   Args:
     run: What to train.
     workdir: Gets `checkpoints/NAME` after every epoch and a line in
-      `metrics.jsonl` for every epoch and split.
+      `metrics.jsonl` for every epoch and split, and an entry in `tensorboard/`
+      if tensorboardX is installed.
     on_progress: Called after every batch, for progress bars.
+    on_epoch: Called after every epoch.
 
   Returns:
     The variables (those of the best epoch under early stopping) and the
@@ -119,7 +123,8 @@ def fit(
         raise _diverged(run, int(state.bad_step))
       progress = dataclasses.replace(progress, state=state, seconds=seconds)
       if complete:
-        progress = _close_epoch(run, progress, count, workdir)
+        progress, accuracy = _close_epoch(run, progress, count, workdir)
+        on_epoch(int(state.step) // count, accuracy)
       checkpoint.save(folder, int(state.step), progress)
     interrupt.stop_if_requested()
   chosen = progress.best or progress.state.variables
@@ -180,7 +185,7 @@ def _diverged(run: Run, step: int) -> FloatingPointError:
 
 def _close_epoch(
   run: Run, progress: Progress, count: int, workdir: pathlib.Path
-) -> Progress:
+) -> tuple[Progress, float]:
   """Evaluate, write metrics, and keep the best epoch under early stopping."""
   state = progress.state
   steps = (int(state.step) - 1) % count + 1
@@ -202,16 +207,17 @@ def _close_epoch(
   _log(workdir, where, 'validation', *score)
   state = dataclasses.replace(state, sums=jnp.zeros(2))
   progress = dataclasses.replace(progress, state=state)
-  if not run.settings.patience:
-    return progress
-  if score.accuracy > progress.best_accuracy:
-    return dataclasses.replace(
+  if run.settings.patience and score.accuracy > progress.best_accuracy:
+    progress = dataclasses.replace(
       progress,
       best=jax.tree.map(np.asarray, state.variables),
       best_accuracy=np.float32(score.accuracy),
       waited=np.int32(0),
     )
-  return dataclasses.replace(progress, waited=np.int32(progress.waited + 1))
+  elif run.settings.patience:
+    waited = np.int32(progress.waited + 1)
+    progress = dataclasses.replace(progress, waited=waited)
+  return progress, score.accuracy
 
 
 def _log(
@@ -230,6 +236,8 @@ def _log(
     os.write(handle, text.encode())
   finally:
     os.close(handle)
+  folder = workdir / 'tensorboard' / where['run'] / split
+  event_files.write(folder, where['step'], loss, accuracy)
 
 
 def curves(workdir: pathlib.Path) -> dict[str, list[dict[str, Any]]]:

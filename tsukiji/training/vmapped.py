@@ -110,9 +110,22 @@ def train_group(
   spec: Spec, members: Sequence[Member], split: Split, steps: int
 ) -> list[dict[str, Any]]:
   """Train members of one group in one program; see `fit`."""
-  count = len(members)
-  devices = min(count, jax.device_count())
-  members = [*members, *[members[0]] * (-count % devices)]
+  state = run_group(spec, members, split, steps)
+  return [
+    jax.tree.map(lambda x, i=i: x[i], state.variables)
+    for i in range(len(members))
+  ]
+
+
+def run_group(
+  spec: Spec, members: Sequence[Member], split: Split, steps: int
+) -> State:
+  """Return the state of members of one group after so many steps, stacked.
+
+  There may be more rows than members, so that all devices have equally many.
+  """
+  devices = min(len(members), jax.device_count())
+  members = [*members, *[members[0]] * (-len(members) % devices)]
   shared = members[0].settings
   mesh = jax.make_mesh(
     (devices,), ('members',), (AxisType.Auto,), devices=jax.devices()[:devices]
@@ -149,9 +162,7 @@ def train_group(
     drawn = zip(*map(next, streams), strict=True)
     batch = [jax.device_put(np.stack(parts), spread) for parts in drawn]
     state = step(state, *constants, *batch)
-  return [
-    jax.tree.map(lambda x, i=i: x[i], state.variables) for i in range(count)
-  ]
+  return state
 
 
 def plan_with(

@@ -114,3 +114,13 @@ def test_flags_may_have_earlier_names() -> None:
   assert config.train.optimizer == 'sgd'
   assert config.search.limits.macs == 5
   assert config.search.baselines == ('random',)
+
+
+def test_a_field_that_has_no_use_any_more_is_ignored() -> None:
+  written = settings.default().to_dict()
+  written['search']['lease'] = 30.0
+  with pytest.warns(FutureWarning, match="'lease' has no use any more"):
+    adopted = fields.adopt(ConfigDict(written))
+  assert settings.plain(adopted) == settings.plain(settings.default())
+  with pytest.warns(FutureWarning, match="'lease' has no use any more"):
+    assert 'lease' not in settings.searching(lease=30.0)

@@ -111,3 +111,27 @@ def test_flags_change_fields() -> None:
     ['--config.train.lr', '0.5', '--config.seeds=(3,4)', '--config.title=a b'],
   )
   assert (found.train.lr, found.seeds, found.title) == (0.5, (3, 4), 'a b')
+
+
+def test_options_of_a_batch_system_have_any_name() -> None:
+  config = loading.load(
+    'quickstart:tiny',
+    [
+      '--config.cluster.kind=slurm',
+      '--config.cluster.options.queue=long',
+      '--config.cluster.options.cores=4',
+      "--config.cluster.options.job_extra_directives=['--gpus=1']",
+    ],
+  )
+  assert config.cluster.options.to_dict() == {
+    'queue': 'long',
+    'cores': 4,
+    'job_extra_directives': ['--gpus=1'],
+  }
+  assert config.is_locked
+
+
+def test_a_flag_of_no_use_any_more_is_ignored() -> None:
+  with pytest.warns(FutureWarning, match="'lease' has no use any more"):
+    config = loading.load('quickstart:tiny', ['--config.search.lease=30'])
+  assert 'lease' not in config.search

@@ -92,7 +92,6 @@ def test_a_part_of_a_method_that_is_not_active_is_empty() -> None:
       'condition on a field',
     ),
     ('search.trials', 0, 'search.trials: expected at least 1, got 0'),
-    ('search.lease', 0.0, 'search.lease: expected at least 1 second'),
     ('search.designer', 'pg', "Nearest: 'gp'"),
     ('search.baselines', ('rendom',), "Nearest: 'random'"),
     ('search.network', 'nat', "Nearest: 'net'"),

@@ -10,9 +10,15 @@ from tsukiji.experiments import cell, identity, jobs, row
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.sweep import trial
 from tsukiji.training import evaluate, teacher
+from tsukiji.training.loop import OnEpoch, ignore
 
 
-def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
+def run(
+  experiment: Experiment,
+  space: Space,
+  config: ConfigDict,
+  on_epoch: OnEpoch = ignore,
+) -> Values:
   """Compress the searched network by the recipe of a suggestion.
 
   Objectives are those of the packed file, read back.
@@ -22,6 +28,7 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
       its folder if it is missing.
     space: Of the config.
     config: A suggestion.
+    on_epoch: See `loop.fit`.
 
   Returns:
     The objectives of `config.search`, an error in place of an accuracy.
@@ -40,7 +47,9 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
   with trial.exclusive(folder / 'trials' / f'{network}-{seed}.lock'):
     dense = cell.trained(experiment, network, seed)
   with trial.exclusive(short.folder / f'{title}.lock'):
-    done = cell.compressed(short, network, seed, title, dense.variables)
+    done = cell.compressed(
+      short, network, seed, title, dense.variables, on_epoch=on_epoch
+    )
   method = teacher.method_of(short.config, title)
   meta = row.meta_of(short.data, title, method)
   shipped = trial.shipped(experiment, done, meta)

@@ -23,13 +23,14 @@ from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.c import footprint
 from tsukiji.deploy.c.source import source
 from tsukiji.deploy.tsk import pack
-from tsukiji.experiments import cell, identity, jobs, pool, row
+from tsukiji.experiments import cell, identity, jobs, row
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.row import Trained
 from tsukiji.measure import cost, energy, latency
 from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Dropout, Spec, Standardise, walk, with_dropout
 from tsukiji.training import evaluate, vmapped
+from tsukiji.training.loop import OnEpoch, ignore
 from tsukiji.training.vmapped import Member
 
 
@@ -126,13 +127,19 @@ def shortened(experiment: Experiment, config: ConfigDict) -> Experiment:
   return Experiment(short, experiment.folder / 'trials', experiment.data, specs)
 
 
-def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
+def run(
+  experiment: Experiment,
+  space: Space,
+  config: ConfigDict,
+  on_epoch: OnEpoch = ignore,
+) -> Values:
   """Train the network of a suggestion and return its objectives.
 
   Args:
     experiment: The search.
     space: Of the config.
     config: A suggestion.
+    on_epoch: See `loop.fit`.
 
   Returns:
     The objectives of `config.search`, an error in place of an accuracy.
@@ -143,18 +150,19 @@ def run(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
   """
   interrupt.stop_if_requested()
   config = search_space.with_defaults(space, config)
-  short, done = trained(experiment, config)
+  short, done = trained(experiment, config, on_epoch)
   return _measured(experiment, config, short, done)
 
 
 def trained(
-  experiment: Experiment, config: ConfigDict
+  experiment: Experiment, config: ConfigDict, on_epoch: OnEpoch = ignore
 ) -> tuple[Experiment, Trained]:
   """Train the network of a trial, resuming from its checkpoint.
 
   Args:
     experiment: The search.
     config: The config of the trial, without ranges.
+    on_epoch: See `loop.fit`.
 
   Returns:
     The experiment of the trial, see `shortened`, and its network.
@@ -163,7 +171,9 @@ def trained(
   (title,) = short.specs
   with exclusive(short.folder / f'{title}.lock'):
     seed, epochs = short.config.seeds[0], config.search.epochs
-    return short, cell.trained(short, title, seed, epochs=epochs)
+    return short, cell.trained(
+      short, title, seed, epochs=epochs, on_epoch=on_epoch
+    )
 
 
 def run_group(
@@ -302,7 +312,7 @@ def shipped(
           _reference(experiment),
           repeats=config.measure.repeats,
           engines=list(config.measure.engines),
-          core=pool.cores()[-1],
+          core=latency.cores()[-1],
         )
   return Shipped(read, costs)
 

@@ -14,19 +14,32 @@ from search.designer import Values
 from search.space import Space
 from tests.tsukiji.experiments.sweep.test_trial import searched
 from tsukiji.config import search_space, settings, validate
-from tsukiji.experiments import prepare, row
+from tsukiji.experiments import executor, prepare, row
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.experiments.sweep import findings, trial, tuning, winner
+from tsukiji.experiments.sweep import driver, findings, trial, tuning, winner
 from tsukiji.models import net as net_lib
 from tsukiji.report import search_data as report
+from tsukiji.training import loop
 
 
-def found(experiment: Experiment, space: Space, config: ConfigDict) -> Values:
+def found(
+  experiment: Experiment,
+  space: Space,
+  config: ConfigDict,
+  on_epoch: loop.OnEpoch = loop.ignore,
+) -> Values:
   """Return what is best at one place, and nowhere where steps are large."""
   if config.train.lr > 1e20:
     raise FloatingPointError('at step 3')
   error = abs(math.log10(config.train.lr) - 5) / 100
+  for epoch in (1, 2):
+    on_epoch(epoch, 1 - error / epoch)
   return Values((error, 1000.0 * config.networks.net.sizes.hidden))
+
+
+def run(experiment: Experiment) -> tuning.Best:
+  """Run a search in this process."""
+  return driver.run(experiment, lambda *_: executor.here(experiment.data))
 
 
 @pytest.fixture
@@ -40,7 +53,7 @@ def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 @pytest.mark.slow
 def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
-  space, best = spaces.of(made.config), tuning.run(made)
+  space, best = spaces.of(made.config), run(made)
   every = {tuning.label_of(plan): x for plan, x in tuning.trials(made)}
   assert {*every} == {'sobol-0', 'sobol-1', 'random-0', 'random-1'}
   assert {len(of_one) for of_one in every.values()} == {6}
@@ -55,7 +68,7 @@ def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
   hidden = {t.params['networks.net.sizes.hidden'] for t in every['random-0']}
   assert all(trial.is_allowed(made, space, _with(made, n)) for n in hidden)
   # Again: nothing is left to do, and the best is the same.
-  assert tuning.run(made) == best
+  assert run(made) == best
   assert {len(of_one) for _, of_one in tuning.trials(made)} == {6}
 
 
@@ -64,15 +77,17 @@ def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
 def test_few_trials_go_on_to_more_epochs(
   made: Experiment, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-  def objective(one: Experiment, space: Space, config: ConfigDict) -> Values:
-    del one, space
+  def objective(
+    one: Experiment, space: Space, config: ConfigDict, on_epoch: loop.OnEpoch
+  ) -> Values:
+    del one, space, on_epoch
     error = abs(math.log10(config.train.lr) - 5) / 100
     return Values((error / config.search.epochs, 1.0))
 
   monkeypatch.setattr(trial, 'run', objective)
   made.config.search.update(designer=name, seeds=(0,), trials=16, epochs=9)
   validate.check(made.config)
-  best = tuning.run(made)
+  best = run(made)
   by_name = {tuning.label_of(plan): x for plan, x in tuning.trials(made)}
   rungs = [t.params['search.epochs'] for t in by_name[f'{name}-0']]
   assert {*rungs} == {1, 3, 9}
@@ -113,7 +128,7 @@ def test_trials_are_trained_as_one_program(
 
   monkeypatch.setattr(trial, 'run_group', group)
   made.config.search.update(batch_size=4, baselines=(), seeds=(0,))
-  best = tuning.run(made)
+  best = run(made)
   assert sizes == [4, 2]
   ((_, every),) = tuning.trials(made)
   assert len(every) == 6
@@ -130,7 +145,7 @@ def _with(made: Experiment, hidden: int) -> ConfigDict:
 def test_a_report_has_readable_units(
   made: Experiment,
 ) -> None:
-  best = tuning.run(made)
+  best = run(made)
   results = findings.searched(made)
   assert len(results.trials) == 24
   assert max(map(report.accuracy, results.trials)) == best.accuracy
@@ -146,7 +161,7 @@ def test_a_report_has_readable_units(
 def test_the_best_of_each_study_is_tested_once(
   made: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  tuning.run(made)
+  run(made)
   requested = []
 
   def trained(one: Experiment, config: ConfigDict) -> tuple[Experiment, Any]:
@@ -175,7 +190,7 @@ def test_a_search_without_a_feasible_trial_says_why(
 ) -> None:
   monkeypatch.setattr(trial, 'run', lambda *args: Values((math.nan, math.nan)))
   with pytest.raises(ValueError, match='got none: found Values'):
-    tuning.run(made)
+    run(made)
 
 
 def test_a_storage_that_vanishes_is_an_error(
@@ -191,14 +206,14 @@ def test_a_storage_that_vanishes_is_an_error(
 
   monkeypatch.setattr(trial, 'run', remove)
   with pytest.raises(ValueError, match='expected a storage that answers, got'):
-    tuning.run(made)
+    run(made)
 
 
 @pytest.mark.slow
 def test_the_winner_is_a_config_that_can_be_run(
   made: Experiment, tmp_path: pathlib.Path
 ) -> None:
-  best = tuning.run(made)
+  best = run(made)
   best.config.title = 'With """quotes"""'
   path = tmp_path / 'best.py'
   winner.write(path, best.config, [f'Trial 3 of {best.study}.'])
@@ -220,7 +235,9 @@ def test_experiments_share_a_storage_and_no_study(
 ) -> None:
   counted: list[str] = []
 
-  def objective(one: Experiment, space: Space, config: ConfigDict) -> Values:
+  def objective(
+    one: Experiment, space: Space, config: ConfigDict, on_epoch: loop.OnEpoch
+  ) -> Values:
     counted.append(one.digest)
     return found(one, space, config)
 
@@ -231,5 +248,5 @@ def test_experiments_share_a_storage_and_no_study(
     config.search.update(storage=url, designer='random', baselines=())
     config.search.update(seeds=(0,), trials=3)
     config.train.epochs = epochs
-    tuning.run(prepare.prepare(config, tmp_path / str(epochs)))
+    run(prepare.prepare(config, tmp_path / str(epochs)))
   assert len(counted) == 6 and len({*counted}) == 2
