@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from tsukiji.deploy.c import native
-from tsukiji.deploy.c.kernels import sparse_product
 from tsukiji.deploy.c.plan.reading import Read
 from tsukiji.deploy.c.plan.values import FLOAT
 from tsukiji.deploy.c.source import generated
@@ -55,12 +54,7 @@ def network(size: tuple[int, ...], density: float) -> Read:
 
 def microseconds(read: Read, is_sparse: bool) -> float:
   """Return the median time of a network, by lists or in blocks."""
-  pays = sparse_product.pays
-  sparse_product.pays = lambda *_: is_sparse
-  try:
-    call = native.loaded(generated(read, 'kernel'))
-  finally:
-    sparse_product.pays = pays
+  call = native.loaded(generated(read._replace(lists=is_sparse), 'kernel'))
   x = sampling.images(read.graph.inputs[0].shape, 1)
   return 1e3 * sampling.compare({'it': lambda: call(x)})['it']['p50']
 

@@ -10,5 +10,5 @@ from tsukiji.graph.nodes import Graph, Input
 def pack_weights(params: Any, meta: dict[str, Any] | None = None) -> bytes:
   """Return a file of a tree of arrays and nodes, by path."""
   weights = tree.paths(tree.freeze(params))
-  graph = Graph((), tuple(weights), (Input((None, 1)),))
+  graph = Graph((), tuple(weights), (Input((1,)),))
   return pack.pack(graph, {'params': weights}, meta)

@@ -131,7 +131,9 @@ def _planned(read: reading.Read, ends: tuple[Buffer, Buffer]) -> list[Step]:
   first = identity(taken, shape, taken.kind)
   planar, steps = frozenset[int](), list[Step]()
   for _ in range(2):
-    planner = Planner(read.graph, read.kinds, [first], read.paths, planar)
+    planner = Planner(
+      read.graph, read.kinds, [first], read.paths, planar, read.lists
+    )
     planner.run(HANDLERS, given)
     steps = [*planner.steps.values()]
     planar = frozenset(map(_planar_node, steps)) - {-1}

@@ -48,7 +48,7 @@ SPECS: dict[str, Spec] = {
   'resnet': zoo.build('resnet', (6, 6, 4), 4, widths=(4,)),
 }
 SPEC = SPECS['tsukijinet2021']
-GRAPH = Graph((), (), (Input((None, 4)),))
+GRAPH = Graph((), (), (Input((4,)),))
 
 
 @functools.cache

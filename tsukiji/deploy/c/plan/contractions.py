@@ -122,7 +122,11 @@ def entered(
     return Entry(identity(buffer, whole, CODE), grid)
   after = window.after(whole)
   near = node in planner.planar
-  is_sparse = x.kind == FLOAT and sparse_product.pays(window, after, near)
+  is_sparse = x.kind == FLOAT and (
+    sparse_product.pays(window, after, near)
+    if planner.lists is None
+    else planner.lists
+  )
   columns = after[1]
   planar = is_sparse and columns > 1 and whole[2] > 1
   spots = np.arange(count, dtype=np.int32).reshape(whole)

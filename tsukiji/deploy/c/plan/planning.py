@@ -39,6 +39,7 @@ class Planner:
     kinds: C types of its nodes.
     paths: Of weights, by the `id` of their arrays.
     planar: Products whose results are known to lie channel by channel.
+    lists: See `reading.Read`.
     steps: The steps so far, by the names of the buffers that they write.
   """
 
@@ -49,10 +50,11 @@ class Planner:
     inputs: Sequence[Load],
     paths: Mapping[int, str],
     planar: Collection[int] = (),
+    lists: bool | None = None,
   ) -> None:
     """Begin without steps."""
     self.graph, self.kinds, self.paths = graph, kinds, paths
-    self.planar = planar
+    self.planar, self.lists = planar, lists
     self.steps: dict[str, Step] = {}
     self.homes = homes(graph, ALONE)
     self.readers = users(graph)

@@ -27,6 +27,8 @@ class Read(NamedTuple):
     paths: Of parameters, by the `id` of their arrays.
     output: Shape and type of the output, of one example.
     is_whole: Whether it is computed in integers.
+    lists: Whether products of floats go through lists of the weights that are
+      not 0, or through blocks of all; None for what should be faster.
   """
 
   graph: Graph
@@ -34,6 +36,7 @@ class Read(NamedTuple):
   paths: dict[int, str]
   output: Input
   is_whole: bool = False
+  lists: bool | None = None
 
 
 def read(
