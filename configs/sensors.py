@@ -81,7 +81,7 @@ def _tiny(config: ConfigDict) -> ConfigDict:
   config.seeds = (0,)
   config.train.epochs = config.finetune.epochs = 1
   for network in config.networks.values():
-    network.sizes = {'conv': (16, 32), 'hidden': (16,)}
+    network.sizes = {'conv': (32, 64), 'hidden': (32,)}
   for item in config.recipes.values():
     item.epochs = min(item.epochs, 1)
   config.measure.engines = ('jax', 'onnxruntime')
