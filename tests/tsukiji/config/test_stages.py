@@ -14,9 +14,9 @@ from search.designer import Values
 from tests.tsukiji.config.test_search_space import put
 from tests.tsukiji.experiments.test_rows import tiny
 from tsukiji.config import settings, stages, validate
-from tsukiji.experiments import cell, prepare, store
+from tsukiji.experiments import cell, executor, prepare, store
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.experiments.sweep import findings, recipe_trial, tuning
+from tsukiji.experiments.sweep import driver, findings, recipe_trial
 
 pytestmark = pytest.mark.slow  # its networks are trained
 
@@ -113,8 +113,10 @@ def test_a_recipe_is_packed_as_in_a_study_of_its_own(
 def test_what_is_kept_can_be_run(
   second: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-  def found(one: Experiment, space: Any, config: ConfigDict) -> Values:
-    del one, space
+  def found(
+    one: Experiment, space: Any, config: ConfigDict, on_epoch: Any
+  ) -> Values:
+    del one, space, on_epoch
     parts = config.recipes.mix.parts
     if parts.cut and parts.grid:
       raise ValueError('not together')
@@ -123,7 +125,7 @@ def test_what_is_kept_can_be_run(
 
   monkeypatch.setattr(recipe_trial, 'run', found)
   own = second._replace(folder=tmp_path)
-  tuning.run(own)
+  driver.run(own, lambda *_: executor.here(own.data))
   kept = findings.pareto_recipes(own)
   assert len(kept) == 2
   for item in kept:
