@@ -18,7 +18,7 @@ from tsukiji.deploy.c.plan.planning import Planner
 from tsukiji.deploy.c.plan.steps import Step, identity
 from tsukiji.deploy.c.plan.values import CODE, SIZES, Buffer, kind_of
 from tsukiji.deploy.c.prelude import ALONE, PRELUDE
-from tsukiji.deploy.c.tables import Tables, literal
+from tsukiji.deploy.c.tables import Tables, comment, literal
 from tsukiji.graph.nodes import Graph, Input
 
 Lines = list[str]
@@ -87,7 +87,7 @@ def source(
 
 def generated(read: reading.Read, name: str) -> Source:
   """Return a network of constants as C; see `source`."""
-  file, name = name, identifier(name)
+  file, name = re.sub(r'[^\w. -]', '_', name), identifier(name)
   (taken,) = read.graph.inputs
   ends = (
     Buffer('input', kind_of(taken.dtype), math.prod(taken.shape)),
@@ -163,7 +163,7 @@ def identifier(text: str) -> str:
   >>> identifier('2-layers')
   '_2_layers'
   """
-  found = re.sub(r'\W', '_', text)
+  found = re.sub(r'\W', '_', text, flags=re.ASCII)
   return f'_{found}' if found[:1].isdigit() or not found else found
 
 
@@ -187,13 +187,13 @@ def _function(step: Step, name: str, tables: Tables) -> str:
   head = textwrap.fill(
     f'static void {name}({", ".join(args)}) {{', 78, subsequent_indent='    '
   )
-  note = f'/* {_note(step)} */\n' if step.tail else ''
+  note = f'{comment(_note(step))}\n' if step.tail else ''
   return '\n'.join([note + head, *indented(lines), '}'])
 
 
 def _note(step: Step) -> str:
-  before = '*'.join(map(str, step.reads[0].places.shape))  # type: ignore
-  after = '*'.join(map(str, step.places.shape))
+  before = ' x '.join(map(str, step.reads[0].places.shape))  # type: ignore
+  after = ' x '.join(map(str, step.places.shape))
   return f'{step.path or "a product"}: {before} -> {after}'
 
 

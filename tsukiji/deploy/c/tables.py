@@ -1,5 +1,6 @@
 """Constants of a C file."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from tsukiji.deploy.c.plan.values import FLOAT, SIZES
 
 WIDTH = 77
+UNSAFE = re.compile(r'[^\w ./:,>=()+-]', re.ASCII)
 _NOT_FINITE = {'inf': 'INFINITY', '-inf': '-INFINITY', 'nan': 'NAN'}
 
 
@@ -69,13 +71,25 @@ def index_kind(array: np.ndarray) -> str:
   return 'int32_t'
 
 
+def comment(text: str) -> str:
+  """Return a text as a comment of C.
+
+  Paths of weights are from a file, which need not be trusted: nothing in them
+  may end the comment.
+
+  >>> comment('block/conv1/kernel'), comment('*/ int x; /*')
+  ('/* block/conv1/kernel */', '/* _/ int x_ /_ */')
+  """
+  return f'/* {UNSAFE.sub("_", text)} */'
+
+
 def _defined(table: Table) -> str:
   numbers = literals(table.array, table.kind)
   many = max(1, WIDTH // (2 + max(map(len, numbers), default=1)))
   rows = ',\n  '.join(
     ', '.join(numbers[i : i + many]) for i in range(0, len(numbers), many)
   )
-  note = f'/* {table.note} */\n' if table.note else ''
+  note = f'{comment(table.note)}\n' if table.note else ''
   size = table.array.size
   return (
     f'{note}static const {table.kind} {table.name}[{size}] = {{\n  {rows}\n}};'

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -17,10 +18,10 @@ from tests.tsukiji.deploy.onnx.test_emitters import compressed
 from tests.tsukiji.deploy.onnx.test_model import SPECS, drawn, lowered
 from tsukiji.deploy import artefact
 from tsukiji.deploy.c import native
-from tsukiji.deploy.c.source import source
+from tsukiji.deploy.c.source import identifier, source
 from tsukiji.deploy.integer import compile as integers
 from tsukiji.deploy.passes.lower import captured, lower
-from tsukiji.graph.nodes import Graph
+from tsukiji.graph.nodes import Graph, Input, Node
 
 STRICT = ('-std=c99', '-Wall', '-Wextra', '-pedantic', '-Werror')
 QUICK = (*STRICT, '-O1', '-march=native')
@@ -48,6 +49,20 @@ def assert_like(graph: Graph, variables: Any) -> None:
 @pytest.mark.parametrize('name', ['bent', 'tsukijinet2021'])
 def test_layers_of_every_kind_are_written(name: str) -> None:
   assert_like(*lowered(SPECS[name]))
+
+
+def test_names_of_a_file_stay_names() -> None:
+  """Files need not be trusted, and what is written from them is compiled."""
+  path = '*/ int stolen = 1; /*\n#define const\\\n??/'
+  weights = {path: np.float32([[1, 2], [3, 4]])}
+  dims = (((1,), (0,)), ((), ()))
+  node = Node('dot', ('@0', path), {'dims': dims})
+  graph = Graph((node, Node('tanh', (0,))), (1,), (Input((2,)),))
+  assert_like(graph, {'params': weights})
+  made = source(graph, {'params': weights}, 'a"b\n#error')
+  assert made.file == 'a_b__error'
+  bare = re.sub(r'/[*].*?[*]/', '', made.code, flags=re.S)
+  assert 'stolen' not in bare.replace(identifier(path), '')
 
 
 @pytest.mark.slow
