@@ -106,7 +106,9 @@ def test_a_finished_cell_is_not_run_again(done: jobs.Experiment) -> None:
   reported: list[tuple[str, int]] = []
   cell_lib.run_network(done, 'net', 0, lambda *what: reported.append(what))
   assert path.stat().st_mtime_ns == before
-  assert sum(count for _, count in reported) == jobs.batches_of(done, 'net', 0)
+  names = jobs.cells(done.config, 'net', 0)
+  steps = [jobs.steps_of(done, 'net', name).steps for name in names]
+  assert sum(count for _, count in reported) == sum(steps)
 
 
 def test_a_recipe_of_no_epochs_is_applied_without_training(
@@ -130,8 +132,9 @@ def test_a_recipe_starts_from_another(tmp_path: pathlib.Path) -> None:
   config.recipes.less.dropout = 0.0
   experiment = prepare.prepare(config, tmp_path)
   store.claim(tmp_path, config)
-  assert jobs.after(config, 'net', 0, 'dense') == ('half',)
-  assert jobs.after(config, 'net', 0, 'half') == ('less',)
+  dense, half, less = (('net', 0, name) for name in ('dense', 'half', 'less'))
+  assert jobs.needed(config, half) == {dense}
+  assert jobs.needed(config, less) == {half}
   cell_lib.run_network(experiment, 'net', 0, loop.ignore)
   for recipe, outputs in (('half', [2, 4, 8, 10]), ('less', [1, 2, 4, 10])):
     layers = cell(experiment, recipe)['layers']
