@@ -179,6 +179,7 @@ def test_products_are_those_of_jax(check: Any, case: Case) -> None:
   check(case, f'{COMPILERS[0]} {NATIVE}')
 
 
+@pytest.mark.slow
 @hp.settings(max_examples=4, deadline=None, derandomize=True)
 @hp.given(case=cases())
 def test_instructions_for_codes_are_exact(case: Case) -> None:
