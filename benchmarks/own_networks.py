@@ -50,10 +50,10 @@ OUTPUTS = 10
 HEAD = CLASSES * OUTPUTS  # what `built` adds
 
 READ = """
-import sys
+import io, sys
 import numpy as np
 from tsukiji import deploy
-case = np.load(sys.stdin.buffer)
+case = np.load(io.BytesIO(sys.stdin.buffer.read()))
 got = deploy.load(sys.argv[1])(case['x'])
 np.testing.assert_allclose(got, case['want'], rtol=1e-4, atol=1e-4)
 assert not {'tests', 'benchmarks'} & {*sys.modules}
@@ -113,22 +113,18 @@ def slug(name: str) -> str:
   return name.lower().replace(' ', '_').replace('.', '_').replace('-', '_')
 
 
-def command(folder: pathlib.Path, name: str, *more: str) -> str:
-  """Return '' if `main.py` did its work for a network, else what it said."""
+def command(run: pathlib.Path, *more: str) -> str:
+  """Return '' if `main.py` did its work in a workdir, else what it said."""
+  where = f'--workdir={run}', f'--config={run}.py'
   done = subprocess.run(
-    [
-      *(sys.executable, 'main.py', f'--workdir={folder / slug(name)}', *more),
-      f'--config={folder / slug(name)}.py',
-    ],
-    capture_output=True,
-    text=True,
+    [sys.executable, 'main.py', *where, *more], capture_output=True, text=True
   )
   return '' if done.returncode == 0 else ' '.join(done.stderr.split())[-200:]
 
 
-def written(folder: pathlib.Path, name: str, recipes: Sequence[str]) -> None:
-  """Write the config of one network."""
-  (folder / f'{slug(name)}.py').write_text(
+def written(run: pathlib.Path, name: str, recipes: Sequence[str]) -> None:
+  """Write the config of one network beside its workdir."""
+  run.with_suffix('.py').write_text(
     'from benchmarks import own_networks\n\n\n'
     'def get_config():\n'
     '  config = own_networks.get_config()\n'
@@ -184,18 +180,18 @@ COLUMNS = ('train', 'recipe', 'shrink', 'MACs', *READERS)
 
 def checked(folder: pathlib.Path, name: str) -> dict[str, str]:
   """Return why a command failed, by column; '' where it works."""
-  found: dict[str, str] = {}
-  kept = []
-  written(folder, name, ())
-  found['train'] = command(folder, name, '--config.task=train')
-  for column, recipe in (('recipe', 'int8'), ('shrink', 'filters')):
-    written(folder, name, (recipe,))
-    found[column] = command(folder, name)
-    kept += [] if found[column] else [recipe]
-  written(folder, name, kept)
-  command(folder, name)
-  said = command(folder, name, '--config.task=export')
-  text = (folder / slug(name) / 'results.json').read_text()
+  found: dict[str, str] = dict.fromkeys(COLUMNS, '')
+  run = folder / slug(name)
+  written(run, name, ('int8', 'filters'))
+  found['train'] = command(run, '--config.task=train')
+  if command(run):  # one of the recipes: which?
+    for column, recipe in (('recipe', 'int8'), ('shrink', 'filters')):
+      alone = folder / f'{slug(name)}_{recipe}'
+      written(alone, name, (recipe,))
+      found[column] = command(alone)
+      run = run if found[column] else alone
+  said = command(run, '--config.task=export')
+  text = (run / 'results.json').read_text()
   rows = {row['name'].split('-')[-1]: row for row in json.loads(text)['rows']}
   macs, want = rows['dense']['macs'], MACS[name] + HEAD
   found['MACs'] = '' if macs == want else f'{macs} MACs, by hand {want}'
@@ -204,7 +200,7 @@ def checked(folder: pathlib.Path, name: str) -> dict[str, str]:
   x = np.float32(np.random.default_rng(0).uniform(0, 16, (5, 8, 8, 1)))
   for column, reader in READERS.items():
     found[column] = said
-    for file in sorted((folder / slug(name) / 'artefacts').glob('*.tsk')):
+    for file in sorted((run / 'artefacts').glob('*.tsk')):
       try:
         reader(file, x, np.asarray(deploy.load(file)(x)))
       except Exception as e:  # whatever a reader raises is the answer
