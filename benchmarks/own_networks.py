@@ -1,6 +1,6 @@
 """Networks of every framework through every command, as a table.
 
-`python -m benchmarks.own_networks --workdir=runs/every` trains each network of
+`python -m benchmarks.own_networks --workdir=runs/every [--only=REGEX]` trains each network of
 `tests.frameworks` on handwritten digits by `main.py`, compresses it, packs,
 measures and exports it, and reads its files in a process that has none of its
 code. A cell says 'works', or the number of the reason below the table.
@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -138,7 +139,9 @@ def written(run: pathlib.Path, name: str, recipes: Sequence[str]) -> None:
 
 def onnx(file: pathlib.Path, x: np.ndarray, want: np.ndarray) -> None:
   """Compare a model in ONNX Runtime with JAX."""
-  session = onnxruntime.InferenceSession(file.with_suffix('.onnx'))
+  options = onnxruntime.SessionOptions()
+  options.log_severity_level = 4
+  session = onnxruntime.InferenceSession(file.with_suffix('.onnx'), options)
   (got,) = session.run(None, {'images': x})
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
@@ -212,12 +215,16 @@ def main(args: Sequence[str] | None = None) -> None:
   """Print the table."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--workdir', required=True, type=pathlib.Path)
-  folder = parser.parse_args(args).workdir.absolute()
+  parser.add_argument('--only', default='.*', help='which networks')
+  given = parser.parse_args(args)
+  folder = given.workdir.absolute()
   folder.mkdir(parents=True, exist_ok=True)
   print('| network |', ' | '.join(COLUMNS), '|')
   print('|---|', '---|' * len(COLUMNS), sep='')
   reasons: list[str] = []
   for name in frameworks.MODELS:
+    if not re.search(given.only, name):
+      continue
     cells = []
     for column, why in checked(folder, name).items():
       cells.append(f'[{len(reasons) + 1}]' if why else 'works')
