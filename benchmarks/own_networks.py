@@ -1,9 +1,10 @@
 """Networks of every framework through every command, as a table.
 
-`python -m benchmarks.own_networks --workdir=runs/every [--only=REGEX]` trains each network of
-`tests.frameworks` on handwritten digits by `main.py`, compresses it, packs,
-measures and exports it, and reads its files in a process that has none of its
-code. A cell says 'works', or the number of the reason below the table.
+`python -m benchmarks.own_networks --workdir=runs/every [--only=REGEX]` trains
+each network of `tests.frameworks` on handwritten digits by `main.py`,
+compresses it, packs, measures and exports it, and reads its files in a process
+that has none of its code. A cell says 'works', or the number of the reason
+below the table.
 """
 
 import argparse
