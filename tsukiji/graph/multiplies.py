@@ -107,12 +107,6 @@ def _found(
 def _product(
   node: Node, args: list[Any], sources: list[str], value: Any, times: int
 ) -> Multiply:
-  if node.op == 'dot':
-    (summed, _), _ = node.attrs['dims']
-    each = math.prod(args[0].shape[i] for i in summed)
-  else:
-    outputs = node.attrs['dims'][1][0]
-    each = math.prod(args[1].shape) // max(1, args[1].shape[outputs])
   side = 1 if sources[1] else 0
   other = args[1 - side] if any(sources) else args[0]
   return Multiply(
@@ -120,5 +114,20 @@ def _product(
     node.op,
     tuple(other.shape[1:]),
     tuple(value.shape[1:]),
-    times * each * math.prod(value.shape),
+    times * _macs(node, args, value),
   )
+
+
+def _macs(node: Node, args: list[Any], value: Any) -> int:
+  if node.op == 'dot':
+    (summed, _), _ = node.attrs['dims']
+    each = math.prod(args[0].shape[i] for i in summed)
+    return each * math.prod(value.shape)
+  before, _, after = node.attrs['dims']
+  apart, _ = node.attrs['dilation']
+  # Each input of a transposed convolution meets the kernel once: what lies
+  # between them are zeros.
+  is_transposed = math.prod(apart) > 1
+  x, axis = (args[0], before[1]) if is_transposed else (value, after[1])
+  places = math.prod(x.shape) // max(1, x.shape[axis])
+  return places * math.prod(args[1].shape)

@@ -30,6 +30,12 @@ COUNTS = {
     'layers/1/weight': 8 * 8,
     'layers/2/weight': 8 * 3,
   },
+  'U-Net': {
+    'first/kernel': 64 * 9 * 4,
+    'down/kernel': 16 * 9 * 4 * 8,
+    'up/kernel': 16 * 4 * 8 * 4,
+    'head/kernel': 64 * 8 * 3,
+  },
   'nn.scan': {'layers/fc/kernel': 3 * 6 * 6, 'head/kernel': 6 * 3},
 }
 
