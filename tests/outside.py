@@ -109,6 +109,27 @@ def linear(shape: Any, outputs: int, scale: float = 0.1) -> Any:
   return init, apply
 
 
+def turned(shape: Any, outputs: int) -> Any:
+  """Return a pair of functions whose kernels are `[outputs, inputs]`."""
+
+  def init(key: jax.Array, x: jax.Array) -> Any:
+    sizes = (x[0].size, 8, 6, outputs)
+    keys = jax.random.split(key, 3)
+    return {
+      f'layer{i}': {'w': jax.random.normal(keys[i], (sizes[i + 1], sizes[i]))}
+      for i in range(3)
+    }
+
+  def apply(params: Any, x: jax.Array) -> jax.Array:
+    y = x.reshape(len(x), -1)
+    for i in range(2):
+      y = jax.nn.relu(jnp.einsum('oi,bi->bo', params[f'layer{i}']['w'], y))
+    logits: jax.Array = jnp.einsum('oi,bi->bo', params['layer2']['w'], y)
+    return logits
+
+  return init, apply
+
+
 def wrong(shape: Any, outputs: int) -> nn.Module:
   """Return a module with other outputs."""
   return nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(outputs + 1)])

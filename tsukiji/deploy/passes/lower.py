@@ -15,6 +15,7 @@ import numpy as np
 from compress import tree
 from compress.channels.sliced import Sliced, kept, unsliced
 from compress.dataflow import transformed, transforming
+from compress.dataflow.arranged import Arranged
 from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.passes.absorb import Weights, absorbed
 from tsukiji.deploy.passes.halve import halved
@@ -67,7 +68,7 @@ def captured(spec: Spec, variables: Variables) -> tuple[Graph, Weights]:
   stats = tree.paths(moments)
   full = _with_statistics(graph, stats), tree.paths(tree.freeze(params))
   if tree.find(Sliced, params):
-    small = tree.freeze(tree.map_paths(lambda _, x: unsliced(x), params))
+    small = tree.freeze(tree.map_paths(lambda _, x: _narrowed(x), params))
     cut = _cut(stats, tree.paths(params))
     found = _with_statistics(graph, cut), tree.paths(small)
     if _same(full, found):
@@ -91,6 +92,17 @@ def _with_statistics(graph: Graph, stats: dict[str, Any]) -> Graph:
   """Return a graph with running statistics as constants."""
   values = {f'{STATS}/{path}': np.asarray(x) for path, x in stats.items()}
   return pruned(folded(bound(graph, values)))
+
+
+def _narrowed(x: Any) -> Any:
+  """Return a weight without the channels that are gone."""
+  if not isinstance(x, Arranged):
+    return unsliced(x)
+  if tuple(x.w.shape) != tuple(x.shape[i] for i in x.order):
+    return x  # a method sees several of its axes as one
+  w = unsliced(x.w)
+  sizes = dict(zip(x.order, w.shape, strict=True))
+  return x.replace(w=w, shape=tuple(sizes[i] for i in range(len(sizes))))
 
 
 def _cut(stats: dict[str, Any], weights: dict[str, Any]) -> dict[str, Any]:

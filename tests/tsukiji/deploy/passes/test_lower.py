@@ -305,10 +305,10 @@ def test_the_graph_computes_what_the_network_does(name: str) -> None:
   assert energy.model(graph, small['params'], 100).compute > 0
 
 
-def cut(text: str) -> tuple[Any, Any, Any]:
+def cut(text: str, name: str = 'plain') -> tuple[Any, Any, Any]:
   """Return a network, its variables, and those with channels removed."""
-  spec, variables = varied('plain')
-  run = evaluate.applied(spec, variables['batch_stats'])
+  spec, variables = varied(name)
+  run = evaluate.applied(spec, variables.get('batch_stats', {}))
 
   def loss(params: Any, x: Any) -> Any:
     return jnp.mean(run(params, x) ** 2)
@@ -322,10 +322,11 @@ def cut(text: str) -> tuple[Any, Any, Any]:
 FILTERS = 'prune.filters(macs=0.5, multiple=2)'
 
 
+@pytest.mark.parametrize('name', ['plain', 'turned'])
 @pytest.mark.parametrize('text', [FILTERS, f'{FILTERS} >> quantize.int8()'])
-def test_removed_channels_are_gone(text: str) -> None:
+def test_removed_channels_are_gone(text: str, name: str) -> None:
   """By an edit of weights and statistics alone: sizes follow."""
-  spec, dense, variables = cut(text)
+  spec, dense, variables = cut(text, name)
   assert tree.find(Sliced, variables['params'])
   graph, small = lower(spec, variables)
   want = evaluate.predictor(spec, variables)(X)
