@@ -6,8 +6,8 @@ perturbation reaches through norms, activations, pools, sums and concatenations
 before the next layer mixes it depends on that channel.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -100,15 +100,16 @@ def explained(
     for path, x in tree.paths(jax.eval_shape(tree.decode, params)).items()
   }
   found = hits(apply, params, inputs)
-  groups = _grouped(found, shapes)
+  layers = layer_names(shapes)
+  groups = _grouped(found, shapes, layers)
   grouped = {s.path for group in groups for s in group.of('produces')}
   mixing = {hit.path for hit in found if hit.kind == 'mixes'}
   left = [path for path in shapes if path in mixing and path not in grouped]
-  reasons = {layer(path): _reason(path, found) for path in left}
+  reasons = {layers[path]: _reason(path, found) for path in left}
   met = {hit.path for hit in found}
   looped = [p for p, x in shapes.items() if len(x) > 1 and p not in met]
   why = 'they are computed in a loop'
-  return groups, reasons | dict.fromkeys(map(layer, looped), why)
+  return groups, reasons | {layers[path]: why for path in looped}
 
 
 def _reason(path: Path, hits: list[Hit]) -> str:
@@ -144,7 +145,9 @@ def describe(found: Iterable[Group]) -> list[str]:
   ]
 
 
-def _grouped(hits: list[Hit], shapes: dict[Path, Any]) -> list[Group]:
+def _grouped(
+  hits: list[Hit], shapes: dict[Path, Any], layers: dict[Path, str]
+) -> list[Group]:
   """Join channels that share an input into groups of equal structure."""
   order = list(dict.fromkeys(hit.producer for hit in hits))
   families: dict[tuple[str, ...], list[Members]] = {}
@@ -158,7 +161,7 @@ def _grouped(hits: list[Hit], shapes: dict[Path, Any]) -> list[Group]:
       continue  # nothing can be removed
     families.setdefault(name, []).append(members)
   found = [
-    _group(producers, families[producers], shapes)
+    _group(producers, families[producers], shapes, layers)
     for producers in sorted(families, key=lambda names: order.index(names[0]))
   ]
   return [group for group in found if group is not None]
@@ -184,7 +187,10 @@ def _components(hits: list[Hit]) -> list[set[tuple[str, str, int]]]:
 
 
 def _group(
-  producers: tuple[str, ...], members: list[Members], shapes: dict[Path, Any]
+  producers: tuple[str, ...],
+  members: list[Members],
+  shapes: dict[Path, Any],
+  layers: dict[Path, str],
 ) -> Group | None:
   """Return the group of equal components; None if it cannot be removed."""
   members = sorted(members, key=lambda m: m[producers[0], 'produces'])
@@ -195,22 +201,39 @@ def _group(
     return None
   if 'consumes' not in roles or roles & {'opaque', 'output'}:
     return None
-  owners = {layer(path) for path in producers}
+  owners = {_module(path) for path in producers}
   slices: list[Slice] = []
   for path, role in first:
     index = np.array([m[path, role] for m in members])
     axis = len(shapes[path]) - (2 if role == 'consumes' else 1)
     # The bias of a layer is produced with the outputs of its kernel.
-    own = role == 'carries' and layer(path) in owners
+    own = role == 'carries' and _module(path) in owners
     slices.append(Slice(path, axis, index, 'produces' if own else role))
   slices.sort(key=lambda part: ROLES.index(part.role))
-  return Group('+'.join(map(layer, producers)), tuple(slices))
+  return Group('+'.join(layers[path] for path in producers), tuple(slices))
 
 
-def layer(path: Path) -> str:
-  """Return the name of the layer that a parameter belongs to.
+def layer_names(shapes: Mapping[Path, Any]) -> dict[Path, str]:
+  """Return the name of the layer that each parameter belongs to.
 
-  >>> layer('block1/conv/kernel'), layer('w')
-  ('block1/conv', 'w')
+  It is the module that holds the parameter, and the parameter itself where
+  that holds several weights, as a list of kernels does.
+
+  Args:
+    shapes: Of the parameters, by path.
+
+  >>> layer_names({'a/kernel': (2, 3), 'a/bias': (3,), 'w': (3, 2)})
+  {'a/kernel': 'a', 'a/bias': 'a', 'w': 'w'}
+  >>> layer_names({'all/0': (2, 3), 'all/1': (3, 2)})
+  {'all/0': 'all/0', 'all/1': 'all/1'}
   """
-  return path.rpartition('/')[0] or path
+  weights = Counter(_module(path) for path, x in shapes.items() if len(x) > 1)
+  owners = {path: _module(path) for path in shapes}
+  return {
+    path: owner if owner and weights[owner] <= 1 else path
+    for path, owner in owners.items()
+  }
+
+
+def _module(path: Path) -> str:
+  return path.rpartition('/')[0]

@@ -60,7 +60,8 @@ def bn_scale(group: Group, params: Params, ctx: Ctx) -> np.ndarray:
 
 def norm_scales(group: Group) -> list[Slice]:
   """Return the scales of the norms behind the channels of a group."""
-  return [s for s in group.of('carries') if s.path.endswith('scale')]
+  own = [s for s in group.slices if s.role != 'consumes']
+  return [s for s in own if s.path.endswith('scale')]
 
 
 def taylor(

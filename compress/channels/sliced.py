@@ -11,6 +11,7 @@ from flax import struct
 
 from compress import kinds, tree
 from compress.channels.dependency import Group, Slice
+from compress.dataflow.arranged import Arranged, axes_of
 from compress.tree import Array, Compressed, Mean, Params, Path
 
 Keeps: TypeAlias = dict[str, np.ndarray]  # `[channels]` bool, by name of group
@@ -52,8 +53,8 @@ class Sliced(Compressed):
       x[..., self.keep] if self.axis == inputs else x, mean
     )
 
-  def freeze(self) -> Any:
-    """Return the weight with zeros written into it, without positions."""
+  def filled(self) -> Any:
+    """Return the weight with zeros written into it, if its content allows."""
     if not tree.is_node(self.w):
       return tree.scattered(self.w, self.keep, self.axis, self.size)
     dense = self.w.scatter(self.keep, self.axis, self.size)
@@ -159,10 +160,36 @@ def taken(x: Any, left: np.ndarray, axis: int) -> Any:
 
 
 def unsliced(x: Any) -> Any:
-  """Return the content of a weight, without its `Sliced` nodes."""
+  """Return a weight without its removed entries.
+
+  Args:
+    x: An array or node. If entries are gone of what a method sees as one axis
+      and the network as several, it stays as it is.
+  """
+  if isinstance(x, Arranged):
+    w, shape = unsliced(x.w), list(x.shape)
+    runs = zip(axes_of(x), x.w.shape, w.shape, strict=True)
+    for axes, before, after in runs:
+      if before != after and len(axes) > 1:
+        return x
+      if before != after:
+        shape[axes[0]] = after
+    return x.replace(w=w, shape=tuple(shape))
   while isinstance(x, Sliced):
     x = x.w
   return x
+
+
+def filled(params: Params) -> Params:
+  """Return a tree with zeros in place of removed entries, and no positions."""
+
+  def visit(path: Path, x: Any) -> Any:
+    if not tree.is_node(x):
+      return x
+    x = tree.descend(visit, path, x)
+    return x.filled() if isinstance(x, Sliced) else x
+
+  return tree.freeze(tree.map_paths(visit, params))
 
 
 def kept(x: Any, axis: int) -> np.ndarray | None:
@@ -172,3 +199,26 @@ def kept(x: Any, axis: int) -> np.ndarray | None:
       return np.asarray(x.keep)
     x = x.w
   return None
+
+
+def removed(x: Any) -> np.ndarray:
+  """Return which numbers of a weight are those of a removed output.
+
+  Args:
+    x: An array or node.
+
+  Returns:
+    Bools of its shape; those of a removed input are not among them.
+  """
+  if isinstance(x, Arranged):
+    return np.asarray(x.replace(w=jnp.asarray(removed(x.w))).decode())
+  shape = tuple(x.shape)
+  found = np.zeros(shape, bool)
+  for axis in reversed(range(len(shape))):  # outputs are last
+    keep = kept(x, axis)
+    if keep is not None:
+      gone = np.ones(shape[axis], bool)
+      gone[keep] = False
+      along = gone.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+      found = found | along if axis == len(shape) - 1 else found & ~along
+  return found

@@ -53,6 +53,21 @@ class Arranged(Compressed):
     return self if tree.is_node(self.w) else self.decode()
 
 
+def axes_of(x: Arranged) -> list[tuple[int, ...]]:
+  """Return the axes of the network behind each axis that a method sees.
+
+  >>> axes_of(Arranged(jnp.ones((8, 6)), shape=(2, 8, 3), order=(1, 0, 2)))
+  [(1,), (0, 2)]
+  """
+  left, found = list(x.order), []
+  for size in x.w.shape:
+    run = [left.pop(0)] if left else []
+    while left and math.prod(x.shape[i] for i in run) < size:
+      run.append(left.pop(0))
+    found.append(tuple(run))
+  return found
+
+
 def arrange(params: Params, sites: Mapping[Path, Site]) -> Params:
   """Wrap every array that methods see in another layout.
 

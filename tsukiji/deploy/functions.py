@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from compress import tree
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
+from tsukiji.deploy.passes.narrow import narrowed
 from tsukiji.deploy.tsk import pack
 from tsukiji.graph.capture import capture
 
@@ -24,7 +24,8 @@ def save(
     path: The file, `NAME.tsk`; missing folders are created.
     apply: `(params, *inputs)` -> outputs, in evaluation mode: any JAX function
       of Flax, Equinox, Haiku or none.
-    params: Arrays and nodes; nodes are frozen here.
+    params: Arrays and nodes; nodes are frozen here, and channels that a
+      method removed are left out.
     inputs: An array or a tuple of arrays, examples first, or their shapes.
     classes: Names of the outputs, to be stored.
 
@@ -36,11 +37,7 @@ def save(
       where it is.
   """
   given = inputs if type(inputs) is tuple else (inputs,)
-  graph = capture(apply, params, *given)
-  used = {*graph.parameters}
-  weights = {
-    key: x for key, x in tree.paths(tree.freeze(params)).items() if key in used
-  }
+  graph, weights = narrowed(capture(apply, params, *given), params)
   meta = {} if classes is None else {'classes': [*map(str, classes)]}
   blob = pack.pack(graph, {'params': weights}, meta)
   artefact.save(path, blob)

@@ -43,7 +43,7 @@ def test_what_was_removed_decodes_to_zero(
   want = W * np.expand_dims(left, [i for i in range(3) if i != axis])
   node = sliced(tuple(np.flatnonzero(left).tolist()), axis)
   np.testing.assert_array_equal(node.decode(), want)
-  np.testing.assert_array_equal(node.freeze(), want)
+  np.testing.assert_array_equal(node.filled(), want)
 
 
 def test_zeroing_gives_what_cut_weights_decode_to() -> None:
@@ -134,12 +134,12 @@ def test_only_kept_entries_are_trained() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('axis', [0, 1, 2])
-def test_grids_and_masks_inside_freeze_to_the_same_bits(axis: int) -> None:
+def test_grids_and_masks_inside_fill_to_the_same_bits(axis: int) -> None:
   node = sliced((0, 2), axis)
   grid = node.replace(w=FakeQuantized(node.w, None, 8))
   mask = node.replace(w=Masked(node.w, node.w > 0))
   for wrapped, kind in ((grid, Quantized), (mask, jax.Array)):
-    frozen = tree.freeze({'w': wrapped})['w']
+    frozen = sliced_lib.filled(tree.freeze({'w': wrapped}))['w']
     assert isinstance(frozen, kind)
     np.testing.assert_array_equal(
       tree.decode({'w': frozen})['w'], tree.decode({'w': wrapped})['w']
@@ -149,4 +149,4 @@ def test_grids_and_masks_inside_freeze_to_the_same_bits(axis: int) -> None:
 def test_a_node_that_cannot_scatter_stays_inside() -> None:
   inner = Masked(Masked(jnp.ones((3, 2)), jnp.eye(3, 2) > 0), jnp.ones((3, 2)))
   node = Sliced(inner, jnp.array([0, 2]), 1, 4)
-  assert node.freeze() is node
+  assert node.filled() is node
