@@ -18,6 +18,7 @@ from compress.channels.perturbation import Hit, hits
 from compress.tree import Params, Path
 
 ROLES = ('produces', 'carries', 'consumes')
+OUTPUTS = 'they are outputs of the network'
 Members: TypeAlias = dict[
   tuple[Path, str], list[int]
 ]  # (parameter, role) -> channels
@@ -116,7 +117,7 @@ def _reason(path: Path, hits: list[Hit]) -> str:
   """Return why the channels that a weight puts out cannot be removed."""
   reached = [hit for hit in hits if hit.producer == path and hit.changed.any()]
   for kind, why in (
-    ('output', 'they are outputs of the network'),
+    ('output', OUTPUTS),
     ('opaque', 'they meet {}'),
   ):
     for hit in reached:

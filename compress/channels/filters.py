@@ -90,6 +90,7 @@ def filters(
       probe.apply, sizing.full_shapes(params, probe), probe.examples
     )
     found = _chosen(every, blocked, layers, params)
+    _say(blocked, layers)
     if score == 'bn_scale':
       found = _with_norms(found)
     choices = {
@@ -159,6 +160,15 @@ def _chosen(
     f'of {names}. Not removable: {why or "none"}. Leave out `only`: groups go '
     'as a whole; select them with `layers=`.'
   )
+
+
+def _say(blocked: dict[str, str], layers: str) -> None:
+  """Warn of selected layers whose channels cannot go, by reason."""
+  for why in dict.fromkeys(blocked.values()):
+    if why != dependency.OUTPUTS:  # of every network
+      names = [k for k, x in blocked.items() if x == why]
+      selected = [name for name in names if re.fullmatch(layers, name)]
+      warn_unchanged('prune.filters', selected, why)
 
 
 def _with_norms(found: list[Group]) -> list[Group]:

@@ -136,10 +136,10 @@ def _changed(
   except ValueError:  # no elementwise operator
     return np.zeros(shape, bool)
   far = np.abs(x - base) > TOLERANCE * (1 + np.abs(base))
-  far = np.broadcast_to(far, wide)
-  far = far.any(tuple(range(len(wide) - len(shape))))
+  last = wide[len(wide) - len(shape) :]
+  far = np.broadcast_to(far, wide).reshape(-1, *last).any(0)
   alone = tuple(i for i, n in enumerate(shape) if n == 1)
-  return far.any(alone, keepdims=True)
+  return np.asarray(np.any(far, alone, keepdims=True))
 
 
 def _same(one: tuple[Graph, Weights], other: tuple[Graph, Weights]) -> bool:
