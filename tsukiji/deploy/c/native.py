@@ -52,7 +52,7 @@ def loaded(
   run = getattr(library, name)
   run.restype = None
   run.argtypes = (ctypes.c_int,) * (batch > 1) + (ctypes.c_void_p,) * 3
-  scratch = np.empty(max(source.scratch_bytes, 1) + 64, np.uint8)
+  scratch = np.empty(max(source.fast_bytes, 1) + 64, np.uint8)
   begin = -scratch.ctypes.data % 64
   memory = scratch.ctypes.data + begin
   shape, kind = (batch, *source.input.shape), _wide(source.input.dtype)

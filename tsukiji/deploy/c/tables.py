@@ -57,9 +57,9 @@ class Tables:
     """Size of all constants."""
     return sum(x.array.size * SIZES[x.kind] for x in self.found.values())
 
-  def text(self) -> str:
-    """Return the constants as C."""
-    return '\n'.join(map(_defined, self.found.values()))
+  def texts(self) -> dict[str, str]:
+    """Return the constants as C, by name."""
+    return {x.name: _defined(x) for x in self.found.values()}
 
 
 def index_kind(array: np.ndarray) -> str:

@@ -27,6 +27,7 @@ from tsukiji.deploy.c.plan.values import (
 )
 from tsukiji.graph.nodes import Graph, Node, Ref, users
 
+FIRST, MANY = 'first', 'many'  # for vectors: one example, or several
 ALONE = ELEMENTWISE | VIEWS
 Handler = Callable[..., Value]
 
@@ -40,6 +41,8 @@ class Planner:
     paths: Of weights, by the `id` of their arrays.
     planar: Products whose results are known to lie channel by channel.
     lists: See `reading.Read`.
+    mode: '' for any processor; of those with vectors, `FIRST` for one example
+      and `MANY` for several at once.
     steps: The steps so far, by the names of the buffers that they write.
   """
 
@@ -51,10 +54,11 @@ class Planner:
     paths: Mapping[int, str],
     planar: Collection[int] = (),
     lists: bool | None = None,
+    mode: str = '',
   ) -> None:
     """Begin without steps."""
     self.graph, self.kinds, self.paths = graph, kinds, paths
-    self.planar, self.lists = planar, lists
+    self.planar, self.lists, self.mode = planar, lists, mode
     self.steps: dict[str, Step] = {}
     self.homes = homes(graph, ALONE)
     self.readers = users(graph)

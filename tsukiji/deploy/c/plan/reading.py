@@ -29,6 +29,8 @@ class Read(NamedTuple):
     is_whole: Whether it is computed in integers.
     lists: Whether products of floats go through lists of the weights that are
       not 0, or through blocks of all; None for what should be faster.
+    many: Whether several examples are computed together where they can be;
+      None where that should be faster.
   """
 
   graph: Graph
@@ -37,6 +39,7 @@ class Read(NamedTuple):
   output: Input
   is_whole: bool = False
   lists: bool | None = None
+  many: bool | None = None
 
 
 def read(
