@@ -8,7 +8,7 @@ a model of the cost of both says from which.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from tsukiji.deploy.c.kernels.nests import indented
 from tsukiji.deploy.c.memory import memory
 from tsukiji.deploy.c.plan import fours, lanes
 from tsukiji.deploy.c.plan.lanes import EXAMPLES
-from tsukiji.deploy.c.plan.steps import Step
+from tsukiji.deploy.c.plan.steps import Ends, Step
 from tsukiji.deploy.c.plan.values import FLOAT, Buffer
 
 Lines = list[str]
@@ -48,7 +48,7 @@ class Batch(NamedTuple):
 
 def batch(
   steps: Sequence[Step],
-  ends: tuple[Buffer, Buffer],
+  ends: Ends,
   functions: Functions,
   wanted: bool | None = None,
 ) -> Batch | None:
@@ -56,7 +56,7 @@ def batch(
 
   Args:
     steps: For one example.
-    ends: The input and the output.
+    ends: What the caller gives.
     functions: Where functions are added.
     wanted: Whether all steps that can be are for several examples; None for
       those that should be faster so.
@@ -67,51 +67,56 @@ def batch(
   coded, names = lanes.in_fours(steps), parts.names(steps)
   alone = [*steps[:cut]]
   given = [functions.add(*x) for x in zip(alone, names, strict=False)]
-  made = {step.buffer for step in alone} | {ends[0]}
+  made = {x for s in alone for x in (*s.sources, s.buffer)} | {*ends.inputs}
   crossing = [
     buffer
     for buffer in dict.fromkeys(x for s in steps[cut:] for x in s.sources)
     if buffer in made
   ]
-  one = memory([*alone, _reader(crossing)], ends)
+  one = memory([*alone, _reader(crossing)], ends.all)
   together = [lanes.lifted(step, coded) for step in steps[cut:]]
   later = [f'{name}_many' for name in names[cut:]]
   every = [functions.add(*x) for x in zip(together, later, strict=True)]
   entered = [
     Step('store', lanes.wide(x), np.zeros(0, np.int32)) for x in crossing
   ]
-  last = _reader([lanes.wide(ends[1])])
+  written = {step.buffer for step in steps[cut:]}
+  left = [x for x in ends.outputs if x in written]
+  last = _reader([*map(lanes.wide, left)])
   all_of = memory([*entered, *together, last], ())
   begin = -(-one.bytes // ALIGNED) * ALIGNED
   places = {name: begin + at for name, at in all_of.offsets.items()}
-  here = {'input': f'input + (size_t)(i + l) * {ends[0].size}'}
-  first = [
-    line.replace('(input,', f'({here["input"]},')
-    for line in parts.calls(alone, given, one.offsets)
+  here = {x.name: f'{x.name} + {_example(x)}' for x in ends.all}
+  first = parts.calls(alone, given, one.offsets, here)
+  if first:
+    first = ['if (l < count) {', *indented(first), '}']
+  sources = {
+    x.name: f'{x.name} + {_example(x, "(l < count ? l : count - 1)")}'
+    for x in ends.inputs
+  }
+  moves = [
+    line
+    for x in crossing
+    for line in _entered(
+      x,
+      parts.pointer(x, one.offsets, sources, 'const '),
+      places[x.name],
+      x.name in coded,
+    )
   ]
   lines = [
     f'for (int l = 0; l < {EXAMPLES}; ++l) {{',
-    *indented(
-      [
-        'if (l < count) {',
-        *indented(first),
-        '}',
-      ]
-      if first
-      else []
-    ),
-    *indented(
-      [
-        line
-        for x in crossing
-        for line in _entered(x, one.offsets, places, x.name in coded)
-      ]
-    ),
+    *indented([*first, *moves]),
     '}',
-    *parts.calls(together, every, places),
-    *_left(ends[1], places),
+    *parts.calls(together, every, places, {}),
+    *(line for x in left for line in _left(x, places[x.name])),
   ]
   return Batch(lines, begin + all_of.bytes)
+
+
+def _example(buffer: Buffer, lane: str = 'l') -> str:
+  """Return where an example of what the caller gives begins."""
+  return f'(size_t)(i + {lane}) * {buffer.size}'
 
 
 def _reader(buffers: Sequence[Buffer]) -> Step:
@@ -121,20 +126,9 @@ def _reader(buffers: Sequence[Buffer]) -> Step:
   return Step('store', Buffer('kept', 'uint8_t', 0), spot, reads)
 
 
-def _entered(
-  buffer: Buffer,
-  one: Mapping[str, int],
-  places: Mapping[str, int],
-  is_four: bool,
-) -> Lines:
+def _entered(buffer: Buffer, start: str, at: int, is_four: bool) -> Lines:
   """Return what puts a buffer of example `l` among those of the others."""
   kind, size = buffer.kind, buffer.size
-  to = f'{kind} *const to = ({kind} *)(memory + {places[buffer.name]});'
-  start = (
-    f'input + (size_t)(i + (l < count ? l : count - 1)) * {size}'
-    if buffer.name == 'input'
-    else parts.pointer(buffer, one, 'const ')
-  )
   move = f'for (int k = 0; k < {size}; ++k) to[{EXAMPLES} * k + l] = from[k];'
   if is_four:
     n = fours.SIZE
@@ -142,19 +136,22 @@ def _entered(
       f'for (int k = 0; k < {size // n}; ++k) '
       f'memcpy(to + {n * EXAMPLES} * k + {n} * l, from + {n} * k, {n});'
     )
-  lines = [f'const {kind} *const from = {start};', to, move]
+  lines = [
+    f'const {kind} *const from = {start};',
+    f'{kind} *const to = ({kind} *)(memory + {at});',
+    move,
+  ]
   return ['{', *indented(lines), '}']
 
 
-def _left(output: Buffer, places: Mapping[str, int]) -> Lines:
-  """Return what stores the outputs of the examples one after the other."""
-  kind, size = output.kind, output.size
+def _left(output: Buffer, at: int) -> Lines:
+  """Return what stores an output of the examples one after the other."""
+  kind, size, name = output.kind, output.size, output.name
   return [
-    f'const {kind} *const found = '
-    f'(const {kind} *)(memory + {places[output.name]});',
     'for (int l = 0; l < count; ++l)',
     f'  for (int k = 0; k < {size}; ++k)',
-    f'    output[(size_t)(i + l) * {size} + k] = found[{EXAMPLES} * k + l];',
+    f'    {name}[{_example(output)} + k] =',
+    f'        ((const {kind} *)(memory + {at}))[{EXAMPLES} * k + l];',
   ]
 
 
@@ -174,9 +171,9 @@ def _cut(steps: Sequence[Step], wanted: bool | None) -> int:
 
 
 def _crossing(steps: Sequence[Step], cut: int) -> int:
-  made = {x.buffer for x in steps[:cut]}
+  made = {s.buffer for s in steps[cut:]}
   reads = {x for s in steps[cut:] for x in s.sources}
-  return sum(x.size for x in reads if x in made or x.name == 'input')
+  return sum(x.size for x in reads - made)
 
 
 def _products(step: Step) -> tuple[float, float]:

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from tsukiji.deploy.c.indices import Affine, formula
 from tsukiji.deploy.c.kernels.choosing import product
 from tsukiji.deploy.c.kernels.nests import indented
 from tsukiji.deploy.c.kernels.simple_steps import SIMPLE
+from tsukiji.deploy.c.plan.loops import BEGIN, END, Loop, Slice
 from tsukiji.deploy.c.plan.steps import Step
 from tsukiji.deploy.c.plan.values import CODE, SIZES, Buffer
 from tsukiji.deploy.c.tables import Tables, comment, literal
 
 Lines = list[str]
+MARKS = (BEGIN, END)  # of loops, which are no functions
 WRITERS: Mapping[str, Callable[[Step, Tables], Lines]] = {
   **SIMPLE,
   'product': product,
@@ -35,7 +38,9 @@ class Functions:
     self.texts: dict[str, str] = {}
 
   def add(self, step: Step, name: str) -> str:
-    """Add the function of a step, and return its name."""
+    """Add the function of a step if it has one, and return its name."""
+    if step.kind in MARKS:
+      return ''
     for n in range(1, len(self.texts) + 2):
       found = name if n == 1 else f'{name}_{n}'
       text = _function(step, found, self.tables)
@@ -74,25 +79,70 @@ def stack(function: str) -> int:
 
 
 def calls(
-  steps: Sequence[Step], given: Sequence[str], places: Mapping[str, int]
+  steps: Sequence[Step],
+  given: Sequence[str],
+  places: Mapping[str, int],
+  parts: Mapping[str, str],
 ) -> Lines:
-  """Return the calls of functions.
+  """Return the calls of functions, in loops where they are in some.
 
   Args:
     steps: What is called.
     given: Names of the functions.
-    places: Of buffers in `memory`, by name; others are variables.
+    places: Of buffers in `memory`, by name.
+    parts: Pointers to other buffers, where these are not their names.
   """
-  lines = []
+  lines: Lines = []
+  parts, deep = dict(parts), 0
   for step, name in zip(steps, given, strict=True):
-    args = [pointer(x, places, 'const ') for x in step.sources]
-    args.append(pointer(step.buffer, places))
-    lines.append(f'{name}({", ".join(args)});')
+    if step.kind == BEGIN:
+      loop: Loop = step.attrs['loop']
+      for part, whole in loop.slices.items():
+        text = pointer(whole.buffer, places, parts)
+        parts[part.name] = text + _moved(whole, loop.name)
+      t, end = loop.name, loop.length
+      line = f'for (int {t} = 0; {t} < {end}; ++{t}) {{'
+      lines.append('  ' * deep + line)
+      deep += 1
+    elif step.kind == END:
+      copies = _carried(step.attrs['loop'], places, parts)
+      lines += ['  ' * deep + line for line in copies]
+      deep -= 1
+      lines.append('  ' * deep + '}')
+    else:
+      args = [pointer(x, places, parts, 'const ') for x in step.sources]
+      args.append(pointer(step.buffer, places, parts))
+      lines.append('  ' * deep + f'{name}({", ".join(args)});')
   return lines
 
 
-def pointer(buffer: Buffer, places: Mapping[str, int], const: str = '') -> str:
+def _moved(part: Slice, turn: str) -> str:
+  """Return what is added to a pointer for a turn."""
+  text = formula(Affine(part.first, (part.step,)), (turn,))
+  return '' if text == '0' else f' + {text}'
+
+
+def _carried(
+  loop: Loop, places: Mapping[str, int], parts: Mapping[str, str]
+) -> Lines:
+  """Return the copies at the end of a turn."""
+  return [
+    f'memcpy({pointer(to, places, parts)}, '
+    f'{pointer(start, places, parts, "const ")}, '
+    f'{to.size * SIZES[to.kind]});'
+    for to, start in loop.carried
+  ]
+
+
+def pointer(
+  buffer: Buffer,
+  places: Mapping[str, int],
+  parts: Mapping[str, str],
+  const: str = '',
+) -> str:
   """Return the pointer to a buffer; see `calls`."""
+  if buffer.name in parts:
+    return parts[buffer.name]
   if buffer.name not in places:
     return buffer.name
   return f'({const}{buffer.kind} *)(memory + {places[buffer.name]})'

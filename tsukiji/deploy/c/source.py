@@ -9,12 +9,12 @@ import numpy as np
 
 from tsukiji.deploy.c import functions as parts
 from tsukiji.deploy.c.batches import Batch, batch
-from tsukiji.deploy.c.functions import Functions, identifier
+from tsukiji.deploy.c.functions import MARKS, Functions, identifier
 from tsukiji.deploy.c.memory import memory, room
 from tsukiji.deploy.c.plan import reading
 from tsukiji.deploy.c.plan.handlers import HANDLERS
 from tsukiji.deploy.c.plan.planning import FIRST, MANY, Planner
-from tsukiji.deploy.c.plan.steps import Step, identity
+from tsukiji.deploy.c.plan.steps import Ends, Step, identity
 from tsukiji.deploy.c.plan.values import SIZES, Buffer, kind_of
 from tsukiji.deploy.c.tables import Tables
 from tsukiji.deploy.c.writing import Program, file_text, header_text
@@ -31,12 +31,12 @@ class Source(NamedTuple):
     file: Name of its files.
     code: The file `FILE.c`.
     header: The file `FILE.h`.
-    input: Shape and type of one example.
-    output: Likewise.
+    inputs: Shapes and types of one example.
+    outputs: Likewise.
     scratch_bytes: Memory that `NAME_run` needs.
     weight_bytes: Constants.
     stack_bytes: Of the sums of a step, at most, on processors without vectors.
-    ends_bytes: An input and an output.
+    ends_bytes: The inputs and outputs of an example.
     layers: The steps: names, and bytes of their constants and results.
     program: The code without constants: what is alike runs alike.
     is_whole: Whether it is computed in integers.
@@ -47,8 +47,8 @@ class Source(NamedTuple):
   file: str
   code: str
   header: str
-  input: Input
-  output: Input
+  inputs: tuple[Input, ...]
+  outputs: tuple[Input, ...]
   scratch_bytes: int
   weight_bytes: int
   stack_bytes: int
@@ -68,7 +68,7 @@ def source(
   """Return a network as C.
 
   Args:
-    graph: The network, of one input and one output.
+    graph: The network.
     variables: `{'params': ...}` by path: arrays and nodes.
     name: Of its files and functions; what C does not take becomes `_`.
     is_whole: Whether it is computed in integers if it can be.
@@ -85,17 +85,15 @@ def source(
 def generated(read: reading.Read, name: str) -> Source:
   """Return a network of constants as C; see `source`."""
   file, name = re.sub(r'[^\w. -]', '_', name), identifier(name)
-  (taken,) = read.graph.inputs
-  ends = (
-    Buffer('input', kind_of(taken.dtype), math.prod(taken.shape)),
-    Buffer('output', kind_of(read.output.dtype), math.prod(read.output.shape)),
-  )
+  ends = Ends(_ends('input', read.graph.inputs), _ends('output', read.outputs))
   tables = Tables('table')
   functions, layers = Functions(tables), []
   steps = _planned(read, ends)
   for step, label in zip(steps, parts.names(steps), strict=True):
     before = tables.bytes
     functions.add(step, label)
+    if step.kind in MARKS:
+      continue
     layers.append((label, tables.bytes - before, room(step.buffer)))
   size = tables.bytes
   small = _program(steps, ends, functions)
@@ -105,8 +103,7 @@ def generated(read: reading.Read, name: str) -> Source:
     fast, many = _fast(read, ends, functions, small)
   most = max(small.bytes, fast.bytes, many.bytes if many else 0)
   sizes = {
-    'INPUT_SIZE': ends[0].size,
-    'OUTPUT_SIZE': ends[1].size,
+    **{f'{x.name.upper()}_SIZE': x.size for x in ends.all},
     'SCRATCH_BYTES': small.bytes,
     'WEIGHT_BYTES': size,
   }
@@ -117,12 +114,12 @@ def generated(read: reading.Read, name: str) -> Source:
     file,
     code,
     header,
-    taken,
-    read.output,
+    read.graph.inputs,
+    read.outputs,
     small.bytes,
     size,
     stack,
-    sum(x.size * SIZES[x.kind] for x in ends),
+    sum(x.size * SIZES[x.kind] for x in ends.all),
     tuple(layers),
     '\n'.join((*functions.texts.values(), *small.calls)),
     read.is_whole,
@@ -130,19 +127,31 @@ def generated(read: reading.Read, name: str) -> Source:
   )
 
 
+def _ends(name: str, shapes: Sequence[Input]) -> tuple[Buffer, ...]:
+  """Return what the caller gives: `input`, `input_1`, ...
+
+  >>> [x.name for x in _ends('input', (Input(()), Input((3,))))]
+  ['input', 'input_1']
+  """
+  return tuple(
+    Buffer(f'{name}_{i}' if i else name, kind_of(x.dtype), math.prod(x.shape))
+    for i, x in enumerate(shapes)
+  )
+
+
 def _program(
-  steps: Sequence[Step], ends: tuple[Buffer, Buffer], functions: Functions
+  steps: Sequence[Step], ends: Ends, functions: Functions
 ) -> Program:
   """Return the calls for one example."""
-  places = memory(steps, ends)
+  places = memory(steps, ends.all)
   pairs = zip(steps, parts.names(steps), strict=True)
   names = [functions.add(*x) for x in pairs]
-  return Program(parts.calls(steps, names, places.offsets), places.bytes)
+  return Program(parts.calls(steps, names, places.offsets, {}), places.bytes)
 
 
 def _fast(
   read: reading.Read,
-  ends: tuple[Buffer, Buffer],
+  ends: Ends,
   functions: Functions,
   small: Program,
 ) -> tuple[Program, Batch | None]:
@@ -153,23 +162,22 @@ def _fast(
   return first, batch(later, ends, functions, read.many)
 
 
-def _planned(
-  read: reading.Read, ends: tuple[Buffer, Buffer], mode: str = ''
-) -> list[Step]:
+def _planned(read: reading.Read, ends: Ends, mode: str = '') -> list[Step]:
   """Return the steps of a network.
 
   What follows a product says how its result lies, which the choice of its
   kernel depends on: the choices of a first plan are known to the second.
   """
-  taken, given = ends
-  shape = (1, *read.graph.inputs[0].shape)
-  first = identity(taken, shape, taken.kind)
+  first = [
+    identity(buffer, (1, *x.shape), buffer.kind)
+    for buffer, x in zip(ends.inputs, read.graph.inputs, strict=True)
+  ]
   planar, steps = frozenset[int](), list[Step]()
   for _ in range(2):
     planner = Planner(
-      read.graph, read.kinds, [first], read.paths, planar, read.lists, mode
+      read.graph, read.kinds, first, read.paths, planar, read.lists, mode
     )
-    planner.run(HANDLERS, given)
+    planner.run(HANDLERS, ends.outputs)
     steps = [*planner.steps.values()]
     planar = frozenset(map(_planar_node, steps)) - {-1}
   return steps

@@ -44,6 +44,7 @@ class Tables:
   def add(self, array: Any, kind: str, note: str = '') -> str:
     """Add an array and return its name."""
     flat = np.ascontiguousarray(np.asarray(array).ravel())
+    flat = flat if flat.size else np.zeros(1, flat.dtype)  # C has no empty ones
     key = kind, flat.dtype.str, flat.tobytes()
     name = f'{self.prefix}_c{len(self.found)}'
     return self.found.setdefault(key, Table(name, kind, flat, note)).name

@@ -1,6 +1,7 @@
 """The texts of a C file and its header."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from tsukiji.deploy.c.batches import EXAMPLES, FEWEST, Batch
 from tsukiji.deploy.c.functions import Functions
 from tsukiji.deploy.c.kernels.choosing import kernel_texts
 from tsukiji.deploy.c.kernels.nests import indented
-from tsukiji.deploy.c.plan.values import Buffer
+from tsukiji.deploy.c.plan.steps import Ends
 from tsukiji.deploy.c.prelude import ALONE, PRELUDE
 from tsukiji.deploy.c.sections import sections
 
@@ -27,19 +28,19 @@ class Program(NamedTuple):
   bytes: int
 
 
-def signature(name: str, ends: tuple[Buffer, Buffer]) -> tuple[str, str]:
+def signature(name: str, ends: Ends) -> tuple[str, str]:
   """Return the functions of a file, for one example and for several."""
-  taken, given = ends
-  rest = f'const {taken.kind} *input, {given.kind} *output, void *scratch'
-  return (
-    f'void {name}_run({rest})',
-    f'void {name}_run_batch(int n, {rest})',
-  )
+  args = [f'const {x.kind} *{x.name}' for x in ends.inputs]
+  args += [f'{x.kind} *{x.name}' for x in ends.outputs]
+  rest = ', '.join([*args, 'void *scratch'])
+  heads = f'void {name}_run({rest})', f'void {name}_run_batch(int n, {rest})'
+  one, many = (textwrap.fill(x, 78, subsequent_indent='    ') for x in heads)
+  return one, many
 
 
 def header_text(
   name: str,
-  ends: tuple[Buffer, Buffer],
+  ends: Ends,
   sizes: Mapping[str, int],
   most: int,
 ) -> str:
@@ -47,7 +48,7 @@ def header_text(
 
   Args:
     name: Of the network.
-    ends: The input and the output.
+    ends: What the caller gives.
     sizes: By the ends of the names of macros.
     most: Scratch memory on processors with vectors.
   """
@@ -65,6 +66,7 @@ def header_text(
       '#endif',
     ]
   defines = '\n'.join(lines)
+  arrays = ', '.join(f'{x.name} [{x.size}]' for x in ends.all)
   return f"""/* {name}: a network in C99; scratch is aligned as for floats.
    {name}_SMALL, defined for all files, leaves out what is for vectors alone. */
 #ifndef {guard}
@@ -78,9 +80,9 @@ def header_text(
 extern "C" {{
 #endif
 
-/* One example: input [{ends[0].size}] to output [{ends[1].size}]. */
+/* One example: {arrays}. */
 {one};
-/* n examples, one after the other in input and output. */
+/* n examples, one after the other in each array. */
 {many};
 
 #ifdef __cplusplus
@@ -103,7 +105,7 @@ def file_text(
   names: tuple[str, str],
   functions: Functions,
   programs: tuple[Program, Program, Batch | None],
-  ends: tuple[Buffer, Buffer],
+  ends: Ends,
 ) -> str:
   """Return the file.
 
@@ -111,7 +113,7 @@ def file_text(
     names: Of the network and of its files.
     functions: All.
     programs: On any processor; with vectors for one example, and for several.
-    ends: The input and the output.
+    ends: What the caller gives.
   """
   (name, file), (small, fast, many) = names, programs
   one, several = signature(name, ends)
@@ -130,9 +132,9 @@ def file_text(
     f'#include "{file}.h"\n\n#include <math.h>\n#include <string.h>'
   ]
   types = _types(uses)
-  rest = f'input + (size_t)i * {ends[0].size}, '
-  rest += f'output + (size_t)i * {ends[1].size}, scratch'
-  tail = ['for (; i < n; ++i)', f'  {name}_run({rest});']
+  args = [f'{x.name} + (size_t)i * {x.size}' for x in ends.all]
+  rest = f'  {name}_run({", ".join(args)}, scratch);'
+  tail = ['for (; i < n; ++i)', rest]
   if is_one:
     parts = [*head, *types, *shared, _function(one, small.calls)]
   else:

@@ -34,7 +34,7 @@ def made(inputs: int, outputs: int, window: int, name: str = 'net') -> Source:
     }
   node = Node('conv' if window else 'dot', ('@0', weights), attrs)
   graph = Graph((node,), (0,), (Input(before),))
-  return generated(Read(graph, [FLOAT], {}, Input(after)), name)
+  return generated(Read(graph, [FLOAT], {}, (Input(after),)), name)
 
 
 def test_matrices_are_for_several_examples_and_windows_are_not() -> None:

@@ -139,7 +139,7 @@ def assert_floats(case: Case, compiler: str) -> None:
   graph = Graph(tuple(nodes), (len(nodes) - 1,), (Input(shape),))
   x = generator.normal(size=(COUNT, *shape)).astype(np.float32)
   want = np.asarray(evaluate.run(graph, {}, x)).reshape(COUNT, -1)
-  end = Input((want.shape[1],))
+  end = (Input((want.shape[1],)),)
   read = Read(graph, [FLOAT] * len(nodes), {}, end, many=one['many'])
   got = ran(generated(read, 'net'), x, compiler)
   np.testing.assert_allclose(got, [want, want], atol=1e-5)
@@ -171,7 +171,7 @@ def assert_integers(case: Case, compiler: str) -> None:
   kinds = [kind_of(x.dtype) for x in values]
   graph = graph._replace(nodes=tuple(map(shifted, nodes)))
   want = values[-1].reshape(COUNT, -1)
-  end = Input((want.shape[1],))
+  end = (Input((want.shape[1],)),)
   read = Read(graph, kinds, {}, end, True, many=one['many'])
   got = ran(generated(read, 'net'), x, compiler)
   np.testing.assert_array_equal(got, [want, want])

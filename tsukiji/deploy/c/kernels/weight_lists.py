@@ -88,7 +88,7 @@ def _matrix(lists: Lists) -> Lists:
 
 def _shared(whole: np.ndarray, places: np.ndarray, share: int) -> Lists:
   """Return lists of blocks of outputs, of all places that one of them needs."""
-  blocks = whole.reshape(-1, share, len(places))
+  blocks = whole.reshape(len(whole) // share, share, len(places))
   block, at = np.nonzero(np.any(blocks, axis=1))
   counts = np.bincount(block, minlength=len(blocks))
   return Lists(counts, places[at], blocks[block, :, at], share, 1)
