@@ -212,7 +212,7 @@ def _alone(step: Step) -> float:
 
 def _together(step: Step) -> float:
   """Return the nanoseconds of a step for one of 8 examples."""
-  if step.kind not in lanes.KINDS:
+  if step.kind not in lanes.KINDS or step.attrs.get('is_binary'):
     return math.inf
   if step.kind != 'product':
     return 0.0

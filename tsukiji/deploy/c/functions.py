@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tsukiji.deploy.c.indices import Affine, formula
+from tsukiji.deploy.c.kernels.binary_product import pack
 from tsukiji.deploy.c.kernels.choosing import product
 from tsukiji.deploy.c.kernels.nests import indented
 from tsukiji.deploy.c.kernels.simple_steps import SIMPLE
@@ -20,6 +21,7 @@ Lines = list[str]
 MARKS = (BEGIN, END)  # of loops, which are no functions
 WRITERS: Mapping[str, Callable[[Step, Tables], Lines]] = {
   **SIMPLE,
+  'pack': pack,
   'product': product,
 }
 

@@ -110,6 +110,8 @@ def literals(array: np.ndarray, kind: str) -> list[str]:
     if np.all(np.isfinite(flat)):
       return [f'{x}f' for x in words]
     return [_NOT_FINITE.get(x, f'{x}f') for x in words]
+  if kind == 'uint32_t':
+    return [f'0x{x:x}u' for x in flat.tolist()]
   return [*map(_integer, flat.tolist())]
 
 

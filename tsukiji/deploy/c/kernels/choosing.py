@@ -3,6 +3,7 @@
 import re
 
 from tsukiji.deploy.c.kernels import (
+  binary_product,
   code_kernels,
   dense_product,
   lane_lists,
@@ -23,6 +24,8 @@ def product(step: Step, tables: Tables) -> list[str]:
   """Write a product by the fastest kernel that can compute it."""
   if step.attrs['examples'] > 1 or step.attrs['fours']:
     return lane_product.product(step, tables)
+  if step.attrs['is_binary']:
+    return binary_product.product(step, tables)
   if step.attrs['is_sparse']:
     return sparse_product.product(step, tables)
   if dense_product.fits(step):

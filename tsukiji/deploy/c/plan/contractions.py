@@ -8,7 +8,7 @@ import numpy as np
 from tsukiji.deploy.c.indices import affine
 from tsukiji.deploy.c.kernels import sparse_product
 from tsukiji.deploy.c.kernels.nests import unsupported
-from tsukiji.deploy.c.plan import codes, views
+from tsukiji.deploy.c.plan import codes, signs, views
 from tsukiji.deploy.c.plan.fours import Fours, fours, is_row
 from tsukiji.deploy.c.plan.planning import FIRST, Planner
 from tsukiji.deploy.c.plan.steps import Step, Tail, Window, identity
@@ -35,12 +35,14 @@ class Entry(NamedTuple):
     grid: Its codes, None where it is not stored as codes.
     is_sparse: Whether zeros of the weights are skipped.
     fours: How the codes lie in fours, None where they do not.
+    is_binary: Whether it and the weights are signs, and it is stored as bits.
   """
 
   load: Load
   grid: codes.Grid | None = None
   is_sparse: bool = False
   fours: Fours | None = None
+  is_binary: bool = False
 
 
 def conv(
@@ -125,6 +127,9 @@ def entered(
     border = -grid.low if bordered else None
     planner.put(codes.coded(x, grid.low), buffer, places, border)
     return Entry(identity(buffer, whole, CODE), grid)
+  bits = signs.positive(x, window)
+  if bits is not None and not bordered:
+    return Entry(signs.packed(planner, bits, places, whole), is_binary=True)
   after = window.after(whole)
   near = node in planner.planar
   is_sparse = x.kind == FLOAT and (
@@ -197,7 +202,7 @@ def product(
     path: Of the weights.
   """
   kind = planner.kinds[node]
-  x, grid, is_sparse, form = entry
+  x, grid, is_sparse, form, is_binary = entry
   shape = window.after(x.places.shape)
   buffer = planner.buffer(math.prod(shape), kind)
   found = identity(buffer, shape, kind)
@@ -212,6 +217,7 @@ def product(
     'is_sparse': is_sparse,
     'node': node,
     'fours': form,
+    'is_binary': is_binary,
     'examples': 1,
     'is_small': not planner.mode,
   }
