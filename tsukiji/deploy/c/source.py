@@ -1,5 +1,6 @@
 """A network as one C99 file and its header."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from tsukiji.deploy.c.plan.planning import FIRST, MANY, Planner
 from tsukiji.deploy.c.plan.steps import Ends, Step, identity
 from tsukiji.deploy.c.plan.values import SIZES, Buffer, kind_of
 from tsukiji.deploy.c.tables import Tables
+from tsukiji.deploy.c.workload import Work, works
 from tsukiji.deploy.c.writing import Program, file_text, header_text
 from tsukiji.graph.nodes import Graph, Input
 
@@ -41,6 +43,7 @@ class Source(NamedTuple):
     program: The code without constants: what is alike runs alike.
     is_whole: Whether it is computed in integers.
     fast_bytes: Memory that both functions need on processors with vectors.
+    work: What each step does for one example, by its name.
   """
 
   name: str
@@ -57,6 +60,7 @@ class Source(NamedTuple):
   program: str
   is_whole: bool
   fast_bytes: int = 0
+  work: tuple[tuple[str, Work], ...] = ()
 
 
 def source(
@@ -92,9 +96,9 @@ def generated(read: reading.Read, name: str) -> Source:
   for step, label in zip(steps, parts.names(steps), strict=True):
     before = tables.bytes
     functions.add(step, label)
-    if step.kind in MARKS:
-      continue
     layers.append((label, tables.bytes - before, room(step.buffer)))
+  done = works(steps, [constants for _, constants, _ in layers])
+  kept = [step.kind not in MARKS for step in steps]
   size = tables.bytes
   small = _program(steps, ends, functions)
   stack = max(map(parts.stack, functions.texts.values()), default=0)
@@ -120,10 +124,11 @@ def generated(read: reading.Read, name: str) -> Source:
     size,
     stack,
     sum(x.size * SIZES[x.kind] for x in ends.all),
-    tuple(layers),
+    tuple(itertools.compress(layers, kept)),
     '\n'.join((*functions.texts.values(), *small.calls)),
     read.is_whole,
     most,
+    tuple(itertools.compress(zip(parts.names(steps), done, strict=True), kept)),
   )
 
 
