@@ -9,6 +9,7 @@ Floats are multiplied one by one. Codes of 8 bits are multiplied in fours by
 whose sums cannot leave 16 bits whatever the codes are, as `chunks` finds them.
 """
 
+import functools
 from typing import NamedTuple
 
 LANES = 8
@@ -45,6 +46,8 @@ class Inner(NamedTuple):
     across: Sums of a row.
     outputs: That share places.
     length: Entries of a list at once: sums of their own, or a chunk of fours.
+    deep: Rows of which only the maximum is stored.
+    broad: Columns, likewise.
     short: Type of places.
   """
 
@@ -57,6 +60,8 @@ class Inner(NamedTuple):
   across: int
   outputs: int
   length: int
+  deep: int
+  broad: int
   short: str
 
   @property
@@ -88,6 +93,21 @@ def _vectors(loop: Inner) -> list[tuple[str, int, int]]:
     for i in range(loop.rows)
     for j in range(loop.columns)
   ]
+
+
+def _maxima(loop: Inner) -> list[tuple[str, int]]:
+  """Return the maxima of sums of codes, and where they are stored."""
+  found = []
+  for i in range(loop.rows // loop.deep):
+    for j in range(loop.columns // loop.broad):
+      own = [
+        f's{loop.deep * i + y}_{loop.broad * j + x}'
+        for y in range(loop.deep)
+        for x in range(loop.broad)
+      ]
+      text = functools.reduce(lambda a, b: f'_mm256_max_epi32({a}, {b})', own)
+      found.append((text, loop.across * i + LANES * j))
+  return found
 
 
 def _plus(text: str, more: int) -> str:
@@ -162,8 +182,8 @@ def _fours(loop: Inner) -> str:
     for at, _, _ in vectors
   ]
   ends = [
-    f'_mm256_storeu_si256((__m256i *)({_plus("sums", to)}), s{at});'
-    for at, _, to in vectors
+    f'_mm256_storeu_si256((__m256i *)({_plus("sums", to)}), {text});'
+    for text, to in _maxima(loop)
   ]
   head = _head(loop, 'uint8_t', 'const int32_t *weights', 'int32_t')
   inner, last = '\n    '.join(lines), '\n  '.join(ends)

@@ -17,7 +17,7 @@ from tsukiji.deploy.c.kernels.nests import indented
 from tsukiji.deploy.c.kernels.tails import Tile, spread, tail
 from tsukiji.deploy.c.kernels.weight_lists import Placed, placed
 from tsukiji.deploy.c.plan import fours
-from tsukiji.deploy.c.plan.steps import Step
+from tsukiji.deploy.c.plan.steps import Pool, Step, Tail, identity
 from tsukiji.deploy.c.plan.values import CODE, Load, moved
 from tsukiji.deploy.c.tables import Tables, index_kind
 
@@ -37,6 +37,7 @@ class Block(NamedTuple):
     held: Outputs.
     every: Rows of windows of the product, in whole pools.
     deep: Rows of a pool.
+    inner: Rows and columns whose maximum the inner loop finds.
   """
 
   rows: int
@@ -44,6 +45,7 @@ class Block(NamedTuple):
   held: int
   every: int
   deep: int
+  inner: tuple[int, int] = (1, 1)
 
 
 def product(step: Step, tables: Tables) -> Lines:
@@ -51,11 +53,13 @@ def product(step: Step, tables: Tables) -> Lines:
   assert step.tail is not None
   found, examples = placed(step), step.attrs['examples']
   block = _block(step, found)
+  deep, broad = block.inner
   _, columns, outputs = step.tail.shape
+  columns //= broad
   groups = outputs // block.held
   calls = _summed(step, tables, found, block)
   tile = Tile(
-    block.rows,
+    block.rows // deep,
     columns,
     block.held,
     'sums[{2}][{0}][{1}]' + ('[{3}]' if examples > 1 else ''),
@@ -63,10 +67,10 @@ def product(step: Step, tables: Tables) -> Lines:
     group='o' if groups > 1 else '0',
     lanes=examples,
   )
-  sizes = f'[{block.held}][{block.rows}][{columns}]'
+  sizes = f'[{block.held}][{block.rows // deep}][{columns}]'
   sizes += f'[{examples}]' if examples > 1 else ''
   head = [f'{step.tail.sums.kind} sums{sizes};']
-  step = _grouped(step, block.held)
+  step = _grouped(_less(step, block.inner), block.held)
   if step.buffer.kind == CODE and block.held == BLOCK:
     own, tile = _held(step, tile)
     head += own
@@ -83,6 +87,26 @@ def product(step: Step, tables: Tables) -> Lines:
   if groups > 1:
     calls = [f'for (int o = 0; o < {groups}; ++o) {{', *indented(calls), '}']
   return [*head, *calls]
+
+
+def _less(step: Step, inner: tuple[int, int]) -> Step:
+  """Return a step without the part of its pool that is inside its sums."""
+  end = step.tail
+  assert end is not None
+  if end.pool is None or end.pooled is None or inner == (1, 1):
+    return step
+  rows, columns, outputs = end.shape
+  (op, height, width), (deep, broad) = end.pool, inner
+  shape = (rows // deep, columns // broad, outputs)
+  pool = Pool(op, height // deep, width // broad)
+  if pool[1:] != (1, 1):
+    return step._replace(tail=end._replace(shape=shape, pool=pool))
+  whole = step.places.shape[:2]
+  after = end.after
+  if after is None:
+    lanes = (step.attrs['examples'],) * (step.attrs['examples'] > 1)
+    after = identity(end.pooled, (*whole, outputs, *lanes), end.before.kind)
+  return step._replace(tail=Tail(end.pooled, shape, after))
 
 
 def _held(step: Step, tile: Tile) -> tuple[Lines, Tile]:
@@ -102,6 +126,7 @@ def _summed(step: Step, tables: Tables, found: Placed, block: Block) -> Lines:
   (x,), lists, examples = step.reads, found.lists, step.attrs['examples']
   assert isinstance(x, Load) and step.tail is not None
   _, columns, outputs = step.tail.shape
+  columns -= columns % block.inner[1]
   loop = _loop(step, found, block)
   share = lists.outputs
   wide = block.wide * (LANES if examples == 1 else 1)
@@ -116,9 +141,10 @@ def _summed(step: Step, tables: Tables, found: Placed, block: Block) -> Lines:
   k = 'k' if block.held > share else ''
   number = formula(Affine(0, (block.held // share, 1)), (group, k))
   more = '[0]' if examples > 1 else ''
+  spot = f'{at} / {block.inner[1]}' if at and block.inner[1] > 1 else at or 0
   line = (
     f'{loop.name}({first}, {_list(step, tables, found, number)}, '
-    f'&sums[{k or 0}][0][{at or 0}]{more});'
+    f'&sums[{k or 0}][0][{spot}]{more});'
   )
   lines = [line]
   if last > 0:
@@ -167,9 +193,10 @@ def _loop(step: Step, found: Placed, block: Block) -> Inner:
     unit,
     unit * found.down if block.rows > 1 else 0,
     unit * right if block.wide > 1 else 0,
-    step.tail.shape[1] * examples,
+    step.tail.shape[1] // block.inner[1] * examples,
     found.lists.outputs,
     found.lists.length,
+    *block.inner,
     lane_lists.SHORT[index_kind(found.lists.places)],
   )
 
@@ -185,16 +212,32 @@ def _block(step: Step, found: Placed) -> Block:
   if not step.attrs['fours']:
     most = MOST // (share * found.lists.length)
   held = share if share > 1 else BLOCK if outputs % BLOCK == 0 else 1
-  down, wide = cut((rows, columns, deep), max(1, most))
-  return Block(down, wide, held, rows, deep)
+  inner = _inner(step)
+  columns -= columns % inner[1]
+  down, wide = cut((rows, columns, deep), max(1, most), inner[1])
+  return Block(down, wide, held, rows, deep, inner)
 
 
-def cut(shape: tuple[int, int, int], most: int) -> tuple[int, int]:
+def _inner(step: Step) -> tuple[int, int]:
+  """Return the part of a pool that the inner loop can do."""
+  assert step.tail is not None
+  pool, is_plain = step.tail.pool, isinstance(step.tail.before, Load)
+  if not (pool and step.attrs['fours'] and is_plain and pool.op == 'max'):
+    return (1, 1)
+  wide = pool.width if step.attrs['examples'] > 1 else 1
+  small = pool.height * wide <= FOURS
+  return (pool.height, wide) if small else (1, 1)
+
+
+def cut(
+  shape: tuple[int, int, int], most: int, near: int = 1
+) -> tuple[int, int]:
   """Return the rows and vectors of a row that are summed at once.
 
   Args:
     shape: Rows, vectors of a row, and rows that belong together.
     most: Vectors.
+    near: Vectors of a row that belong together.
 
   >>> cut((24, 24, 2), 12), cut((8, 1, 2), 6), cut((1, 1, 1), 6)
   ((4, 3), (4, 1), (1, 1))
@@ -208,10 +251,10 @@ def cut(shape: tuple[int, int, int], most: int) -> tuple[int, int]:
   found = [
     (down, wide)
     for down in range(deep, rows + 1, deep)
-    for wide in range(1, columns + 1)
+    for wide in range(near, columns + 1, near)
     if rows % down == 0 and down * wide <= most
   ]
-  return min(found, key=cost, default=(deep, 1))
+  return min(found, key=cost, default=(deep, near))
 
 
 def _grouped(step: Step, held: int) -> Step:
