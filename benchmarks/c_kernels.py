@@ -49,7 +49,7 @@ def network(size: tuple[int, ...], density: float) -> Read:
   first = Node('max', ('@0', np.zeros((), np.float32)))
   nodes = (first, Node(op, (0, weights), attrs))
   graph = Graph(nodes, (1,), (Input(before),))
-  return Read(graph, [FLOAT, FLOAT], {}, Input((*after, outputs)))
+  return Read(graph, [FLOAT, FLOAT], {}, (Input((*after, outputs)),))
 
 
 def microseconds(read: Read, is_sparse: bool) -> float:

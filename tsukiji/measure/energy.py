@@ -147,10 +147,11 @@ def _activations(layer: LayerCost, table: Table) -> float:
   """Return the microjoules of reading a layer's input, writing its output."""
   width = layer.activation_bits / 8
   sizes = [math.prod(s) * width for s in (layer.before, layer.after)]
-  return sum(n / 8 * _memory(n, table) for n in sizes) * 1e-6
+  return sum(n / 8 * memory(n, table) for n in sizes) * 1e-6
 
 
-def _memory(size: float, table: Table) -> float:
+def memory(size: float, table: Table) -> float:
+  """Return the pJ of reading 64 bits from a memory of so many bytes."""
   fitting = [pj for capacity, pj in table.sram if size <= capacity]
   return fitting[0] if fitting else table.dram
 

@@ -121,14 +121,21 @@ def test_a_network_without_a_kernel_is_refused_by_c() -> None:
   def looped(params: Any, x: jax.Array) -> jax.Array:
     return jax.lax.scan(lambda c, _: (c @ params['w'], 0), x, length=2)[0]
 
+  def chosen(params: Any, x: jax.Array) -> jax.Array:
+    at = jnp.int32(jnp.max(x @ params['w']))
+    return jax.lax.dynamic_slice_in_dim(x, at, 1, axis=1)
+
   params, x = {'w': jnp.eye(3)}, jnp.ones((1, 3))
   net = artefact.of(capture(apply, params, x), {'params': params})
   np.testing.assert_allclose(
     engines.load(net, 'c')(np.ones((1, 3), 'f4')), [[1, 2, 3]]
   )
   net = artefact.of(capture(looped, params, x), {'params': params})
+  found = engines.load(net, 'c')(np.ones((1, 3), 'f4'))
+  np.testing.assert_allclose(found, [[1, 1, 1]])
+  net = artefact.of(capture(chosen, params, x), {'params': params})
   assert engines.forms('c', net) == ()
-  with pytest.raises(ValueError, match='c: expected .* got scan of float'):
+  with pytest.raises(ValueError, match='c: expected .* got dynamic_slice of'):
     engines.load(net, 'c')
 
 

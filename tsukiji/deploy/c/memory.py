@@ -29,7 +29,9 @@ def memory(steps: Sequence[Step], outside: Sequence[Buffer]) -> Memory:
     outside: Buffers that the caller gives.
   """
   lives = _lives(steps)
-  for buffer in outside:
+  loops = [step.attrs['loop'] for step in steps if 'loop' in step.attrs]
+  parts = [buffer for loop in loops for buffer in loop.slices]
+  for buffer in (*outside, *parts):
     lives.pop(buffer, None)
   placed: list[tuple[int, int, tuple[int, int]]] = []
   offsets: dict[str, int] = {}

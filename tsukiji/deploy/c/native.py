@@ -29,7 +29,7 @@ def found() -> str:
 
 def loaded(
   source: Source, batch: int = 1, options: Sequence[str] = FAST
-) -> Callable[[Any], np.ndarray]:
+) -> Callable[..., Any]:
   """Return a network in C as a function.
 
   It is compiled once for each text of the file and options, into a folder of
@@ -41,8 +41,9 @@ def loaded(
     options: Of the compiler.
 
   Returns:
-    A function of an array `[batch, ...]`, in C order and of the type of the
-    input; it raises a TypeError for others.
+    A function of arrays `[batch, ...]`, in C order and of the types of the
+    inputs; it raises a TypeError for others. It returns the output, or a tuple
+    of several.
 
   Raises:
     ValueError: If there is no compiler, or it fails.
@@ -51,22 +52,22 @@ def loaded(
   name = f'{source.name}_run' if batch == 1 else f'{source.name}_run_batch'
   run = getattr(library, name)
   run.restype = None
-  run.argtypes = (ctypes.c_int,) * (batch > 1) + (ctypes.c_void_p,) * 3
-  scratch = np.empty(max(source.scratch_bytes, 1) + 64, np.uint8)
-  begin = -scratch.ctypes.data % 64
-  memory = scratch.ctypes.data + begin
-  shape, kind = (batch, *source.input.shape), _wide(source.input.dtype)
-  ends, given = (batch, *source.output.shape), np.dtype(source.output.dtype)
+  count = len(source.inputs) + len(source.outputs) + 1
+  run.argtypes = (ctypes.c_int,) * (batch > 1) + (ctypes.c_void_p,) * count
+  scratch = np.empty(max(source.fast_bytes, 1) + 64, np.uint8)
+  memory = scratch.ctypes.data + -scratch.ctypes.data % 64
+  takes = [((batch, *x.shape), _wide(x.dtype)) for x in source.inputs]
+  gives = [((batch, *x.shape), np.dtype(x.dtype)) for x in source.outputs]
   first = (batch,) if batch > 1 else ()
 
-  def call(images: Any) -> np.ndarray:
-    if images.shape != shape or images.dtype != kind:
+  def call(*images: Any) -> Any:
+    if [(x.shape, x.dtype) for x in images] != takes:
       raise TypeError('other images')  # it would read out of bounds
-    x = np.ascontiguousarray(images)
-    y = np.empty(ends, given)
-    where = x.__array_interface__['data'][0], y.__array_interface__['data'][0]
+    ends = [*map(np.ascontiguousarray, images)]
+    found = [np.empty(*end) for end in gives]
+    where = [x.__array_interface__['data'][0] for x in (*ends, *found)]
     run(*first, *where, memory)
-    return y
+    return found[0] if len(found) == 1 else tuple(found)
 
   call.memory = scratch  # type: ignore[attr-defined]
   return call

@@ -16,6 +16,16 @@ ALONE = """\
 #endif"""
 # Ties are rounded away from 0, as in `integer.fixed_point`.
 PRELUDE = {
+  'bits_set': """\
+static inline int bits_set(uint32_t x) {
+#if defined(__GNUC__) && defined(__POPCNT__)
+  return __builtin_popcount(x);
+#else
+  x -= x >> 1 & 0x55555555u;
+  x = (x & 0x33333333u) + (x >> 2 & 0x33333333u);
+  return (int)(((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
+#endif
+}""",
   'rounded': """\
 /* The nearest whole number of steps, ties to even ones. */
 static inline int32_t rounded(float x, float step, float low, float high) {

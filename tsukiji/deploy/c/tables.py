@@ -44,6 +44,7 @@ class Tables:
   def add(self, array: Any, kind: str, note: str = '') -> str:
     """Add an array and return its name."""
     flat = np.ascontiguousarray(np.asarray(array).ravel())
+    flat = flat if flat.size else np.zeros(1, flat.dtype)  # C has no empty ones
     key = kind, flat.dtype.str, flat.tobytes()
     name = f'{self.prefix}_c{len(self.found)}'
     return self.found.setdefault(key, Table(name, kind, flat, note)).name
@@ -57,9 +58,9 @@ class Tables:
     """Size of all constants."""
     return sum(x.array.size * SIZES[x.kind] for x in self.found.values())
 
-  def text(self) -> str:
-    """Return the constants as C."""
-    return '\n'.join(map(_defined, self.found.values()))
+  def texts(self) -> dict[str, str]:
+    """Return the constants as C, by name."""
+    return {x.name: _defined(x) for x in self.found.values()}
 
 
 def index_kind(array: np.ndarray) -> str:
@@ -109,6 +110,8 @@ def literals(array: np.ndarray, kind: str) -> list[str]:
     if np.all(np.isfinite(flat)):
       return [f'{x}f' for x in words]
     return [_NOT_FINITE.get(x, f'{x}f') for x in words]
+  if kind == 'uint32_t':
+    return [f'0x{x:x}u' for x in flat.tolist()]
   return [*map(_integer, flat.tolist())]
 
 

@@ -22,14 +22,19 @@ MAIN = """
 #include <stdio.h>
 #include "net.h"
 #include "examples.h"
+#define ALL (EXAMPLES * net_OUTPUT_SIZE)
 static float scratch[net_SCRATCH_BYTES / sizeof(float) + 1];
+static union { float number[ALL]; uint32_t bits[ALL]; } y;
+static void print(void) {
+  for (int i = 0; i < ALL; ++i) printf("%08lx\\n", (unsigned long)y.bits[i]);
+}
 int main(void) {
-  for (int n = 0; n < EXAMPLES; ++n) {
-    union { float number[net_OUTPUT_SIZE]; uint32_t bits[net_OUTPUT_SIZE]; } y;
-    net_run(examples + n * net_INPUT_SIZE, y.number, scratch);
-    for (int i = 0; i < net_OUTPUT_SIZE; ++i)
-      printf("%08lx\\n", (unsigned long)y.bits[i]);
-  }
+  for (int n = 0; n < EXAMPLES; ++n)
+    net_run(examples + n * net_INPUT_SIZE, y.number + n * net_OUTPUT_SIZE,
+            scratch);
+  print();
+  net_run_batch(EXAMPLES, examples, y.number, scratch);
+  print();
   return 0;
 }
 """
@@ -65,7 +70,7 @@ WHERE = {
 def run(
   made: Source, x: np.ndarray, folder: pathlib.Path, device: Sequence[Any]
 ) -> np.ndarray:
-  """Return what a device computes."""
+  """Return what a device computes: example by example, then all at once."""
   compile_it, emulate = device
   native.written(made, folder)
   numbers = ', '.join(f'{value!s}f' for value in x.ravel())
@@ -82,7 +87,7 @@ def run(
     command, cwd=folder, check=True, capture_output=True, text=True
   )
   words = [int(word, 16) for word in done.stdout.split()]
-  return np.array(words, np.uint32).view(np.float32).reshape(len(x), -1)
+  return np.array(words, np.uint32).view(np.float32).reshape(2, len(x), -1)
 
 
 @pytest.mark.slow
@@ -95,7 +100,7 @@ def test_devices_compute_the_same_integers(
   x = np.float32(drawn(net[0], 3))
   got = run(source(*net, 'net'), x, tmp_path, WHERE[name])
   want = np.float32(reference(x)) * np.float32(reference.scale)
-  np.testing.assert_array_equal(got, want)
+  np.testing.assert_array_equal(got, [want, want])
 
 
 @pytest.mark.slow
@@ -109,7 +114,7 @@ def test_devices_compute_the_same_floats(
   x = np.float32(drawn(net[0], 2))
   got = run(made, x, tmp_path, WHERE[name])
   want = native.loaded(made, 2, ('-O1',))(x)
-  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(got, [want, want], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(not COMPILERS, reason='there is no compiler')

@@ -26,6 +26,7 @@ HERE = pathlib.Path(__file__).parent
 WIDE = f'-D__AVX512F__=1 -D__AVX512VNNI__=1 -I{HERE}'
 CHECKED = ('-g', '-O1', '-fsanitize=address,undefined')
 NATIVE = '-march=native'
+COUNT = 13  # a block of examples, and one that is not full
 NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 POOL = {
   'sizes': (1, 2, 2, 1),
@@ -71,8 +72,9 @@ def cases(draw: Any) -> Case:
     padding=draw(st.sampled_from([((0, 0),) * 2, ((1, 1), (2, 0))])),
     density=draw(st.sampled_from([1.0, 0.1])),
     pools=draw(st.booleans()),
-    bits=draw(st.sampled_from([8, 8, 3])),
+    bits=draw(st.sampled_from([8, 8, 3, 2])),
     factor=draw(st.sampled_from([0.1, 3.0])),
+    many=draw(st.sampled_from([True, True, None])),
   )
 
 
@@ -135,11 +137,12 @@ def assert_floats(case: Case, compiler: str) -> None:
   nodes.append(Node('tanh', (len(nodes) - 1,)))
   shape = (*one['shape'], one['inputs'])
   graph = Graph(tuple(nodes), (len(nodes) - 1,), (Input(shape),))
-  x = generator.normal(size=(2, *shape)).astype(np.float32)
-  want = np.asarray(evaluate.run(graph, {}, x))
-  read = Read(graph, [FLOAT] * len(nodes), {}, Input(want.shape[1:]))
+  x = generator.normal(size=(COUNT, *shape)).astype(np.float32)
+  want = np.asarray(evaluate.run(graph, {}, x)).reshape(COUNT, -1)
+  end = (Input((want.shape[1],)),)
+  read = Read(graph, [FLOAT] * len(nodes), {}, end, many=one['many'])
   got = ran(generated(read, 'net'), x, compiler)
-  np.testing.assert_allclose(got, want.reshape(2, -1), atol=1e-5)
+  np.testing.assert_allclose(got, [want, want], atol=1e-5)
 
 
 def assert_integers(case: Case, compiler: str) -> None:
@@ -163,13 +166,15 @@ def assert_integers(case: Case, compiler: str) -> None:
   nodes.append(Node('cast', (last + 1,), {'dtype': 'float32'}))
   shape = (*one['shape'], one['inputs'])
   graph = Graph(tuple(nodes), (len(nodes) - 1,), (Input(shape),))
-  x = generator.normal(size=(2, *shape)).astype(np.float32)
+  x = generator.normal(size=(COUNT, *shape)).astype(np.float32)
   values = reference.run(graph, x)
   kinds = [kind_of(x.dtype) for x in values]
   graph = graph._replace(nodes=tuple(map(shifted, nodes)))
-  read = Read(graph, kinds, {}, Input(values[-1].shape[1:]))
+  want = values[-1].reshape(COUNT, -1)
+  end = (Input((want.shape[1],)),)
+  read = Read(graph, kinds, {}, end, True, many=one['many'])
   got = ran(generated(read, 'net'), x, compiler)
-  np.testing.assert_array_equal(got, values[-1].reshape(2, -1))
+  np.testing.assert_array_equal(got, [want, want])
 
 
 @pytest.mark.parametrize('check', [assert_floats, assert_integers])

@@ -3,8 +3,12 @@
 import re
 
 from tsukiji.deploy.c.kernels import (
+  binary_product,
   code_kernels,
   dense_product,
+  lane_lists,
+  lane_product,
+  packed_weights,
   plain_product,
   sparse_kernels,
   sparse_product,
@@ -13,9 +17,15 @@ from tsukiji.deploy.c.kernels import (
 from tsukiji.deploy.c.plan.steps import Step
 from tsukiji.deploy.c.tables import Tables
 
+STEMS = '|'.join(lane_lists.STEMS.values())
+
 
 def product(step: Step, tables: Tables) -> list[str]:
   """Write a product by the fastest kernel that can compute it."""
+  if step.attrs['examples'] > 1 or step.attrs['fours']:
+    return lane_product.product(step, tables)
+  if step.attrs['is_binary']:
+    return binary_product.product(step, tables)
   if step.attrs['is_sparse']:
     return sparse_product.product(step, tables)
   if dense_product.fits(step):
@@ -31,7 +41,8 @@ def kernel_texts(uses: str) -> list[str]:
 
   dense, codes, lists = map(calls, ('dense', 'codes', 'listed'))
   narrow = calls('narrow')
-  found = [vector_kernels.TYPES] if dense or lists else []
+  lanes = sorted({*re.findall(rf'\b({STEMS})_(\d\w+)\(', uses)})
+  found = [vector_kernels.TYPES] if dense or lists or lanes else []
   found += [vector_kernels.kernel(int(n), int(m)) for n, m, _ in dense]
   found += [
     sparse_kernels.kernel(int(n), int(m), short[1:]) for n, m, short in lists
@@ -41,4 +52,9 @@ def kernel_texts(uses: str) -> list[str]:
     found += [
       code_kernels.kernel(int(n), int(m), some is narrow) for n, m, _ in some
     ]
-  return found
+  found += [
+    packed_weights.kernel(int(n), int(m), int(bits[1:]))
+    for n, m, bits in calls('packed')
+  ]
+  found += [lane_lists.TYPES] if lanes else []
+  return found + [lane_lists.kernel(lane_lists.named(*x)) for x in lanes]

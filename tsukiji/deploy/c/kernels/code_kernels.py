@@ -12,6 +12,7 @@ OUTPUTS = 32  # of a block, at most
 GROUP = 4  # taps
 MOST = 6  # neighbors
 LIMIT = 2**15 - 1
+BITS = 8  # of a weight
 
 TYPES = """\
 #if defined(__AVX512VNNI__) && defined(__AVX512F__)

@@ -6,12 +6,16 @@ import numpy as np
 
 from tsukiji.deploy.c import indices
 from tsukiji.deploy.c.indices import Affine
-from tsukiji.deploy.c.kernels import code_kernels, vector_kernels
+from tsukiji.deploy.c.kernels import (
+  code_kernels,
+  packed_weights,
+  vector_kernels,
+)
 from tsukiji.deploy.c.kernels.nests import Loops, indented, opened
 from tsukiji.deploy.c.kernels.plain_product import strides_of
 from tsukiji.deploy.c.kernels.tails import Tile, tail
 from tsukiji.deploy.c.plan.steps import Step
-from tsukiji.deploy.c.plan.values import FLOAT, Load
+from tsukiji.deploy.c.plan.values import CODE, FLOAT, Load
 from tsukiji.deploy.c.tables import Tables
 
 Lines = list[str]
@@ -28,7 +32,7 @@ class Kernel(NamedTuple):
     taps: Of a row of a window.
     weights: In its order.
     kind: Type of the weights.
-    step: Weights of a tap of one output.
+    step: Entries of the weights of one output that are read at once.
   """
 
   name: str
@@ -78,6 +82,11 @@ def _kernel(step: Step) -> Kernel:
       rows.reshape(-1, outputs), step.attrs['grid'].top
     )
     name = code_kernels.name(count, block, narrow)
+    size = packed_weights.bits(packed)
+    if size < code_kernels.BITS and step.attrs['is_small']:
+      name = packed_weights.name(count, block, size)
+      packed = packed_weights.packed(packed, size)
+      return Kernel(name, count, block, taps, packed, CODE, size // 2)
     return Kernel(name, count, block, taps, packed, 'int8_t', 4)
   block = vector_kernels.block(count, outputs)
   packed = blocked(weights.reshape(-1, outputs), block)

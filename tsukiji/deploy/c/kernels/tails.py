@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
 from tsukiji.deploy.c.kernels.nests import Loops, Scope, cast, opened
 from tsukiji.deploy.c.kernels.simple_steps import JOIN, start
 from tsukiji.deploy.c.plan.steps import Step
@@ -22,9 +20,14 @@ class Tile(NamedTuple):
     columns: Of them, from the first column.
     channels: Of them.
     sum: C of a result, with row, column and channel in the tile as `{0}`,
-      `{1}`, `{2}`.
+      `{1}`, `{2}`, and the example as `{3}`.
     row: Variable with the first row behind windows, '' if that is 0.
     channel: Variable with the first channel, '' if that is 0.
+    group: Index of channels that have an axis of their own before those of the
+      tile, '' if there is none.
+    lanes: Examples, the last axis; 1 if there is none.
+    held: C of where a result is held before `spread` stores it, likewise; ''
+      if it is stored at once.
   """
 
   rows: int
@@ -33,6 +36,9 @@ class Tile(NamedTuple):
   sum: str
   row: str = ''
   channel: str = ''
+  group: str = ''
+  lanes: int = 1
+  held: str = ''
 
 
 def tail(step: Step, tables: Tables, tile: Tile) -> Lines:
@@ -42,20 +48,56 @@ def tail(step: Step, tables: Tables, tile: Tile) -> Lines:
   pool = end.pool
   height, width = (pool.height, pool.width) if pool else (1, 1)
   rows, columns = tile.rows // height, tile.columns // width
-  loops = Loops((rows, columns, tile.channels), ('i', 'j', 'k'))
-  names = (
-    _index(tile.row, 'i' if rows > 1 else ''),
-    'j' if columns > 1 else '0',
-    _index(tile.channel, 'k' if tile.channels > 1 else ''),
-  )
+  loops = _loops(tile, rows, columns)
+  names = _names(tile, rows, columns)
   if pool:
-    return opened(loops, _pooled(step, tables, tile, names))
-  row, _, channel = _inside(loops)
+    return _opened(tile, loops, _pooled(step, tables, tile, names))
+  row, _, *last = _inside(loops)
   scope = Scope(tables, names, {end.sums.name: 't0'})
-  scope.named(end.sums.kind, tile.sum.format(row, names[1], channel))
+  scope.named(end.sums.kind, tile.sum.format(row, names[1], *last))
   text = scope.text(end.before)
-  line = _stored(step, scope, step.places, text)
-  return opened(loops, [*scope.lines, line])
+  line = _stored(step, scope, tile, (text, loops))
+  return _opened(tile, loops, [*scope.lines, line])
+
+
+def spread(step: Step, tables: Tables, tile: Tile) -> Lines:
+  """Return loops that store what is held, channel beside channel."""
+  assert step.tail is not None
+  pool = step.tail.pool
+  height, width = (pool.height, pool.width) if pool else (1, 1)
+  rows, columns = tile.rows // height, tile.columns // width
+  loops = _loops(tile, rows, columns)
+  scope = Scope(tables, _names(tile, rows, columns))
+  place, own = scope.place(step.places), tile.held.format(*_inside(loops))
+  line = f'{step.buffer.name}[{place}] = ({step.buffer.kind}){own};'
+  return opened(_turned(loops, (0, 1, 3, 2)), [line])
+
+
+def _opened(tile: Tile, loops: Loops, lines: Lines) -> Lines:
+  """Return loops, over channels outside if each is held by itself."""
+  turned = _turned(loops, (2, 0, 1, 3)) if tile.held else loops
+  return opened(turned, lines)
+
+
+def _turned(loops: Loops, order: tuple[int, ...]) -> Loops:
+  shape = tuple(loops.shape[i] for i in order)
+  return Loops(shape, tuple(loops.names[i] for i in order))
+
+
+def _loops(tile: Tile, rows: int, columns: int) -> Loops:
+  sizes = (rows, columns, tile.channels, tile.lanes)
+  return Loops(sizes, ('i', 'j', 'k', 'l'))
+
+
+def _names(tile: Tile, rows: int, columns: int) -> tuple[str, ...]:
+  """Return the index of a result along each axis."""
+  own = 'k' if tile.channels > 1 else ''
+  channels = (
+    (tile.group, own or '0') if tile.group else (_index(tile.channel, own),)
+  )
+  row = _index(tile.row, 'i' if rows > 1 else '')
+  lane = ('l',) if tile.lanes > 1 else ()
+  return (row, 'j' if columns > 1 else '0', *channels, *lane)
 
 
 def _index(first: str, name: str) -> str:
@@ -78,13 +120,13 @@ def _pooled(
   end = step.tail
   assert end is not None and end.pool is not None
   _, height, width = end.pool
-  shape = (tile.rows // height, tile.columns // width, tile.channels)
-  row, column, channel = _inside(Loops(shape, ('i', 'j', 'k')))
+  loops = _loops(tile, tile.rows // height, tile.columns // width)
+  row, column, *last = _inside(loops)
   scope = Scope(tables, names)
   kind, op = end.before.kind, end.pool.op
   if isinstance(end.before, Load) and height * width <= FEW:
     read = [
-      tile.sum.format(_at(height, row, y), _at(width, column, x), channel)
+      tile.sum.format(_at(height, row, y), _at(width, column, x), *last)
       for y in range(height)
       for x in range(width)
     ]
@@ -92,9 +134,9 @@ def _pooled(
     lines += [JOIN[op].format('all', text) for text in read[1:]]
   else:
     row, column = _at(height, row, 'y'), _at(width, column, 'x')
-    own = (_at(height, names[0], 'y'), column, names[2])
+    own = (_at(height, names[0], 'y'), column, *names[2:])
     inner = Scope(tables, own, {end.sums.name: 't0'})
-    inner.named(end.sums.kind, tile.sum.format(row, column, channel))
+    inner.named(end.sums.kind, tile.sum.format(row, column, *last))
     text = inner.text(end.before)
     window = Loops((height, width), ('y', 'x'))
     lines = [
@@ -105,7 +147,7 @@ def _pooled(
   if end.after is not None and end.pooled is not None:
     scope.given = {end.pooled.name: 'all'}
     result = scope.text(end.after)
-  return [*lines, *scope.lines, _stored(step, scope, step.places, result)]
+  return [*lines, *scope.lines, _stored(step, scope, tile, (result, loops))]
 
 
 def _at(step: int, first: str, more: int | str) -> str:
@@ -115,9 +157,13 @@ def _at(step: int, first: str, more: int | str) -> str:
   return f'{step} * {first}' if more == 0 else f'({step} * {first} + {more})'
 
 
-def _stored(step: Step, scope: Scope, places: np.ndarray, text: str) -> str:
-  end = step.tail
+def _stored(
+  step: Step, scope: Scope, tile: Tile, result: tuple[str, Loops]
+) -> str:
+  end, (text, loops) = step.tail, result
   assert end is not None
+  if tile.held:
+    return f'{tile.held.format(*_inside(loops))} = {text};'
   last = end.after if end.after is not None else end.before
   narrow = cast(step.buffer, last)
-  return f'{step.buffer.name}[{scope.place(places)}] = {narrow}{text};'
+  return f'{step.buffer.name}[{scope.place(step.places)}] = {narrow}{text};'

@@ -8,8 +8,9 @@ import numpy as np
 from tsukiji.deploy.c.indices import affine
 from tsukiji.deploy.c.kernels import sparse_product
 from tsukiji.deploy.c.kernels.nests import unsupported
-from tsukiji.deploy.c.plan import codes, views
-from tsukiji.deploy.c.plan.planning import Planner
+from tsukiji.deploy.c.plan import codes, signs, views
+from tsukiji.deploy.c.plan.fours import Fours, fours, is_row
+from tsukiji.deploy.c.plan.planning import FIRST, Planner
 from tsukiji.deploy.c.plan.steps import Step, Tail, Window, identity
 from tsukiji.deploy.c.plan.values import (
   CODE,
@@ -33,11 +34,15 @@ class Entry(NamedTuple):
     load: The input.
     grid: Its codes, None where it is not stored as codes.
     is_sparse: Whether zeros of the weights are skipped.
+    fours: How the codes lie in fours, None where they do not.
+    is_binary: Whether it and the weights are signs, and it is stored as bits.
   """
 
   load: Load
   grid: codes.Grid | None = None
   is_sparse: bool = False
+  fours: Fours | None = None
+  is_binary: bool = False
 
 
 def conv(
@@ -114,12 +119,17 @@ def entered(
   count = math.prod(whole)
   bordered = places.size < count
   grid = codes.grid(x, window)
+  if grid is not None and _is_in_fours(planner, window, whole):
+    return _in_fours(planner, x, grid, (whole, places))
   if grid is not None:
     # Kernels read groups of taps, perhaps beyond the last one.
     buffer = planner.buffer(count + codes.GROUP, CODE)
     border = -grid.low if bordered else None
     planner.put(codes.coded(x, grid.low), buffer, places, border)
     return Entry(identity(buffer, whole, CODE), grid)
+  bits = signs.positive(x, window)
+  if bits is not None and not bordered:
+    return Entry(signs.packed(planner, bits, places, whole), is_binary=True)
   after = window.after(whole)
   near = node in planner.planar
   is_sparse = x.kind == FLOAT and (
@@ -138,6 +148,35 @@ def entered(
   buffer = planner.buffer(count, x.kind)
   planner.put(x, buffer, places, 0.0 if bordered else None)
   return Entry(Load(buffer, spots, x.kind), None, is_sparse)
+
+
+def _is_in_fours(
+  planner: Planner, window: Window, shape: tuple[int, ...]
+) -> bool:
+  if planner.mode == FIRST:
+    return is_row(window, window.after(shape)[1])
+  return planner.mode != ''
+
+
+def _in_fours(
+  planner: Planner,
+  x: Value,
+  grid: codes.Grid,
+  where: tuple[tuple[int, ...], np.ndarray],
+) -> Entry:
+  """Return codes in fours, each code as often as there are fours of it."""
+  whole, places = where
+  form = fours(whole)
+  buffer = planner.buffer(form.bytes, CODE)
+  border = -grid.low if places.size < math.prod(whole) else None
+  copies = form.copies.reshape(-1, form.copies.shape[-1])[places]
+  value = codes.coded(x, grid.low)
+  if form.across == 1:
+    copies = copies[..., 0]
+  else:
+    value = moved(value, lambda a: np.broadcast_to(a[..., None], copies.shape))
+  planner.put(value, buffer, copies, border)
+  return Entry(Load(buffer, form.places, CODE), grid, False, form)
 
 
 def _planar(
@@ -163,7 +202,7 @@ def product(
     path: Of the weights.
   """
   kind = planner.kinds[node]
-  x, grid, is_sparse = entry
+  x, grid, is_sparse, form, is_binary = entry
   shape = window.after(x.places.shape)
   buffer = planner.buffer(math.prod(shape), kind)
   found = identity(buffer, shape, kind)
@@ -172,7 +211,16 @@ def product(
   if grid is not None:
     before = codes.corrected(before, grid.low, window)
   tail = Tail(sums, shape, before)
-  attrs = {'window': window, 'grid': grid, 'is_sparse': is_sparse, 'node': node}
+  attrs = {
+    'window': window,
+    'grid': grid,
+    'is_sparse': is_sparse,
+    'node': node,
+    'fours': form,
+    'is_binary': is_binary,
+    'examples': 1,
+    'is_small': not planner.mode,
+  }
   step = Step('product', buffer, found.places, (x,), attrs, path, tail)
   planner.add(step, is_open=True)
   return found

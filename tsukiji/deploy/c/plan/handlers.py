@@ -9,6 +9,7 @@ import numpy as np
 from tsukiji.deploy.c.kernels.nests import unsupported
 from tsukiji.deploy.c.plan import views
 from tsukiji.deploy.c.plan.contractions import conv, dot, reduced
+from tsukiji.deploy.c.plan.loops import scan
 from tsukiji.deploy.c.plan.planning import Handler, Planner, is_cheap
 from tsukiji.deploy.c.plan.steps import Pool, Step, identity
 from tsukiji.deploy.c.plan.values import (
@@ -103,6 +104,9 @@ def concat(planner: Planner, i: int, node: Node) -> Value:
   """Return arrays joined along an axis."""
   parts = [planner.taken(ref) for ref in node.inputs]
   axis = node.attrs['axis']
+  known = [x.array for x in parts if isinstance(x, Const)]
+  if len(known) == len(parts):
+    return Const(np.concatenate(known, axis), planner.kinds[i])
   sizes = [shape_of(x)[axis] for x in parts]
   shape = [*shape_of(parts[0])]
   shape[axis] = sum(sizes)
@@ -116,7 +120,9 @@ def concat(planner: Planner, i: int, node: Node) -> Value:
 
 def item(planner: Planner, i: int, node: Node) -> Value:
   """Return one of the results of a loop."""
-  raise unsupported('scan', 'a loop')
+  results: Any = planner.pending(node.inputs[0])
+  found: Value = results[node.attrs['index']]
+  return found
 
 
 def iota(planner: Planner, i: int, node: Node) -> Value:
@@ -173,6 +179,8 @@ HANDLERS: Mapping[str, Handler] = {
   'conv': conv,
   'dot': dot,
   'iota': iota,
+  'item': item,
   'pad': pad,
+  'scan': scan,
   'take': take,
 }

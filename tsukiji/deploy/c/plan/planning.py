@@ -1,5 +1,6 @@
 """The walk over a graph that finds the steps of a C file."""
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from tsukiji.deploy.c.plan.values import (
 )
 from tsukiji.graph.nodes import Graph, Node, Ref, users
 
+FIRST, MANY = 'first', 'many'  # for vectors: one example, or several
 ALONE = ELEMENTWISE | VIEWS
 Handler = Callable[..., Value]
 
@@ -40,6 +42,8 @@ class Planner:
     paths: Of weights, by the `id` of their arrays.
     planar: Products whose results are known to lie channel by channel.
     lists: See `reading.Read`.
+    mode: '' for any processor; of those with vectors, `FIRST` for one example
+      and `MANY` for several at once.
     steps: The steps so far, by the names of the buffers that they write.
   """
 
@@ -47,39 +51,63 @@ class Planner:
     self,
     graph: Graph,
     kinds: Sequence[str],
-    inputs: Sequence[Load],
+    inputs: Sequence[Value],
     paths: Mapping[int, str],
     planar: Collection[int] = (),
     lists: bool | None = None,
+    mode: str = '',
   ) -> None:
     """Begin without steps."""
     self.graph, self.kinds, self.paths = graph, kinds, paths
-    self.planar, self.lists = planar, lists
+    self.planar, self.lists, self.mode = planar, lists, mode
     self.steps: dict[str, Step] = {}
     self.homes = homes(graph, ALONE)
     self.readers = users(graph)
     self.values: list[Value] = []
     self.inputs = inputs
+    self.handlers: Mapping[str, Handler] = {}
     self._open: set[str] = set()
-    self._count = 0
+    self._counter = itertools.count(1)
 
-  def run(self, handlers: Mapping[str, Handler], output: Buffer) -> None:
+  def run(
+    self, handlers: Mapping[str, Handler], outputs: Sequence[Buffer]
+  ) -> None:
     """Find all steps.
 
     Args:
       handlers: By operator: planner, index of a node, node -> its value.
-      output: Where the result goes.
+      outputs: Where the results go.
 
     Raises:
       ValueError: If an operator has no kernel.
     """
+    self.handlers = handlers
     for i, node in enumerate(self.graph.nodes):
       self.values.append(self._visit(handlers, i, node))
-    (last,) = self.graph.outputs
-    value = self.pending(last)
-    shape = shape_of(value)
-    places = np.arange(output.size, dtype=np.int32).reshape(shape)
-    self.put(value, output, places)
+    for ref, output in zip(self.graph.outputs, outputs, strict=True):
+      value = self.taken(ref)
+      shape = shape_of(value)
+      places = np.arange(output.size, dtype=np.int32).reshape(shape)
+      self.put(value, output, places)
+
+  def nested(
+    self, graph: Graph, kinds: Sequence[str], inputs: Sequence[Value]
+  ) -> 'Planner':
+    """Return a planner of the body of a loop, which appends to these steps.
+
+    Args:
+      graph: The body.
+      kinds: C types of its nodes.
+      inputs: What it reads.
+    """
+    inner = Planner(graph, kinds, inputs, self.paths, (), self.lists, self.mode)
+    inner.steps, inner._open = self.steps, self._open
+    inner._counter = self._counter
+    return inner
+
+  def close(self) -> None:
+    """Let nothing that follows become a part of the steps so far."""
+    self._open.clear()
 
   def _visit(
     self, handlers: Mapping[str, Handler], i: int, node: Node
@@ -145,8 +173,7 @@ class Planner:
 
   def buffer(self, size: int, kind: str) -> Buffer:
     """Return a new buffer."""
-    self._count += 1
-    return Buffer(f'v{self._count}', kind, size)
+    return Buffer(f'v{next(self._counter)}', kind, size)
 
   def add(self, step: Step, is_open: bool = False) -> None:
     """Append a step; open ones may still get what follows them."""

@@ -12,7 +12,6 @@ from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import compile as integers
 from tsukiji.deploy.integer import reference
 from tsukiji.deploy.onnx.preparing import explicit
-from tsukiji.errors import expect
 from tsukiji.graph import evaluate
 from tsukiji.graph.folding import folded
 from tsukiji.graph.nodes import Graph, Input, Node, bound, pruned
@@ -25,18 +24,21 @@ class Read(NamedTuple):
     graph: The network; its parameters are constants.
     kinds: C types of its nodes.
     paths: Of parameters, by the `id` of their arrays.
-    output: Shape and type of the output, of one example.
+    outputs: Shapes and types of the outputs, of one example.
     is_whole: Whether it is computed in integers.
     lists: Whether products of floats go through lists of the weights that are
       not 0, or through blocks of all; None for what should be faster.
+    many: Whether several examples are computed together where they can be;
+      None where that should be faster.
   """
 
   graph: Graph
   kinds: list[str]
   paths: dict[int, str]
-  output: Input
+  outputs: tuple[Input, ...]
   is_whole: bool = False
   lists: bool | None = None
+  many: bool | None = None
 
 
 def read(
@@ -48,12 +50,7 @@ def read(
     graph: The network.
     variables: `{'params': ...}` by path: arrays and nodes.
     is_whole: Whether it is computed in integers if it can be.
-
-  Raises:
-    ValueError: If it has several inputs or outputs.
   """
-  ends = (len(graph.inputs), len(graph.outputs))
-  expect('c', ends == (1, 1), 'a network of one input and one output', ends)
   whole = integer(graph, variables) if is_whole else None
   return _integers(whole) if whole else _floats(graph, variables)
 
@@ -90,7 +87,7 @@ def _integers(net: reference.Integer) -> Read:
     graph,
     [*kinds, FLOAT, FLOAT],
     paths,
-    Input(values[last].shape[1:], 'float32'),
+    (Input(values[last].shape[1:], 'float32'),),
     True,
   )
 
@@ -119,12 +116,12 @@ def _floats(graph: Graph, variables: Mapping[str, Any]) -> Read:
     kind_of(getattr(shape(i), 'dtype', np.float32))
     for i in range(len(whole.nodes))
   ]
-  last = shape(whole.outputs[0])
+  last = [shape(ref) for ref in whole.outputs]
   return Read(
     whole,
     kinds,
     {id(x): path for path, x in arrays.items()},
-    Input(tuple(last.shape[1:]), _plain(last.dtype)),
+    tuple(Input(tuple(x.shape[1:]), _plain(x.dtype)) for x in last),
   )
 
 

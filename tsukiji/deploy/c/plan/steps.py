@@ -42,6 +42,23 @@ class Step(NamedTuple):
     return tuple(x for x in found if x not in own)
 
 
+class Ends(NamedTuple):
+  """What the caller of a file gives.
+
+  Attributes:
+    inputs: What is read.
+    outputs: What is written.
+  """
+
+  inputs: tuple[Buffer, ...]
+  outputs: tuple[Buffer, ...]
+
+  @property
+  def all(self) -> tuple[Buffer, ...]:
+    """Both."""
+    return (*self.inputs, *self.outputs)
+
+
 class Pool(NamedTuple):
   """Windows without overlap over the first two axes of a product.
 

@@ -1,0 +1,136 @@
+"""C files beside those of another generator, from the same ONNX models.
+
+`pip install emx-onnx-cgen` into any environment, then `python -m
+benchmarks.c_peers FILE.tsk ... [--emx=PATH]` writes each network as ONNX, in
+float32 and in int8 where it has integers, and as C both ways: microseconds of a
+call in turn with ONNX Runtime, one thread, `-O3 -march=native`, and bytes of
+code and constants on a Cortex-M4 by `-Os` where there is `arm-none-eabi-gcc`.
+LiteRT and emlearn read no ONNX.
+"""
+
+import argparse
+import ctypes
+import functools
+import pathlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tsukiji.deploy import artefact, engines
+from tsukiji.deploy.c import native
+from tsukiji.deploy.onnx import model as written
+from tsukiji.measure import sampling
+
+ARM = ['arm-none-eabi-gcc', '-Os', '-mcpu=cortex-m4', '-mthumb', '-w']
+ARM += ['-mfloat-abi=hard', '-mfpu=fpv4-sp-d16']
+ROUNDS = 200
+
+
+def flash(folder: pathlib.Path, name: str) -> str:
+  """Return the bytes of code and constants of a C file on a Cortex-M4."""
+  if not shutil.which(ARM[0]):
+    return '-'
+  command = [*ARM, '-c', f'{name}.c', '-o', f'{name}.o']
+  done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+  if done.returncode:
+    return 'does not compile'
+  size = ['arm-none-eabi-size', f'{name}.o']
+  text = subprocess.run(
+    size, cwd=folder, capture_output=True, text=True, check=True
+  ).stdout
+  code, data, *_ = text.split('\n')[1].split()
+  return f'{int(code) + int(data):,}'
+
+
+def theirs(
+  model: Any, x: np.ndarray, folder: pathlib.Path, emx: str
+) -> Callable[[], np.ndarray]:
+  """Return a call of the C file that emx-onnx-cgen makes of a model."""
+  path = folder / 'peer.onnx'
+  path.write_bytes(model.SerializeToString())
+  command = [emx, 'compile', str(path), str(folder / 'peer.c')]
+  command += ['--model-name', 'peer', '--large-temp-threshold', '0']
+  command += ['--large-weight-threshold', '0']
+  subprocess.run(command, check=True, capture_output=True)
+  command = [native.found(), *native.FAST, '-w', '-shared', '-fPIC', 'peer.c']
+  subprocess.run([*command, '-o', 'peer.so', '-lm'], cwd=folder, check=True)
+  run = ctypes.CDLL(str(folder / 'peer.so')).peer
+  run.restype = None
+  shape = [
+    d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim
+  ]
+  y = np.empty([max(n, 1) for n in shape], np.float32)
+  x = np.ascontiguousarray(x)
+  args = [ctypes.c_void_p(a.ctypes.data) for a in (x, y)]
+
+  def call() -> np.ndarray:
+    run(*args)
+    return y
+
+  return call
+
+
+def pinned(model: Any) -> Any:
+  """Return a model for one example."""
+  for end in (*model.graph.input, *model.graph.output):
+    end.type.tensor_type.shape.dim[0].dim_value = 1
+  return model
+
+
+def rows(path: str, emx: str) -> Iterator[str]:
+  """Yield a line for each form of a network and each way to run it."""
+  net = artefact.load(path)
+  x = sampling.images(net.inputs[0].shape, 1) / 255
+  for form in dict.fromkeys((*engines.forms('c', net), 'float32')):
+    least = 0.0 if form == 'int8' else float('inf')
+    model = pinned(written.model(net.network, net.variables, least=least))
+    source = engines.written(net, form)
+    ours = native.loaded(source)
+    known = engines.forms('onnxruntime', net)
+    ort = engines.load(
+      net, 'onnxruntime', form=form if form in known else 'float32'
+    )
+    want = np.asarray(ort(x))
+    calls: dict[str, Callable[[], Any]] = {
+      'onnxruntime': functools.partial(ort, x),
+      'here': functools.partial(ours, x),
+    }
+    with tempfile.TemporaryDirectory() as place:
+      folder = pathlib.Path(place)
+      sizes = {'onnxruntime': '-'}
+      native.written(source, folder)
+      sizes['here'] = flash(folder, source.file)
+      try:
+        calls['emx'] = theirs(model, x, folder, emx)
+        sizes['emx'] = flash(folder, 'peer')
+      except (subprocess.CalledProcessError, AttributeError) as e:
+        yield f'{path} {form}: emx {e}'
+      errors = {
+        k: np.abs(np.asarray(f()) - want).max() for k, f in calls.items()
+      }
+      times = sampling.sample(calls, repeats=ROUNDS)
+      for name, found in times.items():
+        least_us = 1e3 * float(np.min(found))
+        yield (
+          f'{pathlib.Path(path).stem:24} {form:8} {name:12} {least_us:8.1f} us '
+          f'{sizes[name]:>10} B, off by {errors[name]:.1e}'
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Print the rows of each file."""
+  parser = argparse.ArgumentParser()
+  parser.add_argument('files', nargs='+', metavar='FILE.tsk')
+  parser.add_argument('--emx', default='emx-onnx-cgen')
+  args = parser.parse_args(argv)
+  for path in args.files:
+    for row in rows(path, args.emx):
+      print(row, flush=True)
+
+
+if __name__ == '__main__':
+  main()
