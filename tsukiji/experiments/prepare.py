@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from compress import method
 from compress.state import bare
 from tsukiji.config import (
+  budget,
   fields,
   search_space,
   settings,
@@ -36,7 +37,7 @@ from tsukiji.experiments.jobs import (
   plan_of,
   specs_of,
 )
-from tsukiji.experiments.sweep import tuning
+from tsukiji.experiments.sweep import inside, tuning
 from tsukiji.models import compact_filters, drop_layers
 from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Spec, is_own
@@ -65,9 +66,11 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     jax.distributed.initialize()
   experiment = of(config, folder, load_data(config))
   experiment = experiment._replace(digest=identity.digest(config))
-  first = stages.of_networks(config)
-  if search_space.varies(first):
-    tuning.expect_allowed(experiment._replace(config=first))
+  first = experiment._replace(config=stages.first(config))
+  if budget.limits(config) and search_space.varies(config):
+    inside.expect_possible(first)
+  elif search_space.varies(first.config):
+    tuning.expect_allowed(first)
   return experiment
 
 
