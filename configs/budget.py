@@ -22,20 +22,35 @@ CUT, GRID = 'recipes.mix.parts.cut', 'recipes.mix.parts.grid'
 RISE = 'schedule=cubic(0.0, 0.6)'
 PARTS = {
   'weights': f'prune.weights({{sparsity}}, scope="global", {RISE})',
-  'filters': 'prune.filters(macs={macs}, score="taylor", scope="auto")',
+  'filters': 'prune.filters(macs={macs}, multiple=1, score="taylor")',
   'lowrank': 'lowrank.auto(macs={macs})',
   'lsq': 'quantize.lsq({bits}, 8)',
   'int8': 'quantize.int8()',
   'shared': 'share.kmeans(16)',
   'teacher': 'distill.kd({temperature}, {weight})',
 }
-# Tried before all others: small networks at 4 bits, large ones at 2.
+# Tried before all others: networks of few bits, which lead the small files of
+# results/distillation.json. Sizes that differ from these, and bits of weights.
+RATE = {'lr': 8e-3}  # the best for such networks there
+PLAIN: dict[str, Any] = {
+  'width': 8,
+  'growth': 2.0,
+  'stages': 3,
+  'blocks': 0,
+  'block': 'plain',
+  'kernel': 3,
+  'stride': 1,
+  'head': 'mean',
+  'hidden': 0,
+  'dropout': 0.0,
+}
 FIRST: dict[str, tuple[dict[str, Any], int]] = {
-  'narrow_4bit': ({'width': 8, 'stages': 3, 'kernel': 3}, 4),
-  'flat_4bit': ({'width': 8, 'stages': 2, 'kernel': 5, 'head': 'flat'}, 4),
-  'wide_2bit': ({'width': 16, 'stages': 3, 'kernel': 3}, 2),
-  'thin_4bit': ({'width': 4, 'stages': 3, 'kernel': 3}, 4),
-  'depthwise_4bit': ({'width': 16, 'stages': 3, 'block': 'depthwise'}, 4),
+  'narrow_4bit': ({}, 4),
+  'flat_4bit': ({'stages': 2, 'kernel': 5, 'head': 'flat'}, 4),
+  'thin_4bit': ({'width': 4}, 4),
+  'wide_2bit': ({'width': 16}, 2),
+  'depthwise_4bit': ({'width': 16, 'block': 'depthwise'}, 4),
+  'residual_4bit': ({'width': 6, 'block': 'residual'}, 4),
 }
 
 
@@ -58,12 +73,13 @@ def get_config(arg: str = '') -> ConfigDict:
     network='student', trials=60, epochs=3, keep=2
   )
   config.recipe_search = settings.searching(epochs=3)
+  config.search.limits.macs = 4_100_000  # what is larger trains for too long
   config.search.enqueue = {
     name: {
-      'networks': {'student': {'sizes': sizes, 'train': {'lr': 8e-3}}},
+      'networks': {'student': {'sizes': {**PLAIN, **sizes}, 'train': RATE}},
       'recipes': {
         'mix': {
-          'train': {'lr': 4e-3},
+          'train': RATE,
           'parts': {'cut': '', 'grid': '{lsq}', 'bits': bits, 'teach': ''},
         }
       },
@@ -121,7 +137,11 @@ def _small(config: ConfigDict) -> None:
   config.dataset.update(name='digits', validation=0.2)
   for training in (config.train, config.finetune):
     training.update(batch_size=32, augment=(), epochs=30)
+  # A width says it too, and takes less time than to find what hangs together.
+  config.recipes.mix.parts.cut = search.choice('', '{weights}')
+  config.recipes.mix.parts.macs = 0.5
   config.search.update(trials=40, epochs=6)
+  config.search.limits.macs = 1_000_000
   config.recipe_search.epochs = 6
 
 

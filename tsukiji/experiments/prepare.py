@@ -6,7 +6,7 @@ Errors of a config are raised before any training starts.
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from compress import method
 from compress.state import bare
+from search import space as spaces
 from tsukiji.config import (
   budget,
   fields,
@@ -90,8 +91,17 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
     capacity.check(Experiment(other, folder, loaded, found))
   _check_labels(first.train.loss, loaded)
   tried: list[ConfigDict] = []
+  mixed = stages.recipe_of(config) if budget.limits(config) else ''
+  if mixed and not (folder / 'trials').exists():
+    space = spaces.of(config)
+    begin = [
+      search_space.with_defaults(space, one)
+      for one in tuning.enqueued(experiment._replace(config=config))
+    ]
+    _try_any(experiment, mixed, (*begin, first, *others))
   for example in (first, *others):
     fresh = {k for k, item in example.recipes.items() if item not in tried}
+    fresh -= {mixed}
     for name in specs:
       _try_methods(experiment._replace(config=example), name, fresh)
     tried += [example.recipes[name] for name in fresh]
@@ -157,6 +167,25 @@ def _try_methods(experiment: Experiment, network: str, fresh: set[str]) -> None:
   for name in _recipes_of_any_seed(experiment.config, network):
     if name in fresh:
       _try_method(experiment, network, name)
+
+
+def _try_any(
+  experiment: Experiment, name: str, examples: Sequence[ConfigDict]
+) -> None:
+  """Trace a recipe until one of its examples works.
+
+  Within a budget, a recipe that a network does not allow is a trial that fails.
+  """
+  network, errors = settings.searched(experiment.config), []
+  moments = datasets.moments(experiment.data.train.x)
+  for example in examples:
+    specs = specs_of(example, experiment.data, moments)
+    one = experiment._replace(config=example, specs=specs)
+    try:
+      return _try_method(one, network, name)
+    except ValueError as e:
+      errors.append(e)
+  raise errors[0]
 
 
 def _try_method(experiment: Experiment, network: str, name: str) -> None:

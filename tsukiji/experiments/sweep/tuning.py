@@ -65,7 +65,7 @@ def plans(experiment: Experiment) -> list[Plan]:
   """Return the studies of an experiment: every designer with every seed."""
   search = experiment.config.search
   names = dict.fromkeys((search.designer, *search.baselines))
-  first = _enqueued(experiment)
+  first = tuple(enqueued(experiment))
   made = {name: _designed(experiment, name) for name in names}
   return [
     Plan(
@@ -82,17 +82,14 @@ def plans(experiment: Experiment) -> list[Plan]:
   ]
 
 
-def _enqueued(experiment: Experiment) -> tuple[ConfigDict, ...]:
+def enqueued(experiment: Experiment) -> list[ConfigDict]:
   """Return the configs to begin with, but for those that are not allowed."""
   space, allowed = spaces.of(experiment.config), _allowed(experiment)
   items = experiment.config.search.enqueue.values()
   found = [spaces.placed(space, search_space.flat(item)) for item in items]
-  fitting = [
-    x
-    for x in found
-    if allowed is None or allowed(x.copy_and_resolve_references())
-  ]
-  return tuple(fitting)
+  copies = [one.copy_and_resolve_references() for one in found]
+  every = zip(found, copies, strict=True)
+  return [one for one, copy in every if allowed is None or allowed(copy)]
 
 
 def _prefix(experiment: Experiment) -> str:
