@@ -140,7 +140,7 @@ def _small(config: ConfigDict) -> None:
   # A width says it too, and takes less time than to find what hangs together.
   config.recipes.mix.parts.cut = search.choice('', '{weights}')
   config.recipes.mix.parts.macs = 0.5
-  config.search.update(trials=40, epochs=6)
+  config.search.update(trials=24, epochs=6)
   config.search.limits.macs = 1_000_000
   config.recipe_search.epochs = 6
 

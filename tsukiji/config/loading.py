@@ -205,4 +205,6 @@ def _expect_number(where: str, text: str, kind: type, known: Any) -> None:
   try:
     kind(text)
   except ValueError:
+    what = 'a whole number, or None' if kind is int else 'a number, or None'
+    expect(where, known is not None, what, text)
     kinds.expect_alike(where, text, known)

@@ -121,6 +121,8 @@ def within(config: ConfigDict, found: Sequence[ConfigDict]) -> ConfigDict:
     item = one.networks[network].copy_and_resolve_references()
     own = one.recipes[mixed].copy_and_resolve_references()
     own.method, own.parts = recipe.filled(own.method, own.parts), {}
+    taught = recipe.parse(own.method).requires
+    own.teacher = own.teacher if taught else ()
     item.recipes = (f'{mixed}_{i}',)
     last.networks[f'{network}_{i}'] = item
     last.recipes[f'{mixed}_{i}'] = own

@@ -38,7 +38,7 @@ from tsukiji.experiments.jobs import (
   plan_of,
   specs_of,
 )
-from tsukiji.experiments.sweep import inside, tuning
+from tsukiji.experiments.sweep import inert, inside, tuning
 from tsukiji.models import compact_filters, drop_layers
 from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Spec, is_own
@@ -65,8 +65,9 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   validate.check(config)
   if config.distributed:
     jax.distributed.initialize()
-  experiment = of(config, folder, load_data(config))
-  experiment = experiment._replace(digest=identity.digest(config))
+  data, digest = load_data(config), identity.digest(config)
+  config = inert.pinned(config, data) if budget.limits(config) else config
+  experiment = of(config, folder, data)._replace(digest=digest)
   first = experiment._replace(config=stages.first(config))
   if budget.limits(config) and search_space.varies(config):
     inside.expect_possible(first)

@@ -78,7 +78,9 @@ def student(
     if max(high, wide) > 1 and stage + 1 < stages:
       layers.append(Pool(window=(high, wide), strides=(high, wide)))
       sides = [sides[0] // high, sides[1] // wide]
-  layers.append(GlobalMean() if head == 'mean' else Flatten())
+  # Of one pixel there is no mean.
+  mean = head == 'mean' and max(sides) > 1
+  layers.append(GlobalMean() if mean else Flatten())
   if hidden:
     layers += [Dense(name='hidden', features=hidden), Act()]
   layers += [Dropout(rate=dropout)] * (dropout > 0)

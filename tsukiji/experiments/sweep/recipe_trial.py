@@ -6,6 +6,7 @@ epochs before.
 
 from ml_collections import ConfigDict
 
+from compress import recipe
 from search.designer import Values
 from search.space import Space
 from tsukiji import interrupt
@@ -96,6 +97,8 @@ def shortened(
   """
   item = config.recipes[name].copy_and_resolve_references()
   item.epochs = config.recipe_search.epochs or item.epochs
+  taught = recipe.parse(recipe.filled(item.method, item.parts)).requires
+  item.teacher = item.teacher if taught else ()
   network = settings.searched(config)
   short = settings.default('compress')
   short.dataset, short.measure = config.dataset, config.measure
@@ -105,8 +108,8 @@ def shortened(
   short.recipes = {name: item}
   title = f'{name}_{identity.digest(short)}'
   short.recipes = {title: item}
-  taught = jobs.taught_by(short, title)
-  specs = {one: experiment.specs[one] for one in (*taught, network)}
+  names = (*jobs.taught_by(short, title), network)
+  specs = {one: experiment.specs[one] for one in names}
   if budget.limits(config):
     specs[network] = trial.spec_of(experiment, config)
   folder = experiment.folder / 'trials'
