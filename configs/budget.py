@@ -2,13 +2,14 @@
 
   python main.py --config=configs/budget.py --config.budget.bytes=10000
   python main.py --config=configs/budget.py:small --config.budget.bytes=3000
-  python main.py --config=configs/budget.py:small \\
-    --config.dataset.name=mine.npz --config.budget.latency_ms=0.05
+  python main.py --config=configs/budget.py:few \\
+    --config.dataset.name=mine.npz --config.budget.bytes=1000
 
 On Fashion-MNIST, some hours on 2 cores; ':small' is for thousands of examples,
-by default the digits, minutes. Architecture, training and recipe are searched
-for together; the best two are trained in full with 3 seeds, and the better one
-is exported. The first trials are small networks that are good elsewhere.
+by default the digits, and ':few' for hundreds: minutes. Architecture, training
+and recipe are searched for together; the best two are trained in full with 3
+seeds, and the better one is exported. The first trials are small networks that
+are good elsewhere.
 """
 
 from typing import Any
@@ -55,7 +56,7 @@ FIRST: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """Return the config; ':small' is for small data, ':tiny' takes seconds."""
+  """Return the config; ':small', ':few' for small data, ':tiny' for tests."""
   config = settings.default('study')
   config.title = 'The best network within a budget'
   config.budget.bytes = 10_000
@@ -87,8 +88,10 @@ def get_config(arg: str = '') -> ConfigDict:
     for name, (sizes, bits) in FIRST.items()
   }
   config.measure.engines = ('jax', 'onnxruntime')
-  if arg in ('small', 'tiny'):
+  if arg in ('small', 'few', 'tiny'):
     _small(config)
+  if arg == 'few':
+    _few(config)
   if arg == 'tiny':
     _tiny(config)
   return config
@@ -143,6 +146,14 @@ def _small(config: ConfigDict) -> None:
   config.search.update(trials=24, epochs=6)
   config.search.limits.macs = 1_000_000
   config.recipe_search.epochs = 6
+
+
+def _few(config: ConfigDict) -> None:
+  """Make it fit hundreds of examples, as rows of a table."""
+  config.dataset.validation = 0.25
+  for training in (config.train, config.finetune):
+    training.update(batch_size=16, epochs=80)
+  config.search.epochs = config.recipe_search.epochs = 20
 
 
 def _tiny(config: ConfigDict) -> None:
