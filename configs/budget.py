@@ -173,8 +173,14 @@ def _tiny(config: ConfigDict) -> None:
   mixed.parts.grid = search.choice('{lsq}', '{int8}')
   mixed.parts.teach = '{teacher}'
   config.recipes.mix = mixed
-  first = {'networks': {'student': {'sizes': {'width': 4}}}}
-  config.search.enqueue = {'narrow': first}
+  narrow = {'student': {'sizes': {'width': 4}}}
+  config.search.enqueue = {
+    name: {
+      'networks': narrow,
+      'recipes': {'mix': {'parts': {'grid': f'{{{name}}}'}}},
+    }
+    for name in ('lsq', 'int8')
+  }
   config.search.update(trials=2, epochs=1, workers=1)
   config.recipe_search.epochs = 1
   config.measure.update(repeats=5, engines=('jax',))

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 import search
 from configs import budget as study
+from search import space as spaces
 from tests.tsukiji.config.test_search_space import put
 from tsukiji import errors
 from tsukiji.config import budget, loading, settings, stages, validate
@@ -100,3 +101,22 @@ def test_a_field_that_is_fixed_may_be_enqueued() -> None:
   config = tiny(bytes=3000)
   config.networks.student.sizes.width = 5
   validate.check(config)
+
+
+def test_within_a_budget_there_is_one_stage() -> None:
+  config = tiny(bytes=3000)
+  (joint,) = stages.of(config)
+  varying = {path.split('.')[0] for path, _ in spaces.varying(joint)}
+  assert varying == {'networks', 'recipes'}
+  assert len(stages.of(tiny())) == 2
+
+
+def test_references_and_teachers_are_trained_before() -> None:
+  beside = stages.beside(tiny(bytes=3000))
+  assert (beside.task, [*beside.networks]) == ('train', ['reference'])
+  validate.check(beside)
+
+
+def test_other_studies_take_a_budget_too() -> None:
+  flags = ('--config.budget.bytes=10000', '--config.budget.macs=200000')
+  validate.check(loading.load('configs/study.py:small', flags))
