@@ -84,13 +84,13 @@ def _within(
   joint = experiment._replace(config=stages.first(config))
   driver.run(joint, executors)
   found = finalists.ranked(joint)
-  for count in range(config.search.keep, len(found) + 1):
+  for count in range(min(config.search.keep, len(found)), len(found) + 1):
     chosen = stages.within(config, [one.config for one in found[:count]])
     last, _ = prepare.fitting(experiment._replace(config=chosen))
     running.run(last, executors)
     if finalists.judged(config, results.gather(last))[0].inside:
       break
-  log(f'Trained in full: the best {count} of {len(found)} inside.')
+  log(f'Trained in full: the best {count} of {len(found)} that differ.')
   return last
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from compress import recipe
 from tsukiji.config import budget, settings, stages
 from tsukiji.experiments import jobs
 from tsukiji.experiments.jobs import Experiment
@@ -56,6 +57,9 @@ class Finalist(NamedTuple):
 def ranked(joint: Experiment) -> list[Best]:
   """Return the trials inside the budget, the best first.
 
+  Of those with the same network and recipe, which differ in their training
+  only, the best.
+
   Args:
     joint: A finished search within a budget.
 
@@ -63,7 +67,10 @@ def ranked(joint: Experiment) -> list[Best]:
     ValueError: If none is inside; it says what the nearest takes.
   """
   every = tuning.ranked(joint)
-  found = [one for one in every if one.inside]
+  found: dict[tuple[str, str], Best] = {}
+  for one in every:
+    if one.inside:
+      found.setdefault(_kind(joint.config, one.config), one)
   if not found:
     nearest = in_words(every[0].costs) or f'{100 * every[0].accuracy:.2f} %'
     most = in_words(budget.limits(joint.config))
@@ -72,7 +79,14 @@ def ranked(joint: Experiment) -> list[Best]:
       f'{len(every)} trials; the nearest takes {nearest}. Allow more, or set '
       'more config.search.trials.'
     )
-  return found
+  return [*found.values()]
+
+
+def _kind(study: ConfigDict, one: ConfigDict) -> tuple[str, str]:
+  """Return the network and the recipe of a trial, without their training."""
+  sizes = one.networks[settings.searched(study)].sizes
+  item = one.recipes[stages.recipe_of(study)]
+  return repr(sizes), recipe.filled(item.method, item.parts)
 
 
 def judged(config: ConfigDict, rows: Sequence[Row]) -> list[Finalist]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
+import search
 from search import study
 from search.designer import Values
 from tests.tsukiji.config.test_budget import tiny
@@ -77,6 +78,20 @@ def test_the_best_trial_inside_is_first(tmp_path: pathlib.Path) -> None:
   assert [x.number for x in finalists.ranked(joint)] == [
     x.number for x in every[:6]
   ]
+
+
+def test_trials_that_differ_in_training_only_are_one(
+  tmp_path: pathlib.Path,
+) -> None:
+  config = tiny(bytes=2600)
+  config.networks.student.sizes.width = 4
+  config.networks.student.train.lr = search.log(1e-3, 1e-2)
+  config.search.update(trials=6, designer='sobol')
+  joint = searched(tmp_path, config)
+  every, found = tuning.ranked(joint), finalists.ranked(joint)
+  grids = {one.config.recipes.mix.parts.grid for one in found}
+  assert len(every) == 6 and len(found) == len(grids) == 2
+  assert found[0].number == every[0].number
 
 
 def test_where_none_is_inside_the_nearest_is_named(
