@@ -217,13 +217,14 @@ def sentences(experiment: Experiment, rows: Sequence[Row]) -> list[str]:
 
 def _described(one: Finalist) -> str:
   mean = 100 * statistics.fmean(one.scores)
-  spread, count = '', len(one.scores)
+  spread, most, count = '', '', len(one.scores)
   if count > 1:
+    most = 'at most '
     spread = f' ± {100 * statistics.stdev(one.scores):.2f}'
   costs = {x: y for x, y in one.costs.items() if x != budget.DROP}
   return (
     f'{one.network} with {one.recipe}, {mean:.2f}{spread} % on the test set '
-    f'({count} seed{"s" * (count > 1)}), {in_words(costs)}'
+    f'({count} seed{"s" * (count > 1)}), {most}{in_words(costs)}'
   )
 
 

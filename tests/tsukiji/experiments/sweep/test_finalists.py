@@ -151,7 +151,7 @@ def test_sentences_say_what_why_and_what_was_tried(
   rows = [row(1, 0), row(1, 1), row(2, 0), row(2, 1)]
   said = '\n'.join(finalists.sentences(joint, rows))
   assert 'The best network within 2,600 bytes: student_1 with mix_1' in said
-  assert '90.50 ± 0.71 % on the test set (2 seeds), 2,000 bytes' in said
+  assert '90.50 ± 0.71 % on the test set (2 seeds), at most 2,000 bytes' in said
   assert 'Runner-up: student_2' in said
   assert 'outside the budget: 4,000 bytes of 2,600 bytes' in said
   assert 'Tried: 8 trials' in said and '6 inside, 2 outside, 0 that' in said
