@@ -152,8 +152,8 @@ def _few(config: ConfigDict) -> None:
   """Make it fit hundreds of examples, as rows of a table."""
   config.dataset.validation = 0.25
   for training in (config.train, config.finetune):
-    training.update(batch_size=16, epochs=80)
-  config.search.epochs = config.recipe_search.epochs = 20
+    training.update(batch_size=8, epochs=40)
+  config.search.epochs = config.recipe_search.epochs = 10
 
 
 def _tiny(config: ConfigDict) -> None:
