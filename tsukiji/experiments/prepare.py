@@ -69,9 +69,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   config = inert.pinned(config, data) if budget.limits(config) else config
   experiment = of(config, folder, data)._replace(digest=digest)
   first = experiment._replace(config=stages.first(config))
-  if budget.limits(config) and search_space.varies(config):
-    inside.expect_possible(first)
-  elif search_space.varies(first.config):
+  if not budget.limits(config) and search_space.varies(first.config):
     tuning.expect_allowed(first)
   return experiment
 
@@ -93,6 +91,8 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
   _check_labels(first.train.loss, loaded)
   tried: list[ConfigDict] = []
   mixed = stages.recipe_of(config) if budget.limits(config) else ''
+  if mixed:
+    inside.expect_possible(experiment._replace(config=config))
   if mixed and not (folder / 'trials').exists():
     space = spaces.of(config)
     begin = [

@@ -16,6 +16,7 @@ Args: TypeAlias = list[Any]
 Keywords: TypeAlias = dict[str, Any]
 
 FLOAT = 32.0
+FILE = 256.0  # bytes that any file has beside its weights: operations, names
 CODED = (
   0.7  # of the bits of a grid, which is what a range coder leaves at least
 )
@@ -42,12 +43,12 @@ def least(spec: Spec, method: str = '') -> dict[str, float]:
 
   Returns:
     `macs` of an example and `params`, the numbers stored; `bytes`, those of
-    the codes of the weights, without anything else in the file.
+    the codes of the weights, and `FILE`.
 
   >>> layers = (sp.Flatten(), sp.Dense(name='fc', features=3))
   >>> net = Spec(name='n', input_shape=(2, 2, 1), layers=layers)
   >>> least(net, 'quantize.int8()')
-  {'macs': 12.0, 'params': 12.0, 'bytes': 8.4}
+  {'macs': 12.0, 'params': 12.0, 'bytes': 264.4}
   """
   weights = macs = 0
   for step in sp.walk(spec):
@@ -65,6 +66,7 @@ def least(spec: Spec, method: str = '') -> dict[str, float]:
       found['bytes'] *= CODED * (1 - first)
     elif not name.startswith(NEUTRAL):
       return {'macs': 0.0, 'params': 0.0, 'bytes': 0.0}
+  found['bytes'] += FILE
   return {k: float(v) for k, v in found.items()}
 
 

@@ -22,8 +22,8 @@ def fits(joint: Experiment, **values: object) -> bool:
 def test_what_is_too_large_before_training_is_not_tried(
   tmp_path: pathlib.Path,
 ) -> None:
-  # 21 w^2 + 49 w weights at 4 bits, of which a coder leaves 70 % at least:
-  # 1,135 or more for w = 6.
+  # 90 w^2 + 49 w weights at 4 bits, of which a coder leaves 70 % at least:
+  # 1,237 bytes or more for w = 6, and 256 of the file.
   joint = made(tmp_path, tiny(bytes=1000))
   assert fits(joint, width=3) and not fits(joint, width=6)
   few = made(tmp_path, tiny(params=1200))
