@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
+BYTES ?= 10000
 MINUTES ?= 20
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run study study-small test test-slow test-all test-matrix fuzz format clean
+.PHONY: run study study-small budget test test-slow test-all test-matrix fuzz format clean
 
 run: $(VENV)/installed  ## Train, compress, pack, measure and report.
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=$(WORKDIR)
@@ -16,6 +17,9 @@ study: $(VENV)/installed  ## The whole plan on Fashion-MNIST: hours.
 
 study-small: $(VENV)/installed  ## The same plan on digits: minutes.
 	$(BIN)/python main.py --config=configs/study.py:small --workdir=runs/study-small
+
+budget: $(VENV)/installed  ## The best network in BYTES on Fashion-MNIST: hours.
+	$(BIN)/python main.py --config=configs/budget.py --config.budget.bytes=$(BYTES) --workdir=runs/budget-$(BYTES)
 
 test: $(VENV)/installed-test  ## The quick gate: format, lint, types, tests.
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ Everything else is constant. A parameter whose condition does not hold is None.
 `--config.lr=0.01` on the command line pins one: what is no leaf is constant.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -166,6 +167,31 @@ def to_unit(space: Space, config: ConfigDict | FrozenConfigDict) -> np.ndarray:
       expect_inside(name, leaf, got)
       unit[i] = unit_of(leaf, got)
   return unit
+
+
+def placed(space: Space, values: Mapping[str, Any]) -> ConfigDict:
+  """Return the config of some values, the rest in the middle of its ranges.
+
+  Args:
+    space: The space.
+    values: By dotted path; those of parameters that are not active are ignored.
+
+  Raises:
+    ValueError: If a value is outside the space.
+
+  >>> from search.parameter import choice, integer
+  >>> config = ConfigDict({'bits': integer(2, 8), 'kind': choice('a', 'b')})
+  >>> placed(of(config), {'kind': 'b'})
+  bits: 5
+  kind: b
+  <BLANKLINE>
+  """
+  unit = np.full(len(space.names), MIDDLE)
+  for i, (name, leaf) in enumerate(zip(space.names, space.leaves, strict=True)):
+    if name in values:
+      expect_inside(name, leaf, values[name])
+      unit[i] = unit_of(leaf, values[name])
+  return to_config(space, snap(space, unit[None])[0])
 
 
 def varying(config: ConfigDict, above: str = '') -> list[tuple[str, Leaf]]:

@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     trials: Number of trials.
     objectives: Number of values to minimize.
     seed: Seed of the suggestions.
+    first: Configs to try before the designer is asked; see `space.placed`.
   """
 
   name: str
@@ -48,6 +49,7 @@ class Plan(NamedTuple):
   trials: int
   objectives: int = 1
   seed: int = 0
+  first: tuple[ConfigDict, ...] = ()
 
 
 class Trial(NamedTuple):
@@ -218,9 +220,8 @@ def ask(study: Study) -> tuple[Study, Trial | None]:
     return study._replace(again=study.again[1:]), study.again[0]
   if study.spent or study.kept >= plan.trials:
     return study, None
-  key = jax.random.fold_in(jax.random.key(plan.seed), study.asked)
   try:
-    config, _ = plan.designer.ask(study.state, key)
+    config = _next(study)
   except StopIteration:  # a grid is exhausted
     return study._replace(spent=True), None
   params = storage_lib.params(plan.space, config)
@@ -239,6 +240,15 @@ def ask(study: Study) -> tuple[Study, Trial | None]:
     asked=study.asked + 1,
     kept=study.kept + 1,
   ), trial
+
+
+def _next(study: Study) -> ConfigDict:
+  """Return a config to try: one of the first, or what the designer says."""
+  plan = study.plan
+  if study.asked < len(plan.first):
+    return plan.first[study.asked]
+  key = jax.random.fold_in(jax.random.key(plan.seed), study.asked)
+  return plan.designer.ask(study.state, key)[0]
 
 
 def tell(

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.commands import run, start
+from tests.commands import once, run, start, workdir
 
 pytestmark = pytest.mark.slow
 LONG = (
@@ -19,16 +19,19 @@ LONG = (
 )
 
 
+BUDGET = ('--config=configs/budget.py:tiny', '--config.workers=1')
+
+
 def wait_for_epoch(
-  folder: pathlib.Path, process: subprocess.Popen[str]
+  folder: pathlib.Path, process: subprocess.Popen[str], lines: int = 4
 ) -> None:
   path = folder / 'metrics.jsonl'
-  for _ in range(1200):
-    if path.exists() and len(path.read_text().splitlines()) >= 4:
+  for _ in range(4800):
+    if path.exists() and len(path.read_text().splitlines()) >= lines:
       return
     assert process.poll() is None, process.communicate()
     time.sleep(0.05)
-  raise AssertionError('no epoch within a minute')
+  raise AssertionError('no epoch within minutes')
 
 
 @pytest.fixture(scope='module')
@@ -61,3 +64,28 @@ def test_a_stopped_run_continues_to_the_same_bits(
     assert (tmp_path / 'artefacts' / path.name).read_bytes() == (
       path.read_bytes()
     )
+
+
+def test_a_search_within_a_budget_continues_to_the_same_bits(
+  tmp_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+  whole = workdir(tmp_path_factory, 'budget')
+  done = once(whole, BUDGET[0], f'--workdir={whole}', BUDGET[1])
+  assert done.returncode == 0, done.stderr
+  args = (*BUDGET, f'--workdir={tmp_path}')
+  process = start(*args)
+  # In the recipe of the first trial, or in the network of the second.
+  wait_for_epoch(tmp_path / 'trials', process, 3)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.communicate(timeout=120)
+  again = run(*args)
+  assert again.returncode == 0, again.stderr
+  files = sorted((whole / 'artefacts').glob('*.tsk'))
+  assert len(files) == 5
+  for path in files:
+    other = tmp_path / 'artefacts' / path.name
+    assert other.read_bytes() == path.read_bytes()
+  for text in (again.stdout, (tmp_path / 'report.md').read_text()):
+    said = ' '.join(text.split())
+    assert 'The best network within 3,000 bytes: student' in said
+    assert 'Runner-up: student' in said and '2 trials of 1 epochs' in said

@@ -125,3 +125,15 @@ def test_values_outside_are_refused() -> None:
   space = spaces.of(ConfigDict({'n': search.integer(1, 4)}))
   with pytest.raises(ValueError, match=r'n: expected an integer in \[1, 4\]'):
     spaces.to_unit(space, ConfigDict({'n': 2.5}))
+
+
+def test_values_are_placed_and_the_rest_is_in_the_middle() -> None:
+  space = spaces.of(config())
+  made = spaces.placed(
+    space, {'kind': 'adam', 'depth': 4, 'train.momentum': 0.3, 'other': 1}
+  )
+  assert (made.kind, made.depth, made.epochs) == ('adam', 4, 5)
+  assert made.train.momentum is None and made.train.nesterov is None
+  assert made.train.lr == pytest.approx(10**-2.5)
+  with pytest.raises(ValueError, match=r'depth: expected an integer in \[1, 4'):
+    spaces.placed(space, {'depth': 5})

@@ -297,3 +297,18 @@ def test_options_of_one_text_are_all_tried(where: str) -> None:
   both = plan(2)._replace(space=used, designer=designer.grid(used))
   run(both, where, objective)
   assert set(map(repr, tried)) == {'(1, 2)', "'(1, 2)'"}
+
+
+def test_a_study_begins_with_what_it_is_given() -> None:
+  storage = storage_lib.opened('sqlite://')
+  given = tuple(
+    spaces.placed(SPACE, {'kind': 'a', 'x': x, 'n': 2}) for x in (0.25, 0.75)
+  )
+  begins = plan(3)._replace(first=given)
+  done = study.run(begins, storage, easy)
+  values = [t.params for t in study.trials(begins, storage)]
+  assert [v['x'] for v in values[:2]] == [0.25, 0.75] and len(values) == 3
+  plain = study.run(plan(3)._replace(name='plain'), storage, easy)
+  # A suggestion hangs on its number, and on nothing that came before it.
+  last = study.trials(plain.plan, storage)[2].params
+  assert values[2] == last and done.kept == 3

@@ -9,7 +9,8 @@ from tsukiji.errors import expect, expect_name
 
 # Parts with known fields; other parts may have any names.
 PARTS = {
-  *('cluster', 'dataset', 'export', 'finetune', 'limits', 'measure', 'train'),
+  *('budget', 'cluster', 'dataset', 'export', 'finetune', 'limits'),
+  *('measure', 'train'),
   *('recipe_search', 'search'),
 }
 WHOLE = {'batches', 'seeds'}  # tuples of whole numbers; others are of names
@@ -46,6 +47,9 @@ def expect_alike(where: str, value: Any, known: Any) -> None:
   ValueError: lr: expected a value like 0.1, got 'fast'.
   """
   match known:
+    case None:  # a number, or none
+      number = isinstance(value, float | int) and not isinstance(value, bool)
+      right = value is None or (number and math.isfinite(value))
     case bool():
       right = isinstance(value, bool)
     case int():
@@ -59,10 +63,15 @@ def expect_alike(where: str, value: Any, known: Any) -> None:
       right = isinstance(value, ConfigDict)
     case _:
       right = isinstance(value, type(known))
-  shown = (
+  expect(where, right, _shown(known), value)
+
+
+def _shown(known: Any) -> str:
+  if known is None:
+    return 'a number, or None'
+  return (
     'settings' if isinstance(known, ConfigDict) else f'a value like {known!r}'
   )
-  expect(where, right, shown, value)
 
 
 def _are_alike(where: str, values: tuple[Any, ...]) -> bool:

@@ -133,7 +133,8 @@ def changed(config: ConfigDict, changes: Sequence[str]) -> ConfigDict:
   Raises:
     ValueError: If a flag names no field, or has no value of its type.
   """
-  changes = [x for x in changes if not (_is_option(config, x) or _is_old(x))]
+  handled = (_is_option, _is_unlimited, _is_old)
+  changes = [x for x in changes if not any(one(config, x) for one in handled)]
   for flag in changes:
     _expect_field(config.lock(), flag)
   values, argv = flags.FlagValues(), ['tsukiji', *changes]
@@ -163,7 +164,16 @@ def _is_option(config: ConfigDict, flag: str) -> bool:
   return True
 
 
-def _is_old(flag: str) -> bool:
+def _is_unlimited(config: ConfigDict, flag: str) -> bool:
+  """Take a limit of the budget away, whose flags take numbers otherwise."""
+  found = re.fullmatch(r'--?config\.budget\.(\w+)=None', flag)
+  if found is None or found[1] not in config.get('budget', ()):
+    return False
+  config.budget[found[1]] = None
+  return True
+
+
+def _is_old(_: ConfigDict, flag: str) -> bool:
   """Return whether a flag sets a field that has no use any more."""
   found = re.match(r'--?config\.(?:recipe_)?search\.(\w+)=', flag)
   old = found is not None and found[1] in fields.Search.DROPPED
@@ -180,19 +190,21 @@ def _expect_field(config: ConfigDict, flag: str) -> None:
     'command line', found[1], ('config', 'workdir', 'debug'), 'a flag'
   )
   holder: Any = config
-  where = 'config'
+  where, kind = 'config', type(config)
   for name in found[2].split('.')[1:]:
     if not isinstance(holder, ConfigDict):
       return
     if name not in holder:
       expect_name(where, name, holder)
-    where, holder = f'{where}.{name}', holder[name]
-  if found[3] == '=' and type(holder) in (int, float):
-    _expect_number(where, flag.partition('=')[2], holder)
+    where, kind, holder = f'{where}.{name}', holder.get_type(name), holder[name]
+  if found[3] == '=' and kind in (int, float):
+    _expect_number(where, flag.partition('=')[2], kind, holder)
 
 
-def _expect_number(where: str, text: str, known: float) -> None:
+def _expect_number(where: str, text: str, kind: type, known: Any) -> None:
   try:
-    type(known)(text)
+    kind(text)
   except ValueError:
+    what = 'a whole number, or None' if kind is int else 'a number, or None'
+    expect(where, known is not None, what, text)
     kinds.expect_alike(where, text, known)

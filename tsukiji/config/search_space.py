@@ -83,6 +83,21 @@ def with_defaults(space: Space, config: ConfigDict) -> ConfigDict:
   return config
 
 
+def flat(fields: ConfigDict, above: str = '') -> dict[str, Any]:
+  """Return the values of nested fields by dotted path.
+
+  >>> flat(ConfigDict({'train': {'lr': 0.1}}))
+  {'train.lr': 0.1}
+  """
+  found: dict[str, Any] = {}
+  for name, value in fields.items():
+    if isinstance(value, ConfigDict):
+      found |= flat(value, f'{above}{name}.')
+    else:
+      found[above + name] = value
+  return found
+
+
 def _default(path: str) -> Any:
   """Return the default of a field, None if it has none."""
   parts = path.split('.')

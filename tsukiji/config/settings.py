@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from search.parameter import Leaf
 from tsukiji.config.fields import (
@@ -45,6 +46,8 @@ DESIGNERS = ('gp', 'grid', 'random', 'sobol', *RUNGED)
 KNOWN = ('bytes', 'macs', 'params')
 FOUND = ('latency_ms', 'energy_uj', 'flash', 'ram')
 OBJECTIVES = ('val_accuracy', *KNOWN, *FOUND)
+# What a budget may limit; see `budget.limits`.
+COSTS = ('bytes', 'latency_ms', 'energy_uj', 'params', 'macs')
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -141,7 +144,10 @@ def searching(**changes: Any) -> ConfigDict:
       # Trials of one task: those whose networks have the same shapes are one
       # program, where that is faster (`vmapped`).
       'batch_size': 1,
-      'keep': 6,  # recipes that are trained in full, of the Pareto set found
+      # Of what was found, the number that is trained in full: recipes of the
+      # Pareto set, or networks within a budget.
+      'keep': 6,
+      'enqueue': {},  # name -> fields that vary: trials before all others
     }
   )
   return _changed(defaults, changes)
@@ -189,6 +195,17 @@ def default(task: str = 'compress') -> ConfigDict:
       'recipes': {},  # name -> compression(...)
       'search': searching(),
       'recipe_search': searching(),  # of a study, where a recipe varies
+      # Of the best network of a study, which is then searched for with its
+      # training and its recipe at once; None is no limit.
+      'budget': {
+        'bytes': placeholder(int),  # of the packed file
+        'latency_ms': placeholder(float),  # median at batch 1, fastest engine
+        'energy_uj': placeholder(float),  # modeled, of an inference
+        'params': placeholder(int),  # numbers in the file
+        'macs': placeholder(int),  # of an example
+        # From the reference: alone, the smallest file is the best.
+        'accuracy_drop': placeholder(float),
+      },
       'helper': '',  # joins every recipe, as 'distill.kd(4.0)'
       'figures': {},  # name -> figure(...)
       'seeds': (0,),

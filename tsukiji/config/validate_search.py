@@ -3,7 +3,8 @@
 from ml_collections import ConfigDict
 
 from search import space as spaces
-from tsukiji.config import settings, stages
+from search.parameter import expect_inside
+from tsukiji.config import budget, search_space, settings, stages
 from tsukiji.config.kinds import expect_least, expect_seeds
 from tsukiji.errors import expect, expect_name
 from tsukiji.training import teacher
@@ -11,7 +12,9 @@ from tsukiji.training import teacher
 
 def check(config: ConfigDict) -> None:
   """Check a search; see `validate.check`."""
+  budget.check(config)
   _check_varied(config)
+  _check_enqueued(config)
   for name in ('search', 'recipe_search'):
     _check_search(f'config.{name}', config[name], config)
 
@@ -29,7 +32,8 @@ def _check_varied(config: ConfigDict) -> None:
   network = config.search.network or next(iter(config.networks))
   expect_name('config.search.network', network, config.networks)
   mixed = stages.recipe_of(config)
-  parts = ['train.', f'networks.{network}.']
+  joint = bool(budget.limits(config))
+  parts = ['train.'] * (not joint) + [f'networks.{network}.']
   fixed = ['train.loss', f'networks.{network}.outputs']
   if mixed:
     parts.append(f'recipes.{mixed}.')
@@ -37,6 +41,9 @@ def _check_varied(config: ConfigDict) -> None:
     if running:
       _check_mixed(f'config.recipes.{mixed}', config.recipes[mixed], config)
   what = f'ranges in {" or ".join(f"config.{part[:-1]}" for part in parts)}'
+  fix = 'Put a range into a part of a recipe, as its bits.'
+  got = [*config.recipes]
+  expect('config.recipes', mixed or not joint, 'one that varies', got, fix)
   for name in names:
     right = name.startswith(tuple(parts)) and name not in fixed
     expect(f'config.{name}', right, what, 'a range', 'A trial trains that.')
@@ -50,14 +57,17 @@ def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
     'config.task', study, "'study' where a recipe varies", config.task, fix
   )
   fix = 'Let a recipe that does not vary do it.'
+  joint = bool(budget.limits(config))
   valid = item.start in settings.STARTS
   what = f'one of {", ".join(settings.STARTS)}'
   expect(f'{where}.start', valid, what, item.start, fix)
   outside = (
-    all(map(teacher.is_outside, item.teacher)) and not item.train_teacher
-  )
+    joint or all(map(teacher.is_outside, item.teacher))
+  ) and not item.train_teacher
   what = 'no other network of the config'
   expect(f'{where}.teacher', outside, what, item.teacher, fix)
+  if joint:
+    return
   chosen, where = config.recipe_search, 'config.recipe_search'
   for name in (chosen.designer, *chosen.baselines):
     valid = name not in settings.RUNGED
@@ -66,6 +76,29 @@ def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
   fix = 'What a recipe leaves is an objective.'
   unlimited = not any(chosen.limits.values())
   expect(f'{where}.limits', unlimited, 'no limits', dict(chosen.limits), fix)
+
+
+def _check_enqueued(config: ConfigDict) -> None:
+  """Check that trials to begin with have fields and values of the config."""
+  leaves = dict(spaces.varying(config))
+  for name, fields in config.search.enqueue.items():
+    where = f'config.search.enqueue.{name}'
+    expect(
+      where, isinstance(fields, ConfigDict), 'fields of the config', fields
+    )
+    for path, value in search_space.flat(fields).items():
+      if path in leaves:
+        expect_inside(f'{where}.{path}', leaves[path], value)
+      else:
+        _expect_field(where, path, config)
+
+
+def _expect_field(where: str, path: str, config: ConfigDict) -> None:
+  """Check that a field exists: one that a flag has fixed varies no more."""
+  holder = config
+  for name in path.split('.'):
+    expect_name(where, name, holder, 'a field')
+    holder = holder[name]
 
 
 def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
@@ -88,6 +121,8 @@ def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
   for name, value in least.items():
     expect_least(f'{where}.{name}', chosen[name], value)
   for name in {chosen.designer, *chosen.baselines} & {*settings.RUNGED}:
+    full = not budget.limits(config)
+    expect(f'{where}.designer', full, 'one of full trials in a budget', name)
     fix = 'Trials that are trained as one program cannot be paused.'
     one = chosen.batch_size == 1
     expect(f'{where}.batch_size', one, f'1 for {name}', chosen.batch_size, fix)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import types
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -26,6 +28,8 @@ from tsukiji.training.linear_probe import Reading
 from tsukiji.training.loop import OnEpoch, OnProgress, Run, fit, ignore
 from tsukiji.training.step import Plan, State
 from tsukiji.training.teacher import Teacher
+
+NONE: Mapping[str, Variables] = types.MappingProxyType({})
 
 
 def run_network(
@@ -79,7 +83,7 @@ def trained(
     on_epoch: See `fit.fit`.
   """
   job = network, seed
-  return _fit(experiment, job, jobs.DENSE, None, on_progress, epochs, on_epoch)
+  return _fit(experiment, job, jobs.DENSE, NONE, on_progress, epochs, on_epoch)
 
 
 def run_recipe(
@@ -94,7 +98,7 @@ def run_recipe(
   if store.cell(experiment.folder, title):
     on_progress(title, jobs.steps_of(experiment, network, name)[1])
     return
-  dense = _fit(experiment, (network, seed), jobs.DENSE, None)
+  dense = _fit(experiment, (network, seed), jobs.DENSE, NONE)
   done = compressed(
     experiment, network, seed, name, dense.variables, on_progress
   )
@@ -110,6 +114,7 @@ def compressed(
   dense: Variables,
   on_progress: OnProgress = ignore,
   on_epoch: OnEpoch = ignore,
+  known: Mapping[str, Variables] = NONE,
 ) -> Trained:
   """Return a network compressed by a recipe, without writing a row.
 
@@ -121,31 +126,42 @@ def compressed(
     dense: The trained network.
     on_progress: See `fit.fit`.
     on_epoch: See `fit.fit`.
+    known: Trained teachers by name; others are trained.
   """
-  job = network, seed
-  return _fit(experiment, job, name, dense, on_progress, 0, on_epoch)
+  job, own = (network, seed), {**known, network: dense}
+  return _fit(experiment, job, name, own, on_progress, 0, on_epoch)
 
 
 def _fit(
   experiment: jobs.Experiment,
   job: jobs.Job,
   name: str,
-  dense: Variables | None,
+  known: Mapping[str, Variables],
   on_progress: OnProgress = ignore,
   epochs: int = 0,
   on_epoch: OnEpoch = ignore,
 ) -> Trained:
-  """Train a dense network from scratch, or fine-tune it under a recipe."""
+  """Train a dense network from scratch, or fine-tune it under a recipe.
+
+  Args:
+    experiment: The experiment.
+    job: The network and the seed.
+    name: Of the recipe, or `jobs.DENSE`.
+    known: Networks that are trained, by name; of a recipe, its own.
+    on_progress: See `fit.fit`.
+    epochs: See `trained`.
+    on_epoch: See `fit.fit`.
+  """
   network, seed = job
   spec, split = experiment.specs[network], experiment.data.train
   length = jobs.steps_of(experiment, network, name)
   chosen, steps = length
   network_probe, own = None, None
-  if dense is None:
+  if name == jobs.DENSE:
     begun = Begun(spec, net_lib.init_variables(spec, seed))
   else:
-    item = experiment.config.recipes[name]
-    own = functools.partial(_own, experiment, seed, {network: dense})
+    item, dense = experiment.config.recipes[name], known[network]
+    own = functools.partial(_own, experiment, seed, {**known})
     begun = _begun(experiment, network, seed, item, dense)
     network_probe = probe.probe(
       begun.spec,
@@ -186,7 +202,7 @@ def _own(
 ) -> Teacher:
   """Return a dense network as a teacher, trained if it is not yet."""
   if name not in known:
-    done = _fit(experiment, (name, seed), jobs.DENSE, None)
+    done = _fit(experiment, (name, seed), jobs.DENSE, NONE)
     known[name] = done.variables
   return evaluate.predictor(experiment.specs[name], known[name])
 
@@ -216,7 +232,8 @@ def _begun(
   """
   spec, variables = experiment.specs[network], dense
   if item.start not in settings.STARTS:
-    done = _fit(experiment, (network, seed), item.start, dense)
+    own = {network: dense}
+    done = _fit(experiment, (network, seed), item.start, own)
     spec, variables = done.spec, done.variables
   if item.dropout >= 0:
     spec = sp.with_dropout(spec, item.dropout)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ml_collections import ConfigDict
 
+from tsukiji.config import budget
 from tsukiji.experiments import (
   lock,
   placement,
@@ -53,7 +54,10 @@ def train_and_compress(
       running.run(found, executors)  # a row a cell: trained, packed
     rows = results.gather(found)
     log('Measuring latency, one thread ...')
-    store.write_rows(workdir, timing.timed(found, rows))
+    rows = timing.timed(found, rows)
+    if budget.limits(config):
+      searching.deliver(experiment, found, rows, log)
+    store.write_rows(workdir, rows)
     searching.test_best(experiment)
     return reporting.write(experiment)
 

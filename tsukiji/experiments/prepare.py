@@ -6,7 +6,7 @@ Errors of a config are raised before any training starts.
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,7 +14,9 @@ from ml_collections import ConfigDict
 
 from compress import method
 from compress.state import bare
+from search import space as spaces
 from tsukiji.config import (
+  budget,
   fields,
   search_space,
   settings,
@@ -36,7 +38,7 @@ from tsukiji.experiments.jobs import (
   plan_of,
   specs_of,
 )
-from tsukiji.experiments.sweep import tuning
+from tsukiji.experiments.sweep import inert, inside, tuning
 from tsukiji.models import compact_filters, drop_layers
 from tsukiji.models import net as net_lib
 from tsukiji.models.spec import Spec, is_own
@@ -63,11 +65,12 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
   validate.check(config)
   if config.distributed:
     jax.distributed.initialize()
-  experiment = of(config, folder, load_data(config))
-  experiment = experiment._replace(digest=identity.digest(config))
-  first = stages.of_networks(config)
-  if search_space.varies(first):
-    tuning.expect_allowed(experiment._replace(config=first))
+  data, digest = load_data(config), identity.digest(config)
+  config = inert.pinned(config, data) if budget.limits(config) else config
+  experiment = of(config, folder, data)._replace(digest=digest)
+  first = experiment._replace(config=stages.first(config))
+  if not budget.limits(config) and search_space.varies(first.config):
+    tuning.expect_allowed(first)
   return experiment
 
 
@@ -87,8 +90,19 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
     capacity.check(Experiment(other, folder, loaded, found))
   _check_labels(first.train.loss, loaded)
   tried: list[ConfigDict] = []
+  mixed = stages.recipe_of(config) if budget.limits(config) else ''
+  if mixed:
+    inside.expect_possible(experiment._replace(config=config))
+  if mixed and not (folder / 'trials').exists():
+    space = spaces.of(config)
+    begin = [
+      search_space.with_defaults(space, one)
+      for one in tuning.enqueued(experiment._replace(config=config))
+    ]
+    _try_any(experiment, mixed, (*begin, first, *others))
   for example in (first, *others):
     fresh = {k for k, item in example.recipes.items() if item not in tried}
+    fresh -= {mixed}
     for name in specs:
       _try_methods(experiment._replace(config=example), name, fresh)
     tried += [example.recipes[name] for name in fresh]
@@ -154,6 +168,25 @@ def _try_methods(experiment: Experiment, network: str, fresh: set[str]) -> None:
   for name in _recipes_of_any_seed(experiment.config, network):
     if name in fresh:
       _try_method(experiment, network, name)
+
+
+def _try_any(
+  experiment: Experiment, name: str, examples: Sequence[ConfigDict]
+) -> None:
+  """Trace a recipe until one of its examples works.
+
+  Within a budget, a recipe that a network does not allow is a trial that fails.
+  """
+  network, errors = settings.searched(experiment.config), []
+  moments = datasets.moments(experiment.data.train.x)
+  for example in examples:
+    specs = specs_of(example, experiment.data, moments)
+    one = experiment._replace(config=example, specs=specs)
+    try:
+      return _try_method(one, network, name)
+    except ValueError as e:
+      errors.append(e)
+  raise errors[0]
 
 
 def _try_method(experiment: Experiment, network: str, name: str) -> None:

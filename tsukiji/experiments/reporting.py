@@ -41,11 +41,13 @@ class Report(NamedTuple):
     rows: One per network, recipe and seed.
     searched: The results of each stage of a search.
     path: Of report.html.
+    verdict: Sentences on the best network inside a budget.
   """
 
   rows: list[Row]
   searched: Sequence[Searched]
   path: pathlib.Path
+  verdict: Sequence[str] = ()
 
 
 def write(experiment: Experiment) -> Report:
@@ -56,6 +58,7 @@ def write(experiment: Experiment) -> Report:
   """
   config, rows = experiment.config, store.finished_rows(experiment.folder)
   searched = searching.found(experiment)
+  verdict = searching.verdict(experiment, rows)
   path = report.write(
     experiment.folder,
     [*rows, *report.summarize(rows)],
@@ -65,9 +68,10 @@ def write(experiment: Experiment) -> Report:
       _notes(config.measure.engines),
       config.figures,
       searched,
+      verdict,
     ),
   )
-  return Report(rows, searched, path)
+  return Report(rows, searched, path, verdict)
 
 
 def show(found: Report, console: Console) -> None:
@@ -78,6 +82,7 @@ def show(found: Report, console: Console) -> None:
   lines += [f'removed by {line}' for line in report.removed(found.rows)]
   for one in found.searched:
     lines += search_data.sentences(one)
+  lines += found.verdict
   for line in lines:
     console.print(plain(f'- {line}'), soft_wrap=True)
   console.print(plain(f'Report: {found.path}'), soft_wrap=True)

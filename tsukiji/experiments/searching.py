@@ -1,14 +1,15 @@
-"""The stages of a search: the best network, then recipes for it."""
+"""The stages of a search: the best network, then recipes for it, or both."""
 
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from tsukiji.config import search_space, stages
-from tsukiji.experiments import prepare, running
+from tsukiji.config import budget, search_space, stages
+from tsukiji.experiments import prepare, results, running, shipping
 from tsukiji.experiments.executor import Executors
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.experiments.sweep import driver, findings, winner
+from tsukiji.experiments.store import Row
+from tsukiji.experiments.sweep import driver, finalists, findings, winner
 from tsukiji.report.search_data import Searched
 
 Log = Callable[[str], None]
@@ -30,6 +31,8 @@ def search(
   Returns:
     The experiment, which is also written to `best.py` in the workdir.
   """
+  if budget.limits(experiment.config):
+    return _within(experiment, executors, log)
   config, origin = _chosen(experiment, executors, log)
   found, reasons = prepare.fitting(experiment._replace(config=config))
   for reason in reasons:
@@ -66,8 +69,60 @@ def _chosen(
   return chosen, origin
 
 
+def _within(
+  experiment: Experiment, executors: Executors, log: Log
+) -> Experiment:
+  """Return the experiment with the best networks inside the budget.
+
+  One of which longer training makes a file too large is no longer inside: more
+  are trained until one is.
+  """
+  config, folder, data = experiment.config, experiment.folder, experiment.data
+  beside = stages.beside(config)
+  if beside.networks:
+    running.run(prepare.of(beside, folder, data), executors)
+  joint = experiment._replace(config=stages.first(config))
+  driver.run(joint, executors)
+  found = finalists.ranked(joint)
+  for count in range(min(config.search.keep, len(found)), len(found) + 1):
+    chosen = stages.within(config, [one.config for one in found[:count]])
+    last, _ = prepare.fitting(experiment._replace(config=chosen))
+    running.run(last, executors)
+    if finalists.judged(config, results.gather(last))[0].inside:
+      break
+  log(f'Trained in full: the best {count} of {len(found)} that differ.')
+  return last
+
+
+def deliver(
+  experiment: Experiment, found: Experiment, rows: list[Row], log: Log
+) -> None:
+  """Export the best network inside a budget, and write its config.
+
+  Args:
+    experiment: The study.
+    found: What `search` returned.
+    rows: Its rows, with latencies.
+    log: Called with messages of progress.
+  """
+  best = finalists.judged(experiment.config, rows)[0]
+  alone = finalists.alone(found.config, best)
+  origin = finalists.sentences(experiment, rows)
+  winner.write(experiment.folder / 'best.py', alone, origin)
+  shipping.export_row(found, best.row, log)
+
+
+def verdict(experiment: Experiment, rows: list[Row]) -> list[str]:
+  """Return sentences on the best network inside a budget; none without one."""
+  if not budget.limits(experiment.config):
+    return []
+  return finalists.sentences(experiment, rows)
+
+
 def test_best(experiment: Experiment) -> None:
   """Read the test set for the best trial of each study, once."""
+  if budget.limits(experiment.config):
+    return  # those trained in full have rows
   first = experiment._replace(config=stages.of_networks(experiment.config))
   if search_space.varies(first.config) and first.config.search.batch_size == 1:
     findings.tested(first)
@@ -75,9 +130,7 @@ def test_best(experiment: Experiment) -> None:
 
 def found(experiment: Experiment) -> list[Searched]:
   """Return the results of each stage of a search."""
-  config = experiment.config
-  first = stages.of_networks(config)
-  configs = [first] if search_space.varies(first) else []
-  if stages.recipe_of(config):
-    configs.append(stages.of_recipes(config))
-  return [findings.searched(experiment._replace(config=x)) for x in configs]
+  return [
+    findings.searched(experiment._replace(config=one))
+    for one in stages.of(experiment.config)
+  ]

@@ -8,6 +8,7 @@ from tsukiji.deploy.c.footprint import Limits
 from tsukiji.errors import expect
 from tsukiji.experiments import store
 from tsukiji.experiments.jobs import Experiment
+from tsukiji.experiments.store import Row
 from tsukiji.training import evaluate as evaluate_lib
 from tsukiji.training import metrics
 
@@ -35,12 +36,17 @@ def evaluate(experiment: Experiment, log: Log) -> None:
 
 def export(experiment: Experiment, log: Log) -> None:
   """Write every artefact in the formats of the config, and log failures."""
+  for row in store.finished_rows(experiment.folder):
+    export_row(experiment, row, log)
+
+
+def export_row(experiment: Experiment, row: Row, log: Log) -> None:
+  """Write the artefact of a row in the formats of the config."""
   asked = experiment.config.export
   limits = Limits(asked.flash, asked.ram)
-  for row in store.finished_rows(experiment.folder):
-    file = experiment.folder / row['artefact']
-    done = formats.export(file, '', asked.formats, limits)
-    for path in done.written.values():
-      log(f'Wrote {path}, {path.stat().st_size} bytes')
-    for reason in done.missing.values():
-      log(f'{row["name"]}: {reason}')
+  file = experiment.folder / row['artefact']
+  done = formats.export(file, '', asked.formats, limits)
+  for path in done.written.values():
+    log(f'Wrote {path}, {path.stat().st_size} bytes')
+  for reason in done.missing.values():
+    log(f'{row["name"]}: {reason}')

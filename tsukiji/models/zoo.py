@@ -8,12 +8,12 @@ from typing import Any
 from tsukiji.errors import expect_name
 from tsukiji.models import outside
 from tsukiji.models.binary_zoo import binary_vgg, pool_norm
+from tsukiji.models.blocks import conv_norm, residual
 from tsukiji.models.inception_zoo import binary_googlenet, googlenet_small
 from tsukiji.models.sequences import flattened, squared
 from tsukiji.models.spec import (
   ACTIVATIONS,
   Act,
-  Branch,
   Conv,
   Dense,
   Dropout,
@@ -27,6 +27,7 @@ from tsukiji.models.spec import (
   Standardise,
   output_shape,
 )
+from tsukiji.models.student_zoo import student
 
 
 def tsukijinet(
@@ -184,7 +185,7 @@ def vgg(
   for stage, features in enumerate(widths, 1):
     for i in (1, 2):
       first = not layers
-      layers += _conv_norm(f'conv{stage}_{i}', features, stride if first else 1)
+      layers += conv_norm(f'conv{stage}_{i}', features, stride if first else 1)
     if side >= 2:
       layers.append(Pool())
       side //= 2
@@ -216,7 +217,7 @@ def small(
   """
   layers: list[Layer] = []
   for i, features in enumerate(widths, 1):
-    layers += _conv_norm(f'conv{i}', features)
+    layers += conv_norm(f'conv{i}', features)
     layers += [Pool()] * (i in (2, 3) and min(input_shape[:2]) >= 2 ** (i - 1))
   layers += [GlobalMean(), Dense(name='dense', features=classes)]
   return Spec(name=name, input_shape=input_shape, layers=tuple(layers))
@@ -244,46 +245,15 @@ def resnet(
   Returns:
     The spec; shortcuts are 1x1 convolutions where shapes change.
   """
-  layers = _conv_norm('conv0', widths[0], stride)
+  layers = conv_norm('conv0', widths[0], stride)
   before = widths[0]
   for stage, features in enumerate(widths, 1):
     for block in range(1, blocks + 1):
       stride = 2 if stage > 1 and block == 1 else 1
-      layers += _residual(f'block{stage}_{block}', before, features, stride)
+      layers += residual(f'block{stage}_{block}', before, features, stride)
       before = features
   layers += [GlobalMean(), Dense(name='dense', features=classes)]
   return Spec(name=name, input_shape=input_shape, layers=tuple(layers))
-
-
-def _residual(
-  name: str, before: int, features: int, stride: int
-) -> list[Layer]:
-  body = [
-    *_conv_norm(f'{name}_conv1', features, stride),
-    *_conv_norm(f'{name}_conv2', features)[:-1],
-  ]
-  shortcut: list[Layer] = []
-  if stride > 1 or before != features:
-    shortcut = _conv_norm(f'{name}_skip', features, stride, 1)[:-1]
-  return [Branch(paths=(tuple(body), tuple(shortcut))), Act()]
-
-
-def _conv_norm(
-  name: str, features: int, stride: int = 1, kernel: int = 3
-) -> list[Layer]:
-  """Return a SAME convolution without bias, its norm and a ReLU."""
-  return [
-    Conv(
-      name=name,
-      features=features,
-      kernel=(kernel, kernel),
-      strides=(stride, stride),
-      padding='SAME',
-      bias=False,
-    ),
-    Norm(name=f'{name}_norm'),
-    Act(),
-  ]
 
 
 NETWORKS: dict[str, Callable[..., Spec]] = {
@@ -295,6 +265,7 @@ NETWORKS: dict[str, Callable[..., Spec]] = {
   'lenet_300_100': lenet_300_100,
   'resnet': resnet,
   'small': small,
+  'student': student,
   'tsukijinet': tsukijinet,
   'tsukijinet2021': tsukijinet2021,
   'vgg': vgg,

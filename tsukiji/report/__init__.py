@@ -12,7 +12,7 @@ from tsukiji import atomic
 from tsukiji.report import html as report_html
 from tsukiji.report import search_data, tables
 from tsukiji.report.columns import Row, digits, meanings, number, points
-from tsukiji.report.contents import Contents, Extras
+from tsukiji.report.contents import VERDICT, Contents, Extras
 from tsukiji.report.figures import draw
 from tsukiji.report.removed_layers import removed
 from tsukiji.report.scatter import pareto
@@ -96,6 +96,7 @@ def write(
     draw(means, extras.curves, extras.figures, extras.searched),
     extras.notes,
     extras.searched,
+    extras.verdict,
   )
   for picture in contents.pictures:
     _replace(workdir / picture.path, picture.light)
@@ -127,7 +128,9 @@ def _times(rate: float | None, more: str, less: str) -> str:
 def _markdown(contents: Contents) -> str:
   means = contents.means
   words = [f'**{term}**: {text}' for term, text in meanings(means)]
-  parts = [f'# {tables.escape(contents.title)}', '## Results']
+  parts = [f'# {tables.escape(contents.title)}']
+  parts += [_bullets(VERDICT, map(tables.escape, contents.verdict))]
+  parts += ['## Results']
   parts += [tables.markdown(means)]
   parts += [_bullets('In words', map(tables.escape, contents.sentences))]
   parts += [_bullets('What was removed', map(tables.escape, contents.removed))]

@@ -9,6 +9,8 @@ from tsukiji.report.figures import Picture
 from tsukiji.report.search_data import Searched
 from tsukiji.report.summary import Line
 
+VERDICT = 'Within the budget'  # heads the sentences on its best network
+
 
 class Extras(NamedTuple):
   """The contents of a report other than rows.
@@ -20,6 +22,7 @@ class Extras(NamedTuple):
     figures: More figures by name: `title`, `x` and `lines` of
       `line_plots.draw`.
     searched: The results of searches.
+    verdict: Sentences on the best network inside a budget.
   """
 
   title: str
@@ -27,6 +30,7 @@ class Extras(NamedTuple):
   notes: Sequence[str] = ()
   figures: Mapping[str, Row] = types.MappingProxyType({})
   searched: Sequence[Searched] = ()
+  verdict: Sequence[str] = ()
 
 
 class Contents(NamedTuple):
@@ -40,6 +44,7 @@ class Contents(NamedTuple):
     pictures: Figures.
     notes: Sentences that close the report.
     searched: The results of searches.
+    verdict: Sentences on the best network inside a budget.
   """
 
   title: str
@@ -49,6 +54,7 @@ class Contents(NamedTuple):
   pictures: Sequence[Picture] = ()
   notes: Sequence[str] = ()
   searched: Sequence[Searched] = ()
+  verdict: Sequence[str] = ()
 
   @property
   def means(self) -> list[Row]:

@@ -21,7 +21,7 @@ from tsukiji.report.columns import (
   meanings,
   number,
 )
-from tsukiji.report.contents import Contents
+from tsukiji.report.contents import VERDICT, Contents
 from tsukiji.report.summary import Line
 from tsukiji.report.tables import CONTROLS, distinguishing_keys, recipe, role
 
@@ -73,6 +73,8 @@ def page(contents: Contents) -> str:
       meanings=meanings(means),
       columns=columns(means),
       lines=_shown(contents.lines),
+      budget=VERDICT,
+      verdict=contents.verdict,
       sentences=contents.sentences,
       removed=contents.removed,
       searches=[

@@ -35,6 +35,7 @@ class Trial(NamedTuple):
     seconds: Its time.
     share: Its epochs as a fraction of those of the longest, without those
       before a resumption.
+    inside: Whether it is inside the budget of the study.
   """
 
   designer: str
@@ -44,6 +45,7 @@ class Trial(NamedTuple):
   params: Mapping[str, Any]
   seconds: float
   share: float = 1.0
+  inside: bool = True
 
 
 class Tested(NamedTuple):
@@ -90,7 +92,8 @@ class Searched(NamedTuple):
   @property
   def objectives(self) -> list[str]:
     """Return the objectives, the accuracy first."""
-    return list(next((t.values for t in self.trials if t.values), {}))
+    found = next((t.values for t in self.trials if t.values), {})
+    return sorted(found, key=lambda name: name != 'val_accuracy')
 
 
 def accuracy(trial: Trial) -> float:
@@ -98,9 +101,14 @@ def accuracy(trial: Trial) -> float:
   return trial.values.get('val_accuracy', 0.0)
 
 
+def useful(trial: Trial) -> float:
+  """Return the accuracy of a trial, 0 where it is outside the budget too."""
+  return accuracy(trial) if trial.inside else 0.0
+
+
 def courses(searched: Searched) -> dict[str, list[list[float]]]:
   """Return the best accuracy so far by trial, a list a seed, by designer."""
-  return _by_seed(searched, accuracy, max)
+  return _by_seed(searched, useful, max)
 
 
 def spent(searched: Searched) -> dict[str, list[list[float]]]:
@@ -173,7 +181,9 @@ def table(searched: Searched) -> list[list[str]]:
   named = short([*searched.ranges])
   words = [', '.join(OBJECTIVES[x][:2]) for x in searched.objectives]
   rows = [['trial', *words, 'seconds', *named.values()]]
-  ordered = sorted(searched.trials, key=accuracy, reverse=True)
+  ordered = sorted(
+    searched.trials, key=lambda t: (t.inside, accuracy(t)), reverse=True
+  )
   for trial in [t for t in ordered if t.values][:SHOWN]:
     values = [_value(name, trial.values[name]) for name in searched.objectives]
     params = [_param(trial.params.get(name)) for name in named]
@@ -195,6 +205,8 @@ def sentences(searched: Searched) -> list[str]:
       f'the best of {len(own) // len(seeds)} trials{spread}; {failed} of '
       f'{len(own)} were infeasible'
     )
+    if outside := sum(not t.inside for t in own):
+      out[-1] += f', {outside} outside the budget'
     out[-1] += _on_test(searched.tested.get(designer, ()))
   if more := twice(searched):
     out.append(f'random with twice as many trials: {100 * more[-1]:.2f} %')

@@ -121,3 +121,12 @@ def test_attributes_cannot_be_left() -> None:
   assert not any('onclick' in attributes for _, attributes in page.tags)
   assert 'data-value' in page.all('th')[-1]
   assert page.all('th')[-1]['data-value'] == '" onclick="x'
+
+
+def test_the_best_within_a_budget_comes_first() -> None:
+  contents = Contents('Title', lines(study_rows(1)), verdict=['a <b> c'])
+  page = Page(report_html.page(contents))
+  assert 'a <b> c' in page.text
+  head, results = map(page.text.index, ('Within the budget', 'Results'))
+  assert head < results
+  assert 'Within the budget' not in page_of(study_rows(1))[1].text

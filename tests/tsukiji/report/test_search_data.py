@@ -223,3 +223,21 @@ def test_plain_tables_escape_what_they_are_given() -> None:
   reported = one._replace(trials=[first])
   page = html.page(Contents('t', [], searched=[reported]))
   assert '&lt;x&gt;' in page and '<x>' not in page
+
+
+def test_what_is_outside_the_budget_is_not_the_best() -> None:
+  values = {'bytes': 3e3, 'val_accuracy': 0.9}
+  few = Trial('gp', 0, 0, values, {'train.lr': 0.1}, 1.0)
+  many = few._replace(
+    number=1, values={'bytes': 9e3, 'val_accuracy': 0.95}, inside=False
+  )
+  found = Searched([few, many], RANGES, {})
+  assert found.objectives == ['val_accuracy', 'bytes']
+  assert search_data.courses(found) == {'gp': [[0.9, 0.9]]}
+  assert [row[0] for row in search_data.table(found)[1:]] == [
+    'gp-0, 0',
+    'gp-0, 1',
+  ]
+  (said,) = search_data.sentences(found)
+  assert said.startswith('gp: 90.00 %')
+  assert said.endswith('0 of 2 were infeasible, 1 outside the budget')

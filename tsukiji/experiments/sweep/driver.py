@@ -206,8 +206,13 @@ def _bars(studies: list[Study]) -> Iterator[Callable[[list[Study]], None]]:
 
     def show(studies: list[Study]) -> None:
       for one, bar in zip(studies, bars, strict=True):
-        found = [v.objectives[0] for _, v in one.state.observations]
-        errors = [error for error in found if math.isfinite(error)]
+        found = [values for _, values in one.state.observations]
+        errors = [
+          v.objectives[0]
+          for v in found
+          if math.isfinite(v.objectives[0])
+          and max(v.constraints, default=0) <= 0
+        ]
         suffix = f', best {100 * (1 - min(errors)):.2f} %' if errors else ''
         name = f'{tuning.label_of(one.plan)}{suffix}'
         shown.update(bar, completed=len(found), description=name)

@@ -12,10 +12,10 @@ from compress import recipe
 from search import pareto, storage
 from search import space as spaces
 from search.study import Plan
-from tsukiji.config import search_space, stages
+from tsukiji.config import budget, search_space, stages
 from tsukiji.experiments import store
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.experiments.sweep import trial, tuning
+from tsukiji.experiments.sweep import inside, trial, tuning
 from tsukiji.report.search_data import Range, Searched, Tested, Trial
 from tsukiji.training import evaluate
 
@@ -32,8 +32,10 @@ def searched(experiment: Experiment) -> Searched:
     rested: dict[str, int] = {}
     for number, one in enumerate(of_one):
       values = dict(zip(search.objectives, one.values or (), strict=False))
+      beyond = tuning.beyond_of(one)
       if values:
         values['val_accuracy'] = 1 - values['val_accuracy']
+        values = {**inside.costs(experiment.config, beyond), **values}
       seconds = one.duration.total_seconds() if one.duration else 0.0
       config = storage.config_of(plan.space, one)
       params = {path: spaces.at(config, path) for path in one.params}
@@ -42,14 +44,18 @@ def searched(experiment: Experiment) -> Searched:
         epochs, key = params.pop(tuning.EPOCHS), repr(params)
         share = (epochs - rested.get(key, 0)) / search.epochs
         rested[key] = epochs
-      found.append(Trial(by, plan.seed, number, values, params, seconds, share))
+      fits = all(x <= 0 for x in beyond)
+      found.append(
+        Trial(by, plan.seed, number, values, params, seconds, share, fits)
+      )
   space = spaces.of(experiment.config)
   spans = {
     path: Range(one.log, tuple(map(str, one.options)))
     for path, one in zip(space.names, space.leaves, strict=True)
   }
   full = [t for plan, x in every if not _is_runged(plan) for t in x]
-  name = stages.recipe_of(experiment.config)
+  joint = budget.limits(experiment.config)
+  name = '' if joint else stages.recipe_of(experiment.config)
   scores = {}
   if not name and (experiment.folder / TESTED).exists():
     scores = tested(experiment)

@@ -1,14 +1,20 @@
-"""Trials of recipes: a trained network is compressed for a few epochs."""
+"""Trials of recipes: a trained network is compressed for a few epochs.
+
+Within a budget the network is one of the trial too, and is trained for a few
+epochs before.
+"""
 
 from ml_collections import ConfigDict
 
+from compress import recipe
 from search.designer import Values
 from search.space import Space
 from tsukiji import interrupt
-from tsukiji.config import search_space, settings, stages
+from tsukiji.config import budget, search_space, settings, stages
 from tsukiji.experiments import cell, identity, jobs, row
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.experiments.sweep import trial
+from tsukiji.experiments.row import Trained
+from tsukiji.experiments.sweep import inside, trial
 from tsukiji.training import evaluate, teacher
 from tsukiji.training.loop import OnEpoch, ignore
 
@@ -19,19 +25,20 @@ def run(
   config: ConfigDict,
   on_epoch: OnEpoch = ignore,
 ) -> Values:
-  """Compress the searched network by the recipe of a suggestion.
+  """Compress a network by the recipe of a suggestion.
 
   Objectives are those of the packed file, read back.
 
   Args:
-    experiment: The second stage of a study; its dense network is trained in
-      its folder if it is missing.
+    experiment: The second stage of a study, whose dense network is trained in
+      its folder if it is missing; or the stage of a study with a budget.
     space: Of the config.
     config: A suggestion.
     on_epoch: See `loop.fit`.
 
   Returns:
-    The objectives of `config.search`, an error in place of an accuracy.
+    The objectives of `config.search`, an error in place of an accuracy, and
+    what is beyond the budget; see `inside.excess`.
 
   Raises:
     FloatingPointError: If the loss is not finite.
@@ -43,12 +50,20 @@ def run(
   config = search_space.with_defaults(space, config)
   network, seed = settings.searched(config), config.seeds[0]
   short, title = shortened(experiment, config, name)
-  folder = experiment.folder
-  with trial.exclusive(folder / 'trials' / f'{network}-{seed}.lock'):
-    dense = cell.trained(experiment, network, seed)
+  dense = _dense(experiment, config)
+  taught = {
+    other: cell.trained(experiment, other, seed).variables
+    for other in jobs.taught_by(short.config, title)
+  }
   with trial.exclusive(short.folder / f'{title}.lock'):
     done = cell.compressed(
-      short, network, seed, title, dense.variables, on_epoch=on_epoch
+      short,
+      network,
+      seed,
+      title,
+      dense.variables,
+      on_epoch=on_epoch,
+      known=taught,
     )
   method = teacher.method_of(short.config, title)
   meta = row.meta_of(short.data, title, method)
@@ -56,7 +71,20 @@ def run(
   split, loss = experiment.data.validation, experiment.config.train.loss
   error = trial.error_of(evaluate.scored(shipped.artefact.run, split, loss))
   found = {**shipped.costs, 'val_accuracy': error}
-  return Values(tuple(found[x] for x in experiment.config.search.objectives))
+  return Values(
+    tuple(found[x] for x in experiment.config.search.objectives),
+    inside.excess(experiment, config, found),
+  )
+
+
+def _dense(experiment: Experiment, config: ConfigDict) -> Trained:
+  """Return the network that a trial compresses, trained if it is not yet."""
+  if budget.limits(config):
+    return trial.trained(experiment, config)[1]
+  network, seed = settings.searched(config), config.seeds[0]
+  place = experiment.folder / 'trials' / f'{network}-{seed}.lock'
+  with trial.exclusive(place):
+    return cell.trained(experiment, network, seed)
 
 
 def shortened(
@@ -68,7 +96,9 @@ def shortened(
   checkpoint, in a folder that all trials share.
   """
   item = config.recipes[name].copy_and_resolve_references()
-  item.epochs = config.search.epochs or item.epochs
+  item.epochs = config.recipe_search.epochs or item.epochs
+  taught = recipe.parse(recipe.filled(item.method, item.parts)).requires
+  item.teacher = item.teacher if taught else ()
   network = settings.searched(config)
   short = settings.default('compress')
   short.dataset, short.measure = config.dataset, config.measure
@@ -78,6 +108,9 @@ def shortened(
   short.recipes = {name: item}
   title = f'{name}_{identity.digest(short)}'
   short.recipes = {title: item}
-  specs = {network: experiment.specs[network]}
+  names = (*jobs.taught_by(short, title), network)
+  specs = {one: experiment.specs[one] for one in names}
+  if budget.limits(config):
+    specs[network] = trial.spec_of(experiment, config)
   folder = experiment.folder / 'trials'
   return jobs.Experiment(short, folder, experiment.data, specs), title

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from search.designer import Values
 from search.space import Space
 from tsukiji import interrupt
-from tsukiji.config import search_space, settings
+from tsukiji.config import budget, search_space, settings
 from tsukiji.deploy import artefact
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.c import footprint
@@ -287,8 +287,9 @@ def shipped(
 
   Returns:
     The network, and of `settings.OBJECTIVES` all but the accuracy; the median
-    latency at batch 1, in ms, if it is an objective: of the dense network of
-    the experiment, measured once, over the speed-up against it.
+    latency at batch 1, in ms, if it is an objective or has a limit: of the
+    dense network of the experiment, measured once, over the speed-up against
+    it.
   """
   config = experiment.config
   with tempfile.TemporaryDirectory() as folder:
@@ -302,9 +303,10 @@ def shipped(
       'macs': cost.macs(read.network, params),
       'energy_uj': energy.model(read.network, params, read.bytes).total,
     }
-    if {'flash', 'ram'} & {*config.search.objectives}:
+    wanted = {*config.search.objectives, *budget.limits(config)}
+    if {'flash', 'ram'} & wanted:
       costs |= footprint.costs(source(read.network, read.variables))
-    if 'latency_ms' in config.search.objectives:
+    if 'latency_ms' in wanted:
       # One at a time; the last core of a worker, which waits here, is idle.
       with exclusive(experiment.folder / 'trials' / 'reference.lock'):
         costs['latency_ms'] = latency.milliseconds(

@@ -19,12 +19,12 @@ from search import designer, hyperband, parameter, study
 from search import space as spaces
 from search import storage as storage_lib
 from search.bayes import bayes
-from search.designer import Designer
+from search.designer import Allowed, Designer
 from search.space import Space
 from search.study import Plan
-from tsukiji.config import search_space, settings, stages
+from tsukiji.config import budget, search_space, settings, stages
 from tsukiji.experiments.jobs import Experiment
-from tsukiji.experiments.sweep import trial
+from tsukiji.experiments.sweep import inside, trial
 
 DESIGNERS: dict[str, Callable[..., Designer]] = {
   'gp': bayes,
@@ -48,12 +48,16 @@ class Best(NamedTuple):
     study: Its study, designer and seed.
     number: Of the trial in that study.
     accuracy: On the validation set.
+    inside: Whether it meets every limit of a budget.
+    costs: Those that the budget limits; see `inside.costs`.
     config: The full config with the values of the trial.
   """
 
   study: str
   number: int
   accuracy: float
+  inside: bool
+  costs: dict[str, float]
   config: ConfigDict
 
 
@@ -61,6 +65,7 @@ def plans(experiment: Experiment) -> list[Plan]:
   """Return the studies of an experiment: every designer with every seed."""
   search = experiment.config.search
   names = dict.fromkeys((search.designer, *search.baselines))
+  first = tuple(enqueued(experiment))
   made = {name: _designed(experiment, name) for name in names}
   return [
     Plan(
@@ -70,10 +75,21 @@ def plans(experiment: Experiment) -> list[Plan]:
       search.trials,
       len(search.objectives),
       seed,
+      first if name == search.designer and EPOCHS not in space.names else (),
     )
     for seed in search.seeds
     for name, (space, designer) in made.items()
   ]
+
+
+def enqueued(experiment: Experiment) -> list[ConfigDict]:
+  """Return the configs to begin with, but for those that are not allowed."""
+  space, allowed = spaces.of(experiment.config), _allowed(experiment)
+  items = experiment.config.search.enqueue.values()
+  found = [spaces.placed(space, search_space.flat(item)) for item in items]
+  copies = [one.copy_and_resolve_references() for one in found]
+  every = zip(found, copies, strict=True)
+  return [one for one, copy in every if allowed is None or allowed(copy)]
 
 
 def _prefix(experiment: Experiment) -> str:
@@ -95,10 +111,7 @@ def label_of(plan: Plan) -> str:
 def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
   """Return the space of a designer, and the designer."""
   config, search = experiment.config, experiment.config.search
-  space = spaces.of(config)
-  known = functools.partial(trial.is_allowed, experiment, space)
-  # The costs of a compressed network are not known before.
-  allowed = None if stages.recipe_of(config) else known
+  space, allowed = spaces.of(config), _allowed(experiment)
   inner, outer = RUNGED.get(name, (name, None))
   more = {'per_second': search.per_second} if inner == 'gp' else {}
   begun = DESIGNERS[inner](space, allowed=allowed, **more)
@@ -113,6 +126,18 @@ def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
       search.min_epochs, search.epochs, log=True
     )
   return spaces.of(wide), outer(space, begun, budget)
+
+
+def _allowed(experiment: Experiment) -> Allowed:
+  """Return whether a config may be tried, by what is known before training."""
+  space = spaces.of(experiment.config)
+  if budget.limits(experiment.config):
+    return functools.partial(inside.may_fit, experiment, space)
+  # The costs of a compressed network are not known before.
+  mixed = stages.recipe_of(experiment.config)
+  return (
+    None if mixed else functools.partial(trial.is_allowed, experiment, space)
+  )
 
 
 def storage_of(experiment: Experiment) -> BaseStorage:
@@ -154,14 +179,27 @@ def trials(experiment: Experiment) -> list[tuple[Plan, list[FrozenTrial]]]:
 
 
 def best(experiment: Experiment) -> Best:
-  """Return the best trial by validation, the first of equals.
+  """Return the best trial by validation, the first of equals; `ranked`.
+
+  Raises:
+    ValueError: If no trial was feasible.
+  """
+  return ranked(experiment)[0]
+
+
+def ranked(experiment: Experiment) -> list[Best]:
+  """Return the trials that were trained, the best first.
+
+  Those inside the budget come before the others, and those before that are
+  less beyond it. The best has the least error, or the smallest file where
+  only the accuracy is limited.
 
   Raises:
     ValueError: If no trial was feasible.
   """
   found = trials(experiment)
   done = [
-    (t.values[0], i, plan, t)
+    (rank(experiment.config, t), i, plan, t)
     for plan, of_one in found
     for i, t in enumerate(of_one)
     if t.values
@@ -172,9 +210,31 @@ def best(experiment: Experiment) -> Best:
       'config.search: expected a trial that can be trained, got none: '
       f'{"; ".join(sorted(map(str, reasons)))[:300]}. Narrow the ranges.'
     )
-  error, _, plan, chosen = min(done, key=lambda item: item[:2])
+  done.sort(key=lambda item: item[:2])
+  return [_best(experiment, plan, one) for _, _, plan, one in done]
+
+
+def rank(config: ConfigDict, one: FrozenTrial) -> tuple[float, float]:
+  """Return what to sort finished trials by: how far outside, then how bad."""
+  beyond = max((0.0, *beyond_of(one)))
+  return beyond, one.values[budget.wants_smallest(config)]
+
+
+def beyond_of(one: FrozenTrial) -> tuple[float, ...]:
+  """Return by how much a trial is outside the budget; `inside.excess`."""
+  return tuple(one.user_attrs.get(study.LIMITS, ()))
+
+
+def _best(experiment: Experiment, plan: Plan, one: FrozenTrial) -> Best:
   config = search_space.with_defaults(
-    plan.space, storage_lib.config_of(plan.space, chosen)
+    plan.space, storage_lib.config_of(plan.space, one)
   )
   config.search = settings.searching()
-  return Best(label_of(plan), chosen.number, 1 - error, config)
+  return Best(
+    label_of(plan),
+    one.number,
+    1 - one.values[0],
+    rank(experiment.config, one)[0] == 0,
+    inside.costs(experiment.config, beyond_of(one)),
+    config,
+  )

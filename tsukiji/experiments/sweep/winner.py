@@ -2,6 +2,7 @@
 
 import pathlib
 import pprint
+import textwrap
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -10,7 +11,9 @@ from tsukiji import atomic
 
 FILE = '''"""{title}: what a search has found.
 
-{notes} Run it with
+{notes}
+
+Run it with
 
   python main.py --config={path}
 """
@@ -40,7 +43,7 @@ def write(path: pathlib.Path, config: ConfigDict, notes: Sequence[str]) -> None:
   values = pprint.pformat(plain, width=74, sort_dicts=False)
   text = FILE.format(
     title=' '.join(config.title.replace('"', "'").split()) or 'Experiment',
-    notes='\n'.join(notes),
+    notes='\n'.join(textwrap.fill(note, 80) for note in notes),
     path=path,
     values='\n'.join(f'    {line}' for line in values.splitlines()),
   )
