@@ -67,10 +67,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _said(error: Exception) -> str:
-  if _code(error) != 1 or isinstance(error, RuntimeError):
+  if str(error) and (_code(error) != 1 or isinstance(error, RuntimeError)):
     return errors.line(error)
-  name = type(error).__name__
-  return errors.line(f'{name}: {error}. Run it with --debug to see where.')
+  said = f'{type(error).__name__}: {str(error) or "no reason given"}'
+  return errors.line(f'{said}. Run it with --debug to see where.')
 
 
 def _code(error: Exception) -> int:

@@ -46,6 +46,13 @@ def test_a_mistake_is_one_short_line(
   assert not (tmp_path / 'w').exists()
 
 
+def test_an_error_without_a_text_has_its_name() -> None:
+  said = cli._said(TimeoutError())
+  why = 'no reason given. Run it with --debug to see where.'
+  assert said == f'TimeoutError: {why}'
+  assert cli._said(ValueError('x: expected y.')) == 'x: expected y.'
+
+
 def test_earlier_names_are_printed_once(
   capsys: pytest.CaptureFixture[str],
 ) -> None:

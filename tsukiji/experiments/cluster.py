@@ -16,7 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import dask
 import jax
@@ -31,6 +31,7 @@ from tsukiji.experiments import executor, worker
 from tsukiji.experiments.executor import Ended, Executor, Task, Tell
 from tsukiji.measure import latency
 
+T = TypeVar('T', bound=Any)
 DEATHS = 5  # of workers that run a task, after which it fails
 PATIENCE = 60.0  # seconds to wait for a scheduler and its first worker
 CLOSE = 1.5  # seconds in which a local worker has to close
@@ -130,10 +131,24 @@ def _joined(config: ConfigDict, count: int) -> Iterator[Client]:
       yield client
     return
   made = _local(config, count) if config.kind == 'local' else queued(config)
-  with made, Client(made, set_as_default=False) as client:
+  with _closed(made), _closed(Client(made, set_as_default=False)) as client:
     if config.kind in QUEUES:
       _submit(config.kind, made, max(1, count))
     yield client
+
+
+@contextlib.contextmanager
+def _closed(opened: T) -> Iterator[T]:
+  """Yield a cluster or client and close it.
+
+  All work is stored by then: that a busy machine takes long to close is no
+  error, and its workers end with this process.
+  """
+  try:
+    yield opened
+  finally:
+    with contextlib.suppress(TimeoutError):
+      opened.close()
 
 
 def _submit(kind: str, made: Any, jobs: int) -> None:

@@ -204,6 +204,20 @@ def test_a_job_of_slurm_works(
     time.sleep(0.2)
 
 
+def test_a_cluster_that_closes_slowly_is_no_error() -> None:
+  """All work is stored; it was an empty line after hours of training."""
+  from tsukiji.experiments import cluster
+
+  class Slow:
+    def close(self) -> None:
+      raise TimeoutError
+
+  with cluster._closed(Slow()):
+    pass
+  with pytest.raises(KeyError), cluster._closed(Slow()):
+    raise KeyError
+
+
 def test_an_address_without_a_scheduler_is_an_error(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
