@@ -6,6 +6,8 @@ threads; `run_pinned` starts one, which reads a job such as
 `{"artefacts": {"a": "a.tsk"}, "core": 0}` on stdin.
 """
 
+import contextlib
+import importlib
 import inspect
 import json
 import os
@@ -18,6 +20,7 @@ from typing import Any
 
 from tsukiji import interrupt
 from tsukiji.deploy import artefact
+from tsukiji.deploy.tsk import node_forms
 from tsukiji.measure import clock, energy, fastest, sampling
 
 PATH = 'PYTHONPATH'
@@ -188,6 +191,8 @@ def _energy(runs: Mapping[str, sampling.Run]) -> dict[str, float]:
 def run_pinned(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   """Run `measure` in a fresh process that is pinned before JAX starts.
 
+  It imports the modules whose classes of nodes this process knows.
+
   Args:
     job: The arguments of `measure`, and `core`: the core to pin to, or None.
 
@@ -200,7 +205,7 @@ def run_pinned(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   """
   code, out, err = _run(
     [sys.executable, '-m', 'tsukiji.measure.latency'],
-    json.dumps(dict(job), default=str),
+    json.dumps({**job, 'modules': node_forms.modules()}, default=str),
     environment(os.environ),
   )
   if code == 2:
@@ -268,6 +273,9 @@ def main() -> int:
   try:
     job = _job(sys.stdin.read())
     pin(job.pop('core', None))
+    for name in job.pop('modules', ()):
+      with contextlib.suppress(ImportError):  # files say what they lack
+        importlib.import_module(name)
     print(json.dumps(measure(**job)))
   except (ValueError, OSError) as e:
     print(f'{e}', file=sys.stderr)
@@ -277,7 +285,7 @@ def main() -> int:
 
 def _job(text: str) -> dict[str, Any]:
   job = json.loads(text)
-  known = {'core', *inspect.signature(measure).parameters}
+  known = {'core', 'modules', *inspect.signature(measure).parameters}
   if not isinstance(job, dict) or not {'artefacts'} <= set(job) <= known:
     raise ValueError(
       f'latency: expected a job with artefacts and any of '

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tsukiji import interrupt
+from tests.tsukiji.deploy.tsk.test_pack import Guest
+from tsukiji import deploy, interrupt
 from tsukiji.deploy import artefact
 from tsukiji.deploy.passes.lower import lower
-from tsukiji.deploy.tsk import pack
+from tsukiji.deploy.tsk import node_forms, pack
 from tsukiji.measure import latency
 from tsukiji.models import zoo
 from tsukiji.models.net import Net
@@ -165,6 +166,19 @@ def test_a_fresh_process_runs_on_one_core(packed):
   assert got['speedups']['dense'] == 1.0
   if hasattr(os, 'sched_setaffinity'):
     assert got['latency_ms']['small']['threads'] == 1
+
+
+@pytest.mark.slow
+def test_nodes_of_other_packages_are_timed(tmp_path):
+  """They were trained and packed, and then the process knew no such class."""
+  file = tmp_path / 'guest.tsk'
+  weights = {'w': Guest(jnp.ones((4, 3)))}
+  deploy.save(file, lambda p, x: x @ p['w'], weights, jnp.ones((1, 4)))
+  assert 'tests.tsukiji.deploy.tsk.test_pack' in node_forms.modules()
+  got = latency.run_pinned(
+    {'artefacts': {'guest': str(file)}, 'batches': (1,), 'repeats': 2}
+  )
+  assert got['latency_ms']['guest']['batch_1']['n'] == 2
 
 
 def test_a_fresh_process_reports_mistakes():

@@ -72,6 +72,12 @@ def kind_of(name: str) -> type | None:
   return NODES.get(name) or _declared().get(name)
 
 
+def modules() -> list[str]:
+  """Return the imported modules of other packages whose nodes files hold."""
+  found = {kind.__module__ for kind in _declared().values()}
+  return sorted(found - {'__main__'})
+
+
 def _declared() -> dict[str, type]:
   """Return the classes of other packages that say their `kind`, by name."""
   found: dict[str, type] = {}
