@@ -31,7 +31,7 @@ test: $(VENV)/installed-test  ## The quick gate: format, lint, types, tests.
 	$(QUICK) $(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 test-slow: $(VENV)/installed-test  ## Every config, kills, databases, devices.
-	$(BIN)/python -m pytest $(PARALLEL) -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow $(TESTS)
 
 test-all: test test-slow
 
