@@ -240,7 +240,7 @@ def cut(
     near: Vectors of a row that belong together.
 
   >>> cut((24, 24, 2), 12), cut((8, 1, 2), 6), cut((1, 1, 1), 6)
-  ((4, 3), (4, 1), (1, 1))
+  ((2, 6), (4, 1), (1, 1))
   """
   rows, columns, deep = shape
 
