@@ -6,7 +6,7 @@ WORKDIR ?= runs/quickstart
 BYTES ?= 10000
 MINUTES ?= 20
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-# Most of the quick tests is compilation, which takes half as long like this;
+# Most of the quick tests is compilation, which takes less time like this;
 # the slow ones hold the same laws for what XLA compiles by default.
 QUICK := XLA_FLAGS=--xla_backend_optimization_level=0
 

@@ -40,7 +40,7 @@ def narrowed(graph: Graph, params: Any) -> tuple[Graph, Weights]:
   """
   frozen = tree.freeze(params)
   found = graph, tree.paths(sliced.filled(frozen))
-  if any(_is_cut(x) for x in tree.paths(frozen).values()):
+  if tree.find(Sliced, frozen):
     small = tree.map_paths(lambda _, x: sliced.unsliced(x), frozen)
     gone = {path: sliced.removed(x) for path, x in tree.paths(frozen).items()}
     less = _without(*found, gone), tree.paths(tree.freeze(small))
@@ -54,11 +54,6 @@ def narrowed(graph: Graph, params: Any) -> tuple[Graph, Weights]:
       )
   graph, weights = found
   return graph, {path: weights[path] for path in graph.parameters}
-
-
-def _is_cut(x: Any) -> bool:
-  """Return whether entries of a weight are gone."""
-  return tree.is_node(x) and bool(tree.find(Sliced, {'': x}))
 
 
 def _without(
