@@ -136,6 +136,30 @@ def bound(graph: Graph, values: Mapping[str, Any]) -> Graph:
   return replaced(graph, read)
 
 
+def expanded(
+  graph: Graph, rule: Callable[[int, Node, int], list[Node]]
+) -> Graph:
+  """Return a graph with several nodes in the place of some.
+
+  Args:
+    graph: The graph.
+    rule: (index, node, place) -> nodes, of which the last has the value. Those
+      before it are at `place` and behind. The node reads what is new.
+  """
+  nodes, ends = list[Node](), list[int]()
+
+  def moved(ref: Ref) -> Ref:
+    return ends[ref] if type(ref) is int else ref
+
+  for i, node in enumerate(graph.nodes):
+    node = node._replace(inputs=tuple(map(moved, node.inputs)))
+    nodes += rule(i, node, len(nodes))
+    ends.append(len(nodes) - 1)
+  return graph._replace(
+    nodes=tuple(nodes), outputs=tuple(map(moved, graph.outputs))
+  )
+
+
 def pruned(graph: Graph) -> Graph:
   """Return a graph without nodes that nothing reads, each node once.
 

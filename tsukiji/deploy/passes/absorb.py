@@ -114,7 +114,7 @@ def _folded(
   while not chains.is_free(bias, chain):
     bias += '_'
   shift = _by_channel(chain.shift, weights[path].shape[product.channels])
-  return bias, {path: kernel, bias: _placed(shift, product.axis)}
+  return bias, {path: kernel, bias: placed(shift, product.axis)}
 
 
 def _scaled(kernel: Any, gain: Any, axis: int) -> Any:
@@ -129,7 +129,7 @@ def _scaled(kernel: Any, gain: Any, axis: int) -> Any:
     return tree.scaled(kernel, factors) if axis == -1 else None
   if kernel.dtype.itemsize == 2:
     return tree.scaled(stored(kernel), factors) if axis == -1 else None
-  return kernel * _placed(factors, axis)
+  return kernel * placed(factors, axis)
 
 
 def _shortened(
@@ -139,7 +139,7 @@ def _shortened(
   found: Weights = {}
 
   def named(x: Any, paths: tuple[str, ...]) -> Ref:
-    array = np.asarray(_placed(x, axis), np.float32)
+    array = np.asarray(placed(x, axis), np.float32)
     for path in reversed(paths):
       if chains.is_free(path, chain) and path not in found:
         found[path] = jnp.asarray(array)
@@ -155,6 +155,6 @@ def _by_channel(x: Any, channels: int) -> Any:
   return jnp.asarray(np.broadcast_to(x, channels), jnp.float32)
 
 
-def _placed(x: Any, axis: int) -> Any:
+def placed(x: Any, axis: int) -> Any:
   """Return `[channels]` so that it broadcasts along an axis from the last."""
   return x.reshape(*x.shape, *[1] * (-1 - axis)) if x.ndim else x

@@ -1,5 +1,6 @@
 """Affine functions of constants in a graph."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -38,6 +39,8 @@ class Affine(NamedTuple):
 class Chains:
   """The affine functions of constants that follow the nodes of a graph."""
 
+  shape: Callable[[Ref], Any]  # and type, of what is read
+
   def __init__(self, graph: Graph, weights: dict[str, Any]) -> None:
     """Find what depends on weights alone.
 
@@ -53,7 +56,7 @@ class Chains:
     self._reads = reads(graph)
     self._weights = weights
     self._values: dict[int, Any] = {}
-    self._shape = evaluate.shapes_of(graph, weights)
+    self.shape = evaluate.shapes_of(graph, weights)
     self._fixed: list[bool] = []
     for node in graph.nodes:
       plain = 'body' not in node.attrs and node.op != 'item'
@@ -68,6 +71,12 @@ class Chains:
     inside = (*chain.gains, *chain.shifts).count(path)
     return self._reads[path] == inside
 
+  def reader(self, chain: Affine) -> int | None:
+    """Return the one node that reads the result, if one node alone does."""
+    read = self._users.get(chain.nodes[-1], []) if chain.nodes else []
+    single = len(read) == 1 and read[0] < len(self._nodes)
+    return read[0] if single else None
+
   def after(self, ref: Ref, axis: int = -1) -> list[Affine]:
     """Return the longest affine function that each reader of a value begins.
 
@@ -75,7 +84,7 @@ class Chains:
       ref: A node or an input.
       axis: That of the channels, from the last, -1.
     """
-    if self.is_fixed(ref) or not _is_float(self._shape(ref)):
+    if self.is_fixed(ref) or not _is_float(self.shape(ref)):
       return []
     return [
       self._longest(Affine(), ref, first, axis)
@@ -97,7 +106,7 @@ class Chains:
     if after == len(self._nodes):  # an output
       return None
     node = self._nodes[after]
-    one, other = self._shape(last), self._shape(after)
+    one, other = self.shape(last), self.shape(after)
     same = getattr(other, 'shape', None) == one.shape and _is_float(other)
     if node.op not in OPERATORS or not same:
       return None

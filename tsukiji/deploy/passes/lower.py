@@ -2,7 +2,8 @@
 
 `lower(spec, variables)` returns a network with the same outputs and fewer
 operations and numbers: without removed channels, with frozen nodes, with
-products for factors, and with norms absorbed by the weights before them.
+products for factors, and with norms absorbed by the weights before them and
+the standardization of inputs by those behind it.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ from compress import tree
 from tsukiji.deploy.passes.absorb import Weights, absorbed
 from tsukiji.deploy.passes.halve import halved
 from tsukiji.deploy.passes.narrow import narrowed
+from tsukiji.deploy.passes.push import pushed
 from tsukiji.deploy.passes.unfold import unfolded
 from tsukiji.graph.capture import capture
 from tsukiji.graph.folding import folded
@@ -39,6 +41,7 @@ def lower(spec: Spec, variables: Variables) -> tuple[Graph, Variables]:
   """
   graph, weights = halved(*captured(spec, variables))
   graph, weights = absorbed(*unfolded(graph, weights))
+  graph, weights = absorbed(*pushed(graph, weights))
   return graph, {'params': weights}
 
 

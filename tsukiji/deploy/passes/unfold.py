@@ -5,7 +5,7 @@ from typing import Any
 from compress.lowrank.factors import Factored
 from tsukiji.deploy.passes.absorb import Weights
 from tsukiji.graph import evaluate
-from tsukiji.graph.nodes import Graph, Node, Ref, pruned, reads
+from tsukiji.graph.nodes import Graph, Node, expanded, pruned, reads
 
 CHANNELS_LAST = (3, 2, 0, 1)  # axes of a kernel: outputs, inputs, window
 MATRIX = ((0,), ())  # summed over, shared
@@ -23,28 +23,18 @@ def unfolded(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     factors are no kernels of the product (groups, other axes, a weight that is
     read elsewhere) they are multiplied before it.
   """
-  counts = reads(graph)
-  weights, nodes = dict(weights), list[Node]()
-  places: list[int] = []
+  counts, weights = reads(graph), dict(weights)
   if not any(isinstance(x, Factored) for x in weights.values()):
     return graph, weights
-
-  def moved(ref: Ref) -> Ref:
-    return places[ref] if type(ref) is int else ref
-
   grouped = _grouped(graph, weights)
-  for i, node in enumerate(graph.nodes):
-    node = node._replace(inputs=tuple(map(moved, node.inputs)))
+
+  def factors(i: int, node: Node, at: int) -> list[Node]:
     path = node.inputs[1] if len(node.inputs) == 2 else None
     if isinstance(path, str) and counts[path] == 1 and i not in grouped:
-      *before, node = _chain(node, path, weights, len(nodes))
-      nodes += before
-    nodes.append(node)
-    places.append(len(nodes) - 1)
-  whole = graph._replace(
-    nodes=tuple(nodes), outputs=tuple(map(moved, graph.outputs))
-  )
-  small = pruned(whole)
+      return _chain(node, path, weights, at)
+    return [node]
+
+  small = pruned(expanded(graph, factors))
   return small, {path: weights[path] for path in small.parameters}
 
 

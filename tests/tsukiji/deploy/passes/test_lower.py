@@ -337,7 +337,8 @@ def test_removed_channels_are_gone(text: str, name: str) -> None:
   assert cost.macs(graph, small['params']) <= 0.51 * cost.macs(
     whole, full['params']
   )
-  assert graph.nodes[0] == whole.nodes[0]
+  if text == FILTERS:  # a grid stays in front of the first layer
+    assert graph.nodes[0] == whole.nodes[0]
 
 
 def test_channels_that_cannot_go_are_said() -> None:
