@@ -126,11 +126,15 @@ def test_artefacts_are_exported(
   finished: tuple[list[str], pathlib.Path, str],
 ) -> None:
   args, folder, _ = finished
-  again = once(folder, *args, '--config.task=export')
+  formats = ('onnx', 'stablehlo', 'c', 'h')
+  asked = f'--config.export.formats={formats[:-1]}'
+  again = once(folder, *args, '--config.task=export', asked)
   assert again.returncode == 0, again.stderr
   rows = json.loads((folder / 'results.json').read_text())['rows']
+  assert 'On a device, as C' in (folder / 'report.html').read_text()
   for row in rows:
-    for format in ('onnx', 'stablehlo'):
+    assert 0 < row['device']['flash'] <= row['device']['read']
+    for format in formats:
       path = (folder / row['artefact']).with_suffix(f'.{format}')
       assert path.stat().st_size > 0
       assert path.name in again.stdout

@@ -167,6 +167,7 @@ def _evaluate(experiment: Experiment, console: Console) -> None:
 
 def _export(experiment: Experiment, console: Console) -> None:
   shipping.export(experiment, _saying(console))
+  reporting.write(experiment)
 
 
 def _publish(experiment: Experiment, console: Console) -> None:

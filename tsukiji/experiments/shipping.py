@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-from tsukiji.deploy import artefact
+from tsukiji.deploy import artefact, engines
 from tsukiji.deploy import export as formats
 from tsukiji.deploy.c.footprint import Limits
 from tsukiji.errors import expect
 from tsukiji.experiments import store
 from tsukiji.experiments.jobs import Experiment
 from tsukiji.experiments.store import Row
+from tsukiji.measure import on_device
 from tsukiji.training import evaluate as evaluate_lib
 from tsukiji.training import metrics
 
@@ -35,12 +36,17 @@ def evaluate(experiment: Experiment, log: Log) -> None:
 
 
 def export(experiment: Experiment, log: Log) -> None:
-  """Write every artefact in the formats of the config, and log failures."""
-  for row in store.finished_rows(experiment.folder):
-    export_row(experiment, row, log)
+  """Write every artefact in the formats of the config, and log failures.
+
+  Rows of C files are told what they take on a device.
+  """
+  rows = store.finished_rows(experiment.folder)
+  done = [export_row(experiment, row, log) for row in rows]
+  if done != rows:
+    store.write_rows(experiment.folder, done)
 
 
-def export_row(experiment: Experiment, row: Row, log: Log) -> None:
+def export_row(experiment: Experiment, row: Row, log: Log) -> Row:
   """Write the artefact of a row in the formats of the config."""
   asked = experiment.config.export
   limits = Limits(asked.flash, asked.ram)
@@ -50,3 +56,7 @@ def export_row(experiment: Experiment, row: Row, log: Log) -> None:
     log(f'Wrote {path}, {path.stat().st_size} bytes')
   for reason in done.missing.values():
     log(f'{row["name"]}: {reason}')
+  if 'c' not in done.written:
+    return row
+  source = engines.written(artefact.load(file))
+  return {**row, 'device': on_device.record(source)}

@@ -9,7 +9,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table as Grid
@@ -113,6 +113,30 @@ def measured(source: Source, joules: str) -> tuple[float, str]:
   is_number = isinstance(found, int | float) and 0 < found < float('inf')
   expect(joules, is_number, 'microjoules of an inference', found)
   return float(found), f'measured:{joules}'
+
+
+def record(source: Source) -> dict[str, Any]:
+  """Return what an inference takes, as the key `device` of a results row.
+
+  Args:
+    source: The file.
+
+  Returns:
+    Bytes of `flash` and `ram`; `products`, and words of signs (`sign_words`)
+    that are multiplied; bytes read of constants (`read`) and moved in memory
+    (`moved`); `energy_uj` with its `energy_source`.
+  """
+  spent, works = model(source), [work for _, work in source.work]
+  return {
+    'flash': source.weight_bytes,
+    'ram': footprint.ram(source),
+    'products': sum(x.products for x in works if x.kind != 'bits'),
+    'sign_words': sum(x.products for x in works if x.kind == 'bits'),
+    'read': sum(x.flash for x in works),
+    'moved': sum(x.loads + x.stores for x in works),
+    'energy_uj': spent.total,
+    'energy_source': spent.source,
+  }
 
 
 def grid(source: Source, spent: Spent) -> Grid:

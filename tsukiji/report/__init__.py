@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from tsukiji import atomic
+from tsukiji.report import device, search_data, tables
 from tsukiji.report import html as report_html
-from tsukiji.report import search_data, tables
 from tsukiji.report.columns import Row, digits, meanings, number, points
 from tsukiji.report.contents import VERDICT, Contents, Extras
 from tsukiji.report.figures import draw
@@ -97,6 +97,7 @@ def write(
     extras.notes,
     extras.searched,
     extras.verdict,
+    device.table(found),
   )
   for picture in contents.pictures:
     _replace(workdir / picture.path, picture.light)
@@ -134,6 +135,8 @@ def _markdown(contents: Contents) -> str:
   parts += [tables.markdown(means)]
   parts += [_bullets('In words', map(tables.escape, contents.sentences))]
   parts += [_bullets('What was removed', map(tables.escape, contents.removed))]
+  if contents.device:
+    parts += [f'## {device.HEAD}\n\n{tables.plain(contents.device)}']
   parts += [_bullets('How to read', words)]
   for one in contents.searched:
     found = map(tables.escape, search_data.sentences(one))

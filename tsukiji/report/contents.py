@@ -45,6 +45,7 @@ class Contents(NamedTuple):
     notes: Sentences that close the report.
     searched: The results of searches.
     verdict: Sentences on the best network inside a budget.
+    device: What C files take, a table whose first row are the heads.
   """
 
   title: str
@@ -55,6 +56,7 @@ class Contents(NamedTuple):
   notes: Sequence[str] = ()
   searched: Sequence[Searched] = ()
   verdict: Sequence[str] = ()
+  device: Sequence[Sequence[str]] = ()
 
   @property
   def means(self) -> list[Row]:

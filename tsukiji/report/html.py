@@ -22,6 +22,7 @@ from tsukiji.report.columns import (
   number,
 )
 from tsukiji.report.contents import VERDICT, Contents
+from tsukiji.report.device import HEAD
 from tsukiji.report.summary import Line
 from tsukiji.report.tables import CONTROLS, distinguishing_keys, recipe, role
 
@@ -77,6 +78,8 @@ def page(contents: Contents) -> str:
       verdict=contents.verdict,
       sentences=contents.sentences,
       removed=contents.removed,
+      on_device=HEAD,
+      device=contents.device,
       searches=[
         Search(one.title, search_data.sentences(one), search_data.table(one))
         for one in contents.searched

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.tsukiji.deploy.onnx.test_model import SPECS, lowered
+from tsukiji.deploy.c import footprint
 from tsukiji.deploy.c.plan.reading import Read
 from tsukiji.deploy.c.plan.values import FLOAT
 from tsukiji.deploy.c.source import Source, generated, source
@@ -37,6 +38,16 @@ def test_a_matrix_is_read_once() -> None:
   assert spent.total == pytest.approx(spent.per_step[name])
   cheap = HOROWITZ45._replace(name='own', sram=((2**20, 0.0),))
   assert on_device.model(made, cheap).total == spent.compute
+  assert on_device.record(made) == {
+    'flash': made.weight_bytes,
+    'ram': footprint.ram(made),
+    'products': 64,
+    'sign_words': 0,
+    'read': 256,
+    'moved': 64,
+    'energy_uj': spent.total,
+    'energy_source': spent.source,
+  }
 
 
 def test_zeros_cost_nothing() -> None:
