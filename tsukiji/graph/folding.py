@@ -11,12 +11,12 @@ from tsukiji.graph.operators import OPERATORS
 
 
 def folded(graph: Graph) -> Graph:
-  """Return a graph whose constants are computed.
+  """Return a graph whose constants are computed, and whose choices are made.
 
   Raises:
     ValueError: If a constant depends on the number of examples.
   """
-  known: dict[int, np.ndarray] = {}
+  known: dict[int, Ref] = {}
 
   def read(ref: Ref) -> Ref:
     return known.get(ref, ref) if type(ref) is int else ref
@@ -29,10 +29,18 @@ def folded(graph: Graph) -> Graph:
       node = node._replace(attrs={**node.attrs, 'body': body})
     if _is_constant(node):
       known[i] = _computed(node)
+    elif node.op == 'select' and _is_number(node.inputs[0]):
+      chosen, other = node.inputs[:0:-1] if node.inputs[0] else node.inputs[1:]
+      if _is_number(other):  # which does not broadcast the chosen one
+        known[i] = chosen
     nodes.append(node)
   return graph._replace(
     nodes=tuple(nodes), outputs=tuple(map(read, graph.outputs))
   )
+
+
+def _is_number(ref: Ref) -> bool:
+  return isinstance(ref, np.ndarray) and ref.ndim == 0
 
 
 def _is_constant(node: Node) -> bool:

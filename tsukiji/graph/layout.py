@@ -28,15 +28,20 @@ def _broadcast(builder: Builder, eqn: Any, xs: list[Value]) -> Value:
   shape = [1] * rank
   for size, i in zip(x.shape, kept, strict=True):
     shape[i] = size
-  return Value(builder.add('expand', x.ref, axes=axes), tuple(shape))
+  made = builder.add('expand', x.ref, axes=axes)
+  builder.origins[made] = builder.origin(x)
+  return Value(made, tuple(shape))
 
 
 def _reshape(builder: Builder, eqn: Any, xs: list[Value]) -> Value:
+  """Reshape what was there before any reshape, if its shape was another."""
   before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-  ref = builder.whole(xs[0], eqn.invars[0].aval)
-  if before == after:
-    return Value(ref, after)
-  return Value(builder.add('reshape', ref, groups=groups(before, after)), after)
+  x = builder.origin(Value(builder.whole(xs[0], eqn.invars[0].aval), before))
+  if x.shape == after:
+    return x
+  made = builder.add('reshape', x.ref, groups=groups(x.shape, after))
+  builder.origins[made] = x
+  return Value(made, after)
 
 
 def groups(before: Shape, after: Shape) -> Any:
