@@ -30,6 +30,7 @@ _BENT = ('select', (None, 'x', 0.0), ('mul', '#alpha', 'x'), 'x')
 _SLOPES = ('select', (None, 'x', 0.0), ('mul', 'y', 'x'), 'x')
 _POSITIVE = ('gt', 'x', 0.0)
 _BELOW = ('select', ('lt', 'x', '#low'), 'x', '#low')
+_ERFC = ('erfc', ('mul', ('neg', 'x'), math.sqrt(0.5)))
 ACTIVATIONS = (
   *(
     Activation(op, (form[0], (sign, *form[1][1:]), *form[2:]))
@@ -47,6 +48,7 @@ ACTIVATIONS = (
   ),
   Activation('clip', ('select', ('gt', 'x', '#high'), _BELOW, '#high')),
   Activation('clip', ('min', ('max', 'x', '#low'), '#high')),
+  Activation('gelu', ('mul', ('mul', 0.5, 'x'), _ERFC)),
 )
 
 
@@ -107,7 +109,7 @@ def _reads(
   single = isinstance(ref, np.ndarray) and ref.ndim < 2 and ref.size == 1
   value = number(held(ref)) if single else None
   if isinstance(part, float):
-    if value == part:
+    if value is not None and math.isclose(value, part, rel_tol=1e-6):
       yield found
     return
   meaning = value if part[0] == '#' else ref

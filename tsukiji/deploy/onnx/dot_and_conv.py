@@ -1,12 +1,14 @@
 """Products of graphs as ONNX nodes."""
 
+import math
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tsukiji.deploy.onnx import quantized
-from tsukiji.deploy.onnx.axes import Order, Tensor, known
+from tsukiji.deploy.onnx.axes import Order, Sizes, Tensor, known
 from tsukiji.deploy.onnx.fusing import is_dense
 from tsukiji.deploy.onnx.quantized import Served
 from tsukiji.deploy.onnx.rounding import entered, sizes
@@ -26,13 +28,46 @@ def dot(
   a, b = w.divided(a), w.divided(b)
   a_free = _left(a, a_sum, a_batch)
   b_free = _left(b, b_sum, b_batch)
-  if len(b_free) == len(b_sum) == 1 and (rows or len(a_free) == 1):
-    left = w.moved(a, (*a_batch, *a_free, *a_sum))
-    right = w.moved(b, (*b_batch, *b_sum, *b_free))
-    return y._replace(name=w.add('MatMul', left.name, right.name))
-  names = w.plain(a).name, w.plain(b).name
-  name = w.add('Einsum', *names, equation=_equation(a, b, dims))
+  # Without shared axes, the free ones of the first operand may stay apart.
+  rows_of = [(i,) for i in a_free] if not a_batch else [a_free]
+  shared = [(i,) for i in a_batch], [(i,) for i in b_batch]
+  left, right = (*shared[0], *rows_of, a_sum), (*shared[1], b_sum, b_free)
+  shapes = _joined(a, left), _joined(b, right), y.shape
+  if any(shape.count(None) > 1 for shape in shapes):
+    names = w.plain(a).name, w.plain(b).name
+    name = w.add('Einsum', *names, equation=_equation(a, b, dims))
+    return y._replace(name=name)
+  name = w.add('MatMul', _matrices(w, a, left), _matrices(w, b, right))
+  if len(rows_of) != len(a_free) or len(b_free) != 1:
+    name = w.add('Reshape', name, _sizes(w, y.shape))
   return y._replace(name=name)
+
+
+def _joined(x: Tensor, groups: Sequence[Order]) -> Sizes:
+  """Return a shape in which axes are joined."""
+  sizes = [[x.shape[i] for i in group] for group in groups]
+  return tuple(
+    None if None in found else math.prod(n or 0 for n in found)
+    for found in sizes
+  )
+
+
+def _matrices(w: Writer, x: Tensor, groups: Sequence[Order]) -> str:
+  """Return a tensor whose axes are joined."""
+  order, shape = tuple(i for g in groups for i in g), _joined(x, groups)
+  if x.value is not None:
+    return w.array(
+      x.value, lambda a: a.transpose(order).reshape(shape), ('joined', groups)
+    )
+  moved = w.moved(x, order).name
+  if shape == tuple(x.shape[i] for i in order):
+    return moved
+  return w.add('Reshape', moved, _sizes(w, shape))
+
+
+def _sizes(w: Writer, shape: Sizes) -> str:
+  """Append a shape, whose one None follows from the others."""
+  return w.integers(*(-1 if n is None else n for n in shape))
 
 
 def _dense(

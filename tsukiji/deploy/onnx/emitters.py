@@ -143,6 +143,14 @@ def _bent(op: str, w: Writer, xs: Xs, y: Tensor, alpha: float) -> str:
   return w.add(op, xs[0].name, alpha=alpha)
 
 
+def _gelu(w: Writer, xs: Xs, y: Tensor) -> str:
+  r"""Write $x (1 + \erf(x / \sqrt 2)) / 2$ as engines know it."""
+  x = xs[0].name
+  bent = w.add('Erf', w.add('Div', x, _number(w, math.sqrt(2))))
+  whole = w.add('Mul', x, w.add('Add', bent, _number(w, 1)))
+  return w.add('Mul', whole, _number(w, 0.5))
+
+
 def _prelu(w: Writer, xs: Xs, y: Tensor) -> str:
   x, slope = (x.name for x in xs)
   if xs[0].shape == y.shape:
@@ -221,6 +229,24 @@ def _take(w: Writer, xs: Xs, y: Tensor, axis: int, mode: str) -> str:
   return w.add('Gather', xs[0].name, xs[1].name, axis=axis)
 
 
+def _softmax(w: Writer, xs: Xs, y: Tensor, axis: int) -> Tensor:
+  x = w.moved(w.divided(xs[0]), xs[0].axes)
+  name = w.add('Softmax', x.name, axis=x.axes.index(axis))
+  return y._replace(name=name, order=x.order)
+
+
+def _layer_norm(
+  w: Writer, xs: Xs, y: Tensor, scale: Any, bias: Any, epsilon: float
+) -> Tensor:
+  """Write a norm over the last axis, whose other axes may lie as they do."""
+  last = len(y.shape) - 1
+  order = (*(i for i in xs[0].axes if i != last), last)
+  x = w.moved(w.divided(xs[0]), order)
+  given = [w.constant(a).name for a in (scale, bias) if a is not None]
+  name = w.add('LayerNormalization', x.name, *given, axis=-1, epsilon=epsilon)
+  return y._replace(name=name, order=x.order)
+
+
 def _broadcast(w: Writer, xs: Xs, y: Tensor, shape: Any) -> str:
   del shape
   return w.add('Expand', xs[0].name, w.sizes(y.shape))
@@ -244,6 +270,7 @@ ENTRIES: dict[str, Emit] = {
   'erfc': _erfc,
   'exp2': _exp2,
   'expm1': _expm1,
+  'gelu': _gelu,
   'ipow': _power,
   'is_finite': _is_finite,
   'leaky_relu': functools.partial(_bent, 'LeakyRelu'),
@@ -279,11 +306,13 @@ EMITTERS: dict[str, Emit] = {
   'div': _div,
   'dot': dot,
   'expand': moves.expand,
+  'layer_norm': _layer_norm,
   'max': _max,
   'mul': _mul,
   'pad': moves.pad,
   'reshape': moves.reshape,
   'scan': scan,
   'slice': moves.slice_,
+  'softmax': _softmax,
   'transpose': moves.transpose,
 }

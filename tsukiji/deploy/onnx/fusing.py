@@ -11,6 +11,7 @@ from compress.binary.inputs import Signed
 from compress.tree import Compressed
 from tsukiji.deploy.onnx.activations import activated
 from tsukiji.deploy.onnx.axes import Order, held, number
+from tsukiji.deploy.onnx.norms import normalized
 from tsukiji.deploy.onnx.quantized import CODING, Coding, Served, served
 from tsukiji.graph.nodes import Graph, Node, Ref, input_name
 from tsukiji.graph.operators import BINARY, UNARY
@@ -41,7 +42,7 @@ def fused(
     inputs.
   """
   nodes = _with_biases(graph, results, grids or {})
-  nodes = activated(nodes)
+  nodes = normalized(activated(nodes), results)
   nodes = _with_means(nodes, graph, results)
   nodes = _with_kernels(nodes, grids or {}, least)
   nodes = _with_codes(nodes, graph, results)

@@ -14,6 +14,7 @@ from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.onnx.arranging import arranged
 from tsukiji.deploy.onnx.fusing import is_dense
 from tsukiji.deploy.onnx.rounding import grid_of
+from tsukiji.deploy.passes.simplify import simplified
 from tsukiji.graph import evaluate
 from tsukiji.graph.capture import capture
 from tsukiji.graph.folding import folded
@@ -48,7 +49,7 @@ def prepared(graph: Graph, params: Mapping[str, Any]) -> Prepared:
     params: Arrays and nodes by path.
   """
   frozen = tree.freeze({path: params[path] for path in graph.parameters})
-  graph, nodes = arranged(graph, frozen)
+  graph, nodes = arranged(*simplified(graph, frozen))
   weights = decoded(nodes)
   changing = dataflow.transforming(nodes)
   found = _kernels(graph, weights)

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from compress import tree
-from tsukiji.deploy.passes.absorb import Weights, absorbed
+from tsukiji.deploy.passes.absorb import Weights
 from tsukiji.deploy.passes.halve import halved
 from tsukiji.deploy.passes.narrow import narrowed
-from tsukiji.deploy.passes.push import pushed
-from tsukiji.deploy.passes.unfold import unfolded
+from tsukiji.deploy.passes.simplify import simplified
 from tsukiji.graph.capture import capture
 from tsukiji.graph.folding import folded
 from tsukiji.graph.nodes import Graph, Ref, bound, pruned, replaced
@@ -39,9 +38,7 @@ def lower(spec: Spec, variables: Variables) -> tuple[Graph, Variables]:
     A graph with the same outputs, to float error, and `{'params': ...}`, its
     frozen weights by path.
   """
-  graph, weights = halved(*captured(spec, variables))
-  graph, weights = absorbed(*unfolded(graph, weights))
-  graph, weights = absorbed(*pushed(graph, weights))
+  graph, weights = simplified(*halved(*captured(spec, variables)))
   return graph, {'params': weights}
 
 
