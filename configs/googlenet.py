@@ -4,7 +4,8 @@
 
 Rows are those of the small VGGs in `configs.quantization` (binary, 4 epochs
 from a network of as many) and `configs.factorization` (moved filters, 2 epochs
-from one of 12), with the same filters in the widest layer. One seed.
+from one of 12). The widest layers have as many filters where they move, and
+half of them where they are binary: a module has many layers. One seed.
 """
 
 from typing import Any
@@ -17,8 +18,7 @@ TEACH = 'distill.kd(4.0)'  # the dense network is the teacher
 PLAIN = {'dropout': 0.0, 'label_smoothing': 0.0}
 # Outputs of a module of the first stage; the widest layer has twice as many
 # filters, that of the VGGs four times as many as their first.
-BINARY = (16, 32, 64)
-MOVED = (8, 16, 32)
+WIDTHS = (8, 16, 32)
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
   'plain': (
     'binary.bnn(ends=False)',
@@ -46,11 +46,11 @@ def get_config(arg: str = '') -> ConfigDict:
     config.recipes[name] = settings.compression(
       f'{text} >> {TEACH}', 'filters', **PLAIN
     )
-  for width in MOVED:
+  for width in WIDTHS:
     config.networks[f'googlenet{width}_moved'] = settings.network(
       'googlenet_small', sizes=_sizes(width), recipes=tuple(FILTERS), epochs=12
     )
-  for width in BINARY:
+  for width in WIDTHS:
     config.networks.update(_binary(width))
   config.figures = _figures()
   return _tiny(config) if arg == 'tiny' else config
