@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import optuna
 from ml_collections import ConfigDict
+from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -41,6 +42,7 @@ class Plan(NamedTuple):
     objectives: Number of values to minimize.
     seed: Seed of the suggestions.
     first: Configs to try before the designer is asked; see `space.placed`.
+    pruner: Ends trials by what `report` was told; None for never.
   """
 
   name: str
@@ -50,6 +52,7 @@ class Plan(NamedTuple):
   objectives: int = 1
   seed: int = 0
   first: tuple[ConfigDict, ...] = ()
+  pruner: BasePruner | None = None
 
 
 class Trial(NamedTuple):
@@ -200,6 +203,11 @@ def known(plan: Plan, found: list[FrozenTrial]) -> State:
   return state
 
 
+def is_complete(trial: FrozenTrial) -> bool:
+  """Return whether a trial was trained in full, and found something."""
+  return trial.state == TrialState.COMPLETE
+
+
 def counts(trial: FrozenTrial) -> bool:
   """Return whether a trial was not given up."""
   failed = trial.state == TrialState.FAIL
@@ -284,7 +292,7 @@ def tell(
   )
 
 
-def report(study: Study, trial: Trial, step: int, value: float) -> None:
+def report(study: Study, trial: Trial, step: int, value: float) -> bool:
   """Store a value on the way, which Optuna's dashboard draws along the steps.
 
   Args:
@@ -292,9 +300,38 @@ def report(study: Study, trial: Trial, step: int, value: float) -> None:
     trial: What `ask` has returned.
     step: As the epoch.
     value: To be minimized; one that is not finite is left out.
+
+  Returns:
+    Whether the trial should end here; see `prune`.
   """
-  if math.isfinite(value) and study.plan.objectives == 1:
-    study.storage.set_trial_intermediate_value(trial.id, step, value)
+  plan, storage = study.plan, study.storage
+  if not math.isfinite(value) or plan.objectives != 1:
+    return False
+  storage.set_trial_intermediate_value(trial.id, step, value)
+  if plan.pruner is None:
+    return False
+  stored = optuna.load_study(study_name=plan.name, storage=storage)
+  return plan.pruner.prune(stored, storage.get_trial(trial.id))
+
+
+def prune(study: Study, trial: Trial) -> Study:
+  """Store that a trial was ended: its value is the last that was reported.
+
+  Args:
+    study: What is known.
+    trial: What `ask` has returned.
+
+  Returns:
+    The study with it observed.
+  """
+  values = study.storage.get_trial(trial.id).intermediate_values
+  last = values[max(values)]
+  state = TrialState.PRUNED
+  study.storage.set_trial_state_values(trial.id, state, [last])
+  found = Values((last,), seconds=time.time() - trial.begun)
+  return study._replace(
+    state=study.plan.designer.tell(study.state, trial.config, found)
+  )
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import search
-from search import designer, hyperband, maximize, warp
+from search import designer, maximize, warp
 from search import space as spaces
 from search.bayes import CONSTRAINED, FIRST, bayes
 from search.designer import Designer, State, Values
@@ -30,15 +30,11 @@ def made() -> Space:
 
 
 SPACE = made()
-BUDGET = hyperband.Budget('epochs', 1, 9)
 DESIGNERS: dict[str, Callable[[designer.Allowed], Designer]] = {
   'random': lambda allowed: designer.random(SPACE, allowed),
   'sobol': lambda allowed: designer.sobol(SPACE, allowed),
   'grid': lambda allowed: designer.grid(SPACE, 3, allowed),
   'bayes': lambda allowed: bayes(SPACE, allowed, first=4),
-  'hyperband': lambda allowed: hyperband.hyperband(
-    SPACE, designer.random(SPACE, allowed), BUDGET
-  ),
 }
 each = pytest.mark.parametrize('name', DESIGNERS)
 

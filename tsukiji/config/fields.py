@@ -10,6 +10,12 @@ from ml_collections import ConfigDict
 from search import space as spaces
 from search.parameter import Leaf
 
+# Designers of short trials, by those whose trials end early.
+ENDING = {
+  'bohb': 'gp+hyperband',
+  'halving': 'random+halving',
+  'hyperband': 'random+hyperband',
+}
 LEAF = {field.name for field in dataclasses.fields(Leaf)}
 
 
@@ -22,6 +28,7 @@ class Part(ConfigDict):
   Attributes:
     RENAMED: The current name by earlier name.
     DROPPED: Names that were of use once; what they are set to is ignored.
+    VALUES: The current value by an earlier one, by field.
     PARTS: The kind of part by field.
     EACH: The kind of parts under names that users choose, if any.
 
@@ -31,6 +38,7 @@ class Part(ConfigDict):
 
   RENAMED: ClassVar[Mapping[str, str]] = {}
   DROPPED: ClassVar[tuple[str, ...]] = ()
+  VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {}
   PARTS: ClassVar[Mapping[str, type['Part']]] = {}
   EACH: ClassVar[type['Part'] | None] = None
 
@@ -46,6 +54,7 @@ class Part(ConfigDict):
       text = f'config field {key!r} has no use any more'
       warnings.warn(text, FutureWarning, stacklevel=2)
       return
+    value = self._current_value(key, value)
     kind = self.PARTS.get(key, self.EACH)
     if isinstance(value, dict | ConfigDict):
       wanted = kind or ConfigDict
@@ -74,6 +83,16 @@ class Part(ConfigDict):
       text = f'config field {key!r} is now called {name!r}'
       warnings.warn(text, FutureWarning, stacklevel=3)
     return name
+
+  def _current_value(self, key: Any, value: Any) -> Any:
+    known = self.VALUES.get(key, {})
+    if known and isinstance(value, tuple):
+      return tuple(self._current_value(key, x) for x in value)
+    if not isinstance(value, str) or value not in known:
+      return value
+    text = f'{key} {value!r} is now called {known[value]!r}'
+    warnings.warn(text, FutureWarning, stacklevel=3)
+    return known[value]
 
 
 class Training(Part):
@@ -112,6 +131,7 @@ class Search(Part):
     'together': 'batch_size',
   }
   DROPPED = ('lease',)
+  VALUES = {'baselines': ENDING, 'designer': ENDING}
 
 
 class Networks(Part):

@@ -40,8 +40,8 @@ AXES = ('course', 'epochs', 'kept', 'macs', 'size', 'units', 'width')
 # the same with its norms folded into its weights, or new weights.
 STARTS = ('dense', 'folded', 'fresh')
 CLUSTERS = ('local', 'address', 'slurm', 'sge', 'pbs')
-RUNGED = ('bohb', 'halving', 'hyperband')  # designers of trials of any length
-DESIGNERS = ('gp', 'grid', 'random', 'sobol', *RUNGED)
+DESIGNERS = ('gp', 'grid', 'random', 'sobol')
+PRUNERS = ('halving', 'hyperband', 'median')  # `search.pruning`
 # What is known of a config before it is trained, and what is found after.
 KNOWN = ('bytes', 'macs', 'params')
 FOUND = ('latency_ms', 'energy_uj', 'flash', 'ram')
@@ -128,15 +128,15 @@ def searching(**changes: Any) -> ConfigDict:
   """Return the settings of a search over what varies in a config."""
   defaults = Search(
     {
-      'designer': 'gp',  # one of DESIGNERS
+      'designer': 'gp',  # one of DESIGNERS, or with one of PRUNERS: 'gp+median'
       'baselines': (),  # other designers that search as well
       'seeds': (0,),  # a study each, of every designer
       'trials': 40,  # of a study
       'network': '',  # the one that a trial trains; '' is the first
       'epochs': 2,  # of a trial; the best gets those of the network. 0: as many
-      'min_epochs': 1,  # of the shortest trials of RUNGED designers
-      'eta': 3,  # how many of theirs compete for this many times the epochs
-      'per_second': False,  # whether `gp` and `bohb` like short trials better
+      'min_epochs': 1,  # before which no trial is pruned
+      'eta': 3,  # one of so many goes on to so many times the epochs
+      'per_second': False,  # whether `gp` likes short trials better
       'objectives': ('val_accuracy',),  # some of OBJECTIVES
       'limits': dict.fromkeys(KNOWN, 0),  # of a network; 0 for none
       'storage': '',  # URL or file *.log; '' is study.db in the workdir

@@ -70,8 +70,7 @@ def _check_mixed(where: str, item: ConfigDict, config: ConfigDict) -> None:
     return
   chosen, where = config.recipe_search, 'config.recipe_search'
   for name in (chosen.designer, *chosen.baselines):
-    valid = name not in settings.RUNGED
-    expect(f'{where}.designer', valid, 'one of full trials', name)
+    expect(f'{where}.designer', '+' not in name, 'one without a pruner', name)
   expect(f'{where}.batch_size', chosen.batch_size == 1, '1', chosen.batch_size)
   fix = 'What a recipe leaves is an objective.'
   unlimited = not any(chosen.limits.values())
@@ -105,7 +104,10 @@ def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
   if chosen.network:
     expect_name(f'{where}.network', chosen.network, config.networks)
   for name in (chosen.designer, *chosen.baselines):
-    expect_name(f'{where}.designer', name, settings.DESIGNERS)
+    inner, plus, pruner = name.partition('+')
+    expect_name(f'{where}.designer', inner, settings.DESIGNERS)
+    if plus:
+      expect_name(f'{where}.designer', pruner, settings.PRUNERS, 'a pruner')
   for name in chosen.objectives:
     expect_name(f'{where}.objectives', name, settings.OBJECTIVES)
   first = chosen.objectives and chosen.objectives[0]
@@ -120,16 +122,26 @@ def _check_search(where: str, chosen: ConfigDict, config: ConfigDict) -> None:
   least |= {'eta': 2, 'keep': 1}
   for name, value in least.items():
     expect_least(f'{where}.{name}', chosen[name], value)
-  for name in {chosen.designer, *chosen.baselines} & {*settings.RUNGED}:
-    full = not budget.limits(config)
-    expect(f'{where}.designer', full, 'one of full trials in a budget', name)
-    fix = 'Trials that are trained as one program cannot be paused.'
-    one = chosen.batch_size == 1
-    expect(f'{where}.batch_size', one, f'1 for {name}', chosen.batch_size, fix)
-    what = (
-      f'at least eta * min_epochs ({chosen.eta * chosen.min_epochs}) for {name}'
-    )
-    enough = chosen.epochs >= chosen.eta * chosen.min_epochs
-    expect(f'{where}.epochs', enough, what, chosen.epochs)
+  for name in (chosen.designer, *chosen.baselines):
+    if '+' in name:
+      _check_pruner(where, name, chosen, config)
   for name, value in chosen.limits.items():
     expect_least(f'{where}.limits.{name}', value, 0)
+
+
+def _check_pruner(
+  where: str, name: str, chosen: ConfigDict, config: ConfigDict
+) -> None:
+  """Check that trials can end early."""
+  full = not budget.limits(config)
+  expect(f'{where}.designer', full, 'one without a pruner in a budget', name)
+  fix = 'A pruner compares errors alone.'
+  alone = len(chosen.objectives) == 1
+  what = f'one for {name}'
+  expect(f'{where}.objectives', alone, what, chosen.objectives, fix)
+  fix = 'Trials that are trained as one program cannot end early.'
+  one = chosen.batch_size == 1
+  expect(f'{where}.batch_size', one, f'1 for {name}', chosen.batch_size, fix)
+  most = chosen.eta * chosen.min_epochs
+  what = f'at least eta * min_epochs ({most}) for {name}'
+  expect(f'{where}.epochs', chosen.epochs >= most, what, chosen.epochs)

@@ -28,7 +28,7 @@ from tsukiji import interrupt
 from tsukiji.data.datasets import Data
 from tsukiji.errors import expect, expect_name
 from tsukiji.experiments import executor, worker
-from tsukiji.experiments.executor import Ended, Executor, Task, Tell
+from tsukiji.experiments.executor import Ended, Executor, Halted, Task, Tell
 from tsukiji.measure import latency
 
 T = TypeVar('T', bound=Any)
@@ -261,6 +261,7 @@ def executor_of(
   """Return the executor of a client whose workers hold the data by a name."""
   inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
   listening: dict[str, Tell] = {}
+  halted: dict[str, Halted] = {}
   numbers = itertools.count()
   client.subscribe_topic(name, lambda event: inbox.put(event[1]))
 
@@ -278,11 +279,16 @@ def executor_of(
     for item in _received(inbox, seconds):
       if not isinstance(item, list | tuple):
         ended.append(item)
-      elif item[0] in listening:
-        listening[item[0]](tuple(item[1:]))
-    found = _ended(client, ended)
+      elif item[0] in listening and item[0] not in halted:
+        try:
+          listening[item[0]](tuple(item[1:]))
+        except Halted as e:
+          halted[item[0]] = e
+          client.cancel([running[item[0]]])
+    found = _ended(client, ended, halted)
     for future in ended:
       del listening[future.key], running[future.key]
+      halted.pop(future.key, None)
       future.release()  # else it is computed again where its worker dies
     return found
 
@@ -299,24 +305,29 @@ def _received(inbox: 'queue.SimpleQueue[Any]', seconds: float) -> list[Any]:
   return found
 
 
-def _ended(client: Client, ended: list[Future]) -> list[Ended]:
+def _ended(
+  client: Client, ended: list[Future], halted: dict[str, Halted]
+) -> list[Ended]:
   """Return what has come of futures.
 
   Raises:
     ValueError: If the scheduler is lost.
   """
+  found = [Ended(x.key, None, halted[x.key]) for x in ended if x.key in halted]
+  ended = [future for future in ended if future.key not in halted]
   lost = any(future.status in ('cancelled', 'lost') for future in ended)
   fix = 'Run the same command again: it continues from the last epochs.'
   expect('config.cluster', not lost, 'a scheduler that answers', 'none', fix)
   fine = [future for future in ended if future.status == 'finished']
   keys = [future.key for future in fine]
   values = dict(zip(keys, client.gather(fine), strict=True))
-  return [
+  found += [
     Ended(future.key, values[future.key], None)
     if future.key in values
     else Ended(future.key, None, _said(future.exception()))
     for future in ended
   ]
+  return found
 
 
 def _said(error: BaseException) -> BaseException:

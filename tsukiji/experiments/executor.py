@@ -26,6 +26,10 @@ class Killed(Exception):
   """The workers of a task were killed again and again."""
 
 
+class Halted(Exception):
+  """What a listener raises to end the task that it listens to."""
+
+
 class Ended(NamedTuple):
   """A task that has ended, with its value or its error."""
 
@@ -41,7 +45,8 @@ class Executor(NamedTuple):
     slots: () -> how many tasks run at once, now.
     submit: Who listens, task, arguments -> its future.
     wait: Seconds -> what has ended since the last call; meanwhile those that
-      listen are told. Raises `interrupt.Stopped` on a signal.
+      listen are told. A task whose listener raises `Halted` ends with it as
+      its error. Raises `interrupt.Stopped` on a signal.
   """
 
   slots: Callable[[], int]

@@ -33,9 +33,9 @@ class Trial(NamedTuple):
     values: Values by objective; empty if it was infeasible.
     params: Active parameters, by path in the config.
     seconds: Its time.
-    share: Its epochs as a fraction of those of the longest, without those
-      before a resumption.
+    share: Its epochs as a fraction of those of a full one.
     inside: Whether it is inside the budget of the study.
+    pruned: Whether it was ended before; its accuracy is the last.
   """
 
   designer: str
@@ -46,6 +46,7 @@ class Trial(NamedTuple):
   seconds: float
   share: float = 1.0
   inside: bool = True
+  pruned: bool = False
 
 
 class Tested(NamedTuple):
@@ -102,8 +103,8 @@ def accuracy(trial: Trial) -> float:
 
 
 def useful(trial: Trial) -> float:
-  """Return the accuracy of a trial, 0 where it is outside the budget too."""
-  return accuracy(trial) if trial.inside else 0.0
+  """Return the accuracy of a full trial, 0 where it is outside the budget."""
+  return accuracy(trial) if trial.inside and not trial.pruned else 0.0
 
 
 def courses(searched: Searched) -> dict[str, list[list[float]]]:
@@ -184,7 +185,8 @@ def table(searched: Searched) -> list[list[str]]:
   ordered = sorted(
     searched.trials, key=lambda t: (t.inside, accuracy(t)), reverse=True
   )
-  for trial in [t for t in ordered if t.values][:SHOWN]:
+  full = [t for t in ordered if t.values and not t.pruned]
+  for trial in full[:SHOWN]:
     values = [_value(name, trial.values[name]) for name in searched.objectives]
     params = [_param(trial.params.get(name)) for name in named]
     name = f'{trial.designer}-{trial.seed}, {trial.number}'
@@ -205,6 +207,8 @@ def sentences(searched: Searched) -> list[str]:
       f'the best of {len(own) // len(seeds)} trials{spread}; {failed} of '
       f'{len(own)} were infeasible'
     )
+    if pruned := sum(t.pruned for t in own):
+      out[-1] += f', {pruned} pruned'
     if outside := sum(not t.inside for t in own):
       out[-1] += f', {outside} outside the budget'
     out[-1] += _on_test(searched.tested.get(designer, ()))

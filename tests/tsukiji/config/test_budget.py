@@ -68,7 +68,7 @@ def test_only_a_drop_of_accuracy_asks_for_the_smallest() -> None:
     ('budget.byte', 3, "Nearest: 'bytes'"),
     ('task', 'compress', "config.task: expected 'study', which searches withi"),
     ('search.batch_size', 4, 'batch_size: expected 1 within a budget'),
-    ('search.designer', 'bohb', 'designer: expected one of full trials in a'),
+    ('search.designer', 'gp+median', 'one without a pruner in a budget'),
     ('search.network', 'studnt', "Nearest: 'student'"),
     ('train.lr', search.log(1e-3, 1e-2), 'expected ranges in config.networks'),
     ('recipes', {}, 'config.recipes: expected one that varies'),

@@ -174,7 +174,7 @@ def test_recipes_that_a_found_network_does_not_allow_are_left_out(
     ('recipes.mix.method', '{cot}', "names among .* in braces, got 'cot'"),
     ('recipes.mix.parts.grid', 'quantise.int8()', "Nearest: 'quantize.int8'"),
     ('recipes.int8.parts', {'a': search.float(0.0, 1.0)}, 'ranges in'),
-    ('recipe_search.designer', 'bohb', 'one of full trials'),
+    ('recipe_search.designer', 'gp+median', 'one without a pruner'),
     ('recipe_search.batch_size', 2, 'batch_size: expected 1'),
     ('recipe_search.limits.bytes', 9, 'expected no limits'),
     ('recipe_search.keep', 0, 'keep: expected at least 1'),

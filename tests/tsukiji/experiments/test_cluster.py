@@ -110,6 +110,23 @@ def test_killed_workers_are_replaced_and_their_tasks_run_again(
   assert children() - before <= resource_trackers()
 
 
+@pytest.mark.slow
+def test_who_listens_may_end_a_task(tmp_path: pathlib.Path) -> None:
+  def tell(event: Any) -> None:
+    raise executor.Halted('enough')
+
+  with workers(tmp_path) as chosen:
+    path = f'{tmp_path}/checkpoint'
+    future = chosen.submit(tell, trains, path)
+    (ended,) = ends(chosen, 1)
+    assert (ended.future, f'{ended.error}') == (future, 'enough')
+    # The worker is free again, and the task has left a checkpoint.
+    for x in (4.0, 6.0, 8.0):
+      chosen.submit(lambda _: None, half, x)
+    assert sorted(done.value for done in ends(chosen, 3)) == [2, 3, 4]
+    assert pathlib.Path(path).exists()
+
+
 def resource_trackers() -> set[int]:
   """Return the process with which Python itself follows `multiprocessing`."""
   return {pid for pid in children() if 'resource_tracker' in command(pid)}

@@ -35,6 +35,20 @@ def test_tasks_run_here_and_tell_what_they_did() -> None:
   assert told == [('half', 3, 4.0), ('half', 3, -1.0)]
 
 
+def test_who_listens_may_end_a_task() -> None:
+  chosen = executor.here(DATA)
+
+  def tell(event: Any) -> None:
+    raise executor.Halted(f'at {event[2]}')
+
+  future = chosen.submit(tell, half, 4.0)
+  (ended,) = chosen.wait(0)
+  assert ended.future == future
+  assert (
+    isinstance(ended.error, executor.Halted) and f'{ended.error}' == 'at 4.0'
+  )
+
+
 def test_a_signal_is_raised_while_waiting(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -26,6 +26,7 @@ from tsukiji.experiments.executor import (
   Executor,
   Executors,
   Future,
+  Halted,
   Tell,
 )
 from tsukiji.experiments.jobs import Experiment
@@ -63,7 +64,7 @@ def run(experiment: Experiment, executors: Executors) -> Best:
       light = jobs.light(experiment)
 
       def start(own: Study, asked: list[Trial]) -> Future:
-        tell = functools.partial(_told, own, asked[0])
+        tell = functools.partial(_told, own, asked[0], search.epochs)
         configs = [one.config for one in asked]
         return chosen.submit(tell, run_trials, light, own.plan.space, configs)
 
@@ -138,16 +139,21 @@ def _asked(
 
 def _tell(studies: list[Study], done: Running, ended: Ended) -> None:
   """Tell a study what has come of trials."""
+  if isinstance(ended.error, Halted):
+    (one,) = done.trials
+    studies[done.place] = study.prune(studies[done.place], one)
+    return
   found = ended.value or [None] * len(done.trials)
   reason = '' if ended.error is None else study.reason_of(ended.error)
   for one, values in zip(done.trials, found, strict=True):
     studies[done.place] = study.tell(studies[done.place], one, values, reason)
 
 
-def _told(own: Study, one: Trial, event: Event) -> None:
-  """Store the error of a trial behind an epoch."""
+def _told(own: Study, one: Trial, epochs: int, event: Event) -> None:
+  """Store the error of a trial behind an epoch, and end it if that is bad."""
   _, epoch, error = event
-  study.report(own, one, epoch, error)
+  if study.report(own, one, epoch, error) and epoch < epochs:
+    raise Halted(f'pruned behind epoch {epoch}')
 
 
 def run_trials(

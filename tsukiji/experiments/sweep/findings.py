@@ -9,9 +9,8 @@ from ml_collections import ConfigDict
 from optuna.trial import FrozenTrial
 
 from compress import recipe
-from search import pareto, storage
+from search import pareto, storage, study
 from search import space as spaces
-from search.study import Plan
 from tsukiji.config import budget, search_space, stages
 from tsukiji.experiments import store
 from tsukiji.experiments.jobs import Experiment
@@ -29,7 +28,6 @@ def searched(experiment: Experiment) -> Searched:
   found = []
   for plan, of_one in every:
     by = tuning.designer_of(experiment, plan)
-    rested: dict[str, int] = {}
     for number, one in enumerate(of_one):
       values = dict(zip(search.objectives, one.values or (), strict=False))
       beyond = tuning.beyond_of(one)
@@ -39,31 +37,26 @@ def searched(experiment: Experiment) -> Searched:
       seconds = one.duration.total_seconds() if one.duration else 0.0
       config = storage.config_of(plan.space, one)
       params = {path: spaces.at(config, path) for path in one.params}
-      share = 1.0
-      if tuning.EPOCHS in params:
-        epochs, key = params.pop(tuning.EPOCHS), repr(params)
-        share = (epochs - rested.get(key, 0)) / search.epochs
-        rested[key] = epochs
+      pruned = bool(values) and not study.is_complete(one)
+      share = max(one.intermediate_values) / search.epochs if pruned else 1.0
       fits = all(x <= 0 for x in beyond)
       found.append(
-        Trial(by, plan.seed, number, values, params, seconds, share, fits)
+        Trial(
+          by, plan.seed, number, values, params, seconds, share, fits, pruned
+        )
       )
   space = spaces.of(experiment.config)
   spans = {
     path: Range(one.log, tuple(map(str, one.options)))
     for path, one in zip(space.names, space.leaves, strict=True)
   }
-  full = [t for plan, x in every if not _is_runged(plan) for t in x]
+  full = [t for _, x in every for t in x if study.is_complete(t)]
   joint = budget.limits(experiment.config)
   name = '' if joint else stages.recipe_of(experiment.config)
   scores = {}
   if not name and (experiment.folder / TESTED).exists():
     scores = tested(experiment)
   return Searched(found, spans, _importances(full), name, scores)
-
-
-def _is_runged(plan: Plan) -> bool:
-  return tuning.EPOCHS in plan.space.names
 
 
 def _importances(found: list[FrozenTrial]) -> dict[str, float]:
@@ -73,7 +66,6 @@ def _importances(found: list[FrozenTrial]) -> dict[str, float]:
       value=one.values[0], params=one.params, distributions=one.distributions
     )
     for one in found
-    if one.values
   ]
   if len(done) < FEW or len({one.value for one in done}) < 2:
     return {}
@@ -98,7 +90,7 @@ def tested(experiment: Experiment) -> dict[str, list[Tested]]:
   if not path.exists():
     found: dict[str, list[Tested]] = {}
     for plan, of_one in tuning.trials(experiment):
-      done = [t for t in of_one if t.values]
+      done = [*filter(study.is_complete, of_one)]
       if done:
         one = min(done, key=lambda t: t.values[0])
         config = storage.config_of(plan.space, one)

@@ -12,10 +12,11 @@ import jax
 import optuna
 import optuna.importance
 from ml_collections import ConfigDict
+from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from search import designer, hyperband, parameter, study
+from search import designer, pruning, study
 from search import space as spaces
 from search import storage as storage_lib
 from search.bayes import bayes
@@ -32,13 +33,6 @@ DESIGNERS: dict[str, Callable[..., Designer]] = {
   'random': designer.random,
   'sobol': designer.sobol,
 }
-# Designer of configs -> designer of their budgets.
-RUNGED: dict[str, tuple[str, Callable[..., Designer]]] = {
-  'bohb': ('gp', hyperband.hyperband),
-  'halving': ('random', hyperband.halving),
-  'hyperband': ('random', hyperband.hyperband),
-}
-EPOCHS = 'search.epochs'  # of a trial, in its config
 
 
 class Best(NamedTuple):
@@ -65,20 +59,20 @@ def plans(experiment: Experiment) -> list[Plan]:
   """Return the studies of an experiment: every designer with every seed."""
   search = experiment.config.search
   names = dict.fromkeys((search.designer, *search.baselines))
-  first = tuple(enqueued(experiment))
-  made = {name: _designed(experiment, name) for name in names}
+  first, space = tuple(enqueued(experiment)), spaces.of(experiment.config)
   return [
     Plan(
       f'{_prefix(experiment)}{name}-{seed}-{experiment.digest}',
       space,
-      designer,
+      _designer(experiment, space, name),
       search.trials,
       len(search.objectives),
       seed,
-      first if name == search.designer and EPOCHS not in space.names else (),
+      first if name == search.designer else (),
+      _pruner(search, name),
     )
     for seed in search.seeds
-    for name, (space, designer) in made.items()
+    for name in names
   ]
 
 
@@ -108,24 +102,21 @@ def label_of(plan: Plan) -> str:
   return plan.name.rpartition('-')[0]
 
 
-def _designed(experiment: Experiment, name: str) -> tuple[Space, Designer]:
-  """Return the space of a designer, and the designer."""
-  config, search = experiment.config, experiment.config.search
-  space, allowed = spaces.of(config), _allowed(experiment)
-  inner, outer = RUNGED.get(name, (name, None))
-  more = {'per_second': search.per_second} if inner == 'gp' else {}
-  begun = DESIGNERS[inner](space, allowed=allowed, **more)
-  if outer is None:
-    return space, begun
-  budget = hyperband.Budget(
-    EPOCHS, search.min_epochs, search.epochs, search.eta
-  )
-  wide = config.copy_and_resolve_references()
-  with wide.search.ignore_type():
-    wide.search.epochs = parameter.integer(
-      search.min_epochs, search.epochs, log=True
-    )
-  return spaces.of(wide), outer(space, begun, budget)
+def _designer(experiment: Experiment, space: Space, name: str) -> Designer:
+  """Return the designer that a name like 'gp' or 'gp+median' begins with."""
+  inner = name.partition('+')[0]
+  more = {}
+  if inner == 'gp':
+    more = {'per_second': experiment.config.search.per_second}
+  return DESIGNERS[inner](space, allowed=_allowed(experiment), **more)
+
+
+def _pruner(search: ConfigDict, name: str) -> BasePruner | None:
+  """Return the pruner that the name of a designer ends with."""
+  kind = name.partition('+')[2]
+  if not kind:
+    return None
+  return pruning.pruner(kind, search.min_epochs, search.epochs, search.eta)
 
 
 def _allowed(experiment: Experiment) -> Allowed:
@@ -188,7 +179,7 @@ def best(experiment: Experiment) -> Best:
 
 
 def ranked(experiment: Experiment) -> list[Best]:
-  """Return the trials that were trained, the best first.
+  """Return the trials that were trained in full, the best first.
 
   Those inside the budget come before the others, and those before that are
   less beyond it. The best has the least error, or the smallest file where
@@ -202,7 +193,7 @@ def ranked(experiment: Experiment) -> list[Best]:
     (rank(experiment.config, t), i, plan, t)
     for plan, of_one in found
     for i, t in enumerate(of_one)
-    if t.values
+    if study.is_complete(t)
   ]
   if not done:
     reasons = {t.user_attrs.get(study.REASON) for _, x in found for t in x}

@@ -133,7 +133,7 @@ def test_a_trial_rests_and_goes_on_as_if_it_had_not(
   tmp_path: pathlib.Path,
 ) -> None:
   config = searched()
-  config.search.update(designer='hyperband', epochs=3)
+  config.search.epochs = 3
   found = []
   for name, epochs in (('rests', (1, 3)), ('does_not', (3,))):
     made = prepare.prepare(config, tmp_path / name)

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from search import space as spaces
+from search import study
 from search.designer import Values
 from search.space import Space
 from tests.tsukiji.experiments.sweep.test_trial import searched
@@ -72,46 +73,72 @@ def test_every_designer_gets_a_study_for_every_seed(made: Experiment) -> None:
   assert {len(of_one) for _, of_one in tuning.trials(made)} == {6}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', settings.RUNGED)
-def test_few_trials_go_on_to_more_epochs(
-  made: Experiment, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize('pruner', settings.PRUNERS)
+def test_bad_trials_end_early(
+  made: Experiment, monkeypatch: pytest.MonkeyPatch, pruner: str
 ) -> None:
   def objective(
     one: Experiment, space: Space, config: ConfigDict, on_epoch: loop.OnEpoch
   ) -> Values:
-    del one, space, on_epoch
+    del one, space
     error = abs(math.log10(config.train.lr) - 5) / 100
-    return Values((error / config.search.epochs, 1.0))
+    for epoch in range(1, 10):
+      on_epoch(epoch, 1 - error - 0.1 / epoch)
+    return Values((error,))
 
   monkeypatch.setattr(trial, 'run', objective)
+  name = f'random+{pruner}'
   made.config.search.update(designer=name, seeds=(0,), trials=16, epochs=9)
+  made.config.search.objectives = ('val_accuracy',)
+  made.config.search.baselines = ('random',)
   validate.check(made.config)
   best = run(made)
   by_name = {tuning.label_of(plan): x for plan, x in tuning.trials(made)}
-  rungs = [t.params['search.epochs'] for t in by_name[f'{name}-0']]
-  assert {*rungs} == {1, 3, 9}
-  assert rungs.count(1) > rungs.count(9)
-  assert best.config.search == settings.searching()
+  of_one = by_name[f'{name}-0']
+  full = [t.value for t in of_one if study.is_complete(t)]
+  assert 0 < len(full) < 16
+  assert best.accuracy == 1 - min(t.value for x in by_name.values() for t in x)
   results = findings.searched(made)
-  shares = [t.share for t in results.trials if t.designer == name]
-  # What goes on takes what is left: two of three epochs, or all of them.
-  assert {round(9 * share) for share in shares} <= {1, 2, 3, 6, 9}
-  assert {round(9 * share) for share in shares} & {2, 6}
-  assert all('search.epochs' not in t.params for t in results.trials)
-  assert {t.share for t in results.trials if t.designer == 'random'} == {1.0}
+  own = [t for t in results.trials if t.designer == name]
+  assert sum(t.pruned for t in own) == 16 - len(full)
+  assert all((t.share < 1) == t.pruned for t in own)
+  assert not any(t.pruned for t in results.trials if t.designer == 'random')
+  (said,) = (x for x in report.sentences(results) if x.startswith(name))
+  assert f', {16 - len(full)} pruned' in said
 
 
-def test_rungs_need_epochs(made: Experiment) -> None:
-  made.config.search.update(designer='bohb', epochs=2)
-  with pytest.raises(ValueError, match=r'search.epochs: expected at least eta'):
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    ({'epochs': 2}, r'search.epochs: expected at least eta \* min_epochs'),
+    ({'batch_size': 2}, 'batch_size: expected 1 for gp\\+hyperband'),
+    ({'objectives': ('val_accuracy', 'bytes')}, 'objectives: expected one for'),
+    ({'designer': 'gp+medain'}, "a pruner .*Nearest: 'median'"),
+    ({'designer': 'gq+median'}, "Nearest: 'gp'"),
+  ],
+)
+def test_what_cannot_end_early_is_refused(
+  made: Experiment, changes: dict[str, Any], said: str
+) -> None:
+  search = made.config.search
+  search.update(designer='gp+hyperband', epochs=9)
+  search.objectives = ('val_accuracy',)
+  for key, value in changes.items():
+    search[key] = value
+  with pytest.raises(ValueError, match=said):
     validate.check(made.config)
 
 
-def test_rungs_are_not_trained_as_one_program(made: Experiment) -> None:
-  made.config.search.update(designer='hyperband', epochs=9, batch_size=2)
-  with pytest.raises(ValueError, match='batch_size: expected 1 for hyperband'):
-    validate.check(made.config)
+@pytest.mark.parametrize('old', ['bohb', 'halving', 'hyperband'])
+def test_designers_of_short_trials_have_another_name(old: str) -> None:
+  with pytest.warns(FutureWarning, match=f"designer '{old}' is now called"):
+    made = settings.searching(designer=old)
+  assert made.designer.endswith(('+halving', '+hyperband'))
+  with pytest.warns(FutureWarning, match='is now called'):
+    assert settings.searching(baselines=('sobol', old)).baselines == (
+      'sobol',
+      made.designer,
+    )
 
 
 def test_trials_are_trained_as_one_program(
