@@ -128,11 +128,16 @@ def sample(
 
   join = functools.partial(jnp.concatenate, axis=1)
   observer = Observer(observe, lambda *both: join(both), along)
-  found = {}
-  for path, x in _observe(where, ctx)(params, observer, count).items():
-    flat = x.reshape(-1)
-    found[path] = flat[:: -(-flat.size // limit)]
-  return found
+  found = _observe(where, ctx)(params, observer, count)
+  spread = _spread(limit, found)  # sorted by path
+  return {path: spread[path] for path in found}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _spread(limit: int, found: dict[Path, Array]) -> dict[Path, Array]:
+  """Return at most so many values of each array, evenly spaced."""
+  flat = {path: x.reshape(-1) for path, x in found.items()}
+  return {path: x[:: -(-x.size // limit)] for path, x in flat.items()}
 
 
 def _observe(where: str, ctx: Ctx) -> Any:

@@ -230,17 +230,17 @@ def _ranges(
   """Return the extents over several observations, which may overlap."""
 
   @jax.jit
-  def observed(params: Params) -> list[dict[Path, Array]]:
-    return [observe(params, EXTENT, 1 << 30) for observe in observes]
+  def observed(params: Params) -> Stats:
+    found = [observe(params, EXTENT, 1 << 30) for observe in observes]
+    joined = {
+      path: jnp.concatenate([x[path] for x in found]) for path in found[0]
+    }
+    return {
+      path: jnp.stack([jnp.min(x[:, 0]), jnp.max(x[:, 1])])
+      for path, x in joined.items()
+    }
 
-  found = observed(params)
-  joined = {
-    path: jnp.concatenate([x[path] for x in found]) for path in found[0]
-  }
-  return {
-    path: jnp.stack([jnp.min(x[:, 0]), jnp.max(x[:, 1])])
-    for path, x in joined.items()
-  }
+  return observed(params)
 
 
 def reducer(

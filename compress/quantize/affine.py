@@ -122,14 +122,15 @@ def symmetric_scale(
   """
   top = jnp.max(columns(jnp.abs(w), per), axis=0)
   top = top if clip_ratio is None else top * clip_ratio
-  scale = _divide(top, 2 ** (bits - 1) - 1)
+  scale = divide(top, 2 ** (bits - 1) - 1)
   return jnp.where(scale > 0, scale, 1.0)  # a tiny top underflows as well
 
 
-def _divide(x: Array, by: int) -> Array:
+def divide(x: Array, by: float) -> Array:
   """Return the quotient, the same bits with and without compilation.
 
-  XLA would replace division by a constant by multiplication.
+  XLA would replace division by a constant, or of several arrays by one number,
+  by multiplication.
   """
   return x / jax.lax.optimization_barrier(jnp.asarray(by, x.dtype))
 
@@ -157,7 +158,7 @@ def asymmetric_scale(low: Array, high: Array, bits: int) -> tuple[Array, Array]:
   """
   low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
   top = 2**bits - 1
-  scale = _divide(high - low, top)
+  scale = divide(high - low, top)
   scale = jnp.where(scale > 0, scale, 1.0)
   return scale, jnp.clip(jnp.round(-low / scale), 0, top)
 

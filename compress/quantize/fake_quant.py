@@ -154,5 +154,11 @@ def input_clip_ratios(
 
 
 def is_signed(ctx: Ctx, path: Path) -> bool:
-  """Return whether an input has negative values on the calibration data."""
-  return bool(np.asarray((ctx.stats or {})[path])[0] < 0)
+  """Return whether an input has negative values on the calibration data.
+
+  Where only shapes are computed, no value is known, and it may have some.
+  """
+  observed = (ctx.stats or {})[path]
+  if isinstance(observed, jax.core.Tracer):
+    return True
+  return bool(np.asarray(observed)[0] < 0)

@@ -1,5 +1,6 @@
 """Learned step size quantization (LSQ)."""
 
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -151,27 +152,67 @@ def lsq(
     kinds.refuse(where, kinds.GRID, params)
     ranges = input_ranges(where, params, ctx, activation_bits)
     met = tree.meeting(params)
+    signed: dict[Path, bool] = {}
+
+    def look(path: Path, w: Array) -> Array:
+      if ranges(path) is not None:
+        signed[path] = is_signed(ctx, met[path])
+      return w
+
+    tree.map_arrays(look, params)
     values: dict[Path, Array] = {}
-    if activation_bits:
+    if signed:
       values = calibration.sample(where, ctx, params, examples)
+    steps, of_inputs = _initial_steps(
+      per,
+      (params, math.sqrt(top)),
+      {
+        path: (values[met[path]], math.sqrt(2 ** (activation_bits - s) - 1))
+        for path, s in signed.items()
+      },
+    )
 
     def wrap(path: Path, w: Array) -> LsqWeight:
-      inputs, grid = None, ranges(path)
-      if grid is not None:
-        signed = is_signed(ctx, met[path])
-        high = 2 ** (activation_bits - signed) - 1
-        first = _initial_step(values[met[path]], high)
-        inputs = LsqInputs(first, activation_bits, signed)
-      # NaN pads a shorter last group and is left out of its mean.
-      step = _initial_step(affine.columns(w, per, jnp.nan), top)
-      return LsqWeight(w, step, inputs, weight_bits)
+      inputs = None
+      if path in signed:
+        inputs = LsqInputs(of_inputs[path], activation_bits, signed[path])
+      return LsqWeight(w, steps[path], inputs, weight_bits)
 
     return tree.map_arrays(wrap, params)
 
   return Method(init)
 
 
-def _initial_step(values: Array, high: int) -> Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _initial_steps(
+  per: Per,
+  weights: tuple[Params, float],
+  inputs: dict[Path, tuple[Array, float]],
+) -> tuple[dict[Path, Array], dict[Path, Array]]:
+  r"""Return the initial steps of weights and of inputs, as one program.
+
+  Args:
+    per: Granularity of the steps of weights.
+    weights: A tree, and the $\sqrt{Q_P}$ of its grids.
+    inputs: Values of the input of each weight, and theirs.
+
+  Returns:
+    The steps by path.
+  """
+  params, root = weights
+  steps: dict[Path, Array] = {}
+
+  def note(path: Path, w: Array) -> Array:
+    # NaN pads a shorter last group and is left out of its mean.
+    steps[path] = _initial_step(affine.columns(w, per, jnp.nan), root)
+    return w
+
+  tree.map_arrays(note, params)
+  return steps, {path: _initial_step(*given) for path, given in inputs.items()}
+
+
+def _initial_step(values: Array, root: float) -> Array:
   """Return the initial step of each column."""
-  step = 2 * jnp.nanmean(jnp.abs(values), axis=0) / math.sqrt(high)
+  mean = jnp.nanmean(jnp.abs(values), axis=0)
+  step = affine.divide(2 * mean, root)
   return jnp.where(step > affine.SMALLEST, step, 1.0)

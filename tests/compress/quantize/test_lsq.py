@@ -1,5 +1,6 @@
 """Learned grids against their papers, by loops and by differences."""
 
+import functools
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import compress
 from compress import recipe, tree
 from compress.method import Ctx
 from compress.quantize.integer_codes import Shifted
@@ -181,6 +183,19 @@ def test_inputs_need_calibration(name: str) -> None:
   nodes = method.init(start(TINY)['params'], calibrated(TINY))
   with pytest.raises(ValueError, match='got .* at conv/kernel'):
     method.init(nodes, calibrated(TINY))
+
+
+@pytest.mark.parametrize('name', ['lsq', 'pact'])
+def test_shapes_of_nodes_need_no_values(name: str) -> None:
+  method, params = recipe.parse(f'quantize.{name}(4, 4)'), start(TINY)['params']
+  probe = calibrated(TINY).probe
+  init = functools.partial(compress.init, method, probe=probe)
+  found = jax.eval_shape(init, params)
+  conv, fc = (init(params)[x]['kernel'].inputs for x in ('conv', 'fc'))
+  assert conv.signed and not fc.signed
+  # Which inputs have a sign is not known without values.
+  assert found['fc']['kernel'].inputs.signed
+  assert found['conv']['kernel'].w.shape == params['conv']['kernel'].shape
 
 
 def test_shapes_of_batches_do_not_matter() -> None:
