@@ -3,6 +3,7 @@
 import abc
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -194,4 +195,11 @@ class LatentWeight(Compressed):
     """Return the integer codes and their grid."""
     if tree.is_node(self.w):
       return self
-    return stored(self.quantize(), self.inputs, self.bits, between=self.between)
+    grids = self.inputs and self.inputs.plain()
+    return _stored(self.replace(inputs=None)).replace(inputs=grids)
+
+
+@jax.jit
+def _stored(node: LatentWeight) -> Quantized:
+  """Return a weight with float inputs as it is stored, in one program."""
+  return stored(node.quantize(), None, node.bits, between=node.between)
