@@ -13,7 +13,6 @@ import numpy as np
 from compress import dataflow as grids
 from compress import tree
 from tsukiji import atomic
-from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import binary_layers
 from tsukiji.deploy.passes.lower import captured
 from tsukiji.deploy.tsk import header, limits, pack
@@ -217,7 +216,7 @@ def forward(
   """
   if counted:
     return binary_layers.forward(graph, variables, counted)
-  dense = decoded(variables['params'])
+  dense = tree.decode(variables['params'])
   nodes = grids.transforming(variables['params'])
 
   def network(dense: Any, *inputs: jax.Array) -> Any:

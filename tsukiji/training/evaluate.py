@@ -13,7 +13,6 @@ from compress import dataflow, tree
 from compress.tree import Array, Params
 from tsukiji.data import batches
 from tsukiji.data.datasets import Split
-from tsukiji.deploy.decoding import decoded
 from tsukiji.graph import evaluate as graphs
 from tsukiji.graph.nodes import Graph
 from tsukiji.models import spec as sp
@@ -51,10 +50,9 @@ def predictor(
   """
   if isinstance(spec, Graph):
     run: Callable[..., Any] = functools.partial(graphs.run, spec)
-    dense = decoded(variables['params'])
   else:
     run = applied(spec, variables['batch_stats'])
-    dense = tree.decode(variables['params'])
+  dense = tree.decode(variables['params'])
   grids = dataflow.transforming(variables['params'])
 
   def apply(params: Params, x: Array) -> Array:
@@ -162,7 +160,8 @@ def evaluate(
   if LOSSES[loss].goal != 'classes':
     return scored(predictor(spec, variables), split, loss, batch_size)
   params = variables['params']
-  dense = jax.jit(tree.decode)(params)  # once, outside the loop
+  nodes = any(map(tree.is_node, tree.paths(params).values()))
+  dense = jax.jit(tree.decode)(params) if nodes else tree.decode(params)
   network = {'params': dense, 'batch_stats': variables['batch_stats']}
   sums = np.zeros(2)
   for x, y, mask in batches.padded(split, min(batch_size, len(split.y))):

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from compress import dataflow as grids
+from compress import tree
 from compress.binary.inputs import Signed
 from compress.binary.weights import Binarized
 from compress.tree import Array
-from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import popcount
 from tsukiji.deploy.integer.comparisons import (
   Comparison,
@@ -151,7 +151,7 @@ def forward(
   }
   small = _counting(net, chosen)
   params = {path: net.params[path] for path in small.parameters}
-  dense, nodes = decoded(params), grids.transforming(params)
+  dense, nodes = tree.decode(params), grids.transforming(params)
 
   def run(dense: Any, *inputs: Array) -> Any:
     return _evaluated(small, dense, inputs)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from compress import tree
-from tsukiji.deploy.decoding import decoded
 from tsukiji.graph import evaluate
 from tsukiji.graph.folding import folded
 from tsukiji.graph.nodes import Graph, Node, Ref, bound, pruned
@@ -42,7 +41,7 @@ def settled(graph: Graph, variables: Mapping[str, Any]) -> Settled:
     for path, x in params.items()
     if path not in weights and not (tree.is_node(x) and x.transforms_input)
   }
-  graph = pruned(folded(bound(graph, decoded(known))))
+  graph = pruned(folded(bound(graph, tree.decode(known))))
   left = {path: params[path] for path in graph.parameters}
   read = evaluate.shapes_of(graph, left)
   refs: list[Ref] = [f'@{i}' for i in range(len(graph.inputs))]

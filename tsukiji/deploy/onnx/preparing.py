@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compress import dataflow, tree
-from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.onnx.arranging import arranged
 from tsukiji.deploy.onnx.fusing import is_dense
 from tsukiji.deploy.onnx.rounding import grid_of
@@ -50,7 +49,7 @@ def prepared(graph: Graph, params: Mapping[str, Any]) -> Prepared:
   """
   frozen = tree.freeze({path: params[path] for path in graph.parameters})
   graph, nodes = arranged(*simplified(graph, frozen))
-  weights = decoded(nodes)
+  weights = tree.decode(nodes)
   changing = dataflow.transforming(nodes)
   found = _kernels(graph, weights)
   kernels = {

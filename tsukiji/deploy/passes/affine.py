@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from tsukiji.deploy.decoding import decoded
+from compress import tree
 from tsukiji.graph import evaluate
 from tsukiji.graph.nodes import Graph, Ref, is_input, reads, users
 
@@ -139,7 +139,7 @@ class Chains:
   def _value(self, ref: Ref) -> Any:
     """Return what depends on weights alone."""
     if isinstance(ref, str):
-      return decoded({'': self._weights[ref]})['']
+      return tree.decode(self._weights[ref])
     if isinstance(ref, np.ndarray):
       return ref
     if ref not in self._values:

@@ -16,7 +16,6 @@ from compress import tree
 from compress.channels import sliced
 from compress.channels.sliced import Sliced
 from compress.dataflow import transformed, transforming
-from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.passes.absorb import Weights
 from tsukiji.graph import evaluate
 from tsukiji.graph.nodes import Graph, Input, Node, Ref, input_name
@@ -70,7 +69,7 @@ def _without(
     weights: 0 where channels are removed.
     gone: Which numbers put out removed channels, by path.
   """
-  dense, inputs = decoded(weights), _random(graph)
+  dense, inputs = tree.decode(weights), _random(graph)
   base, *others = (
     _values(
       graph, {k: _noisy(x, gone[k], size) for k, x in dense.items()}, inputs
@@ -175,5 +174,5 @@ def _outputs(graph: Graph, weights: Weights, inputs: list[Any]) -> list[Any]:
 
   grids = transforming(weights)
   return jax.tree.leaves(
-    transformed(run, decoded(weights), tuple(inputs), grids)
+    transformed(run, tree.decode(weights), tuple(inputs), grids)
   )

@@ -8,7 +8,6 @@ import numpy as np
 from compress import dataflow, tree
 from tsukiji.deploy.c.formulas import SHRUNK
 from tsukiji.deploy.c.plan.values import FLOAT, kind_of
-from tsukiji.deploy.decoding import decoded
 from tsukiji.deploy.integer import compile as integers
 from tsukiji.deploy.integer import reference
 from tsukiji.deploy.onnx.preparing import explicit
@@ -107,7 +106,7 @@ def _floats(graph: Graph, variables: Mapping[str, Any]) -> Read:
   """Return a network in floats, whose grids of inputs are operators."""
   params = variables['params']
   frozen = tree.freeze({path: params[path] for path in graph.parameters})
-  arrays = {path: np.asarray(x) for path, x in decoded(frozen).items()}
+  arrays = {path: np.asarray(x) for path, x in tree.decode(frozen).items()}
   nodes = dataflow.transforming(frozen)
   plain = explicit(graph, arrays, nodes)
   whole = pruned(folded(bound(plain, arrays)))
