@@ -151,7 +151,8 @@ def _epoch(
 ) -> State:
   """Step to the end of the epoch, or until a signal to stop."""
   sharding = batches.over_devices()
-  state = jax.device_put(_copied(state), step_lib.replicated())
+  # A copy, since the step donates its argument.
+  state = jax.device_put(state, step_lib.replicated(), may_alias=False)
   first = int(state.step)
   left = min(count - first % count, run.plan.steps - first)
   feed = batches.training(
@@ -168,11 +169,6 @@ def _epoch(
     if interrupt.requested() is not None:
       break
   return state
-
-
-def _copied(state: State) -> State:
-  """Return a copy, since the step donates its argument."""
-  return jax.tree.map(jnp.array, state)
 
 
 def _diverged(run: Run, step: int) -> FloatingPointError:
