@@ -15,7 +15,7 @@ import numpy as np
 
 from compress import hessian, tree
 from compress.errors import expect_name
-from compress.method import Ctx, expect_probe
+from compress.method import Ctx, expect_probe, shapes_only
 from compress.tree import Array, Params, Path
 
 Change: TypeAlias = Callable[[Path, Array, Any], Any]  # w, amount -> node
@@ -202,6 +202,8 @@ def sensitivities(
   """
   make = measure if callable(measure) else MEASURES[measure]
   loss_of = make(params, ctx)
+  if shapes_only():
+    return {path: jnp.zeros(len(x)) for path, x in candidates.items()}
 
   def changed(path: Path, amount: Any) -> Params:
     return tree.map_arrays(
@@ -212,6 +214,25 @@ def sensitivities(
   for path, amounts in candidates.items():
     raw = jnp.stack([loss_of(changed(path, amount)) for amount in amounts])
     found[path] = _finite(raw)
+  return found
+
+
+def picked(chosen: Any, cost: Sequence[Any]) -> list[int]:
+  """Return the number of each layer's candidate.
+
+  Args:
+    chosen: Of `knapsack` or `minimax`.
+    cost: As they are given it.
+
+  Returns:
+    The numbers, of the last candidates where only shapes are asked for.
+
+  >>> picked(jnp.array([1, 0]), [[5, 2], [5, 2]])
+  [1, 0]
+  """
+  if shapes_only() and isinstance(chosen, jax.core.Tracer):
+    return [len(row) - 1 for row in cost]
+  found: list[int] = np.asarray(chosen).tolist()
   return found
 
 

@@ -1,5 +1,6 @@
 """The algebra: a method is three pure functions, and methods chain."""
 
+import contextvars
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -181,10 +182,26 @@ def traced(
   Returns:
     A tree of `jax.ShapeDtypeStruct`.
   """
+  token = _SHAPES.set(True)
   try:
-    return jax.eval_shape(fn, shapes)
+    # A function of its own, since JAX keeps what it has traced.
+    return jax.eval_shape(lambda x: fn(x), shapes)
   except (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
   ):
-    return jax.eval_shape(lambda x: x, fn(values()))
+    pass
+  finally:
+    _SHAPES.reset(token)
+  return jax.eval_shape(lambda x: x, fn(values()))
+
+
+_SHAPES = contextvars.ContextVar('shapes', default=False)
+
+
+def shapes_only() -> bool:
+  """Return whether `traced` asks an `init` for shapes, of unknown values.
+
+  What it chooses by values may then be any of the choices.
+  """
+  return _SHAPES.get()

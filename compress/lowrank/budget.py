@@ -12,7 +12,13 @@ from compress.dataflow import Observer, Product
 from compress.errors import expect_name
 from compress.lowrank import factors
 from compress.lowrank.factors import FOLDS
-from compress.method import Ctx, Method, expect_clock, expect_probe
+from compress.method import (
+  Ctx,
+  Method,
+  expect_clock,
+  expect_probe,
+  shapes_only,
+)
 from compress.tree import Array, Params, Path
 
 BUDGETS = ('macs', 'size', 'ms')
@@ -131,7 +137,7 @@ def allocated(
     )
   sums = options.goal == 'sum'
   solve: Any = allocation.knapsack if sums else allocation.minimax
-  picked = np.asarray(solve(losses, costs, share * dense)).tolist()
+  picked = allocation.picked(solve(losses, costs, share * dense), costs)
   return {
     path: row[i]
     for (path, row), i in zip(found.choices.items(), picked, strict=True)
@@ -224,7 +230,13 @@ def _uses(
     lambda x, own: x[0] if own else jnp.sum(x),
     lambda shape: jnp.int32(0),
   )
-  if probe.observe is not None:
+  if shapes_only():  # grouped convolutions stay as they are there, too
+    wider = {
+      path: 0
+      for path, site in probe.sites.items()
+      if site.kind == 'conv' and site.groups > 1
+    }
+  elif probe.observe is not None:
     found = probe.observe(params, observer, 1)
     wider = {path: int(np.asarray(n)[0]) for path, n in found.items()}
   for path in weights:

@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 
 from compress import calibration, tree
-from compress.method import Ctx, has_input
+from compress.method import Ctx, has_input, shapes_only
 from compress.quantize import affine, observers
 from compress.quantize.affine import Per, straight_through
 from compress.quantize.integer_codes import Inputs, LatentWeight
@@ -156,9 +156,9 @@ def input_clip_ratios(
 def is_signed(ctx: Ctx, path: Path) -> bool:
   """Return whether an input has negative values on the calibration data.
 
-  Where only shapes are computed, no value is known, and it may have some.
+  Where only shapes are asked for and values are not known, it may have some.
   """
   observed = (ctx.stats or {})[path]
-  if isinstance(observed, jax.core.Tracer):
+  if shapes_only() and isinstance(observed, jax.core.Tracer):
     return True
   return bool(np.asarray(observed)[0] < 0)

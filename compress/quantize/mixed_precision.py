@@ -140,7 +140,7 @@ def allocation(
     budget.sensitivity,
   )
   chosen = allocation_lib.knapsack(list(found.values()), cost, limit)
-  picked = np.asarray(chosen).tolist()
+  picked = allocation_lib.picked(chosen, cost)
   return {p: wide[i] for p, i in zip(weights, picked, strict=True)}
 
 

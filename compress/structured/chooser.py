@@ -7,7 +7,7 @@ from flax import struct
 
 from compress import allocation, kinds, tree
 from compress.allocation import MakeMeasure
-from compress.method import Ctx, Method
+from compress.method import Ctx, Method, shapes_only
 from compress.structured import matrices
 from compress.structured.matrices import FAMILIES, Structured, label
 from compress.tree import Array, Params, Path
@@ -117,7 +117,9 @@ def auto(
     def best(path: Path, w: Array) -> Any:
       if path not in tried:
         return w
-      return _best(path, w, tried[path], np.asarray(losses[path]))
+      found = losses[path]
+      known = np.zeros(len(found)) if shapes_only() else np.asarray(found)
+      return _best(path, w, tried[path], known)
 
     return tree.map_arrays(best, params)
 

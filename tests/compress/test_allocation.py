@@ -1,5 +1,6 @@
 """The knapsack against brute force, and sensitivities against loops."""
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import allocation, hessian, tree
+from compress import allocation, hessian, method, recipe, tree
+from compress.lowrank.factors import LowRank
 from compress.method import Ctx
 from compress.prune.magnitude import Masked
 from compress.quantize.fake_quant import FakeQuantized
+from compress.structured.chooser import Chosen
 from tests.runs import TINY, calibrated, single_gradients, start
 
 WHOLE = st.integers(0, 40)
@@ -192,3 +195,25 @@ def test_what_needs_data_says_so(sensitivity: str) -> None:
     allocation.sensitivity(
       Ctx(), {'w': jnp.ones((2, 2))}, {}, shrink, sensitivity
     )
+
+
+@pytest.mark.parametrize(
+  ('text', 'kind'),
+  [
+    ('lowrank.auto(macs=0.5)', LowRank),
+    ('quantize.auto(bits=4.0)', FakeQuantized),
+    ('structured.auto(0.5)', Chosen),
+  ],
+)
+def test_choices_among_candidates_are_not_measured_for_shapes(
+  text: str, kind: type
+) -> None:
+  init = functools.partial(recipe.parse(text).init, ctx=calibrated(TINY))
+  params = start(TINY)['params']
+  found = method.traced(init, params, pytest.fail)
+  assert tree.find(kind, found)
+  want = jax.eval_shape(lambda: params)
+  assert jax.eval_shape(tree.decode, found) == want
+  assert not method.shapes_only()
+  with pytest.raises(jax.errors.TracerArrayConversionError):
+    jax.eval_shape(init, params)
