@@ -2,10 +2,12 @@
 
 import unicodedata
 
+import rich
 from rich.progress import (
   BarColumn,
   MofNCompleteColumn,
   Progress,
+  ProgressColumn,
   TextColumn,
   TimeElapsedColumn,
   TimeRemainingColumn,
@@ -48,10 +50,24 @@ def _is_hidden(c: str) -> bool:
 
 def progress_bars() -> Progress:
   """Return what shows bars: a name, how much is done, how long it takes."""
-  return Progress(
+  return Progress(*_columns())
+
+
+def passing_bars(hidden: bool = False) -> Progress:
+  """Return what shows bars that leave nothing behind, and none in a file.
+
+  Args:
+    hidden: Whether to show nothing at all.
+  """
+  seen = not hidden and rich.get_console().is_interactive
+  return Progress(*_columns(), transient=True, disable=not seen)
+
+
+def _columns() -> list[ProgressColumn]:
+  return [
     TextColumn('{task.description:<40}', markup=False),
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),
     TimeRemainingColumn(),
-  )
+  ]

@@ -3,10 +3,11 @@
 import io
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 from rich.console import Console
 
-from tsukiji.console import plain, printable
+from tsukiji.console import passing_bars, plain, printable
 
 
 @given(st.text())
@@ -27,3 +28,10 @@ def test_rich_prints_the_text() -> None:
   console = Console(file=file, force_terminal=True, width=80)
   console.print(plain('[/x] [red]:smile:[/] \x1b]0;'))
   assert file.getvalue() == '[/x] [red]:smile:[/] ]0;\n'
+
+
+def test_passing_bars_leave_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+  for hidden in (False, True):
+    with passing_bars(hidden) as shown:
+      shown.advance(shown.add_task('checking', total=2))
+  assert not capsys.readouterr().out

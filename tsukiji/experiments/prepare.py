@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from compress import method
 from compress.state import bare
 from search import space as spaces
+from tsukiji import console
 from tsukiji.config import (
   budget,
   fields,
@@ -46,6 +47,8 @@ from tsukiji.training import probe
 from tsukiji.training import step as step_lib
 from tsukiji.training.metrics import goal_of
 from tsukiji.training.step import Plan, State
+
+MANY = 8  # recipes that take long enough to check for a bar
 
 
 def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
@@ -100,12 +103,19 @@ def of(config: ConfigDict, folder: pathlib.Path, loaded: Data) -> Experiment:
       for one in tuning.enqueued(experiment._replace(config=config))
     ]
     _try_any(experiment, mixed, (*begin, first, *others))
+  todo: list[_Check] = []
   for example in (first, *others):
     fresh = {k for k, item in example.recipes.items() if item not in tried}
     fresh -= {mixed}
-    for name in specs:
-      _try_methods(experiment._replace(config=example), name, fresh)
+    one = experiment._replace(config=example)
+    todo += [
+      _Check(one, network, name)
+      for network in specs
+      for name in _recipes_of_any_seed(example, network)
+      if name in fresh
+    ]
     tried += [example.recipes[name] for name in fresh]
+  _try_methods(todo)
   return experiment._replace(config=config)
 
 
@@ -157,17 +167,22 @@ def load_data(config: ConfigDict) -> Data:
   )
 
 
-def _try_methods(experiment: Experiment, network: str, fresh: set[str]) -> None:
-  """Trace one step of recipes, to find errors before training.
+class _Check(NamedTuple):
+  """A recipe to trace on a network, in an experiment where nothing varies."""
 
-  Args:
-    experiment: One in which nothing varies.
-    network: Name in the config.
-    fresh: The recipes that were not traced before.
-  """
-  for name in _recipes_of_any_seed(experiment.config, network):
-    if name in fresh:
-      _try_method(experiment, network, name)
+  experiment: Experiment
+  network: str
+  name: str
+
+
+def _try_methods(todo: Sequence[_Check]) -> None:
+  """Trace one step of recipes, to find errors before training."""
+  with console.passing_bars(hidden=len(todo) < MANY) as shown:
+    bar = shown.add_task('', total=len(todo))
+    for one in todo:
+      shown.update(bar, description=f'checking {one.name}')
+      _try_method(*one)
+      shown.advance(bar)
 
 
 def _try_any(
