@@ -77,6 +77,7 @@ def hits(apply: Apply, params: Params, inputs: tuple[Any, ...]) -> list[Hit]:
     The effects, found on the smallest input with the same structure.
   """
   drawn = _drawn(jax.eval_shape(tree.decode, params))
+  inputs = _floats(apply, drawn, inputs)
   small = cropping.smallest(
     lambda crop: _run(apply, drawn, inputs, _nothing, crop)
   )
@@ -94,6 +95,26 @@ def _drawn(shapes: Params) -> Params:
     return jnp.asarray(generator.uniform(0.5, 1.5, x.shape), x.dtype)
 
   return jax.tree.map(draw, shapes)
+
+
+def _floats(
+  apply: Apply, params: Params, inputs: tuple[Any, ...]
+) -> tuple[Any, ...]:
+  """Return inputs without integers, where the network takes floats for them.
+
+  As pixels, whose channels may reach any layer, but not as rows of a table.
+  """
+  leaves, structure = jax.tree.flatten(inputs)
+  for i, x in enumerate(leaves):
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+      continue
+    changed = [*leaves[:i], jnp.asarray(x, jnp.float32), *leaves[i + 1 :]]
+    try:
+      jax.eval_shape(apply, params, *jax.tree.unflatten(structure, changed))
+    except Exception:  # networks raise whatever they like
+      continue
+    leaves = changed
+  return tuple(jax.tree.unflatten(structure, leaves))
 
 
 def _nothing(use: Use, shape: Any, axes: Any) -> None:

@@ -13,6 +13,7 @@ from compress import tree
 from compress.channels import dependency, filters, sliced
 from compress.channels.dependency import Group
 from compress.method import Ctx
+from compress.unchanged import UnchangedWarning
 from tests.nets import SPECS, Own, conv, groups, module, net
 from tests.runs import calibrated, run, start
 from tsukiji.deploy.passes.shrink import shrink
@@ -244,6 +245,28 @@ def test_channels_that_cannot_be_removed_are_in_no_group(
   assert not any('gain' in s.path for g in groups for s in g.slices)
 
 
+def test_pixels_that_are_integers_are_inputs_too() -> None:
+  def apply(params: Any, x: jax.Array) -> jax.Array:
+    y = jnp.float32(x) / 255
+    for _ in range(2):  # the pixels, and then the channels
+      y = nn.relu(y @ params['shared'])
+    return y @ params['head']
+
+  params = {'shared': jnp.ones((4, 4)), 'head': jnp.ones((4, 3))}
+  for dtype in (jnp.uint8, jnp.float32):
+    assert dependency.groups(apply, params, (jnp.ones((2, 4), dtype),)) == []
+
+
+def test_rows_of_a_table_are_no_inputs() -> None:
+  def apply(params: Any, ids: jax.Array) -> jax.Array:
+    return params['table'][ids] @ params['kernel'] @ params['head']
+
+  params = {k: jnp.ones((4, 4)) for k in ('table', 'kernel', 'head')}
+  ids = jnp.zeros((2,), jnp.int32)
+  names = [g.name for g in dependency.groups(apply, params, (ids,))]
+  assert 'kernel' in names
+
+
 @pytest.mark.slow
 def test_a_gain_of_a_block_carries_the_channels_of_its_layer() -> None:
   variables, requested = module(Mixed('gain of a block'), 4)
@@ -266,9 +289,10 @@ def test_a_grouped_layer_elsewhere_does_not_prevent_pruning() -> None:
     'grouped', conv('one'), Act(), conv('two'), conv('three', groups=2)
   )
   assert [g.name for g in groups(spec)] == ['one']
-  cut = filters.filters(share=0.5, multiple=1).init(
-    start(spec)['params'], calibrated(spec)
-  )
+  with pytest.warns(UnchangedWarning, match='left two unchanged: they meet th'):
+    cut = filters.filters(share=0.5, multiple=1).init(
+      start(spec)['params'], calibrated(spec)
+    )
   small_spec, small = shrink(spec, {**start(spec), 'params': cut})
   assert small['params']['two']['kernel'].shape == (3, 3, 2, 4)
   want, _ = run(spec, {**start(spec), 'params': cut}, 4)
