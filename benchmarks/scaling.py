@@ -46,8 +46,9 @@ def start(
 ) -> subprocess.Popen[bytes]:
   """Start a command in a workdir of its own."""
   shutil.rmtree(run, ignore_errors=True)
+  argument = '' if kind == 'cells' else f':{kind}'
   args = [
-    f'--config={run.parent / "config.py"}:{kind}',
+    f'--config={run.parent / "config.py"}{argument}',
     f'--config.workers={workers}',
     f'--workdir={run}',
   ]
