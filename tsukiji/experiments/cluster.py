@@ -104,7 +104,7 @@ def opened(
   with contextlib.ExitStack() as stack:
     stack.enter_context(dask.config.set(SETTINGS))
     client = stack.enter_context(_joined(config, count))
-    _place(client, worker.Holder(name, data, cores))
+    place(client, worker.Holder(name, data, cores))
     if not local:
       _expect_workdir(client, folder)
       stack.callback(_leave, client, client.unregister_worker_plugin, name)
@@ -212,13 +212,24 @@ def queued(config: ConfigDict) -> Any:
   return kind(**options)
 
 
-def _place(client: Client, holder: worker.Holder) -> None:
-  """Send the data to all workers."""
-  try:
-    client.register_plugin(holder)
-  except ImportError as e:
-    fix = 'Install the same packages everywhere.'
-    expect('config.cluster', False, 'workers with tsukiji', f'{e}', fix)
+def place(client: Client, holder: worker.Holder) -> None:
+  """Send the data to all workers, also to those that replace killed ones.
+
+  Raises:
+    ValueError: If workers lack the packages.
+    OSError: If workers die again and again.
+  """
+  for death in range(DEATHS):
+    try:
+      client.register_plugin(holder)
+      return
+    except ImportError as e:
+      fix = 'Install the same packages everywhere.'
+      expect('config.cluster', False, 'workers with tsukiji', f'{e}', fix)
+    except OSError:  # of a worker that was killed meanwhile
+      if death == DEATHS - 1:
+        raise
+      time.sleep(LOOK)
 
 
 def _expect_workdir(client: Client, folder: pathlib.Path) -> None:

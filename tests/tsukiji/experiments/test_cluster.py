@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from distributed import Client, LocalCluster, Worker
 from ml_collections import ConfigDict
 
 from tests import commands
@@ -20,7 +21,7 @@ from tests.tsukiji.experiments.test_executor import DATA, half
 from tsukiji import interrupt
 from tsukiji.config import settings
 from tsukiji.data.datasets import Data
-from tsukiji.experiments import executor, placement
+from tsukiji.experiments import cluster, executor, placement, worker
 from tsukiji.experiments.executor import Ended, Executor, Tell
 
 SBATCH = """#!/bin/sh
@@ -30,6 +31,21 @@ HOME={folder} setsid sh {folder}/job.sh > {folder}/log 2>&1 &
 echo $! > {folder}/pid
 echo "Submitted batch job 7"
 """
+
+
+class Fragile(worker.Holder):
+  """The data of an experiment; the first worker that gets it dies."""
+
+  def __init__(self, path: pathlib.Path) -> None:
+    super().__init__('fragile', DATA)
+    self.path = path
+
+  def setup(self, worker: Worker) -> None:
+    """Die, or take the data."""
+    super().setup(worker)
+    if not self.path.exists():
+      self.path.touch()
+      os._exit(9)
 
 
 def kills_itself(tell: Tell, data: Data, path: str) -> int:
@@ -125,6 +141,24 @@ def test_who_listens_may_end_a_task(tmp_path: pathlib.Path) -> None:
       chosen.submit(lambda _: None, half, x)
     assert sorted(done.value for done in ends(chosen, 3)) == [2, 3, 4]
     assert pathlib.Path(path).exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_it_gets_the_data_is_replaced(
+  tmp_path: pathlib.Path,
+) -> None:
+  with (
+    LocalCluster(
+      n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as x,
+    Client(x, set_as_default=False) as client,
+  ):
+    cluster.place(client, Fragile(tmp_path / 'died'))
+    assert (tmp_path / 'died').exists()
+    chosen = cluster.executor_of(client, 'fragile', lambda: 2, {})
+    for number in (4.0, 6.0, 8.0):
+      chosen.submit(lambda _: None, half, number)
+    assert sorted(done.value for done in ends(chosen, 3)) == [2, 3, 4]
 
 
 def resource_trackers() -> set[int]:
