@@ -181,8 +181,8 @@ def tried(problem: Problem, name: str, seed: int) -> Iterator[Tried]:
     own, one = study.ask(own)
     assert one is not None
     for epoch, error in enumerate(problem.curve(one.config), 1):
-      if study.report(own, one, epoch, float(error)) and epoch < EPOCHS:
-        own = study.prune(own, one)
+      if pruning.report(own, one, epoch, float(error)) and epoch < EPOCHS:
+        own = pruning.prune(own, one)
         break
     else:
       own = study.tell(own, one, Values((float(error),)))

@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     objectives: Number of values to minimize.
     seed: Seed of the suggestions.
     first: Configs to try before the designer is asked; see `space.placed`.
-    pruner: Ends trials by what `report` was told; None for never.
+    pruner: Ends trials by what `pruning.report` is told; None for never.
   """
 
   name: str
@@ -289,48 +289,6 @@ def tell(
   found = found._replace(seconds=time.time() - trial.begun)
   return study._replace(
     state=plan.designer.tell(study.state, trial.config, found)
-  )
-
-
-def report(study: Study, trial: Trial, step: int, value: float) -> bool:
-  """Store a value on the way, which Optuna's dashboard draws along the steps.
-
-  Args:
-    study: What is known.
-    trial: What `ask` has returned.
-    step: As the epoch.
-    value: To be minimized; one that is not finite is left out.
-
-  Returns:
-    Whether the trial should end here; see `prune`.
-  """
-  plan, storage = study.plan, study.storage
-  if not math.isfinite(value) or plan.objectives != 1:
-    return False
-  storage.set_trial_intermediate_value(trial.id, step, value)
-  if plan.pruner is None:
-    return False
-  stored = optuna.load_study(study_name=plan.name, storage=storage)
-  return plan.pruner.prune(stored, storage.get_trial(trial.id))
-
-
-def prune(study: Study, trial: Trial) -> Study:
-  """Store that a trial was ended: its value is the last that was reported.
-
-  Args:
-    study: What is known.
-    trial: What `ask` has returned.
-
-  Returns:
-    The study with it observed.
-  """
-  values = study.storage.get_trial(trial.id).intermediate_values
-  last = values[max(values)]
-  state = TrialState.PRUNED
-  study.storage.set_trial_state_values(trial.id, state, [last])
-  found = Values((last,), seconds=time.time() - trial.begun)
-  return study._replace(
-    state=study.plan.designer.tell(study.state, trial.config, found)
   )
 
 

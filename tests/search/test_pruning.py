@@ -30,8 +30,8 @@ def searched(where: str, name: str, errors: list[float]) -> list[list[int]]:
     epochs.append([])
     for epoch in range(1, 10):
       epochs[-1].append(epoch)
-      if study.report(used, trial, epoch, error) and epoch < 9:
-        used = study.prune(used, trial)
+      if pruning.report(used, trial, epoch, error) and epoch < 9:
+        used = pruning.prune(used, trial)
         break
     else:
       used = study.tell(used, trial, study.Values((error,)))
@@ -62,8 +62,8 @@ def test_what_is_pruned_is_told_and_known_again(where: str) -> None:
   used = begun(plan(3)._replace(pruner=rule), where)
   for error in (0.2, 0.7):
     used, trial = asked(used)
-    if study.report(used, trial, 1, error):
-      used = study.prune(used, trial)
+    if pruning.report(used, trial, 1, error):
+      used = pruning.prune(used, trial)
     else:
       used = study.tell(used, trial, study.Values((error - 0.1,)))
   full, pruned = trials(where)
@@ -84,4 +84,4 @@ def test_trials_of_several_objectives_are_never_ended(
   several = plan(1)._replace(objectives=2, pruner=rule)
   place = storage.opened(f'{tmp_path}/trials.log')
   used, trial = asked(study.begun(several, place))
-  assert not study.report(used, trial, 1, 0.5)
+  assert not pruning.report(used, trial, 1, 0.5)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from optuna.trial import TrialState
 
 import search
-from search import designer, study
+from search import designer, pruning, study
 from search import space as spaces
 from search import storage as storage_lib
 from search.bayes import bayes
@@ -246,12 +246,12 @@ def test_values_on_the_way_are_stored(where: str) -> None:
   used, trial = study.ask(begun(plan(1), where))
   assert trial is not None
   for epoch, error in enumerate((0.5, math.nan, 0.25), 1):
-    study.report(used, trial, epoch, error)
+    pruning.report(used, trial, epoch, error)
   assert trials(where)[0].intermediate_values == {1: 0.5, 3: 0.25}
   several = plan(1)._replace(name='several', objectives=2)
   used, trial = study.ask(begun(several, where))
   assert trial is not None
-  study.report(used, trial, 1, 0.5)  # along which the dashboard draws nothing
+  pruning.report(used, trial, 1, 0.5)  # along which the dashboard draws nothing
 
 
 def test_a_grid_ends_before_as_many_trials_as_planned(where: str) -> None:

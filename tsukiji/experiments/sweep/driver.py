@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from search import study
+from search import pruning, study
 from search.designer import Values
 from search.space import Space
 from search.study import Study, Trial
@@ -141,7 +141,7 @@ def _tell(studies: list[Study], done: Running, ended: Ended) -> None:
   """Tell a study what has come of trials."""
   if isinstance(ended.error, Halted):
     (one,) = done.trials
-    studies[done.place] = study.prune(studies[done.place], one)
+    studies[done.place] = pruning.prune(studies[done.place], one)
     return
   found = ended.value or [None] * len(done.trials)
   reason = '' if ended.error is None else study.reason_of(ended.error)
@@ -152,7 +152,7 @@ def _tell(studies: list[Study], done: Running, ended: Ended) -> None:
 def _told(own: Study, one: Trial, epochs: int, event: Event) -> None:
   """Store the error of a trial behind an epoch, and end it if that is bad."""
   _, epoch, error = event
-  if study.report(own, one, epoch, error) and epoch < epochs:
+  if pruning.report(own, one, epoch, error) and epoch < epochs:
     raise Halted(f'pruned behind epoch {epoch}')
 
 
