@@ -105,9 +105,7 @@ def init_variables(spec: Spec, seed: int) -> dict[str, Any]:
   Returns:
     `params` and `batch_stats`, as Flax takes them.
   """
-  is_exact = not any(isinstance(step.layer, sp.Own) for step in sp.walk(spec))
-  quick = is_exact and jax.default_backend() == 'cpu'
-  return (_init_quick if quick else _init)(spec, jax.random.key(seed))
+  return _init(spec, jax.random.key(seed))
 
 
 def variable_shapes(spec: Spec) -> dict[str, Any]:
@@ -115,19 +113,10 @@ def variable_shapes(spec: Spec) -> dict[str, Any]:
   return jax.eval_shape(functools.partial(_init, spec), jax.random.key(0))
 
 
-def _drawn(spec: Spec, key: jax.Array) -> dict[str, Any]:
+@functools.partial(jax.jit, static_argnums=0)
+def _init(spec: Spec, key: jax.Array) -> dict[str, Any]:
   variables = Net(spec).init(key, jnp.zeros((1, *spec.input_shape)))
   return {'batch_stats': {}, **variables}
-
-
-_init = jax.jit(_drawn, static_argnums=0)
-# Compiled in half the time. The kernels of the zoo keep their bits: no sum is
-# rounded where they are drawn.
-_init_quick = jax.jit(
-  _drawn,
-  static_argnums=0,
-  compiler_options={'xla_backend_optimization_level': 0},
-)
 
 
 def apply_layer(

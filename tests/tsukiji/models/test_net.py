@@ -241,16 +241,6 @@ def test_fresh_weights_keep_the_variance_and_follow_the_seed() -> None:
     assert not np.array_equal(other[name]['kernel'], kernel)
 
 
-@pytest.mark.slow
-def test_initial_weights_have_the_bits_of_an_optimized_program() -> None:
-  spec = zoo.build('tsukijinet2021', (28, 28, 1), 10)
-  options = {'xla_backend_optimization_level': 3}
-  run: Any = jax.jit(Net(spec).init, compiler_options=options)
-  want = run(jax.random.key(3), np.zeros((1, *spec.input_shape), np.float32))
-  found = net_lib.init_variables(spec, 3)
-  assert_same_bits(found['params'], want['params'])
-
-
 def test_what_is_no_layer_is_refused() -> None:
   spec = network(sp.Act(), 'relu')  # type: ignore[arg-type]
   with pytest.raises(TypeError, match="net: expected a layer, got 'relu'"):
