@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tsukiji.graph.nodes import Graph, Node, Ref, input_name
+from tsukiji.graph.nodes import Graph, Input, Node, Ref, input_name
 from tsukiji.graph.operators import OPERATORS, sized
 
 Array = jax.Array
@@ -24,8 +24,16 @@ def run(graph: Graph, params: Mapping[str, Array], *inputs: Any) -> Any:
   Returns:
     The output, or a tuple of several.
   """
+  inputs = tuple(map(_typed, inputs, graph.inputs))
   found = evaluate(graph, params, inputs, count=jnp.shape(inputs[0])[0])[0]
   return found[0] if len(found) == 1 else found
+
+
+def _typed(x: Any, like: Input) -> Any:
+  """Return pixels that are integers as floats, if the network takes floats."""
+  pixels = jnp.issubdtype(jnp.result_type(x), jnp.integer)
+  floats = jnp.issubdtype(like.dtype, jnp.floating)
+  return jnp.asarray(x, like.dtype) if pixels and floats else x
 
 
 def inputs_of(graph: Graph, count: int = 1) -> list[jax.ShapeDtypeStruct]:

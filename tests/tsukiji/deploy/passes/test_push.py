@@ -134,3 +134,14 @@ def test_weights_that_are_no_arrays_stay() -> None:
   small, weights = pushed(graph, tree.paths(params))
   assert [node.op for node in small.nodes] == [x.op for x in graph.nodes]
   assert weights['matrix'] is params['matrix']
+
+
+def test_pixels_may_be_integers() -> None:
+  fn, _ = PUSHED['by channel']
+  small, weights = pushed(capture(fn, PARAMS, X), tree.paths(PARAMS))
+  pixels = jnp.asarray(DRAWN.integers(0, 256, X.shape), jnp.uint8)
+  np.testing.assert_allclose(
+    artefact.forward(small, {'params': weights})(pixels),
+    fn(PARAMS, pixels),
+    rtol=1e-4,
+  )
