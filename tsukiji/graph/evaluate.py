@@ -24,9 +24,14 @@ def run(graph: Graph, params: Mapping[str, Array], *inputs: Any) -> Any:
   Returns:
     The output, or a tuple of several.
   """
-  inputs = tuple(map(_typed, inputs, graph.inputs))
   found = evaluate(graph, params, inputs, count=jnp.shape(inputs[0])[0])[0]
   return found[0] if len(found) == 1 else found
+
+
+def named(graph: Graph, inputs: Sequence[Any]) -> dict[str, Any]:
+  """Return the inputs of a graph, or of the body of a loop, by name."""
+  given = map(_typed, inputs, graph.inputs) if graph.inputs else inputs
+  return {input_name(i): x for i, x in enumerate(given)}
 
 
 def _typed(x: Any, like: Input) -> Any:
@@ -96,7 +101,7 @@ def evaluate(
     inputs: Arrays.
     count: Number of examples.
   """
-  known = {input_name(i): x for i, x in enumerate(inputs)}
+  known = named(graph, inputs)
   values: list[Any] = []
 
   def read(ref: Ref) -> Any:

@@ -268,7 +268,7 @@ def _signs(turns: Threshold, sums: Array) -> Array:
 
 def _evaluated(graph: Graph, dense: dict[str, Array], inputs: Any) -> Any:
   """Return the outputs of a graph with functions among its nodes."""
-  known = {**dense, **{input_name(i): x for i, x in enumerate(inputs)}}
+  known = {**dense, **evaluate.named(graph, inputs)}
   values: list[Any] = []
 
   def read(ref: Ref) -> Any:

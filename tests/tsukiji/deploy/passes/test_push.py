@@ -11,9 +11,13 @@ from jax import lax
 
 from compress import tree
 from compress.quantize.half import stored
+from tests.runs import one_shot
 from tsukiji.deploy import artefact
+from tsukiji.deploy.integer import binary_layers
+from tsukiji.deploy.passes.lower import lower
 from tsukiji.deploy.passes.push import pushed
 from tsukiji.graph.capture import capture
+from tsukiji.models import zoo
 
 DRAWN = np.random.default_rng(0)
 X = jnp.float32(DRAWN.normal(size=(5, 6, 6, 4)))
@@ -144,4 +148,19 @@ def test_pixels_may_be_integers() -> None:
     artefact.forward(small, {'params': weights})(pixels),
     fn(PARAMS, pixels),
     rtol=1e-4,
+  )
+
+
+def test_pixels_may_be_integers_beside_popcounts() -> None:
+  sizes: dict[str, Any] = {'conv': (8, 16), 'hidden': (16,)}
+  spec = zoo.build('binary_tsukijinet', (8, 8, 1), 10, **sizes)
+  graph, variables = lower(spec, one_shot(spec, 'binary.bnn(ends=False)'))
+  assert graph.nodes[0].op == 'conv'
+  counted = binary_layers.layers(graph, variables)
+  pixels = DRAWN.integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+  np.testing.assert_allclose(
+    artefact.forward(graph, variables, counted)(pixels),
+    artefact.forward(graph, variables)(pixels),
+    rtol=1e-5,
+    atol=1e-5,
   )
