@@ -39,7 +39,7 @@ def dot(
     return y._replace(name=name)
   name = w.add('MatMul', _matrices(w, a, left), _matrices(w, b, right))
   if len(rows_of) != len(a_free) or len(b_free) != 1:
-    name = w.add('Reshape', name, _sizes(w, y.shape))
+    name = w.add('Reshape', name, w.inferred(y.shape))
   return y._replace(name=name)
 
 
@@ -62,12 +62,7 @@ def _matrices(w: Writer, x: Tensor, groups: Sequence[Order]) -> str:
   moved = w.moved(x, order).name
   if shape == tuple(x.shape[i] for i in order):
     return moved
-  return w.add('Reshape', moved, _sizes(w, shape))
-
-
-def _sizes(w: Writer, shape: Sizes) -> str:
-  """Append a shape, whose one None follows from the others."""
-  return w.integers(*(-1 if n is None else n for n in shape))
+  return w.add('Reshape', moved, w.inferred(shape))
 
 
 def _dense(

@@ -76,8 +76,7 @@ def reshape(w: Writer, xs: Xs, y: Tensor, groups: Any) -> Tensor:
     return y._replace(name=w.add('Flatten', w.plain(x).name))
   if y.shape.count(None) > 1:
     raise unsupported('reshape', y.shape)
-  sizes = [-1 if n is None else n for n in y.shape]
-  name = w.add('Reshape', w.plain(x).name, w.integers(*sizes))
+  name = w.add('Reshape', w.plain(x).name, w.inferred(y.shape))
   return y._replace(name=name)
 
 

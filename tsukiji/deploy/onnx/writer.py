@@ -83,6 +83,10 @@ class Writer:
     parts = [self.count() if n is None else self.integers(n) for n in shape]
     return self.add('Concat', *parts, axis=0)
 
+  def inferred(self, shape: Sizes) -> str:
+    """Append a shape, whose one None follows from the others."""
+    return self.integers(*(-1 if n is None else n for n in shape))
+
   def plain(self, x: Tensor) -> Tensor:
     """Return a tensor as it is in the graph."""
     return self.moved(self.divided(x), range(len(x.shape)))
@@ -193,11 +197,10 @@ def _in_order(w: Writer, x: Tensor) -> Tensor:
 
 def _transposed(w: Writer, x: Tensor, order: Order) -> Tensor:
   """Return a tensor in another order, by a reshape if only ones move."""
-  after = [x.shape[i] for i in order]
+  after = tuple(x.shape[i] for i in order)
   rest = [i for i in order if x.shape[i] != 1]
   if rest == [i for i in x.axes if x.shape[i] != 1] and after.count(None) < 2:
-    sizes = w.integers(*(-1 if n is None else n for n in after))
-    name = w.add('Reshape', x.name, sizes)
+    name = w.add('Reshape', x.name, w.inferred(after))
   else:
     name = w.add('Transpose', x.name, perm=[x.axes.index(i) for i in order])
   return x._replace(name=name, order=known(order))
