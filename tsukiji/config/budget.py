@@ -47,6 +47,13 @@ def without(config: ConfigDict) -> ConfigDict:
   return copied
 
 
+def formats(config: ConfigDict) -> tuple[str, ...]:
+  """Return what the best network is exported as: C, too, for a device."""
+  asked, most = (*config.export.formats,), limits(config)
+  on_device = {'flash', 'ram'} & {*most} and 'c' not in asked
+  return (*asked, 'c') if on_device else asked
+
+
 def check(config: ConfigDict) -> None:
   """Check a budget; see `validate.check`."""
   given = limits(config)

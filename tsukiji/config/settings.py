@@ -47,7 +47,7 @@ KNOWN = ('bytes', 'macs', 'params')
 FOUND = ('latency_ms', 'energy_uj', 'flash', 'ram')
 OBJECTIVES = ('val_accuracy', *KNOWN, *FOUND)
 # What a budget may limit; see `budget.limits`.
-COSTS = ('bytes', 'latency_ms', 'energy_uj', 'params', 'macs')
+COSTS = (*KNOWN, *FOUND)
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -203,6 +203,8 @@ def default(task: str = 'compress') -> ConfigDict:
         'energy_uj': placeholder(float),  # modeled, of an inference
         'params': placeholder(int),  # numbers in the file
         'macs': placeholder(int),  # of an example
+        'flash': placeholder(int),  # bytes for the constants of its C file
+        'ram': placeholder(int),  # bytes of memory that the C file takes
         # From the reference: alone, the smallest file is the best.
         'accuracy_drop': placeholder(float),
       },

@@ -6,15 +6,16 @@ from ml_collections import ConfigDict
 
 from compress import tree
 from compress.tree import Params
+from tsukiji.config import budget
 from tsukiji.data.datasets import Data
-from tsukiji.deploy import artefact
+from tsukiji.deploy import artefact, engines
 from tsukiji.deploy.passes.lower import Variables, lower
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import jobs
 from tsukiji.experiments.store import Row
 from tsukiji.graph.multiplies import layer_of
 from tsukiji.graph.nodes import Graph
-from tsukiji.measure import cost, energy
+from tsukiji.measure import cost, energy, on_device
 from tsukiji.models import drop_layers
 from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
@@ -97,6 +98,7 @@ def finish(
     'val_course': _course(experiment, title),
     'train_seconds': round(done.seconds, 1),
     'artefact': f'artefacts/{title}.tsk',
+    **_on_device(experiment.config, shipped),
     **_read(done.readings),
   }
 
@@ -151,6 +153,16 @@ def _scores(
     name: evaluate.scored(shipped.run, split, loss).accuracy
     for name, split in splits.items()
   }
+
+
+def _on_device(config: ConfigDict, shipped: artefact.Artefact) -> Row:
+  """Return what the C file takes, where the budget says what it may."""
+  if not {'flash', 'ram'} & {*budget.limits(config)}:
+    return {}
+  try:
+    return {'device': on_device.record(engines.written(shipped))}
+  except ValueError:  # an operator without a kernel: the export says which
+    return {}
 
 
 def _read(found: tuple[Reading, ...]) -> dict[str, Any]:

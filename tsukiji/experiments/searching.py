@@ -105,11 +105,14 @@ def deliver(
     rows: Its rows, with latencies.
     log: Called with messages of progress.
   """
-  best = finalists.judged(experiment.config, rows)[0]
+  config = experiment.config
+  best = finalists.judged(config, rows)[0]
   alone = finalists.alone(found.config, best)
   origin = finalists.sentences(experiment, rows)
   winner.write(experiment.folder / 'best.py', alone, origin)
-  shipping.export_row(found, best.row, log)
+  shipped = found._replace(config=found.config.copy_and_resolve_references())
+  shipped.config.export.formats = budget.formats(config)
+  shipping.export_row(shipped, best.row, log)
 
 
 def verdict(experiment: Experiment, rows: list[Row]) -> list[str]:

@@ -43,29 +43,33 @@ def least(spec: Spec, method: str = '') -> dict[str, float]:
 
   Returns:
     `macs` of an example and `params`, the numbers stored; `bytes`, those of
-    the codes of the weights, and `FILE`.
+    the codes of the weights, and `FILE`; `flash`, those of a C file, whose
+    codes are not compressed.
 
   >>> layers = (sp.Flatten(), sp.Dense(name='fc', features=3))
   >>> net = Spec(name='n', input_shape=(2, 2, 1), layers=layers)
   >>> least(net, 'quantize.int8()')
-  {'macs': 12.0, 'params': 12.0, 'bytes': 264.4}
+  {'macs': 12.0, 'params': 12.0, 'bytes': 264.4, 'flash': 12.0}
   """
   weights = macs = 0
   for step in sp.walk(spec):
     count, places = _product(step)
     weights, macs = weights + count, macs + count * places
-  found = {'macs': macs, 'params': weights, 'bytes': weights / 8 * FLOAT}
+  found: dict[str, float] = {'macs': macs, 'params': weights}
+  found |= dict.fromkeys(('bytes', 'flash'), weights / 8 * FLOAT)
   for name, args, keywords in _calls(method):
     first = args[0] if args and isinstance(args[0], int | float) else 1.0
     if name in GRIDS:
-      bits = CODED * GRIDS[name](first)
-      found['bytes'] *= min(bits, FLOAT) / FLOAT
+      bits = min(GRIDS[name](first), FLOAT)
+      found['bytes'] *= CODED * bits / FLOAT
+      found['flash'] *= bits / FLOAT
     elif name in SMALLER and isinstance(keywords.get('macs'), float):
       found = {k: LEAN * keywords['macs'] * v for k, v in found.items()}
     elif name == 'prune.weights':
       found['bytes'] *= CODED * (1 - first)
+      found['flash'] *= 1 - first
     elif not name.startswith(NEUTRAL):
-      return {'macs': 0.0, 'params': 0.0, 'bytes': 0.0}
+      return dict.fromkeys(found, 0.0)
   found['bytes'] += FILE
   return {k: float(v) for k, v in found.items()}
 

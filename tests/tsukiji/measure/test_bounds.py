@@ -2,7 +2,11 @@
 
 import pytest
 
+from tests.runs import one_shot, start
 from tests.tsukiji.models.test_zoo import counted
+from tsukiji.deploy.c.source import source
+from tsukiji.deploy.passes.lower import lower
+from tsukiji.experiments import row
 from tsukiji.measure import bounds, cost
 from tsukiji.models import student_zoo, zoo
 from tsukiji.models.spec import Spec
@@ -21,6 +25,7 @@ def test_macs_are_those_of_the_graph(
   found = bounds.least(spec)
   assert found['macs'] == cost.macs(spec)
   assert 0.7 * counted(spec) < found['params'] < counted(spec)
+  assert found['flash'] == 4 * found['params']
   assert found['bytes'] == 4 * found['params'] + bounds.FILE
 
 
@@ -47,3 +52,15 @@ def test_recipes_have_their_part(
   assert found['bytes'] == pytest.approx(dense['params'] * bits / 8 + rest)
   assert found['params'] == pytest.approx(count * dense['params'])
   assert found['macs'] == pytest.approx(count * dense['macs'])
+
+
+@pytest.mark.parametrize(
+  'method',
+  ['', 'quantize.int8()', 'quantize.lsq(2, 8)', 'prune.weights(0.9)'],
+)
+def test_files_are_not_smaller(method: str) -> None:
+  spec = net()
+  variables = one_shot(spec, method) if method else start(spec)
+  least, made = bounds.least(spec, method), source(*lower(spec, variables))
+  assert least['flash'] <= made.weight_bytes
+  assert least['bytes'] <= len(row.packed(spec, variables, {'recipe': method}))

@@ -22,6 +22,8 @@ UNITS = {
   'energy_uj': '{:.3g} µJ',
   'params': '{:,.0f} parameters',
   'macs': '{:,.0f} MACs',
+  'flash': '{:,.0f} bytes of flash',
+  'ram': '{:,.0f} bytes of RAM',
   budget.DROP: 'a drop of {:.4g} in accuracy',
 }
 
@@ -145,7 +147,7 @@ def _finalist(
 def _costs(row: Row) -> dict[str, float]:
   """Return the costs of a row, the latency if it was timed."""
   timed = row.get('latency_ms', {}).get('batch_1', {})
-  known = {**row, 'latency_ms': timed.get('p50')}
+  known = {**row.get('device', {}), **row, 'latency_ms': timed.get('p50')}
   return {x: known[x] for x in settings.COSTS if known.get(x) is not None}
 
 

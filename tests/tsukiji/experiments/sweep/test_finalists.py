@@ -10,7 +10,7 @@ import search
 from search import study
 from search.designer import Values
 from tests.tsukiji.config.test_budget import tiny
-from tsukiji.config import search_space, stages, validate
+from tsukiji.config import budget, search_space, stages, validate
 from tsukiji.data import datasets
 from tsukiji.experiments import jobs, prepare
 from tsukiji.experiments.jobs import Experiment
@@ -133,6 +133,18 @@ def test_a_latency_counts_once_it_was_timed() -> None:
   rows = [row(1, 0, **slow), row(2, 0)]
   best, other = finalists.judged(config, rows)
   assert best.network == 'student_2' and other.lacks == ('0.2 ms of 0.1 ms',)
+
+
+def test_what_a_device_has_counts_and_the_best_is_exported_as_c() -> None:
+  config = tiny(flash=2000, ram=1024)
+  small, large = ({'device': {'flash': x, 'ram': 900}} for x in (1900, 2100))
+  best, other = finalists.judged(
+    config, [row(1, 0, **small), row(2, 0, **large)]
+  )
+  assert best.network == 'student_1'
+  assert other.lacks == ('2,100 bytes of flash of 2,000 bytes of flash',)
+  assert budget.formats(config) == ('onnx', 'stablehlo', 'c')
+  assert budget.formats(tiny(bytes=3000)) == ('onnx', 'stablehlo')
 
 
 def test_the_smallest_wins_where_only_accuracy_is_limited() -> None:

@@ -30,6 +30,8 @@ def test_what_is_too_large_before_training_is_not_tried(
   assert fits(few, width=3) and not fits(few, width=6)
   slow = made(tmp_path, tiny(macs=9000))
   assert fits(slow, width=3) and not fits(slow, width=6)
+  device = made(tmp_path, tiny(flash=1200))  # codes as they are: 479, 1,767
+  assert fits(device, width=3) and not fits(device, width=6)
   # What only a trial can tell excludes nothing.
   assert fits(made(tmp_path, tiny(latency_ms=1e-9)), width=6)
 
