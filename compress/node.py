@@ -19,6 +19,8 @@ Stats: TypeAlias = dict[Path, Array]  # [min, max] of the input of each weight
 Features: TypeAlias = dict[Path, Array]  # what each module puts out
 Mean: TypeAlias = Callable[[Array], Array]  # [..., inputs] -> [..., 1]
 
+CLASS = 'node_class'  # the field that tells nodes apart
+
 
 class Compressed(abc.ABC):
   """A `flax.struct.dataclass` that stands for ONE array of the network.
@@ -47,8 +49,9 @@ class Compressed(abc.ABC):
   kind: ClassVar[str] = ''
 
   def __init_subclass__(cls, **options: Any) -> None:
-    """Refuse a `decode` that asks for a key."""
+    """Add the class to the structure; refuse a `decode` that asks for a key."""
     super().__init_subclass__(**options)
+    _add_class(cls)
     own = cls.__dict__.get('decode')
     if own and len(inspect.signature(own).parameters) > 1:
       raise TypeError(
@@ -133,6 +136,19 @@ class Compressed(abc.ABC):
   def replace(self, **changes: Any) -> Any:
     """Return a copy with some fields changed."""
     return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def _add_class(cls: type) -> None:
+  """Make the class of a node one of its static values.
+
+  jaxlib 0.10 compares structures of dataclasses by their static values alone:
+  the compiled program of one node may be run for another of equal arrays. That
+  happens where their hashes share 7 bits, so rarely.
+  """
+  own = cls.__dict__.get('__annotations__', {})
+  cls.__annotations__ = {**own, CLASS: type}
+  field = struct.field(pytree_node=False, default=cls, repr=False, kw_only=True)
+  setattr(cls, CLASS, field)
 
 
 def _decoded(x: Any) -> Array:

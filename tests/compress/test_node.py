@@ -1,13 +1,20 @@
-"""Weights of 16-bit floats are compressed in 32 bits and keep their type."""
+"""What all nodes share: a structure of their own, and 16-bit floats."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import compress
 from compress import recipe, tree
 from compress.method import Ctx
-from compress.node import Narrowed
+from compress.node import CLASS, Narrowed
 
 DRAWN = np.random.default_rng(0).normal(size=(8, 6))
 TEXTS = (
@@ -78,3 +85,23 @@ def test_too_large_for_16_bits_is_the_largest() -> None:
   node = Narrowed(jnp.array([[1e6, -1e6], [2.0, 0.0]]), 'float16')
   want = [[65504.0, -65504.0], [2.0, 0.0]]
   np.testing.assert_array_equal(tree.decode(node), np.float16(want))
+
+
+def classes(kind: type = tree.Compressed) -> list[type]:
+  """Return all classes of nodes below one, of every module."""
+  below = kind.__subclasses__()
+  return below + [x for one in below for x in classes(one)]
+
+
+def test_structures_of_different_classes_differ() -> None:
+  for module in pkgutil.walk_packages(compress.__path__, 'compress.'):
+    importlib.import_module(module.name)
+  found: dict[Any, list[type]] = {}
+  for kind in classes():
+    if dataclasses.is_dataclass(kind) and not inspect.isabstract(kind):
+      fields = [f for f in dataclasses.fields(kind) if f.name != CLASS]
+      node = kind(**{f.name: 1 for f in fields})
+      found.setdefault(jax.tree.structure(node), []).append(kind)
+      assert repr(node).count('class') == 0
+  same = [x for x in found if sum(x == y for y in found) > 1]
+  assert len(found) > 30 and not same

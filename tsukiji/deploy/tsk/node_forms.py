@@ -18,7 +18,7 @@ from compress.channels.sliced import Sliced
 from compress.dataflow.arranged import Arranged
 from compress.lowrank.factors import LowRank, Separable, Tucker
 from compress.lowrank.plus_sparse import Summed
-from compress.node import Narrowed
+from compress.node import CLASS, Narrowed
 from compress.prune.masked import Masked
 from compress.quantize.batch_norm import Folded
 from compress.quantize.half import Half
@@ -192,6 +192,7 @@ def _fields(kind: type) -> list[tuple[str, bool]]:
   return [
     (field.name, field.metadata.get('pytree_node', True))
     for field in dataclasses.fields(kind)
+    if field.name != CLASS
   ]
 
 
