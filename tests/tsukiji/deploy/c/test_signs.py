@@ -27,12 +27,14 @@ def signs(ref: Ref, at: int) -> list[Node]:
   ]
 
 
-@hp.settings(max_examples=6, deadline=None, derandomize=True)
+@hp.settings(max_examples=10, deadline=None, derandomize=True)
 @hp.given(
   channels=st.sampled_from([1, 3, 32, 40]),
   sides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
   strides=st.sampled_from([(1, 1), (2, 1)]),
-  padding=st.sampled_from([((0, 0), (0, 0)), ((1, 1), (1, 0))]),
+  padding=st.sampled_from(
+    [((0, 0), (0, 0)), ((1, 1), (1, 0)), ((0, 2), (3, 3))]
+  ),
   batch=st.sampled_from([1, 5]),
 )
 def test_products_of_signs_are_exact(
@@ -59,8 +61,5 @@ def test_products_of_signs_are_exact(
   made = source(ends, {'params': {}}, 'net')
   got = native.loaded(made, batch, QUICK)(x)
   np.testing.assert_array_equal(got, evaluate.run(ends, {}, x))
-  is_padded = any(map(any, padding))
-  assert ('bits_set' in made.code) != is_padded
-  if not is_padded:
-    packed = 4 * words(np.moveaxis(weights > 0, 3, 0)).size
-    assert made.weight_bytes == packed
+  assert 'bits_set' in made.code
+  assert made.weight_bytes == 4 * words(np.moveaxis(weights > 0, 3, 0)).size

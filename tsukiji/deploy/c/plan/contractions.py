@@ -36,6 +36,7 @@ class Entry(NamedTuple):
     is_sparse: Whether zeros of the weights are skipped.
     fours: How the codes lie in fours, None where they do not.
     is_binary: Whether it and the weights are signs, and it is stored as bits.
+    border: Zeros before and after rows and columns, which are not stored.
   """
 
   load: Load
@@ -43,6 +44,7 @@ class Entry(NamedTuple):
   is_sparse: bool = False
   fours: Fours | None = None
   is_binary: bool = False
+  border: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
 
 
 def conv(
@@ -128,8 +130,9 @@ def entered(
     planner.put(codes.coded(x, grid.low), buffer, places, border)
     return Entry(identity(buffer, whole, CODE), grid)
   bits = signs.positive(x, window)
-  if bits is not None and not bordered:
-    return Entry(signs.packed(planner, bits, places, whole), is_binary=True)
+  if bits is not None and (not bordered or signs.may_border(window, widths)):
+    sides = tuple((a, b) for a, b, _ in widths[:2])
+    return Entry(signs.packed(planner, bits), is_binary=True, border=sides)
   after = window.after(whole)
   near = node in planner.planar
   is_sparse = x.kind == FLOAT and (
@@ -202,8 +205,9 @@ def product(
     path: Of the weights.
   """
   kind = planner.kinds[node]
-  x, grid, is_sparse, form, is_binary = entry
-  shape = window.after(x.places.shape)
+  x, grid, is_sparse, form, is_binary, border = entry
+  sides = zip(x.places.shape, border, strict=False)
+  shape = window.after((*(n + a + b for n, (a, b) in sides),))
   buffer = planner.buffer(math.prod(shape), kind)
   found = identity(buffer, shape, kind)
   sums = Buffer('sum', kind, buffer.size)
@@ -218,6 +222,7 @@ def product(
     'node': node,
     'fours': form,
     'is_binary': is_binary,
+    'border': border,
     'examples': 1,
     'is_small': not planner.mode,
   }

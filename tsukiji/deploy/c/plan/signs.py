@@ -1,12 +1,20 @@
 """Products of signs with signs: their inputs as bits, 32 to a word."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from tsukiji.deploy.c.plan.planning import Planner
 from tsukiji.deploy.c.plan.steps import Step, Window, identity
-from tsukiji.deploy.c.plan.values import CODE, Const, Expr, Load, Value
+from tsukiji.deploy.c.plan.values import (
+  CODE,
+  Const,
+  Expr,
+  Load,
+  Value,
+  shape_of,
+)
 
 BITS, WORD = 32, 'uint32_t'
 
@@ -43,24 +51,30 @@ def _chosen(x: Value, op: str, number: int) -> tuple[Expr, Value] | None:
   return (test, rest) if same else None
 
 
-def packed(
-  planner: Planner, x: Value, places: np.ndarray, shape: tuple[int, ...]
-) -> Load:
+def may_border(window: Window, widths: Any) -> bool:
+  """Return whether the kernel can leave out the taps that meet a border.
+
+  Args:
+    window: The product.
+    widths: Zeros before, after and between rows, columns and channels.
+  """
+  return window.dilation == (1, 1) and not any(c for _, _, c in widths)
+
+
+def packed(planner: Planner, x: Value) -> Load:
   """Append a step that packs bits and return them in memory.
 
   Args:
     planner: The planner.
-    x: 1 where a sign is positive.
-    places: Of it, in rows, columns and channels.
-    shape: Of these.
+    x: 1 where a sign is positive, `[rows, columns, channels]`.
 
   Returns:
     Words, `[rows, columns, words]`; bits behind the last channel are 0.
   """
-  rows, columns, channels = shape
+  shape = rows, columns, channels = shape_of(x)
   count = -(-channels // BITS)
   bits = planner.buffer(math.prod(shape), CODE)
-  planner.put(x, bits, places)
+  planner.put(x, bits, np.arange(bits.size, dtype=np.int32).reshape(shape))
   words = planner.buffer(rows * columns * count, WORD)
   found = identity(words, (rows, columns, count), WORD)
   read = identity(bits, (rows * columns, channels), CODE)
