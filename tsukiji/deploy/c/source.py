@@ -162,7 +162,9 @@ def _fast(
 ) -> tuple[Program, Batch | None]:
   """Return the calls on processors with vectors: for one example, and many."""
   steps = _planned(read, ends, FIRST)
-  first = _program(steps, ends, functions) if read.is_whole else small
+  # Kernels of floats are for any processor.
+  differs = read.is_whole or any(x.attrs.get('is_binary') for x in steps)
+  first = _program(steps, ends, functions) if differs else small
   later = _planned(read, ends, MANY)
   return first, batch(later, ends, functions, read.many)
 

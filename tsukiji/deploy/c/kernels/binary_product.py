@@ -4,17 +4,21 @@ Courbariaux & Hubara+ 2016, arXiv 1602.02830, section 4; the sums are those of
 `integer.popcount`.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tsukiji.deploy.c import indices
 from tsukiji.deploy.c.kernels.nests import Loops, indented, opened
 from tsukiji.deploy.c.kernels.tails import Tile, tail
+from tsukiji.deploy.c.plan import signs
 from tsukiji.deploy.c.plan.signs import BITS
 from tsukiji.deploy.c.plan.steps import Step
-from tsukiji.deploy.c.plan.values import Load
+from tsukiji.deploy.c.plan.values import FLOAT, Load
 from tsukiji.deploy.c.tables import Tables
 
 Lines = list[str]
+BLOCK = 64  # outputs whose sums are in registers
 
 
 def words(bits: np.ndarray) -> np.ndarray:
@@ -47,23 +51,43 @@ def pack(step: Step, tables: Tables) -> Lines:
   )
 
 
-def product(step: Step, tables: Tables) -> Lines:
-  """Write a product of packed signs, window by window.
+class _Taps(NamedTuple):
+  """Taps of the window in row `deep * r + i` and column `j`, as C.
 
-  Zeros around the input are not stored: their taps are left out.
+  Attributes:
+    before: Lines that tell which taps meet the input.
+    rows: The first of these and the one after the last, along rows.
+    words: Likewise along columns, in words.
+    word: The word of the input at tap `y` and word `n` of a row.
+    place: Of the word of weights there, among those of an output.
+    total: How many numbers are multiplied.
   """
-  (x,), window = step.reads, step.attrs['window']
-  assert isinstance(x, Load) and step.tail is not None
+
+  before: Lines
+  rows: tuple[str, str]
+  words: tuple[str, str]
+  word: str
+  place: str
+  total: str
+
+  def loops(self, body: Lines) -> Lines:
+    """Return lines that are run for each word of the taps."""
+    return [
+      f'for (int y = {self.rows[0]}; y < {self.rows[1]}; ++y)',
+      f'  for (int n = {self.words[0]}; n < {self.words[1]}; ++n) {{',
+      *indented(indented(body)),
+      '  }',
+    ]
+
+
+def _taps(step: Step, x: Load, deep: int) -> _Taps:
+  window, border = step.attrs['window'], step.attrs['border']
   height, width, inputs, _ = window.weights.shape
-  rows, columns, outputs = step.tail.shape
-  deep = step.tail.pool.height if step.tail.pool else 1
-  packed = words(np.moveaxis(window.weights > 0, 3, 0))
-  table = tables.add(packed, 'uint32_t', step.path)
-  deepest, widest, count = x.places.shape
-  across, line = width * count, widest * count
-  (top, _), (left, _) = border = step.attrs['border']
+  tall, wide, count = x.places.shape
+  (top, _), (left, _) = border
   down, right = window.strides
-  spot = indices.formula(
+  line, across = wide * count, width * count
+  at = indices.formula(
     indices.Affine(
       -top * line - left * count,
       (
@@ -76,39 +100,90 @@ def product(step: Step, tables: Tables) -> Lines:
     ),
     ('r', 'i', 'j', 'y', 'n'),
   )
-  own = f'{table}[{height * across} * k + {across} * y + n]'
-  taps, ends = (
-    f'{height * width * inputs}',
-    ('0', str(height), '0', str(across)),
+  found = _Taps(
+    [],
+    ('0', str(height)),
+    ('0', str(across)),
+    f'{x.buffer.name}[{at}]',
+    f'{across} * y + n',
+    str(height * width * inputs),
   )
-  before: Lines = []
-  if any(map(any, border)):
-    ends = 'y0', 'y1', f'{count} * x0', f'{count} * x1'
-    taps = f'(y1 - y0) * (x1 - x0) * {inputs}'
-    before = [
-      *_inside('y', f'{top} - {down} * ({deep} * r + i)', height, deepest),
-      *_inside('x', f'{left} - {right} * j', width, widest),
+  if not any(map(any, border)):
+    return found
+  return found._replace(
+    before=[
+      *_inside('y', f'{top} - {down} * ({deep} * r + i)', height, tall),
+      *_inside('x', f'{left} - {right} * j', width, wide),
+    ],
+    rows=('y0', 'y1'),
+    words=(f'{count} * x0', f'{count} * x1'),
+    total=f'(y1 - y0) * (x1 - x0) * {inputs}',
+  )
+
+
+def product(step: Step, tables: Tables) -> Lines:
+  """Write a product of packed signs, window by window.
+
+  Zeros around the input are not stored: their taps are left out. Where there
+  are vectors, each holds neighboring outputs.
+  """
+  (x,), window = step.reads, step.attrs['window']
+  assert isinstance(x, Load) and step.tail is not None
+  outputs = window.weights.shape[3]
+  rows, columns, _ = step.tail.shape
+  deep = step.tail.pool.height if step.tail.pool else 1
+  taps = _taps(step, x, deep)
+  bits = words(np.moveaxis(window.weights > 0, 3, 0))
+  bits = bits.reshape(outputs, -1)
+  is_small = step.attrs['is_small']
+  table = tables.add(bits if is_small else bits.T, 'uint32_t', step.path)
+  scales = signs.scales(window)
+  assert scales is not None
+  own = f'{table}[{bits.shape[1]} * k + {taps.place}]'
+  value, gain = f'({taps.total} - 2 * {{}})', ''
+  if np.any(scales != 1):
+    gain = f'{tables.add(scales, FLOAT, step.path)}[k] * '
+  if is_small:
+    inner = [
+      f'for (int k = 0; k < {outputs}; ++k) {{',
+      '  int unlike = 0;',
+      *indented(taps.loops([f'unlike += bits_set({taps.word} ^ {own});'])),
+      f'  sums[i][j][k] = {gain}(float){value.format("unlike")};',
+      '}',
     ]
-  sums = [
-    'int unlike = 0;',
-    f'for (int y = {ends[0]}; y < {ends[1]}; ++y)',
-    f'  for (int n = {ends[2]}; n < {ends[3]}; ++n)',
-    f'    unlike += bits_set({x.buffer.name}[{spot}] ^ {own});',
-    f'sums[i][j][k] = (float)({taps} - 2 * unlike);',
-  ]
+  else:
+    inner = _in_blocks(taps, table, outputs, f'{gain}(float){value}')
   tile = Tile(deep, columns, outputs, 'sums[{0}][{1}][{2}]', 'r')
-  loops = f'for (int i = 0; i < {deep}; ++i)'
   return [
     f'float sums[{deep}][{columns}][{outputs}];',
     f'for (int r = 0; r < {rows // deep}; ++r) {{',
-    f'  {loops}',
+    f'  for (int i = 0; i < {deep}; ++i)',
     f'    for (int j = 0; j < {columns}; ++j) {{',
-    *indented(indented(indented(before))),
-    f'      for (int k = 0; k < {outputs}; ++k) {{',
-    *indented(indented(indented(indented(sums)))),
-    '      }',
+    *indented(indented(indented([*taps.before, *inner]))),
     '    }',
     *indented(tail(step, tables, tile)),
+    '}',
+  ]
+
+
+def _in_blocks(taps: _Taps, table: str, outputs: int, value: str) -> Lines:
+  """Write the sums of one window, a block of outputs at a time."""
+  block = max(n for n in range(1, BLOCK + 1) if outputs % n == 0)
+  every = f'for (int m = 0; m < {block}; ++m)'
+  value = value.replace('[k]', '[k + m]').format('unlike[m]')
+  return [
+    f'for (int k = 0; k < {outputs}; k += {block}) {{',
+    f'  int unlike[{block}] = {{0}};',
+    *indented(
+      taps.loops(
+        [
+          f'const uint32_t word = {taps.word};',
+          f'const uint32_t *own = {table} + {outputs} * ({taps.place}) + k;',
+          f'{every} unlike[m] += bits_set(word ^ own[m]);',
+        ]
+      )
+    ),
+    f'  {every} sums[i][j][k + m] = {value};',
     '}',
   ]
 

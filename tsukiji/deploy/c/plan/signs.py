@@ -22,13 +22,14 @@ BITS, WORD = 32, 'uint32_t'
 def positive(x: Value, window: Window) -> Value | None:
   """Return where signs are +1; None if a product is not one of signs.
 
-  Signs are written as `x >= 0 ? 1 : (x < 0 ? -1 : x)`.
+  Signs are written as `x >= 0 ? 1 : (x < 0 ? -1 : x)`. Those of weights may
+  have a scale for each output.
 
   Args:
     x: The input of a product.
     window: The product.
   """
-  if window.groups > 1 or not np.all(np.abs(window.weights) == 1):
+  if window.groups > 1 or scales(window) is None:
     return None
   if window.weights.shape[1] > 1 and window.dilation[1] > 1:
     return None
@@ -37,6 +38,17 @@ def positive(x: Value, window: Window) -> Value | None:
   if first is None or second is None or second[1] is not second[0].args[0]:
     return None
   return first[0] if first[0].args[0] is second[1] else None
+
+
+def scales(window: Window) -> np.ndarray | None:
+  """Return what signs of weights are times, `[outputs]`; None if no signs are.
+
+  >>> scales(Window(np.array([[[[-2.0, 1.0], [2.0, 1.0]]]])))
+  array([2., 1.])
+  """
+  sizes = np.abs(window.weights)
+  found: np.ndarray = sizes[0, 0, 0]
+  return found if np.all((sizes == found) & (found > 0)) else None
 
 
 def _chosen(x: Value, op: str, number: int) -> tuple[Expr, Value] | None:
