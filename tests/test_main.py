@@ -140,6 +140,23 @@ def test_artefacts_are_exported(
       assert path.name in again.stdout
 
 
+@pytest.mark.slow
+def test_a_budget_of_a_device_ends_in_a_c_file(tmp_path: pathlib.Path) -> None:
+  limits = ('bytes=None', 'flash=3000', 'ram=4000')
+  done = once(
+    *(tmp_path, '--config=configs/budget.py:tiny', f'--workdir={tmp_path}'),
+    *('--config.workers=1', *(f'--config.budget.{x}' for x in limits)),
+  )
+  assert done.returncode == 0, done.stderr
+  said = ' '.join(done.stdout.split())
+  assert 'within 3,000 bytes of flash, 4,000 bytes of RAM: student_1' in said
+  rows = json.loads((tmp_path / 'results.json').read_text())['rows']
+  own = [x for x in rows if x['network'] == 'student_1' and 'method' in x]
+  assert own and all(x['device']['flash'] <= 3000 for x in own)
+  assert [*(tmp_path / 'artefacts').glob('student_1-*.c')]
+  assert "'c')" in (tmp_path / 'best.py').read_text()
+
+
 @QUICKSTART
 def test_a_workdir_belongs_to_one_config(
   finished: tuple[list[str], pathlib.Path, str],

@@ -105,14 +105,12 @@ def deliver(
     rows: Its rows, with latencies.
     log: Called with messages of progress.
   """
-  config = experiment.config
-  best = finalists.judged(config, rows)[0]
+  best = finalists.judged(experiment.config, rows)[0]
   alone = finalists.alone(found.config, best)
+  alone.export.formats = budget.formats(experiment.config)
   origin = finalists.sentences(experiment, rows)
   winner.write(experiment.folder / 'best.py', alone, origin)
-  shipped = found._replace(config=found.config.copy_and_resolve_references())
-  shipped.config.export.formats = budget.formats(config)
-  shipping.export_row(shipped, best.row, log)
+  shipping.export_row(found._replace(config=alone), best.row, log)
 
 
 def verdict(experiment: Experiment, rows: list[Row]) -> list[str]:
