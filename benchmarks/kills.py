@@ -28,6 +28,8 @@ SEARCH = (
   '--config.search.workers=2',
   '--config.workers=2',
 )
+# From one kill to the next, as parts of what the command takes undisturbed.
+WAIT = (0.15, 0.6)
 COMMANDS = {
   'quickstart': (
     '--config=configs/quickstart.py:tiny',
@@ -88,14 +90,23 @@ def workers(driver: int) -> list[int]:
   return found
 
 
-def run(args: tuple[str, ...], kills: int, seed: int) -> Outcome:
-  """Run a command to its end through so many kills."""
+def run(
+  args: tuple[str, ...], kills: int, seed: int, whole: float = 0.0
+) -> Outcome:
+  """Run a command to its end through so many kills.
+
+  Args:
+    args: Its flags.
+    kills: How many there are.
+    seed: Of their times.
+    whole: Minutes that the command takes undisturbed.
+  """
   drawn, killed, starts = random.Random(seed), Counter[str](), 0
   begun = time.monotonic()
   while True:
     process, starts = start(args), starts + 1
     while process.poll() is None and killed.total() < kills:
-      until = time.monotonic() + drawn.uniform(4, 15)
+      until = time.monotonic() + 60 * whole * drawn.uniform(*WAIT)
       while process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)
       others = workers(process.pid)
@@ -137,11 +148,12 @@ def compared(
   """Run a command undisturbed and with kills; return a row."""
   whole, killed = folder / f'{name}-whole', folder / f'{name}-killed'
   stored = urls or tuple(f'sqlite:///{x}/study.db' for x in (whole, killed))
-  outcomes = []
+  outcomes: list[Outcome] = []
   for place, url, count in ((whole, stored[0], 0), (killed, stored[1], kills)):
     more = (f'--workdir={place}',)
     more += (f'--config.search.storage={url}',) if urls else ()
-    outcomes.append(run((*COMMANDS[name], *more), count, seed=len(name)))
+    taken = outcomes[0].minutes if outcomes else 0.0
+    outcomes.append(run((*COMMANDS[name], *more), count, len(name), taken))
   row: dict[str, Any] = {
     'command': name,
     'kills': dict(outcomes[1].kills),
