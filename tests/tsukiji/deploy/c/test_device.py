@@ -59,6 +59,10 @@ DEVICES = {
     f'{BOARD} -semihosting -kernel',
   ),
   'arm64': ('aarch64-linux-gnu-gcc -O2 -static', 'qemu-aarch64'),
+  'arm64, dot products': (
+    'aarch64-linux-gnu-gcc -O2 -static -march=armv8.2-a+dotprod',
+    'qemu-aarch64',
+  ),
 }
 WHERE = {
   name: [*map(str.split, pair)]

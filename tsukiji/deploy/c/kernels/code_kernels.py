@@ -1,9 +1,10 @@
 """Inner loops of products of 8-bit codes.
 
 Inputs are unsigned codes, weights signed ones, sums 32 bits: exactly those of
-the integer reference, in any order. Taps come in groups of 4, as the VNNI
-instructions multiply them; with AVX2 alone pairs of 16 bits are multiplied, or
-of 8 bits where their sums have no more than 16.
+the integer reference, in any order. Taps come in groups of 4, as VNNI and the
+dot products of arm64 multiply them; with AVX2 alone, and on a Cortex-M with
+SMLAD, pairs of 16 bits are multiplied, or with AVX2 of 8 bits where their sums
+have no more than 16.
 """
 
 import numpy as np
@@ -23,6 +24,14 @@ typedef uint8_t code;
 #define CODES 256
 #include <immintrin.h>
 typedef int16_t code; /* what its instructions multiply */
+#elif defined(__ARM_FEATURE_DOTPROD) && defined(__ARM_NEON)
+#define CODES 128
+#include <arm_neon.h>
+typedef uint8_t code;
+#elif defined(__ARM_FEATURE_SIMD32)
+#define CODES 32
+#include <arm_acle.h>
+typedef uint8_t code;
 #else
 #define CODES 0
 typedef uint8_t code;
@@ -76,6 +85,10 @@ ALONE void {name(count, width, is_narrow)}(const {kind} *x, int column, int row,
 {_wide(count, width)}
 #elif CODES == 256
 {inner(count, width)}
+#elif CODES == 128
+{_dots(count, width)}
+#elif CODES == 32
+{_halves(count, width)}
 #else
   for (int n = 0; n < {count * width}; ++n) sums[n] = 0;
   for (int y = 0; y < rows; ++y, x += row)
@@ -207,3 +220,83 @@ def _bytes(count: int, width: int) -> str:
       }}
     {last}
   }}"""
+
+
+def _dots(count: int, width: int) -> str:
+  """Return the kernel with `sdot`, of 4 outputs by 4 taps at a time.
+
+  It multiplies signed numbers: codes less 128, of which the sum of the weights
+  makes up for.
+  """
+  sums = [f's{j}' for j in range(count)]
+  zeros = ', '.join(f'{x} = vdupq_n_s32(0)' for x in ('own', *sums))
+  steps = []
+  for j in range(count):
+    steps += [
+      f'memcpy(&four, at + 4 * k + {j} * column, 4);',
+      'v = vreinterpretq_s8_u32(vdupq_n_u32(four ^ 0x80808080u));',
+      f's{j} = vdotq_s32(s{j}, weights, v);',
+    ]
+  ends = [
+    f'vst1q_s32(sums + {width * j} + o, vaddq_s32(s{j}, vshlq_n_s32(own, 7)));'
+    for j in range(count)
+  ]
+  inner, last = '\n        '.join(steps), '\n    '.join(ends)
+  return f"""\
+  for (int o = 0; o < {width}; o += 4) {{
+    const uint8_t *at = x;
+    const int8_t *p = w + 4 * o;
+    int32x4_t {zeros};
+    for (int y = 0; y < rows; ++y, at += row)
+      for (int k = 0; k < taps; ++k, p += {GROUP * width}) {{
+        const int8x16_t weights = vld1q_s8(p);
+        int8x16_t v;
+        uint32_t four;
+        own = vdotq_s32(own, weights, vdupq_n_s8(1));
+        {inner}
+      }}
+    {last}
+  }}"""
+
+
+def _halves(count: int, width: int) -> str:
+  """Return the kernel with `smlad`, of 2 outputs, 2 windows, 4 taps at a time.
+
+  As `arm_nn_mat_mult_kernel` of CMSIS-NN: bytes 0 and 2, then 1 and 3, are
+  widened to halves of a register.
+  """
+  found = []
+  for first in range(0, count, 2):
+    near = range(first, min(first + 2, count))
+    sums = [f's{j}{o}' for j in near for o in 'ab']
+    zeros = ', '.join(f'{x} = 0' for x in sums)
+    steps = []
+    for j in near:
+      steps.append(f'memcpy(&four, at + 4 * k + {j} * column, 4);')
+      steps.append('even = __uxtb16(four), odd = __uxtb16(four >> 8);')
+      steps += [
+        f's{j}{o} = __smlad(odd, {o}1, __smlad(even, {o}0, s{j}{o}));'
+        for o in 'ab'
+      ]
+    ends = [
+      f'sums[{width * j} + o] = s{j}a, sums[{width * j + 1} + o] = s{j}b;'
+      for j in near
+    ]
+    inner, last = '\n        '.join(steps), '\n    '.join(ends)
+    found.append(f"""\
+  for (int o = 0; o < {width}; o += 2) {{
+    const uint8_t *at = x;
+    const int8_t *p = w + 4 * o;
+    int32_t {zeros};
+    for (int y = 0; y < rows; ++y, at += row)
+      for (int k = 0; k < taps; ++k, p += {GROUP * width}) {{
+        uint32_t four, even, odd;
+        memcpy(&four, p, 4);
+        const uint32_t a0 = __sxtb16(four), a1 = __sxtb16(four >> 8);
+        memcpy(&four, p + 4, 4);
+        const uint32_t b0 = __sxtb16(four), b1 = __sxtb16(four >> 8);
+        {inner}
+      }}
+    {last}
+  }}""")
+  return '\n'.join(found)
