@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tsukiji.deploy.c.test_source import COMPILERS, STRICT, whole
+from tests.runs import one_shot
+from tests.tsukiji.deploy.c.test_source import COMPILERS, STRICT
 from tests.tsukiji.deploy.onnx.test_model import SPECS, drawn, lowered
 from tsukiji.deploy.c import native
 from tsukiji.deploy.c.source import Source, source
 from tsukiji.deploy.export import export
+from tsukiji.deploy.integer import compile as integers
+from tsukiji.deploy.passes.lower import lower
+from tsukiji.models import zoo
 
 ROOT = pathlib.Path(__file__).parents[4]
 GOLDEN = ROOT / 'tests/golden/format1.tsk'
@@ -97,12 +101,24 @@ def run(
 @pytest.mark.slow
 @pytest.mark.skipif(not WHERE, reason='there is no emulator')
 @pytest.mark.parametrize('name', sorted(WHERE))
+@pytest.mark.parametrize(
+  ('text', 'kernels'),
+  [
+    ('quantize.int8()', ('codes_1x32', 'codes_5x16')),
+    ('quantize.lsq(4, 8)', ('packed_1x32_4', 'packed_5x16_4')),
+  ],
+)
 def test_devices_compute_the_same_integers(
-  name: str, tmp_path: pathlib.Path
+  text: str, kernels: tuple[str, ...], name: str, tmp_path: pathlib.Path
 ) -> None:
-  net, reference = whole('two', 'quantize.int8()')
+  sizes = {'conv': (8, 32), 'hidden': (32,)}
+  spec = zoo.build('tsukijinet2021', (19, 15, 1), 5, **sizes)
+  net = lower(spec, one_shot(spec, text))
+  reference = integers.compiled(*net)
+  made = source(*net, 'net')
+  assert all(f'{kernel}(' in made.code for kernel in kernels)
   x = np.float32(drawn(net[0], 3))
-  got = run(source(*net, 'net'), x, tmp_path, WHERE[name])
+  got = run(made, x, tmp_path, WHERE[name])
   want = np.float32(reference(x)) * np.float32(reference.scale)
   np.testing.assert_array_equal(got, [want, want])
 
