@@ -29,7 +29,7 @@ SEARCH = (
   '--config.workers=2',
 )
 # From one kill to the next, as parts of what the command takes undisturbed.
-WAIT = (0.15, 0.6)
+WAIT = (0.05, 0.25)
 COMMANDS = {
   'quickstart': (
     '--config=configs/quickstart.py:tiny',
