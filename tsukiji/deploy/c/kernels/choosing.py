@@ -6,6 +6,7 @@ from tsukiji.deploy.c.kernels import (
   binary_product,
   code_kernels,
   dense_product,
+  halves,
   lane_lists,
   lane_product,
   packed_weights,
@@ -47,6 +48,8 @@ def kernel_texts(uses: str) -> list[str]:
   found += [
     sparse_kernels.kernel(int(n), int(m), short[1:]) for n, m, short in lists
   ]
+  packed = calls('packed')
+  found += [halves.TYPES] if codes or narrow or packed else []
   found += [code_kernels.TYPES] if codes or narrow else []
   for some in (codes, narrow):
     found += [
@@ -54,7 +57,7 @@ def kernel_texts(uses: str) -> list[str]:
     ]
   found += [
     packed_weights.kernel(int(n), int(m), int(bits[1:]))
-    for n, m, bits in calls('packed')
+    for n, m, bits in packed
   ]
   found += [lane_lists.TYPES] if lanes else []
   return found + [lane_lists.kernel(lane_lists.named(*x)) for x in lanes]

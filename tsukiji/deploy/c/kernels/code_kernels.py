@@ -9,6 +9,8 @@ have no more than 16.
 
 import numpy as np
 
+from tsukiji.deploy.c.kernels import halves
+
 OUTPUTS = 32  # of a block, at most
 GROUP = 4  # taps
 MOST = 6  # neighbors
@@ -30,7 +32,6 @@ typedef int16_t code; /* what its instructions multiply */
 typedef uint8_t code;
 #elif defined(__ARM_FEATURE_SIMD32)
 #define CODES 32
-#include <arm_acle.h>
 typedef uint8_t code;
 #else
 #define CODES 0
@@ -88,7 +89,7 @@ ALONE void {name(count, width, is_narrow)}(const {kind} *x, int column, int row,
 #elif CODES == 128
 {_dots(count, width)}
 #elif CODES == 32
-{_halves(count, width)}
+{halves.kernel(count, width, BITS)}
 #else
   for (int n = 0; n < {count * width}; ++n) sums[n] = 0;
   for (int y = 0; y < rows; ++y, x += row)
@@ -257,46 +258,3 @@ def _dots(count: int, width: int) -> str:
       }}
     {last}
   }}"""
-
-
-def _halves(count: int, width: int) -> str:
-  """Return the kernel with `smlad`, of 2 outputs, 2 windows, 4 taps at a time.
-
-  As `arm_nn_mat_mult_kernel` of CMSIS-NN: bytes 0 and 2, then 1 and 3, are
-  widened to halves of a register.
-  """
-  found = []
-  for first in range(0, count, 2):
-    near = range(first, min(first + 2, count))
-    sums = [f's{j}{o}' for j in near for o in 'ab']
-    zeros = ', '.join(f'{x} = 0' for x in sums)
-    steps = []
-    for j in near:
-      steps.append(f'memcpy(&four, at + 4 * k + {j} * column, 4);')
-      steps.append('even = __uxtb16(four), odd = __uxtb16(four >> 8);')
-      steps += [
-        f's{j}{o} = __smlad(odd, {o}1, __smlad(even, {o}0, s{j}{o}));'
-        for o in 'ab'
-      ]
-    ends = [
-      f'sums[{width * j} + o] = s{j}a, sums[{width * j + 1} + o] = s{j}b;'
-      for j in near
-    ]
-    inner, last = '\n        '.join(steps), '\n    '.join(ends)
-    found.append(f"""\
-  for (int o = 0; o < {width}; o += 2) {{
-    const uint8_t *at = x;
-    const int8_t *p = w + 4 * o;
-    int32_t {zeros};
-    for (int y = 0; y < rows; ++y, at += row)
-      for (int k = 0; k < taps; ++k, p += {GROUP * width}) {{
-        uint32_t four, even, odd;
-        memcpy(&four, p, 4);
-        const uint32_t a0 = __sxtb16(four), a1 = __sxtb16(four >> 8);
-        memcpy(&four, p + 4, 4);
-        const uint32_t b0 = __sxtb16(four), b1 = __sxtb16(four >> 8);
-        {inner}
-      }}
-    {last}
-  }}""")
-  return '\n'.join(found)

@@ -1,10 +1,13 @@
 """Weights of 4 or 2 bits, packed in flash and unpacked in the inner loop.
 
 For processors without vectors. The 4 weights of an output that follow each
-other are 16 or 8 bits, the first in the lowest ones, in two's complement.
+other are 16 or 8 bits, the first in the lowest ones, each plus half of its
+range.
 """
 
 import numpy as np
+
+from tsukiji.deploy.c.kernels import halves
 
 WIDTHS = (2, 4)
 
@@ -30,12 +33,12 @@ def packed(weights: np.ndarray, width: int) -> np.ndarray:
   Returns:
     `[..., width / 2]` uint8.
 
-  >>> packed(np.array([[1, -1, 0, 1]]), 2).tolist()
-  [[77]]
+  >>> packed(np.array([[-2, -1, 0, 1]]), 2).tolist()
+  [[228]]
   >>> packed(np.array([[1, -1, 0, 7]]), 4).tolist()
-  [[241, 112]]
+  [[121, 248]]
   """
-  fields = weights.astype(np.int64) & (2**width - 1)
+  fields = weights.astype(np.int64) + 2 ** (width - 1)
   whole = (fields << (width * np.arange(4))).sum(axis=-1)
   shifts = 8 * np.arange(width // 2)
   return ((whole[..., None] >> shifts) & 255).astype(np.uint8)
@@ -58,15 +61,17 @@ def kernel(count: int, width: int, size: int) -> str:
   read = 'w[o]' if size == 2 else 'w[2 * o] | w[2 * o + 1] << 8'
   shifted = ('four', *(f'(four >> {size * n})' for n in range(1, 4)))
   fields = ',\n                  '.join(
-    f'w{n} = (({text} & {most}) ^ {half}) - {half}'
-    for n, text in enumerate(shifted)
+    f'w{n} = ({text} & {most}) - {half}' for n, text in enumerate(shifted)
   )
   unused = '  (void)column;\n' if count == 1 else ''
   return f"""\
 /* Sums of {count} windows, {width} outputs, weights of {size} bits. */
 ALONE void {name(count, width, size)}(const uint8_t *x, int column, int row,
                        int rows, int taps, const uint8_t *w, int32_t *sums) {{
-{unused}  for (int n = 0; n < {count * width}; ++n) sums[n] = 0;
+{unused}#if defined(__ARM_FEATURE_SIMD32)
+{halves.kernel(count, width, size)}
+#else
+  for (int n = 0; n < {count * width}; ++n) sums[n] = 0;
   for (int y = 0; y < rows; ++y, x += row)
     for (int k = 0; k < taps; ++k, w += {step * width})
       for (int o = 0; o < {width}; ++o) {{
@@ -78,4 +83,5 @@ ALONE void {name(count, width, size)}(const uint8_t *x, int column, int row,
                                    at[3] * w3;
         }}
       }}
+#endif
 }}"""
