@@ -36,12 +36,14 @@ class Compressed(abc.ABC):
     shape: Of the array that it decodes to.
     dtype: Of that array.
     ndim: Its number of axes.
+    node_class: Its class, as a static value.
   """
 
   if typing.TYPE_CHECKING:
     shape: tuple[int, ...]
     dtype: Any
     ndim: int
+    node_class: type
 
   trainable: ClassVar[tuple[str, ...]] = ()
   inner: ClassVar[tuple[str, ...]] = ()
@@ -138,7 +140,7 @@ class Compressed(abc.ABC):
     return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
-def _add_class(cls: type) -> None:
+def _add_class(cls: type[Compressed]) -> None:
   """Make the class of a node one of its static values.
 
   jaxlib 0.10 compares structures of dataclasses by their static values alone:
@@ -147,8 +149,8 @@ def _add_class(cls: type) -> None:
   """
   own = cls.__dict__.get('__annotations__', {})
   cls.__annotations__ = {**own, CLASS: type}
-  field = struct.field(pytree_node=False, default=cls, repr=False, kw_only=True)
-  setattr(cls, CLASS, field)
+  options = {'default': cls, 'repr': False, 'kw_only': True}
+  cls.node_class = struct.field(pytree_node=False, **options)
 
 
 def _decoded(x: Any) -> Array:

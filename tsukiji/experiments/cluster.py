@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import dask
 import jax
-from distributed import Client, Future, Nanny, Scheduler, SpecCluster
+from distributed import Client, Future, Nanny, Scheduler, SpecCluster, Status
 from distributed.scheduler import KilledWorker
 from ml_collections import ConfigDict
 
@@ -63,6 +63,15 @@ QUEUES = {
 
 class Keeper(Nanny):
   """The keeper of a local worker, which is killed if it does not end soon."""
+
+  async def instantiate(self) -> Status:
+    """Start the worker, again where it is killed before it has started."""
+    found = await super().instantiate()
+    for _ in range(DEATHS - 1):
+      if found != Status.stopped:
+        break
+      found = await super().instantiate()
+    return found
 
   async def close(  # type: ignore[override]
     self, timeout: float = CLOSE, reason: str = 'nanny-close'

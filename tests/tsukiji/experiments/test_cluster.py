@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -141,6 +142,31 @@ def test_who_listens_may_end_a_task(tmp_path: pathlib.Path) -> None:
       chosen.submit(lambda _: None, half, x)
     assert sorted(done.value for done in ends(chosen, 3)) == [2, 3, 4]
     assert pathlib.Path(path).exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(
+  tmp_path: pathlib.Path,
+) -> None:
+  before, killed = children() | resource_trackers(), []
+
+  def kill_the_first() -> None:
+    while not killed:
+      for pid in children() - before:
+        if 'spawn_main' in command(pid):
+          os.kill(pid, signal.SIGKILL)
+          killed.append(pid)
+          return
+      time.sleep(0.01)
+
+  killer = threading.Thread(target=kill_the_first)
+  killer.start()
+  with workers(tmp_path) as chosen:
+    assert killed
+    for x in (4.0, 6.0, 8.0):
+      chosen.submit(lambda _: None, half, x)
+    assert sorted(done.value for done in ends(chosen, 3)) == [2, 3, 4]
+  killer.join()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.cortex_m import ARM, BOARD, BOOT, LINKED
 from tests.runs import one_shot
 from tests.tsukiji.deploy.c.test_source import COMPILERS, STRICT
 from tests.tsukiji.deploy.onnx.test_model import SPECS, drawn, lowered
@@ -42,25 +43,10 @@ int main(void) {
   return 0;
 }
 """
-# The vectors of a Cortex-M4, which starts without its floating-point unit.
-BOOT = """
-#include <stdint.h>
-extern void _start(void);
-static void boot(void) {
-  *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20;
-  __asm__ volatile("dsb\\n isb");
-  _start();
-}
-__attribute__((section(".vectors"), used)) const uintptr_t vectors[] = {
-    0x20400000u, (uintptr_t)boot};
-"""
-ARM = '-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16'
-LINKED = '--specs=rdimon.specs -Wl,--section-start=.vectors=0,-Tdata=0x20000000'
-BOARD = 'qemu-system-arm -M mps2-an386 -nographic -monitor none -serial none'
 DEVICES = {
   'cortex-m4': (
-    f'arm-none-eabi-gcc {ARM} {LINKED} -Os boot.c',
-    f'{BOARD} -semihosting -kernel',
+    ' '.join([*ARM, *LINKED, '-Os', 'boot.c']),
+    ' '.join([*BOARD, '-kernel']),
   ),
   'arm64': ('aarch64-linux-gnu-gcc -O2 -static', 'qemu-aarch64'),
   'arm64, dot products': (

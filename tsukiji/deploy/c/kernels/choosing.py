@@ -6,11 +6,11 @@ from tsukiji.deploy.c.kernels import (
   binary_product,
   code_kernels,
   dense_product,
-  halves,
   lane_lists,
   lane_product,
   packed_weights,
   plain_product,
+  smlad,
   sparse_kernels,
   sparse_product,
   vector_kernels,
@@ -49,7 +49,7 @@ def kernel_texts(uses: str) -> list[str]:
     sparse_kernels.kernel(int(n), int(m), short[1:]) for n, m, short in lists
   ]
   packed = calls('packed')
-  found += [halves.TYPES] if codes or narrow or packed else []
+  found += [smlad.TYPES] if codes or narrow or packed else []
   found += [code_kernels.TYPES] if codes or narrow else []
   for some in (codes, narrow):
     found += [

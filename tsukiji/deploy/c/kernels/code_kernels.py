@@ -9,7 +9,7 @@ have no more than 16.
 
 import numpy as np
 
-from tsukiji.deploy.c.kernels import halves
+from tsukiji.deploy.c.kernels import smlad
 
 OUTPUTS = 32  # of a block, at most
 GROUP = 4  # taps
@@ -89,7 +89,7 @@ ALONE void {name(count, width, is_narrow)}(const {kind} *x, int column, int row,
 #elif CODES == 128
 {_dots(count, width)}
 #elif CODES == 32
-{halves.kernel(count, width, BITS)}
+{smlad.kernel(count, width, BITS)}
 #else
   for (int n = 0; n < {count * width}; ++n) sums[n] = 0;
   for (int y = 0; y < rows; ++y, x += row)

@@ -7,7 +7,7 @@ range.
 
 import numpy as np
 
-from tsukiji.deploy.c.kernels import halves
+from tsukiji.deploy.c.kernels import smlad
 
 WIDTHS = (2, 4)
 
@@ -69,7 +69,7 @@ def kernel(count: int, width: int, size: int) -> str:
 ALONE void {name(count, width, size)}(const uint8_t *x, int column, int row,
                        int rows, int taps, const uint8_t *w, int32_t *sums) {{
 {unused}#if defined(__ARM_FEATURE_SIMD32)
-{halves.kernel(count, width, size)}
+{smlad.kernel(count, width, size)}
 #else
   for (int n = 0; n < {count * width}; ++n) sums[n] = 0;
   for (int y = 0; y < rows; ++y, x += row)
