@@ -15,7 +15,7 @@ import os
 import pathlib
 import platform
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -29,7 +29,8 @@ from tsukiji.deploy.c.source import Source
 from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.errors import expect, expect_name
 
-Call: TypeAlias = Callable[[Any], Any]  # [batch, *input_shape] -> logits
+# Of arrays [batch, *shape], one an input; returns one, or a tuple of several.
+Call: TypeAlias = Callable[..., Any]
 FLOATS, INTEGERS = 'float32', 'int8'
 LARGEST = 2**25  # bytes of weights that a C compiler takes in reasonable time
 
@@ -41,9 +42,9 @@ class Engine(NamedTuple):
     package: The package to install, '' if there is none.
     least: Minimum length of a dot product for which its integer kernels are
       faster.
-    load: Network, form, batch, threads -> function from float32 images to an
-      array. The form is one of `forms`.
-    place: Moves images to where the engine reads them without a copy.
+    load: Network, form, batch, threads -> a function of its inputs. The form
+      is one of `forms`.
+    place: Moves an input to where the engine reads it without a copy.
   """
 
   package: str
@@ -118,16 +119,15 @@ def load(
     threads: Threads of a call. XLA uses all cores of the process instead.
 
   Returns:
-    A function of raw float32 images `[batch, *shape]`, or of what the one
-    input of the network is. It raises a ValueError for any other shape or type.
+    A function of raw float32 images `[batch, *shape]`, or of what the inputs
+    of the network are, that returns its output or a tuple of several. It
+    raises a ValueError for any other shapes or types.
 
   Raises:
     ValueError: If the engine is unknown or not installed, or cannot run the
       network in this form.
   """
   expect_name('engines', name, ENGINES)
-  inputs = len(net.inputs)
-  expect(f'engine {name}', inputs == 1, 'a network of one input', inputs)
   package = ENGINES[name].package or 'gcc'
   fix = f'pip install {package}, or choose another engine.'
   if name == 'c':
@@ -142,21 +142,34 @@ def load(
     f'engine {name}', form in ('', *known), f'one of the forms {known}', form
   )
   call = ENGINES[name].load(net, form or known[0], batch, threads)
-  wanted, kind = (batch, *net.inputs[0].shape), net.inputs[0].dtype
+  wanted = [_said((batch, *x.shape), x.dtype) for x in net.inputs]
 
-  def checked(images: Any) -> Any:
+  def checked(*images: Any) -> Any:
     try:
-      return call(images)
+      return call(*images)
     except Exception as e:  # each engine has its own
-      shape, dtype = np.shape(images), getattr(images, 'dtype', type(images))
-      if shape == wanted and dtype == kind:
+      got = [_said(np.shape(x), getattr(x, 'dtype', type(x))) for x in images]
+      if got == wanted:
         raise
       raise ValueError(
-        f'engine {name}: expected images {list(wanted)} of {kind}, got '
-        f'{list(shape)} of {dtype}. Load it for another batch, or convert them.'
+        f'engine {name}: expected images {", ".join(wanted)}, got '
+        f'{", ".join(got)}. Load it for another batch, or convert them.'
       ) from e
 
   return checked
+
+
+def _said(shape: tuple[int, ...], dtype: Any) -> str:
+  return f'{[*shape]} of {dtype}'
+
+
+def _shapes(net: Artefact, batch: int) -> list[tuple[int, ...]]:
+  return [(batch, *x.shape) for x in net.inputs]
+
+
+def _single(found: Sequence[Any]) -> Any:
+  """Return an output, or a tuple of several."""
+  return found[0] if len(found) == 1 else tuple(found)
 
 
 def _model(net: Artefact, form: str, least: float) -> bytes:
@@ -169,9 +182,11 @@ def _model(net: Artefact, form: str, least: float) -> bytes:
 
 def _jax(net: Artefact, form: str, batch: int, threads: int) -> Call:
   del form, threads
-  x = net.inputs[0]
-  shape = jax.ShapeDtypeStruct((batch, *x.shape), jnp.dtype(x.dtype))
-  return jax.jit(net.run).lower(shape).compile()
+  ends = [
+    jax.ShapeDtypeStruct(shape, jnp.dtype(x.dtype))
+    for shape, x in zip(_shapes(net, batch), net.inputs, strict=True)
+  ]
+  return jax.jit(net.run).lower(*ends).compile()
 
 
 def _onnxruntime(net: Artefact, form: str, batch: int, threads: int) -> Call:
@@ -188,9 +203,13 @@ def _onnxruntime(net: Artefact, form: str, batch: int, threads: int) -> Call:
   session = onnxruntime.InferenceSession(
     model, options, ['CPUExecutionProvider']
   )
-  return lambda images: session.run(
-    [model_lib.OUTPUT], {model_lib.INPUT: images}
-  )[0]
+  takes = [x.name for x in session.get_inputs()]
+  gives = [x.name for x in session.get_outputs()]
+  if len(takes) == len(gives) == 1:  # as fast as it gets
+    return lambda images: session.run(gives, {takes[0]: images})[0]
+  return lambda *images: _single(
+    session.run(gives, dict(zip(takes, images, strict=True)))
+  )
 
 
 def _sums_exactly() -> bool:
@@ -210,8 +229,9 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
   openvino = _imported_quietly('openvino')
   core = openvino.Core()
   model = core.read_model(_model(net, form, ENGINES['openvino'].least))
-  shape = (batch, *net.inputs[0].shape)
-  model.reshape([*shape])
+  shapes = _shapes(net, batch)
+  takes = [*zip(shapes, [x.dtype for x in net.inputs], strict=True)]
+  model.reshape({i: [*shape] for i, shape in enumerate(shapes)})
   settings = {
     'INFERENCE_NUM_THREADS': threads,
     'INFERENCE_PRECISION_HINT': 'f32',
@@ -220,11 +240,12 @@ def _openvino(net: Artefact, form: str, batch: int, threads: int) -> Call:
   }
   request = core.compile_model(model, 'CPU', settings).create_infer_request()
 
-  def call(images: np.ndarray) -> np.ndarray:
-    if images.shape != shape or images.dtype != net.inputs[0].dtype:
+  def call(*images: np.ndarray) -> Any:
+    if [(x.shape, x.dtype) for x in images] != takes:
       raise TypeError('other images')  # it would read out of bounds
-    found = request.infer([images], share_inputs=True, share_outputs=True)
-    return np.array(found[0])  # the request overwrites its own output
+    found = request.infer([*images], share_inputs=True, share_outputs=True)
+    # The request overwrites its own outputs.
+    return _single([np.array(found[i]) for i in range(len(model.outputs))])
 
   return call
 

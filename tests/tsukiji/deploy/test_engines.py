@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import pathlib
 import shutil
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from compress.quantize.integer_codes import Inputs, Quantized
 from tests.runs import TINY, images, one_shot
 from tsukiji.config import settings
-from tsukiji.deploy import artefact, engines
+from tsukiji.deploy import artefact, engines, save
 from tsukiji.deploy.artefact import Artefact
 from tsukiji.deploy.onnx import model as model_lib
 from tsukiji.deploy.passes.lower import lower
@@ -145,6 +146,29 @@ def test_without_a_compiler_c_is_left_out(monkeypatch: Any) -> None:
     assert engines.available(('jax', 'c')) == ('jax',)
   with pytest.raises(ValueError, match='Install gcc or clang'):
     engines.load(loud(), 'c')
+
+
+@pytest.mark.parametrize('name', WHERE)
+def test_networks_of_several_inputs_and_outputs_run(
+  name: str, tmp_path: pathlib.Path
+) -> None:
+  drawn = np.random.default_rng(0)
+
+  def both(params: Any, x: Any, scale: Any) -> Any:
+    y = jnp.tanh(x @ params['w'])
+    return y * scale, jnp.sum(y, axis=-1, keepdims=True)
+
+  params = {'w': jnp.float32(drawn.normal(size=(5, 3)))}
+  ends = tuple(np.float32(drawn.normal(size=(2, n))) for n in (5, 3))
+  save(tmp_path / 'net.tsk', both, params, ends)
+  net = artefact.load(tmp_path / 'net.tsk')
+  call = engines.load(net, name, batch=2)
+  for got, want in zip(call(*ends), both(params, *ends), strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+  wanted = r'images .2, 5. of float32, .2, 3. of float32, got'
+  for wrong in ((ends[0],), (ends[1], ends[0])):
+    with pytest.raises(ValueError, match=wanted):
+      call(*wrong)
 
 
 def test_mistakes_are_errors(net: Artefact, monkeypatch: Any) -> None:
