@@ -1,6 +1,7 @@
 """Checks of arguments and their error messages."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -27,7 +28,20 @@ def nearest(name: str, names: Iterable[str], count: int = 1) -> list[str]:
   return difflib.get_close_matches(short, [*names], n=count, cutoff=0.0)
 
 
-def expect_name(where: str, what: str, got: str, names: Iterable[str]) -> None:
+def meant(got: object, names: Iterable[str]) -> str:
+  """Return what a name that is not known may stand for, as a sentence.
+
+  >>> meant('globl', ['layer', 'global']), meant('mine:late', ['global'])
+  ("Nearest: 'global'.", 'Write mine:late without quotes.')
+  """
+  if isinstance(got, str) and re.fullmatch(r'[\w.]+:\w+', got):
+    return f'Write {shorten(got, 60)} without quotes.'
+  return f'Nearest: {nearest(str(got), names)[0]!r}.'
+
+
+def expect_name(
+  where: str, what: str, got: object, names: Iterable[str]
+) -> None:
   """Check a name.
 
   Raises:
@@ -35,10 +49,9 @@ def expect_name(where: str, what: str, got: str, names: Iterable[str]) -> None:
   """
   known = [*names]
   if got not in known:
-    near = nearest(got, known)
     raise ValueError(
       f'{where}: expected a {what} of {shorten(", ".join(known), 120)}, got '
-      f'{shorten(repr(got), 60)}. Nearest: {near[0]!r}.'
+      f'{shorten(repr(got), 60)}. {meant(got, known)}'
     )
 
 

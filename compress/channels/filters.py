@@ -19,7 +19,7 @@ from compress.channels.sliced import (
   unsliced,
   zeroing,
 )
-from compress.errors import shorten
+from compress.errors import expect_name, shorten
 from compress.method import Ctx, Method, expect_probe
 from compress.tree import Params, Path
 from compress.unchanged import warn_unchanged
@@ -238,8 +238,8 @@ def _check(
     ('score', score, tuple(SCORES)),
     ('scope', scope, ('uniform', 'auto')),
   ):
-    if got not in names and not callable(got):
-      raise refuse(f'a {what} of {", ".join(names)}', got, '')
+    if not callable(got):
+      expect_name('prune.filters', what, got, names)
   if scope == 'auto' and of == 'share':
     raise refuse("a budget with scope='auto'", given, 'Give it macs.')
   if not (isinstance(multiple, int) and multiple >= 1):

@@ -9,6 +9,7 @@ import numpy as np
 from compress import allocation as allocation_lib
 from compress import tree
 from compress.allocation import MakeMeasure
+from compress.errors import expect_name
 from compress.method import Ctx, Method, expect_probe
 from compress.prune import magnitude
 from compress.prune.importance import SCORES, Score, score_by_name
@@ -268,10 +269,8 @@ def _check(budget: Budget) -> None:
     ('sensitivity', budget.sensitivity, tuple(allocation_lib.MEASURES)),
     ('score', budget.score, tuple(SCORES)),
   ):
-    if got not in names and not callable(got):
-      raise ValueError(
-        f'prune.auto: expected a {what} of {", ".join(names)}, got {got!r}.'
-      )
+    if not callable(got):
+      expect_name('prune.auto', what, got, names)
   amounts: tuple[tuple[bool, str, float], ...] = (
     (
       0 <= share < 1 if of == 'sparsity' else 0 < share <= 1,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from compress import hessian, tree
+from compress.errors import expect_name
 from compress.method import Ctx, expect_probe
 from compress.random import draw, own
 from compress.schedule import Schedule
@@ -98,10 +99,7 @@ def score_by_name(
   """
   if callable(score):
     return score
-  if score not in SCORES:
-    raise ValueError(
-      f'{where}: expected a score of {", ".join(SCORES)}, got {score!r}.'
-    )
+  expect_name(where, 'score', score, SCORES)
   if score in NEEDS_CALIBRATION and schedule is not None:
     raise ValueError(
       f'{where}: expected no schedule with score={score!r}, got {schedule!r}. '

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from compress.errors import meant, shorten
 from compress.quantize import affine
 from compress.tree import Array
 
@@ -55,9 +56,10 @@ def expect(where: str, clip: Clip) -> None:
     return
   known = clip in RULES if isinstance(clip, str) else type(clip) is float
   if not known or (not isinstance(clip, str) and not 0 < clip <= 1):
+    hint = f' {meant(clip, RULES)}' if isinstance(clip, str) else ''
     raise ValueError(
       f'{where}: expected a clip of {", ".join(RULES)}, or a fraction of the '
-      f'values as 0.999, got {clip!r}.'
+      f'values as 0.999, got {shorten(repr(clip), 60)}.{hint}'
     )
 
 
