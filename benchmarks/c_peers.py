@@ -1,11 +1,12 @@
-"""C files beside those of another generator, from the same ONNX models.
+"""C files beside those of other generators, from the same ONNX models.
 
-`pip install emx-onnx-cgen` into any environment, then `python -m
-benchmarks.c_peers FILE.tsk ... [--emx=PATH]` writes each network as ONNX, in
-float32 and in int8 where it has integers, and as C both ways: microseconds of a
-call in turn with ONNX Runtime, one thread, `-O3 -march=native`, and bytes of
-code and constants on a Cortex-M4 by `-Os` where there is `arm-none-eabi-gcc`.
-LiteRT and emlearn read no ONNX.
+`python -m benchmarks.c_peers FILE.tsk ... [--emx=PATH] [--onnx2c=PATH]` writes
+each network as ONNX, in float32 and in int8 where it has integers, and as C in
+every way: microseconds of a call in turn with ONNX Runtime, one thread, `-O3
+-march=native`, and bytes of code and constants on a Cortex-M4 by `-Os` where
+there is `arm-none-eabi-gcc`. emx-onnx-cgen is on PyPI, onnx2c in
+github.com/kraiskil/onnx2c; install them anywhere. LiteRT and emlearn read no
+ONNX.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,19 +47,43 @@ def flash(folder: pathlib.Path, name: str) -> str:
   return f'{int(code) + int(data):,}'
 
 
+class Peer(NamedTuple):
+  """Another generator.
+
+  Attributes:
+    entry: The function that it writes.
+    options: Of its command, for a model and a file; it may print the file.
+  """
+
+  entry: str
+  options: Callable[[str, str], list[str]]
+
+
+PEERS = {
+  'emx': Peer(
+    'peer',
+    lambda model, file: [
+      *('compile', model, file, '--model-name', 'peer'),
+      *('--large-temp-threshold', '0', '--large-weight-threshold', '0'),
+    ],
+  ),
+  'onnx2c': Peer('entry', lambda model, file: [model]),
+}
+
+
 def theirs(
-  model: Any, x: np.ndarray, folder: pathlib.Path, emx: str
+  model: Any, x: np.ndarray, folder: pathlib.Path, name: str, program: str
 ) -> Callable[[], np.ndarray]:
-  """Return a call of the C file that emx-onnx-cgen makes of a model."""
-  path = folder / 'peer.onnx'
-  path.write_bytes(model.SerializeToString())
-  command = [emx, 'compile', str(path), str(folder / 'peer.c')]
-  command += ['--model-name', 'peer', '--large-temp-threshold', '0']
-  command += ['--large-weight-threshold', '0']
-  subprocess.run(command, check=True, capture_output=True)
-  command = [native.found(), *native.FAST, '-w', '-shared', '-fPIC', 'peer.c']
-  subprocess.run([*command, '-o', 'peer.so', '-lm'], cwd=folder, check=True)
-  run = ctypes.CDLL(str(folder / 'peer.so')).peer
+  """Return a call of the C file that a peer makes of a model."""
+  source, code = folder / f'{name}.onnx', folder / f'{name}.c'
+  source.write_bytes(model.SerializeToString())
+  command = [program, *PEERS[name].options(str(source), str(code))]
+  done = subprocess.run(command, check=True, capture_output=True)
+  if not code.exists():
+    code.write_bytes(done.stdout)
+  command = [native.found(), *native.FAST, '-w', '-shared', '-fPIC', code.name]
+  subprocess.run([*command, '-o', f'{name}.so', '-lm'], cwd=folder, check=True)
+  run = getattr(ctypes.CDLL(str(folder / f'{name}.so')), PEERS[name].entry)
   run.restype = None
   shape = [
     d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim
@@ -81,8 +106,13 @@ def pinned(model: Any) -> Any:
   return model
 
 
-def rows(path: str, emx: str) -> Iterator[str]:
-  """Yield a line for each form of a network and each way to run it."""
+def rows(path: str, programs: Mapping[str, str]) -> Iterator[str]:
+  """Yield a line for each form of a network and each way to run it.
+
+  Args:
+    path: The file.
+    programs: Of `PEERS`.
+  """
   net = artefact.load(path)
   x = sampling.images(net.inputs[0].shape, 1) / 255
   for form in dict.fromkeys((*engines.forms('c', net), 'float32')):
@@ -104,11 +134,12 @@ def rows(path: str, emx: str) -> Iterator[str]:
       sizes = {'onnxruntime': '-'}
       native.written(source, folder)
       sizes['here'] = flash(folder, source.file)
-      try:
-        calls['emx'] = theirs(model, x, folder, emx)
-        sizes['emx'] = flash(folder, 'peer')
-      except (subprocess.CalledProcessError, AttributeError) as e:
-        yield f'{path} {form}: emx {e}'
+      for name, program in programs.items():
+        try:
+          calls[name] = theirs(model, x, folder, name, program)
+          sizes[name] = flash(folder, name)
+        except (OSError, subprocess.CalledProcessError, AttributeError) as e:
+          yield f'{path} {form}: {name} {e}'
       errors = {
         k: np.abs(np.asarray(f()) - want).max() for k, f in calls.items()
       }
@@ -126,9 +157,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument('files', nargs='+', metavar='FILE.tsk')
   parser.add_argument('--emx', default='emx-onnx-cgen')
+  parser.add_argument('--onnx2c', default='onnx2c')
   args = parser.parse_args(argv)
   for path in args.files:
-    for row in rows(path, args.emx):
+    for row in rows(path, {name: getattr(args, name) for name in PEERS}):
       print(row, flush=True)
 
 
