@@ -94,8 +94,8 @@ def get_config(arg: str = '') -> ConfigDict:
     name: settings.network(f'configs.own_networks:{name}')
     for name in ('resnet', 'transformer', 'lstm')
   }
-  config.train = settings.training(epochs=20, batch_size=64)
-  config.finetune = settings.training(epochs=8, batch_size=64, lr=1e-3)
+  config.train = settings.training(epochs=40, batch_size=64, lr=5e-3)
+  config.finetune = settings.training(epochs=25, batch_size=64, lr=5e-3)
   config.recipes = {
     'int8': settings.compression(
       'quantize.int8()', 'quantize', mode='ptq', epochs=0
@@ -105,7 +105,7 @@ def get_config(arg: str = '') -> ConfigDict:
       'combined',
       mode='qat',
     ),
-    'svd30': settings.compression('lowrank.svd(0.3)', 'lowrank'),
+    'svd50': settings.compression('lowrank.svd(0.5)', 'lowrank'),
   }
   return _tiny(config) if arg == 'tiny' else config
 
