@@ -107,6 +107,7 @@ def get_config(arg: str = '') -> ConfigDict:
     ),
     'svd50': settings.compression('lowrank.svd(0.5)', 'lowrank'),
   }
+  config.measure.engines = ('jax', 'onnxruntime', 'c')
   return _tiny(config) if arg == 'tiny' else config
 
 
