@@ -50,7 +50,7 @@ def kernel_texts(uses: str) -> list[str]:
   ]
   packed = calls('packed')
   found += [smlad.TYPES] if codes or narrow or packed else []
-  found += [code_kernels.TYPES] if codes or narrow else []
+  found += [code_kernels.TYPES] if codes or narrow or packed else []
   for some in (codes, narrow):
     found += [
       code_kernels.kernel(int(n), int(m), some is narrow) for n, m, _ in some

@@ -83,7 +83,7 @@ def kernel(count: int, width: int, is_narrow: bool = False) -> str:
 ALONE void {name(count, width, is_narrow)}(const {kind} *x, int column, int row,
                        int rows, int taps, const int8_t *w, int32_t *sums) {{
 {unused}#if CODES == 512
-{_wide(count, width)}
+{wide(count, width)}
 #elif CODES == 256
 {inner(count, width)}
 #elif CODES == 128
@@ -113,14 +113,19 @@ def block(outputs: int) -> int:
   return OUTPUTS if outputs > OUTPUTS // 2 else OUTPUTS // 2
 
 
-def _wide(count: int, width: int) -> str:
-  """Return the kernel with `vpdpbusd`, of 16 outputs by 4 taps."""
+def wide(count: int, width: int, size: int = BITS) -> str:
+  """Return the body with `vpdpbusd`, of 16 outputs by 4 taps.
+
+  Args:
+    count: Neighbors.
+    width: Outputs of a block.
+    size: Bits of a weight: 8, or packed as `packed_weights.packed` does.
+  """
   parts = 'ab'[: width // 16]
   sums = [f's{j}{p}' for j in range(count) for p in parts]
   zeros = ',\n          '.join(f'{x} = _mm512_setzero_si512()' for x in sums)
   steps = [
-    f'const __m512i w{p} = _mm512_loadu_si512(w + {64 * n});'
-    for n, p in enumerate(parts)
+    line for n, p in enumerate(parts) for line in _sixteen(f'w{p}', n, size)
   ]
   steps += ['__m512i v;', 'int32_t four;']
   for j in range(count):
@@ -138,10 +143,32 @@ def _wide(count: int, width: int) -> str:
   return f"""\
   __m512i {zeros};
   for (int y = 0; y < rows; ++y, x += row)
-    for (int k = 0; k < taps; ++k, w += {GROUP * width}) {{
+    for (int k = 0; k < taps; ++k, w += {GROUP * width * size // BITS}) {{
       {inner}
     }}
   {last}"""
+
+
+def _sixteen(name: str, place: int, size: int) -> list[str]:
+  """Return lines that load the fours of 16 outputs."""
+  at = f'w + {8 * size * place}'
+  if size == BITS:
+    return [f'const __m512i {name} = _mm512_loadu_si512({at});']
+  if size == 4:
+    load = f'_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)({at})))'
+    apart = f'_mm512_or_si512({name}_, _mm512_slli_epi16({name}_, 4))'
+  else:
+    load = f'_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)({at})))'
+    apart = f'_mm512_or_si512({name}_, _mm512_slli_epi32({name}_, 6))'
+    apart = f'_mm512_or_si512({apart}, _mm512_slli_epi32({apart}, 12))'
+  most, half = (
+    f'_mm512_set1_epi8({x})' for x in (2**size - 1, 2 ** (size - 1))
+  )
+  return [
+    f'const __m512i {name}_ = {load};',
+    f'const __m512i {name} = _mm512_sub_epi8('
+    f'_mm512_and_si512({apart}, {most}), {half});',
+  ]
 
 
 def _pairs(count: int, width: int) -> str:

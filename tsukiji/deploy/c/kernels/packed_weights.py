@@ -1,13 +1,13 @@
 """Weights of 4 or 2 bits, packed in flash and unpacked in the inner loop.
 
-For processors without vectors. The 4 weights of an output that follow each
-other are 16 or 8 bits, the first in the lowest ones, each plus half of its
-range.
+For processors without AVX2, and those with VNNI. The 4 weights of an output
+that follow each other are 16 or 8 bits, the first in the lowest ones, each plus
+half of its range.
 """
 
 import numpy as np
 
-from tsukiji.deploy.c.kernels import smlad
+from tsukiji.deploy.c.kernels import code_kernels, smlad
 
 WIDTHS = (2, 4)
 
@@ -68,7 +68,9 @@ def kernel(count: int, width: int, size: int) -> str:
 /* Sums of {count} windows, {width} outputs, weights of {size} bits. */
 ALONE void {name(count, width, size)}(const uint8_t *x, int column, int row,
                        int rows, int taps, const uint8_t *w, int32_t *sums) {{
-{unused}#if defined(__ARM_FEATURE_SIMD32)
+{unused}#if CODES == 512
+{code_kernels.wide(count, width, size)}
+#elif CODES == 32
 {smlad.kernel(count, width, size)}
 #else
   for (int n = 0; n < {count * width}; ++n) sums[n] = 0;
