@@ -16,11 +16,11 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import dask
 import jax
-from distributed import Client, Future, Nanny, Scheduler, SpecCluster, Status
+from distributed import Client, Future, Scheduler, SpecCluster
 from distributed.scheduler import KilledWorker
 from ml_collections import ConfigDict
 
@@ -32,16 +32,14 @@ from tsukiji.experiments.executor import Ended, Executor, Halted, Task, Tell
 from tsukiji.measure import latency
 
 T = TypeVar('T', bound=Any)
-DEATHS = 5  # of workers that run a task, after which it fails
 PATIENCE = 60.0  # seconds to wait for a scheduler and its first worker
-CLOSE = 1.5  # seconds in which a local worker has to close
 LOOK = 1.0  # seconds between two counts of the workers
 # glibc returns large buffers to the system after every step, to fault them in
 # again page by page; these two (mallopt(3)) make workers keep them.
 KEEP_MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 30)}
 SETTINGS = {
   'distributed.nanny.pre-spawn-environ': KEEP_MEMORY,
-  'distributed.scheduler.allowed-failures': DEATHS - 1,
+  'distributed.scheduler.allowed-failures': worker.DEATHS - 1,
   'distributed.scheduler.worker-saturation': 1.0,
   'distributed.worker.profile.enabled': False,
 }
@@ -59,25 +57,6 @@ QUEUES = {
   'sge': Queue('SGECluster', 'qsub'),
   'pbs': Queue('PBSCluster', 'qsub'),
 }
-
-
-class Keeper(Nanny):
-  """The keeper of a local worker, which is killed if it does not end soon."""
-
-  async def instantiate(self) -> Status:
-    """Start the worker, again where it is killed before it has started."""
-    found = await super().instantiate()
-    for _ in range(DEATHS - 1):
-      if found != Status.stopped:
-        break
-      found = await super().instantiate()
-    return found
-
-  async def close(  # type: ignore[override]
-    self, timeout: float = CLOSE, reason: str = 'nanny-close'
-  ) -> Literal['OK']:
-    """Close the worker; it has 80 % of the seconds for its checkpoint."""
-    return await super().close(timeout, reason)
 
 
 def _silence() -> None:
@@ -185,7 +164,7 @@ def _local(config: ConfigDict, count: int) -> SpecCluster:
       },
     },
     workers={
-      i: {'cls': Keeper, 'options': {**common, **quiet, 'env': env}}
+      i: {'cls': worker.Keeper, 'options': {**common, **quiet, 'env': env}}
       for i, env in enumerate(executor.environments(count))
     },
     silence_logs=logging.CRITICAL,
@@ -228,7 +207,7 @@ def place(client: Client, holder: worker.Holder) -> None:
     ValueError: If workers lack the packages.
     OSError: If workers die again and again.
   """
-  for death in range(DEATHS):
+  for death in range(worker.DEATHS):
     try:
       client.register_plugin(holder)
       return
@@ -236,7 +215,7 @@ def place(client: Client, holder: worker.Holder) -> None:
       fix = 'Install the same packages everywhere.'
       expect('config.cluster', False, 'workers with tsukiji', f'{e}', fix)
     except OSError:  # of a worker that was killed meanwhile
-      if death == DEATHS - 1:
+      if death == worker.DEATHS - 1:
         raise
       time.sleep(LOOK)
 
@@ -354,4 +333,4 @@ def _said(error: BaseException) -> BaseException:
   """Return an error, that of workers which were killed in plain words."""
   if not isinstance(error, KilledWorker):
     return error
-  return executor.Killed(f'a worker process was killed {DEATHS} times')
+  return executor.Killed(f'a worker process was killed {worker.DEATHS} times')

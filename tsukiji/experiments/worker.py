@@ -7,19 +7,40 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
-from distributed import Status, Worker, WorkerPlugin, get_worker
+from distributed import Nanny, Status, Worker, WorkerPlugin, get_worker
 
 from tsukiji import interrupt
 from tsukiji.data.datasets import Data
 from tsukiji.experiments.executor import Event, Task
 from tsukiji.measure import latency
 
+DEATHS = 5  # of workers that run a task, after which it fails
+CLOSE = 1.5  # seconds in which a local worker has to close
 PATIENCE = 3.0  # seconds in which a driver that got a signal says so
 LEAVING = (Status.closing, Status.closing_gracefully, Status.closed)
 ENDED = {'memory', 'error'}  # what becomes of tasks that were not cancelled
+
+
+class Keeper(Nanny):
+  """The keeper of a local worker, which is killed if it does not end soon."""
+
+  async def instantiate(self) -> Status:
+    """Start the worker, again where it is killed before it has started."""
+    found = await super().instantiate()
+    for _ in range(DEATHS - 1):
+      if found != Status.stopped:
+        break
+      found = await super().instantiate()
+    return found
+
+  async def close(  # type: ignore[override]
+    self, timeout: float = CLOSE, reason: str = 'nanny-close'
+  ) -> Literal['OK']:
+    """Close the worker; it has 80 % of the seconds for its checkpoint."""
+    return await super().close(timeout, reason)
 
 
 class Holder(WorkerPlugin):
