@@ -184,7 +184,7 @@ def front(searched: Searched, theme: Theme) -> Figure:
     words, unit, scale = OBJECTIVES[name]
     label = 'validation accuracy, %' if axes is panels[0] else ''
     theme_lib.style_axes(
-      axes, theme, words.capitalize(), f'{words}, {unit}', label
+      axes, theme, words[0].upper() + words[1:], f'{words}, {unit}', label
     )
     logarithmic(axes)
     points = [(scale * t.values[name], 100 * accuracy(t)) for t in done]
