@@ -21,30 +21,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import cortex_m
 from tsukiji.deploy import artefact, engines
 from tsukiji.deploy.c import native
 from tsukiji.deploy.onnx import model as written
 from tsukiji.measure import sampling
 
-ARM = ['arm-none-eabi-gcc', '-Os', '-mcpu=cortex-m4', '-mthumb', '-w']
-ARM += ['-mfloat-abi=hard', '-mfpu=fpv4-sp-d16']
 ROUNDS = 200
 
 
 def flash(folder: pathlib.Path, name: str) -> str:
   """Return the bytes of code and constants of a C file on a Cortex-M4."""
-  if not shutil.which(ARM[0]):
+  if not shutil.which(cortex_m.ARM[0]):
     return '-'
-  command = [*ARM, '-c', f'{name}.c', '-o', f'{name}.o']
-  done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
-  if done.returncode:
+  try:
+    return f'{cortex_m.flash(folder, name, ["-Os", "-w"]):,}'
+  except subprocess.CalledProcessError:
     return 'does not compile'
-  size = ['arm-none-eabi-size', f'{name}.o']
-  text = subprocess.run(
-    size, cwd=folder, capture_output=True, text=True, check=True
-  ).stdout
-  code, data, *_ = text.split('\n')[1].split()
-  return f'{int(code) + int(data):,}'
 
 
 class Peer(NamedTuple):

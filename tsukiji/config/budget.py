@@ -47,11 +47,15 @@ def without(config: ConfigDict) -> ConfigDict:
   return copied
 
 
+def is_of_device(config: ConfigDict) -> bool:
+  """Return whether the flash or the memory of a device is limited."""
+  return bool({'flash', 'ram'} & {*limits(config)})
+
+
 def formats(config: ConfigDict) -> tuple[str, ...]:
   """Return what the best network is exported as: C, too, for a device."""
-  asked, most = (*config.export.formats,), limits(config)
-  on_device = {'flash', 'ram'} & {*most} and 'c' not in asked
-  return (*asked, 'c') if on_device else asked
+  asked = (*config.export.formats,)
+  return (*asked, 'c') if is_of_device(config) and 'c' not in asked else asked
 
 
 def check(config: ConfigDict) -> None:

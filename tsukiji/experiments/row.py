@@ -157,7 +157,7 @@ def _scores(
 
 def _on_device(config: ConfigDict, shipped: artefact.Artefact) -> Row:
   """Return what the C file takes, where the budget says what it may."""
-  if not {'flash', 'ram'} & {*budget.limits(config)}:
+  if not budget.is_of_device(config):
     return {}
   try:
     return {'device': on_device.record(engines.written(shipped))}
