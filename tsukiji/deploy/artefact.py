@@ -15,7 +15,7 @@ from compress import tree
 from tsukiji import atomic
 from tsukiji.deploy.integer import binary_layers
 from tsukiji.deploy.passes.lower import captured
-from tsukiji.deploy.tsk import header, limits, pack
+from tsukiji.deploy.tsk import graph_limits, header, limits, pack
 from tsukiji.deploy.tsk.limits import Sizes
 from tsukiji.deploy.tsk.pack import Packed
 from tsukiji.graph import evaluate
@@ -246,6 +246,7 @@ def _graph(
     evaluate.shapes(graph, shapes, evaluate.inputs_of(graph), 1)
   except Exception as e:  # whatever ill-matched weights make a network raise
     raise header.damaged('weights that the network takes', repr(e)) from e
+  graph_limits.check_inputs(graph, weights)
   return graph, {'params': weights}, {'network': packed.name, **packed.meta}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from compress import dataflow, tree
 from tsukiji.deploy.tsk import limits
 from tsukiji.deploy.tsk.header import check as expect_right
 from tsukiji.deploy.tsk.header import damaged
@@ -64,6 +65,34 @@ def _lower(graph: Graph, params: dict[str, Any], inputs: list[Any]) -> None:
     jax.jit(run).lower(params, inputs)
   except Exception as e:  # whatever ill-matched settings make it raise
     raise damaged('a graph that XLA takes', repr(e)) from e
+
+
+def check_inputs(graph: Graph, params: dict[str, Any]) -> None:
+  """Check that nodes which transform the inputs of weights have inputs.
+
+  Args:
+    graph: The network.
+    params: Its arrays and nodes, by path.
+
+  Raises:
+    ValueError: If a node transforms the input of a weight that is in no
+      product, as a bias, or one that the node does not fit.
+  """
+  nodes = dataflow.transforming(params)
+  if not nodes:
+    return
+  dense = jax.eval_shape(tree.decode, params)
+
+  def network(dense: Any, *inputs: Any) -> Any:
+    return evaluate.run(graph, dense, *inputs)
+
+  def run(dense: Any, *inputs: Any) -> Any:
+    return dataflow.transformed(network, dense, inputs, nodes)
+
+  try:
+    jax.eval_shape(run, dense, *evaluate.inputs_of(graph))
+  except Exception as e:  # whatever ill-matched nodes make JAX raise
+    raise damaged('weights whose inputs their nodes transform', e) from e
 
 
 def _operations(graph: Graph) -> int:

@@ -143,6 +143,7 @@ def pack(
   blob = header.seal(fields, total, parts, header.GRAPH)
   sizes = limits.check_tree(frozen, len(arrays), len(blob))
   graph_limits.check(graph, sizes, len(blob))
+  graph_limits.check_inputs(graph, frozen['params'])
   return blob
 
 
@@ -170,6 +171,7 @@ def unpack_sized(blob: bytes) -> Sized:
   if isinstance(network, Graph):
     constants = variables.pop('constants', {})
     network = bound(network, constants)
+    graph_limits.check_inputs(network, variables['params'])
   packed = Packed(network, variables, file.meta)
   return Sized(packed, file.sizes, file.example_bytes)
 
