@@ -36,7 +36,7 @@ test-slow: $(VENV)/installed-test  ## Every config, kills, databases, devices.
 test-all: test test-slow
 
 test-matrix:  ## Types and quick tests on other Pythons and lowest versions.
-	$(PYTHON) -m tests.matrix $(TESTS)
+	$(QUICK) $(PYTHON) -m tests.matrix $(TESTS)
 
 fuzz: $(VENV)/installed-test  ## Look for hostile packed files; Linux.
 	$(BIN)/python -m tests.fuzz --minutes=$(MINUTES)
