@@ -89,9 +89,9 @@ def _traced(
   leaves = jax.tree.leaves(few)
   refs: list[Ref] = [*names, *map(input_name, range(len(leaves)))]
   builder = Builder()
+  avals: list[Any] = closed.in_avals
   args = [
-    Value(ref, tuple(v.aval.shape))
-    for ref, v in zip(refs, closed.jaxpr.invars, strict=True)
+    Value(ref, tuple(x.shape)) for ref, x in zip(refs, avals, strict=True)
   ]
   outs = walk(builder, *opened(closed), args)
   ends = [

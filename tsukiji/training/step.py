@@ -170,7 +170,8 @@ def take_step(
   plan, teacher = _with_joint_teacher(plan, state.teacher), state.teacher
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
   at_apply, at_method = jax.random.split(key)
-  run = {'step': state.step, 'steps': plan.steps, 'key': at_method}
+  run: dict[str, Any] = {'step': state.step, 'steps': plan.steps}
+  run['key'] = at_method
   loss = _loss(plan, state, at_apply)
   (value, aux), grads = compress.value_and_grad(
     loss, plan.method, has_aux=True
