@@ -133,7 +133,7 @@ def pack(
     raise unfit('', "variables with 'params'", got)
   frozen = {**variables, 'params': tree.freeze(variables['params'])}
   arrays: list[np.ndarray] = []
-  graph, constants = json_form.without_constants(graph)
+  whole, (graph, constants) = graph, json_form.without_constants(graph)
   frozen |= {'constants': constants} if constants else {}
   fields: dict[str, Any] = {'g': json_form.to_json(graph), 'm': meta or {}}
   fields['v'] = to_json('', frozen, arrays)
@@ -143,7 +143,7 @@ def pack(
   blob = header.seal(fields, total, parts, header.GRAPH)
   sizes = limits.check_tree(frozen, len(arrays), len(blob))
   graph_limits.check(graph, sizes, len(blob))
-  graph_limits.check_inputs(graph, frozen['params'])
+  graph_limits.check_inputs(whole, frozen['params'])
   return blob
 
 
