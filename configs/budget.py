@@ -119,7 +119,7 @@ def student() -> ConfigDict:
 def mix() -> ConfigDict:
   """Return the recipes that are searched."""
   item = settings.compression('', 'combined', mode='qat', dropout=0.0)
-  item.method = '{cut} >> {grid} >> {teach}'
+  item.method, item.float_bits = '{cut} >> {grid} >> {teach}', 8
   item.teacher = ('reference',)
   item.parts = PARTS
   parts, taught = item.parts, {'recipes.mix.parts.teach': '{teacher}'}

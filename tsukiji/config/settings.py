@@ -119,6 +119,7 @@ def compression(method: str, family: str, **changes: Any) -> ConfigDict:
       'train_teacher': False,  # with the student, from scratch
       'label_weight': 1.0,  # of the task's loss; that of the method has 1
       'use_helper': True,  # whether config.helper joins the method
+      'float_bits': 0,  # of scales, biases and other floats in the file; 0: 24
     }
   )
   return _changed(defaults, changes)

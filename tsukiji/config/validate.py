@@ -15,6 +15,7 @@ from tsukiji.config.kinds import (
   expect_seeds,
 )
 from tsukiji.data import batches
+from tsukiji.deploy.passes.round_floats import WIDEST
 from tsukiji.errors import expect, expect_name
 from tsukiji.models import compact_filters, zoo
 from tsukiji.training import losses, teacher
@@ -113,6 +114,9 @@ def _check_recipe(name: str, config: ConfigDict) -> None:
   expect_least(f'{where}.epochs', item.epochs, -1)
   expect_least(f'{where}.lr', item.lr, 0)
   expect_least(f'{where}.drop_layers', item.drop_layers, 0)
+  right = type(item.float_bits) is int and 0 <= item.float_bits <= WIDEST
+  what = f'bits from 1 to {WIDEST}, or 0 for all'
+  expect(f'{where}.float_bits', right, what, item.float_bits)
   right = item.freeze_bn_at == -1 or 0 <= item.freeze_bn_at <= 1
   what = 'a number in [0, 1], or -1'
   expect(f'{where}.freeze_bn_at', right, what, item.freeze_bn_at)

@@ -156,11 +156,12 @@ def _fit(
   spec, split = experiment.specs[network], experiment.data.train
   length = jobs.steps_of(experiment, network, name)
   chosen, steps = length
-  network_probe, own = None, None
+  network_probe, own, bits = None, None, 0
   if name == jobs.DENSE:
     begun = Begun(spec, net_lib.init_variables(spec, seed))
   else:
     item, dense = experiment.config.recipes[name], known[network]
+    bits = item.float_bits
     own = functools.partial(_own, experiment, seed, {**known})
     begun = _begun(experiment, network, seed, item, dense)
     network_probe = probe.probe(
@@ -179,14 +180,14 @@ def _fit(
   start = step.init_state(plan, begun.variables, seed, network_probe)
   plan, start = _shrunk(plan, start, split)
   if not steps:  # post-training compression
-    return Trained(plan.spec, start.variables, 0.0, begun.readings)
+    return Trained(plan.spec, start.variables, 0.0, begun.readings, bits)
   title = jobs.cell_name(network, seed, name)
   teacher_outputs = teacher.precomputed(plan, chosen, split)
   run = Run(
     title, plan, start, experiment.data, chosen, seed, teacher_outputs, epochs
   )
   variables, seconds = fit(run, experiment.folder, on_progress, on_epoch)
-  return Trained(plan.spec, variables, seconds, begun.readings)
+  return Trained(plan.spec, variables, seconds, begun.readings, bits)
 
 
 def _lowered(spec: Spec, variables: Variables) -> Artefact:

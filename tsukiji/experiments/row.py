@@ -10,6 +10,7 @@ from tsukiji.config import budget
 from tsukiji.data.datasets import Data
 from tsukiji.deploy import artefact, engines
 from tsukiji.deploy.passes.lower import Variables, lower
+from tsukiji.deploy.passes.round_floats import rounded
 from tsukiji.deploy.tsk import pack
 from tsukiji.experiments import jobs
 from tsukiji.experiments.store import Row
@@ -33,12 +34,14 @@ class Trained(NamedTuple):
     seconds: Time of training.
     readings: What linear classifiers read behind each unit of the network it
       started from, where units were removed by that.
+    float_bits: Significant bits of the floats in its file; 0 for all.
   """
 
   spec: Spec
   variables: Variables
   seconds: float
   readings: tuple[Reading, ...] = ()
+  float_bits: int = 0
 
 
 def finish(
@@ -62,9 +65,7 @@ def finish(
   """
   title = jobs.cell_name(network, seed, name)
   method = _method(experiment.config, name)
-  blob = packed(
-    done.spec, done.variables, meta_of(experiment.data, title, method)
-  )
+  blob = packed(done, meta_of(experiment.data, title, method))
   path = experiment.folder / 'artefacts' / f'{title}.tsk'
   artefact.save(path, blob)
   shipped = artefact.load(path)
@@ -111,13 +112,14 @@ def with_rates(row: Row, dense: Row) -> Row:
   }
 
 
-def packed(spec: Spec, variables: Variables, meta: dict[str, Any]) -> bytes:
+def packed(done: Trained, meta: dict[str, Any]) -> bytes:
   """Return a trained network as a packed file.
 
   That of a dense network, which rates are against, has its floats as they are.
   """
-  network, small = lower(spec, variables)
-  meta = {**meta, 'network': spec.name}
+  network, small = lower(done.spec, done.variables)
+  small = rounded(small, done.float_bits) if done.float_bits else small
+  meta = {**meta, 'network': done.spec.name}
   return pack.pack(network, small, meta, coded_floats=bool(meta['recipe']))
 
 

@@ -33,13 +33,16 @@ SMALLER = ('prune.filters', 'lowrank.auto')  # to a part of the MACs
 NEUTRAL = ('distill.', 'regularize.', 'cubic', 'linear', 'steps', 'at_once')
 
 
-def least(spec: Spec, method: str = '') -> dict[str, float]:
+def least(
+  spec: Spec, method: str = '', float_bits: int = 0
+) -> dict[str, float]:
   """Return the least costs of a network under a recipe.
 
   Args:
     spec: Its layers, those of the zoo.
     method: A recipe without placeholders. One of whose methods is not known
       here has no least number of parameters and bytes.
+    float_bits: Significant bits of floats in the file; 0 for all.
 
   Returns:
     `macs` of an example and `params`, the numbers stored; `bytes`, those of
@@ -56,12 +59,13 @@ def least(spec: Spec, method: str = '') -> dict[str, float]:
     count, places = _product(step)
     weights, macs = weights + count, macs + count * places
   found: dict[str, float] = {'macs': macs, 'params': weights}
-  found |= dict.fromkeys(('bytes', 'flash'), weights / 8 * FLOAT)
+  width = float_bits or FLOAT  # one bit less, but a sign
+  found |= {'bytes': weights / 8 * width, 'flash': weights / 8 * FLOAT}
   for name, args, keywords in _calls(method):
     first = args[0] if args and isinstance(args[0], int | float) else 1.0
     if name in GRIDS:
       bits = min(GRIDS[name](first), FLOAT)
-      found['bytes'] *= CODED * bits / FLOAT
+      found['bytes'] *= min(1.0, CODED * bits / width)
       found['flash'] *= bits / FLOAT
     elif name in SMALLER and isinstance(keywords.get('macs'), float):
       found = {k: LEAN * keywords['macs'] * v for k, v in found.items()}

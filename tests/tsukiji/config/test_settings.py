@@ -115,6 +115,7 @@ def test_what_uses_every_field_is_valid() -> None:
     ('recipes.int8.role', 'reference', 'recipes.int8.role: expected one of co'),
     ('recipes.int8.epochs', -2, 'recipes.int8.epochs: expected at least -1'),
     ('recipes.int8.lr', -0.1, 'recipes.int8.lr: expected at least 0'),
+    ('recipes.int8.float_bits', 25, 'float_bits: expected bits from 1 to 24'),
     (
       'recipes.int8.freeze_bn_at',
       1.5,

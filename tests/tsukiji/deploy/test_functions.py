@@ -97,6 +97,19 @@ def test_only_what_the_network_reads_is_stored(file: pathlib.Path) -> None:
   assert info.main([str(file)]) == 0
 
 
+def test_floats_of_few_bits_make_a_shorter_file(tmp_path: pathlib.Path) -> None:
+  params = {'w': jnp.float32(np.random.default_rng(0).normal(size=(3, 64)))}
+  sizes = [
+    deploy.save(tmp_path / 'net.tsk', dense, params, X, float_bits=bits)
+    for bits in (None, 24, 8)
+  ]
+  assert sizes[0] == sizes[1] > sizes[2] + 3 * 64 * 15 // 8
+  got, want = deploy.load(tmp_path / 'net.tsk')(X), dense(params, X)
+  np.testing.assert_allclose(got, want, atol=0.05)
+  with pytest.raises(ValueError, match='expected bits from 1 to 24, got 0'):
+    deploy.save(tmp_path / 'net.tsk', dense, params, X, float_bits=0)
+
+
 @pytest.mark.parametrize(
   ('inputs', 'message'),
   [

@@ -54,13 +54,18 @@ def test_recipes_have_their_part(
   assert found['macs'] == pytest.approx(count * dense['macs'])
 
 
+@pytest.mark.parametrize('bits', [0, 3, 8])
 @pytest.mark.parametrize(
   'method',
   ['', 'quantize.int8()', 'quantize.lsq(2, 8)', 'prune.weights(0.9)'],
 )
-def test_files_are_not_smaller(method: str) -> None:
+def test_files_are_not_smaller(method: str, bits: int) -> None:
   spec = net()
   variables = one_shot(spec, method) if method else start(spec)
-  least, made = bounds.least(spec, method), source(*lower(spec, variables))
+  least, made = (
+    bounds.least(spec, method, bits),
+    source(*lower(spec, variables)),
+  )
   assert least['flash'] <= made.weight_bytes
-  assert least['bytes'] <= len(row.packed(spec, variables, {'recipe': method}))
+  done = row.Trained(spec, variables, 0.0, float_bits=bits)
+  assert least['bytes'] <= len(row.packed(done, {'recipe': method}))

@@ -1,4 +1,4 @@
-"""Lossless coding of arrays as bytes: the shortest of six codings.
+"""Lossless coding of arrays as bytes: the shortest of seven codings.
 
 The first byte names the coding:
 
@@ -10,7 +10,8 @@ The first byte names the coding:
 - grouped: integers `[..., channels]` whose channels are sorted by the size of
   their values into a few groups, each in one of the codings above. A grid
   scaled to the largest weight of each channel makes such groups.
-- exponents: floats whose exponents are range coded (`floats`).
+- exponents: floats whose exponents are range coded; read, not written.
+- floats: the same, without the bits that all of them have (`float_coding`).
 """
 
 import math
@@ -25,9 +26,10 @@ from tsukiji.deploy.tsk.varint import check, put_varint, take_varint
 
 Shape: TypeAlias = tuple[int, ...]
 
-NAMES = ('raw', 'packed', 'entropy', 'sparse', 'grouped', 'exponents')
-RAW, PACKED, ENTROPY, SPARSE, GROUPED, EXPONENTS = range(6)
-PLAIN = (RAW, PACKED, ENTROPY, EXPONENTS)  # codings that others may contain
+NAMES = ('raw', 'packed', 'entropy', 'sparse', 'grouped', 'exponents', 'floats')
+RAW, PACKED, ENTROPY, SPARSE, GROUPED, EXPONENTS, FLOATS = range(7)
+# Codings that others may contain.
+PLAIN = (RAW, PACKED, ENTROPY, EXPONENTS, FLOATS)
 DTYPES = {
   f'{kind}{size}': np.dtype(f'{kind}{size}')
   for kind, sizes in (('b', '1'), ('i', '1248'), ('u', '1248'), ('f', '248'))
@@ -135,9 +137,11 @@ def _decode(
   check(math.prod(shape) > 0, 'no values', NAMES[kind])
   if kind == SPARSE:
     return _decode_sparse(body, dtype, shape)
-  if kind == EXPONENTS:
+  if kind in (EXPONENTS, FLOATS):
     check(float_coding.known(dtype), f'{dtype} values', NAMES[kind])
-    return float_coding.decode(body, dtype, shape)
+    old = kind == EXPONENTS
+    floats = float_coding.decode_exponents if old else float_coding.decode
+    return floats(body, dtype, shape)
   check(integer_coding.known(dtype), f'{dtype} values', NAMES[kind])
   if kind == GROUPED:
     return _decode_grouped(body, dtype, shape)
@@ -152,7 +156,7 @@ def _plain(x: np.ndarray, coded: bool = True) -> bytes:
   """Return the shortest coding without a map of zeros."""
   codings = [_raw(x)]
   if coded and float_coding.known(x.dtype) and x.size:
-    codings.append(bytes([EXPONENTS]) + float_coding.encode(x))
+    codings.append(bytes([FLOATS]) + float_coding.encode(x))
   if integer_coding.known(x.dtype) and x.size:
     codings.append(bytes([PACKED]) + integer_coding.packed(x))
     ranged = integer_coding.entropy(x)

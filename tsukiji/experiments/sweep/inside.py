@@ -49,7 +49,8 @@ def _least(
   spec = trial.spec_of(experiment, config)
   name = stages.recipe_of(experiment.config)
   item = config.recipes[name] if name else settings.compression('', '')
-  costs = bounds.least(spec, recipe.filled(item.method, item.parts))
+  method = recipe.filled(item.method, item.parts)
+  costs = bounds.least(spec, method, item.float_bits)
   most, dense = budget.limits(experiment.config), bounds.least(spec)
   network = experiment.config.search.limits
   return {

@@ -92,7 +92,7 @@ def _size(spec: Spec, meta: str) -> dict[str, int]:
     lambda x: np.float32(drawn.uniform(0.5, 1.0, x.shape)),
     net_lib.variable_shapes(spec),
   )
-  blob = row.packed(spec, variables, json.loads(meta))
+  blob = row.packed(Trained(spec, variables, 0.0), json.loads(meta))
   params = pack.unpack(blob).variables['params']
   return {'bytes': len(blob), 'params': cost.params(params)}
 
@@ -294,7 +294,7 @@ def shipped(
   config = experiment.config
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'trial.tsk'
-    artefact.save(path, row.packed(done.spec, done.variables, meta))
+    artefact.save(path, row.packed(done, meta))
     read = artefact.load(path)
     params = read.variables['params']
     costs: dict[str, float] = {
@@ -326,7 +326,7 @@ def _reference(experiment: Experiment) -> pathlib.Path:
     spec = experiment.specs[settings.searched(experiment.config)]
     variables = net_lib.init_variables(spec, 0)
     meta = row.meta_of(experiment.data, jobs.DENSE)
-    artefact.save(path, row.packed(spec, variables, meta))
+    artefact.save(path, row.packed(Trained(spec, variables, 0.0), meta))
   return path
 
 

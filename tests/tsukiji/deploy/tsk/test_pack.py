@@ -150,10 +150,10 @@ def test_floats_may_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
   'method, path, shape, coding',
   [
-    ('dense', 'params/dense1/kernel', (16, 8), 'exponents'),
-    ('prune', 'params/dense1/kernel', (16, 8), 'sparse raw'),
+    ('dense', 'params/dense1/kernel', (16, 8), 'floats'),
+    ('prune', 'params/dense1/kernel', (16, 8), 'sparse floats'),
     ('int3', 'params/dense1/kernel/codes', (16, 8), 'packed'),
-    ('int8', 'params/dense1/kernel/inputs/low', (), 'raw'),
+    ('int8', 'params/dense1/kernel/inputs/low', (), 'floats'),
     ('prune int8', 'batch_stats/norm1/var', (3,), 'raw'),
   ],
 )
