@@ -26,6 +26,36 @@ static inline int bits_set(uint32_t x) {
   return (int)(((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
 #endif
 }""",
+  'count_unlike': """\
+#if defined(__AVX2__) && !defined(__AVX512VPOPCNTDQ__)
+#include <immintrin.h>
+#endif
+/* Adds to each sum the bits in which a word differs from its own. */
+static inline void count_unlike(int32_t *sums, uint32_t word,
+                                const uint32_t *own, int count) {
+  int m = 0;
+#if defined(__AVX2__) && !defined(__AVX512VPOPCNTDQ__)
+  /* Bits of 4, by a table in a register (Mula+ 2018, arXiv 1611.07612). */
+  const __m256i table = _mm256_setr_epi8(
+      0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
+      0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const __m256i four = _mm256_set1_epi8(15), every = _mm256_set1_epi32(word);
+  const __m256i bytes = _mm256_set1_epi8(1), shorts = _mm256_set1_epi16(1);
+  for (; m + 8 <= count; m += 8) {
+    const __m256i x =
+        _mm256_xor_si256(every, _mm256_loadu_si256((const void *)(own + m)));
+    const __m256i low = _mm256_and_si256(x, four);
+    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(x, 4), four);
+    const __m256i n = _mm256_add_epi8(_mm256_shuffle_epi8(table, low),
+                                      _mm256_shuffle_epi8(table, high));
+    const __m256i bits =
+        _mm256_madd_epi16(_mm256_maddubs_epi16(n, bytes), shorts);
+    const __m256i sum = _mm256_loadu_si256((const void *)(sums + m));
+    _mm256_storeu_si256((void *)(sums + m), _mm256_add_epi32(sum, bits));
+  }
+#endif
+  for (; m < count; ++m) sums[m] += bits_set(word ^ own[m]);
+}""",
   'rounded': """\
 /* The nearest whole number of steps, ties to even ones. */
 static inline int32_t rounded(float x, float step, float low, float high) {

@@ -202,7 +202,10 @@ def _types(uses: str) -> Lines:
 def _texts(functions: Functions) -> dict[str, str]:
   """Return all definitions by name."""
   uses = '\n'.join(functions.texts.values())
-  found = {key: text for key, text in PRELUDE.items() if f'{key}(' in uses}
+  found: dict[str, str] = {}
+  for key, text in reversed(PRELUDE.items()):  # callers before what they call
+    if f'{key}(' in uses or any(f'{key}(' in x for x in found.values()):
+      found = {key: text} | found
   found |= {_name(x): x for x in kernel_texts(uses) if _name(x)}
   return found | functions.tables.texts() | functions.texts
 

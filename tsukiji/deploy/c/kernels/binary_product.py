@@ -173,13 +173,13 @@ def _in_blocks(taps: _Taps, table: str, outputs: int, value: str) -> Lines:
   value = value.replace('[k]', '[k + m]').format('unlike[m]')
   return [
     f'for (int k = 0; k < {outputs}; k += {block}) {{',
-    f'  int unlike[{block}] = {{0}};',
+    f'  int32_t unlike[{block}] = {{0}};',
     *indented(
       taps.loops(
         [
           f'const uint32_t word = {taps.word};',
           f'const uint32_t *own = {table} + {outputs} * ({taps.place}) + k;',
-          f'{every} unlike[m] += bits_set(word ^ own[m]);',
+          f'count_unlike(unlike, word, own, {block});',
         ]
       )
     ),
