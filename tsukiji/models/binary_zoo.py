@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tsukiji.errors import expect
+from tsukiji.errors import expect, expect_name
 from tsukiji.models.spec import (
   ACTIVATIONS,
   Act,
@@ -116,6 +116,71 @@ def binary_vgg(
   layers.append(Norm(name='dense_norm'))
   spec = Spec(name=name, input_shape=input_shape, layers=tuple(layers))
   return shifted(spec) if shift else spec
+
+
+def binary_resnet(
+  input_shape: Shape,
+  classes: int,
+  *,
+  blocks: int = 1,
+  widths: tuple[int, ...] = (16, 32, 64),
+  stride: int = 1,
+  shortcuts: str = 'convolutions',
+  activation: str = 'rprelu',
+  name: str = 'binary_resnet',
+) -> Spec:
+  """Return a small ResNet for signs (He+ 2016, section 4.2).
+
+  Shortcuts have no weights: where a stage begins, every other pixel is left
+  out, and channels are repeated. Around every convolution they carry what its
+  signs lose (Bi-Real Net, Liu+ 2018, arXiv 1808.00278, figure 3).
+
+  Args:
+    input_shape: `(height, width, channels)`.
+    classes: Number of outputs.
+    blocks: Residual blocks a stage, of two 3x3 convolutions.
+    widths: Filters of each stage, each a multiple of the one before; every
+      stage but the first halves the sides.
+    stride: Of the first convolution.
+    shortcuts: Around 'convolutions', or around 'blocks' as He+.
+    activation: One of `spec.ACTIVATIONS`, 'prelu', or 'rprelu' with shifts.
+    name: Name of the network.
+
+  Returns:
+    The spec; the last layer has a norm, whatever its weights are.
+
+  Raises:
+    ValueError: If there is no such activation or shortcut, or a stage cannot
+      be reached by repeating.
+  """
+  expect_name(f'{name}.shortcuts', shortcuts, ('blocks', 'convolutions'))
+
+  def weighted(at: str, features: int, step: int = 1) -> tuple[Layer, ...]:
+    return _conv(at, features, step), Norm(name=f'{at}_norm')
+
+  def act(at: str) -> Layer:
+    return activation_of(name, activation, f'{at}_act')
+
+  before = widths[0]
+  layers = [*weighted('conv0', before, stride), act('conv0')]
+  for stage, features in enumerate(widths, 1):
+    for block in range(1, blocks + 1):
+      first, last = (f'block{stage}_{block}_conv{i}' for i in (1, 2))
+      step = 2 if stage > 1 and block == 1 else 1
+      around = repeated(name, before, features)
+      if step > 1:
+        around = (Pool(window=(1, 1), strides=(step, step)), *around)
+      one, two = weighted(first, features, step), weighted(last, features)
+      if shortcuts == 'blocks':
+        layers.append(Branch(paths=((*one, act(first), *two), around)))
+      else:
+        layers += [Branch(paths=(one, around)), act(first)]
+        layers.append(Branch(paths=(two, ())))
+      layers.append(act(last))
+      before = features
+  layers += [GlobalMean(), Dense(name='dense', features=classes, bias=False)]
+  layers.append(Norm(name='dense_norm'))
+  return Spec(name=name, input_shape=input_shape, layers=tuple(layers))
 
 
 def shifted(spec: Spec) -> Spec:

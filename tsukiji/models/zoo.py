@@ -7,7 +7,11 @@ from typing import Any
 
 from tsukiji.errors import expect_name
 from tsukiji.models import outside
-from tsukiji.models.binary_zoo import binary_vgg, pool_norm
+from tsukiji.models.binary_zoo import (
+  binary_resnet,
+  binary_vgg,
+  pool_norm,
+)
 from tsukiji.models.blocks import conv_norm, residual
 from tsukiji.models.inception_zoo import binary_googlenet, googlenet_small
 from tsukiji.models.sequences import flattened, squared
@@ -258,6 +262,7 @@ def resnet(
 
 NETWORKS: dict[str, Callable[..., Spec]] = {
   'binary_googlenet': binary_googlenet,
+  'binary_resnet': binary_resnet,
   'binary_tsukijinet': binary_tsukijinet,
   'binary_vgg': binary_vgg,
   'googlenet_small': googlenet_small,

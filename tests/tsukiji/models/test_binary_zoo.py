@@ -14,7 +14,7 @@ from tsukiji.config import settings
 from tsukiji.models import drop_layers, zoo
 from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
-from tsukiji.models.binary_zoo import binary_vgg, pool_norm
+from tsukiji.models.binary_zoo import binary_resnet, binary_vgg, pool_norm
 from tsukiji.models.net import Net
 from tsukiji.models.spec import Spec
 from tsukiji.training import evaluate, optimizer
@@ -98,6 +98,36 @@ def test_shortcuts_repeat_their_channels() -> None:
   )
 
 
+PLAIN = {'shortcuts': 'blocks', 'activation': 'hard_tanh'}
+
+
+@pytest.mark.parametrize(
+  ('form', 'order'), [({}, 'CNP' + 'BPBP' * 2), (PLAIN, 'CNA' + 'BA' * 2)]
+)
+def test_shortcuts_are_around_convolutions_or_blocks(
+  form: dict[str, Any], order: str
+) -> None:
+  spec = binary_resnet((7, 7, 1), 3, widths=(2, 4), **form)
+  assert kinds(spec) == f'{order}GDN'
+  convs = [s for s in sp.walk(spec) if isinstance(s.layer, sp.Conv)]
+  assert [s.after for s in convs] == [
+    *[(7, 7, 2)] * 3,
+    *[(4, 4, 4)] * 2,
+  ]
+  assert sp.output_shape(spec) == (3,)
+
+
+def test_a_stage_begins_with_every_other_pixel_of_its_shortcut() -> None:
+  wide = binary_resnet((7, 7, 2), 3, widths=(2, 4), blocks=2)
+  around = wide.layers[11]  # behind the first stage
+  assert isinstance(around, sp.Branch)
+  skip = sp.Branch(paths=around.paths[1:])
+  cut = Spec(name='cut', input_shape=(7, 7, 2), layers=(skip,))
+  x = np.random.default_rng(0).normal(size=(2, 7, 7, 2)).astype(np.float32)
+  want = np.tile(x[:, ::2, ::2], 2)
+  np.testing.assert_array_equal(Net(cut).apply({}, x), want)
+
+
 def test_units_take_their_activation_along() -> None:
   spec = binary_vgg((8, 8, 1), 3, widths=(2,))
   units = drop_layers.units(spec)
@@ -128,6 +158,13 @@ def test_activations_are_chosen() -> None:
 def test_refusals(sizes: dict[str, Any], said: str) -> None:
   with pytest.raises(ValueError, match=said):
     zoo.build('binary_vgg', (8, 8, 1), 3, **sizes)
+  with pytest.raises(ValueError, match=said):
+    zoo.build('binary_resnet', (8, 8, 1), 3, **sizes)
+
+
+def test_other_shortcuts_are_refused() -> None:
+  with pytest.raises(ValueError, match='shortcuts: .*blocks, convolutions'):
+    binary_resnet((8, 8, 1), 3, shortcuts='layers')
 
 
 TINY = zoo.binary_tsukijinet((8, 8, 1), 3, conv=(8, 8), hidden=(16,))

@@ -147,7 +147,11 @@ def test_widths_and_blocks_take_effect() -> None:
 
 
 @pytest.mark.parametrize(
-  'name', ['vgg', 'binary_vgg', 'resnet', 'googlenet_small', 'binary_googlenet']
+  'name',
+  [
+    *('vgg', 'binary_vgg', 'resnet', 'binary_resnet'),
+    *('googlenet_small', 'binary_googlenet'),
+  ],
 )
 def test_a_stride_divides_the_sides_once(name: str) -> None:
   sides = [
