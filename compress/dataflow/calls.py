@@ -149,6 +149,12 @@ def _search(
       ends.update(
         zip(eqn.outvars, _search(inner, given, at, found), strict=True)
       )
+    elif name == 'cond' and eqn.params.get('branches_platforms'):
+      inner, _ = interpreter.opened(eqn.params['branches'][-1])  # the default
+      at = [look(placed, v) for v in eqn.invars[1:]]
+      ends.update(
+        zip(eqn.outvars, _search(inner, given[1:], at, found), strict=True)
+      )
     elif name in PRODUCTS:
       sides = [isinstance(mark, View) for mark in given[:2]]
       if sides.count(True) == 1:

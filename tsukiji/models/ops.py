@@ -9,8 +9,8 @@ and derivatives of derivatives work as ever.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ _OPTIONS = {
   'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'
 }
 _PADDED = 1.1  # width in / out: columns gain at 16 / 14, lose at 32 / 30
+_FEW = 3  # channels, as of images
+_TAPS = 900  # weights of few channels that XLA's fused loop multiplies faster
 
 
 def compiler_options() -> dict[str, str]:
@@ -170,9 +172,14 @@ def conv_general_dilated(
 ) -> Array:
   """Convolve as `lax.conv_general_dilated`, with gradients made for a CPU.
 
-  Only 2-D NHWC, stride 1, VALID, ungrouped convolutions on a single CPU device
-  are reformulated (chunks would reshard a sharded batch); all others are
-  `lax.conv_general_dilated` itself. For `flax.linen.Conv(...,
+  Reformulated are 2-D NHWC convolutions in float32 that
+
+  - have a filter a channel, or few channels and stride 1: on a CPU they are
+    sums of shifted images times weights, one fused loop;
+  - are VALID, ungrouped and of stride 1, on a single CPU device (chunks would
+    reshard a sharded batch): see `_conv`.
+
+  All others are `lax.conv_general_dilated` itself. For `flax.linen.Conv(...,
   conv_general_dilated=conv_general_dilated)`.
 
   Args:
@@ -189,16 +196,29 @@ def conv_general_dilated(
     Array [batch, out height, out width, filters].
   """
   spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-  plain = (
+  groups = others.get('feature_group_count', 1)
+  more = [v for key, v in others.items() if key != 'feature_group_count']
+  usual = (
     lhs.ndim == 4
     and spec == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _PLAIN)
-    and not any(v not in (None, 1) for v in others.values())
+    and not any(v not in (None, 1) for v in more)
     and all(set(d or (1,)) == {1} for d in (lhs_dilation, rhs_dilation))
-    and set(window_strides) == {1}
-    and (padding == 'VALID' or not any(map(any, padding)))
+    and lhs.dtype == rhs.dtype == jnp.float32
   )
-  if plain and jax.default_backend() == 'cpu' and jax.device_count() == 1:
-    return _conv(lhs, rhs)
+  if usual:
+    if isinstance(padding, str):
+      padding = lax.padtype_to_pads(
+        lhs.shape[1:3], rhs.shape[:2], window_strides, padding
+      )
+    form = _Form(tuple(window_strides), tuple(padding), groups)
+    is_plain = form.strides == (1, 1) and groups == 1
+    if groups > 1 and groups == lhs.shape[3] == rhs.shape[3]:
+      return _depthwise(lhs, rhs, form)
+    if is_plain and lhs.shape[3] <= _FEW and rhs.size <= _TAPS:
+      return _of_few(lhs, rhs, form)
+    alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
+    if is_plain and alone and not any(map(any, padding)):
+      return _conv(lhs, rhs)
   return lax.conv_general_dilated(
     lhs,
     rhs,
@@ -209,6 +229,90 @@ def conv_general_dilated(
     dimension_numbers,
     **others,
   )
+
+
+class _Form(NamedTuple):
+  """Strides, padding and groups of a convolution."""
+
+  strides: tuple[int, ...]
+  padding: tuple[tuple[int, int], ...]
+  groups: int = 1
+
+
+def _lax(x: Array, w: Array, form: _Form) -> Array:
+  return lax.conv_general_dilated(
+    x,
+    w,
+    form.strides,
+    form.padding,
+    dimension_numbers=_PLAIN,
+    feature_group_count=form.groups,
+  )
+
+
+def _by_taps(x: Array, w: Array, form: _Form) -> Array:
+  """Convolve as a sum over the window, and over channels if not grouped."""
+  shifts = _slices(
+    jnp.pad(x, ((0, 0), *form.padding, (0, 0))), w.shape[:2], form.strides
+  )
+  taps = w.reshape(-1, w.shape[2], 1, 1, 1, w.shape[3])
+  parts = [
+    (x if form.groups > 1 else x[..., i : i + 1]) * tap[i]
+    for i in range(w.shape[2])  # 1 if grouped
+    for x, tap in zip(shifts, taps, strict=True)
+  ]
+  return functools.reduce(jnp.add, parts)
+
+
+def _on_cpu_by_taps(x: Array, w: Array, form: _Form) -> Array:
+  """Convolve by taps where that is faster.
+
+  What reads programs, as `compress.dataflow`, reads the default.
+  """
+  return lax.platform_dependent(
+    x,
+    w,
+    cpu=lambda x, w: _by_taps(x, w, form),
+    default=lambda x, w: _lax(x, w, form),
+  )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _depthwise(x: Array, w: Array, form: _Form) -> Array:
+  return _on_cpu_by_taps(x, w, form)
+
+
+@functools.partial(_depthwise.defjvp, symbolic_zeros=True)
+def _depthwise_jvp(
+  form: _Form, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
+  return _depthwise(*primals, form), _sum_of_tangents(
+    lambda x, w: _on_cpu_by_taps(x, w, form), primals, tangents
+  )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _of_few(x: Array, w: Array, form: _Form) -> Array:
+  return _on_cpu_by_taps(x, w, form)
+
+
+@functools.partial(_of_few.defjvp, symbolic_zeros=True)
+def _of_few_jvp(
+  form: _Form, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
+  return _of_few(*primals, form), _sum_of_tangents(
+    lambda x, w: _lax(x, w, form), primals, tangents
+  )
+
+
+def _sum_of_tangents(
+  product: Callable[[Array, Array], Array], primals: tuple, tangents: tuple
+) -> Array:
+  """Return the derivative of a product in the operands that vary."""
+  (x, w), (dx, dw) = primals, tangents
+  dy = [] if isinstance(dx, SymbolicZero) else [product(dx, w)]
+  dy += [] if isinstance(dw, SymbolicZero) else [product(x, dw)]
+  return functools.reduce(jnp.add, dy)
 
 
 def _valid(x: Array, w: Array) -> Array:

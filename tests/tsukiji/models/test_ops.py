@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+import compress
+from tsukiji.graph.capture import capture
 from tsukiji.models import ops
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
@@ -109,6 +111,59 @@ def test_fast_conv_is_lax(batch, kernel, extra, channels):
 
 
 @pytest.mark.slow
+@FEW
+@given(
+  kernel=pairs,
+  extra=st.tuples(st.integers(0, 3), st.integers(0, 9)),
+  strides=pairs,
+  padding=st.sampled_from(['SAME', 'VALID', ((1, 0), (2, 3))]),
+)
+def test_a_filter_a_channel_is_lax(kernel, extra, strides, padding):
+  shape = (3, kernel[0] + extra[0], kernel[1] + extra[1], 5)
+  ours, theirs, args = both_convs(
+    shape, (*kernel, 1, 5), strides, padding, feature_group_count=5
+  )
+  assert_close(value_and_vjp(ours, *args), value_and_vjp(theirs, *args))
+
+
+BY_TAPS = [
+  ((2, 9, 9, 6), (3, 3, 1, 6), 'SAME', 6),
+  ((2, 9, 9, 1), (5, 5, 1, 8), 'VALID', 1),
+  ((2, 9, 9, 3), (3, 3, 3, 4), ((1, 0), (0, 2)), 1),
+]
+
+
+@pytest.mark.parametrize('shape, kernel, padding, groups', BY_TAPS)
+def test_a_cpu_sums_shifts_where_that_is_faster(shape, kernel, padding, groups):
+  ours, theirs, args = both_convs(
+    shape, kernel, padding=padding, feature_group_count=groups
+  )
+  assert_close(value_and_vjp(ours, *args), value_and_vjp(theirs, *args))
+  program = ours.lower(*args).compile().as_text()
+  assert 'convolution' not in program
+  exported = jax.export.export(ours, platforms=['tpu'])(*args).mlir_module()
+  assert 'stablehlo.convolution' in exported
+
+
+@pytest.mark.parametrize('shape, kernel, padding, groups', BY_TAPS)
+def test_programs_are_read_as_convolutions(shape, kernel, padding, groups):
+  ours, theirs, (x, w) = both_convs(
+    shape, kernel, padding=padding, feature_group_count=groups
+  )
+
+  def read(conv):
+    def apply(params, x):
+      return conv(x, params['w'])
+
+    graph = capture(apply, {'w': w}, x)
+    return compress.sites(apply, {'w': w}, x), [
+      (node.op, node.inputs, node.attrs) for node in graph.nodes
+    ]
+
+  assert read(ours) == read(theirs)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'kernel, options',
   [
@@ -129,8 +184,13 @@ def test_other_convs_are_lax(kernel, options):
 
 
 @pytest.mark.slow
-def test_conv_has_forward_and_second_derivatives_and_vmap():
-  ours, theirs, (x, w) = both_convs((3, 6, 6, 2), (3, 3, 2, 2))
+@pytest.mark.parametrize(
+  'kernel, groups', [((3, 3, 4, 2), 1), ((3, 3, 2, 2), 1), ((3, 3, 1, 2), 2)]
+)
+def test_conv_has_forward_and_second_derivatives_and_vmap(kernel, groups):
+  ours, theirs, (x, w) = both_convs(
+    (3, 6, 6, kernel[2] * groups), kernel, feature_group_count=groups
+  )
 
   def curvature(conv):
     grad = jax.grad(lambda x, w: (conv(x, w) ** 2).sum(), argnums=(0, 1))
