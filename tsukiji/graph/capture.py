@@ -75,7 +75,8 @@ def _traced(
   """Return the graph for one number of examples."""
 
   def sized(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    return jax.ShapeDtypeStruct((count, *x.shape[1:]), dtype)
 
   few = jax.tree.map(sized, tuple(inputs))
   try:

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.extend.core as jex
 import numpy as np
 
@@ -87,6 +88,9 @@ def _taken(builder: Builder, eqn: Any, xs: list[Value]) -> list[Value]:
   body = next((key for key in BODIES if key in eqn.params), None)
   if name in SEVERAL:
     return SEVERAL[name](builder, eqn, xs)
+  if name == 'call_hi_primitive':  # what jax 0.12 has for frexp and others
+    avals = [v.aval for v in eqn.invars]
+    return walk(builder, *opened(_expanded(eqn.params['_prim'], avals)), xs)
   if name == 'platform_index':
     return [constant(np.int32(0))]
   if name == 'cond' and eqn.params.get('branches_platforms'):  # the default
@@ -108,6 +112,11 @@ def _taken(builder: Builder, eqn: Any, xs: list[Value]) -> list[Value]:
   refs = [builder.whole(x, v.aval) for x, v in zip(xs, eqn.invars, strict=True)]
   shape = tuple(eqn.outvars[0].aval.shape)
   return [Value(builder.add(op, *refs, **attrs), shape)]
+
+
+def _expanded(primitive: Any, avals: Sequence[Any]) -> Any:
+  """Return a primitive that is defined by others, as a jaxpr of these."""
+  return jax.make_jaxpr(primitive.expand)(*avals)
 
 
 def _where(eqn: Any) -> str:
