@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from compress.random import draw
-from tsukiji.models import norm, ops, own
+from tsukiji.models import convolution, norm, ops, own
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Layer, Spec
 
@@ -135,7 +135,7 @@ def apply_layer(
         feature_group_count=layer.groups,
         use_bias=layer.bias,
         kernel_init=init,
-        conv_general_dilated=ops.conv_general_dilated,
+        conv_general_dilated=convolution.conv_general_dilated,
         name=layer.name,
       )(x)
     case sp.Dense():
