@@ -1,18 +1,22 @@
-"""Time one training step of Tsukijinet2021 in JAX and in PyTorch on one core.
+"""Time one training step of a network in JAX and in PyTorch on one core.
 
-`python benchmarks/train_step.py [--torch=PYTHON] [--rounds=N]` runs every
-variant in its own process, all pinned to one core, and lets them take turns in
-blocks of steps: only ratios of neighboring blocks are trusted. Batch 128,
-28x28x1, float32, AdamW with rate 2e-3 and weight decay 1e-2.
+`python -m benchmarks.train_step [--network=NAME] [--torch=PYTHON] [--rounds=N]`
+runs every variant in its own process, all pinned to one core, and lets them
+take turns in blocks of steps: only ratios of neighboring blocks are trusted.
+Batch 128, 28x28x1, float32, AdamW with rate 2e-3 and weight decay 1e-2.
+Networks are Tsukijinet2021 and three small ones of the zoo's `student`; the
+layers of PyTorch are those of the spec, channels last.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 BATCH = 128
 BLOCK = 4  # steps between turns
@@ -21,18 +25,24 @@ RATE, DECAY = 2e-3, 1e-2
 KEEP = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 30)}
 KEPT = ', memory kept'
 Step = Callable[[], None]
+NETWORKS: dict[str, tuple[str, dict]] = {
+  'tsukijinet2021': ('tsukijinet2021', {}),
+  'plain': ('student', {'width': 16}),
+  'residual': ('student', {'width': 8, 'blocks': 1, 'block': 'residual'}),
+  'depthwise': ('student', {'width': 16, 'block': 'depthwise'}),
+}
 
 
-def ours() -> Step:
-  """Compile the project's own step on its own Tsukijinet2021."""
+def ours(text: str) -> Step:
+  """Compile the project's own step on a network of its own."""
   import jax
 
   from tsukiji.config import settings
   from tsukiji.models import net as net_lib
-  from tsukiji.models import zoo
+  from tsukiji.models import spec as sp
   from tsukiji.training import step as step_lib
 
-  spec = zoo.build('tsukijinet2021', (28, 28, 1), 10)
+  spec = sp.loads(text)
   chosen = settings.training(lr=RATE, weight_decay=DECAY, schedule='constant')
   plan = step_lib.plain(spec, chosen, 1000)
   step = step_lib.make_step(plan)
@@ -46,8 +56,9 @@ def ours() -> Step:
   return advance
 
 
-def stock() -> Step:
-  """Compile a donated step of the same network in stock Flax layers."""
+def stock(text: str) -> Step:
+  """Compile a donated step of Tsukijinet2021 in stock Flax layers."""
+  del text
   import flax.linen as nn
   import jax
   import optax
@@ -96,23 +107,19 @@ def stock() -> Step:
   return advance
 
 
-def torch_step() -> Step:
+def torch_step(text: str) -> Step:
   """Build the same step in PyTorch: channels last, fused AdamW, one thread."""
   import torch
   from torch import nn
 
   torch.set_num_threads(1)
-  layers = []
-  for before, after in ((1, 32), (32, 64)):
-    layers += [nn.Conv2d(before, after, 5), nn.BatchNorm2d(after), nn.ReLU()]
-    layers += [nn.MaxPool2d(2)]
-  layers += [nn.Flatten(), nn.Linear(1024, 256), nn.ReLU()]
-  layers += [nn.Dropout(0.3), nn.Linear(256, 10)]
-  net = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+  x = torch.randn(BATCH, 1, 28, 28).to(memory_format=torch.channels_last)
+  net = in_torch(json.loads(text)['layers'])
+  net(x)  # which tells lazy layers the number of their inputs
+  net = net.to(memory_format=torch.channels_last)
   optimizer = torch.optim.AdamW(
     net.parameters(), lr=RATE, weight_decay=DECAY, fused=True
   )
-  x = torch.randn(BATCH, 1, 28, 28).to(memory_format=torch.channels_last)
   labels = torch.arange(BATCH) % 10
 
   def advance() -> None:
@@ -123,7 +130,43 @@ def torch_step() -> Step:
   return advance
 
 
-VARIANTS: dict[str, tuple[Callable[[], Step], dict[str, str]]] = {
+def in_torch(layers: list[dict]) -> Any:
+  """Return layers of a spec, as JSON, in PyTorch."""
+  import torch
+  from torch import nn
+
+  class Sum(nn.Module):
+    def __init__(self, paths: list[list[dict]]):
+      super().__init__()
+      self.paths = nn.ModuleList([in_torch(path) for path in paths])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+      first, *others = [path(x) for path in self.paths]
+      return sum(others, first)
+
+  def conv(x: dict) -> nn.Module:
+    same = x['kernel'][0] // 2 if x['padding'] == 'SAME' else 0
+    sizes = x['features'], x['kernel'], x['strides'], same
+    return nn.LazyConv2d(*sizes, groups=x['groups'], bias=x['bias'])
+
+  make: dict[str, Callable[[dict], nn.Module]] = {
+    'Act': lambda x: nn.ReLU(),
+    'Branch': lambda x: Sum(x['paths']),
+    'Conv': conv,
+    'Dense': lambda x: nn.LazyLinear(x['features'], bias=x['bias']),
+    'Dropout': lambda x: nn.Dropout(x['rate']),
+    'Flatten': lambda x: nn.Flatten(),
+    'GlobalMean': lambda x: nn.Sequential(
+      nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ),
+    'Norm': lambda x: nn.LazyBatchNorm2d(),
+    'Pool': lambda x: nn.MaxPool2d(x['window'], x['strides']),
+    'Standardise': lambda x: nn.Identity(),
+  }
+  return nn.Sequential(*[make[x['layer']](x) for x in layers])
+
+
+VARIANTS: dict[str, tuple[Callable[[str], Step], dict[str, str]]] = {
   'torch': (torch_step, {}),
   'torch' + KEPT: (torch_step, KEEP),
   'stock JAX': (stock, {}),
@@ -132,9 +175,9 @@ VARIANTS: dict[str, tuple[Callable[[], Step], dict[str, str]]] = {
 }
 
 
-def work(name: str) -> None:
+def work(name: str, text: str) -> None:
   """Reply to each line on stdin with the milliseconds of a block of steps."""
-  advance = VARIANTS[name][0]()
+  advance = VARIANTS[name][0](text)
   for _ in range(3):
     advance()
   print('ready', flush=True)
@@ -146,12 +189,19 @@ def work(name: str) -> None:
     print(cpu * 1e3 / BLOCK, wall * 1e3 / BLOCK, flush=True)
 
 
-def start(name: str, python: str) -> subprocess.Popen | None:
+def start(name: str, python: str, text: str) -> subprocess.Popen | None:
   """Start a worker and await its first steps; None if it cannot run."""
   root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   worker = subprocess.Popen(
-    [python, __file__, f'--worker={name}'],
-    env={**os.environ, 'PYTHONPATH': root, **VARIANTS[name][1]},
+    [
+      python,
+      '-m',
+      'benchmarks.train_step',
+      f'--worker={name}',
+      f'--spec={text}',
+    ],
+    cwd=root,
+    env={**os.environ, **VARIANTS[name][1]},
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
@@ -192,20 +242,29 @@ def report(times: dict[str, list[tuple[float, float]]]) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--network', choices=NETWORKS, default='tsukijinet2021')
+  parser.add_argument('--spec', help=argparse.SUPPRESS)
   parser.add_argument('--torch', default=sys.executable, metavar='PYTHON')
   parser.add_argument('--rounds', type=int, default=20)
   parser.add_argument('--worker', choices=VARIANTS, help=argparse.SUPPRESS)
   args = parser.parse_args()
   os.sched_setaffinity(0, {CORE})
   if args.worker:
-    work(args.worker)
+    work(args.worker, args.spec)
     return
+  from tsukiji.models import spec as sp
+  from tsukiji.models import zoo
+
+  kind, sizes = NETWORKS[args.network]
+  text = sp.dumps(zoo.build(kind, (28, 28, 1), 10, **sizes))
   workers, found = {}, [args.torch, '-c', 'import torch']
   if subprocess.run(found, capture_output=True, check=False).returncode:
     print('torch is missing: pip install torch==2.13.0, or name a --torch=')
   for name in VARIANTS:
+    if name == 'stock JAX' and args.network != 'tsukijinet2021':
+      continue
     python = args.torch if name.startswith('torch') else sys.executable
-    worker = start(name, python)
+    worker = start(name, python, text)
     if worker:
       workers[name] = worker
   report(measure(workers, args.rounds))

@@ -131,6 +131,9 @@ def _by_taps(x: Array, w: Array, form: _Form) -> Array:
   return functools.reduce(jnp.add, parts)
 
 
+_alone = lax.optimization_barrier
+
+
 def _on_cpu_by_taps(x: Array, w: Array, form: _Form) -> Array:
   """Convolve by taps where that is faster.
 
@@ -139,7 +142,7 @@ def _on_cpu_by_taps(x: Array, w: Array, form: _Form) -> Array:
   return lax.platform_dependent(
     x,
     w,
-    cpu=lambda x, w: _by_taps(x, w, form),
+    cpu=lambda x, w: _alone(_by_taps(_alone(x), w, form)),
     default=lambda x, w: _lax(x, w, form),
   )
 

@@ -219,6 +219,11 @@ def _take_apart(blob: bytes) -> _File:
     network = READ[kind](fields[kind])
   except RecursionError as e:
     raise damaged('a tree', 'one without a bottom') from e
+  constants = shapes.get('constants', {})
+  right = type(constants) is dict and all(
+    isinstance(x, Slot) for x in constants.values()
+  )
+  check(right, 'constants that are arrays', constants)
   declared = sum(slot.bytes for slot in slots)
   check(total == declared, f'arrays of {total} bytes', declared)
   parts = list(_cut(rest, fields['a'], slots))

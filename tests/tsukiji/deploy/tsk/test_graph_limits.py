@@ -54,6 +54,17 @@ def test_grids_of_biases_are_refused(kind: str, tmp_path: pathlib.Path) -> None:
     artefact.load(file)
 
 
+def test_constants_are_arrays(tmp_path: pathlib.Path) -> None:
+  fields = copy.deepcopy(SEEDS['g'].fields)
+  name = next(iter(fields['v']['constants']))
+  node = {'': 'Binarized', 'signs': 'b1 8 8', 'scale': 'f4 8'}
+  fields['v']['constants'][name] = node
+  file = tmp_path / 'x.tsk'
+  file.write_bytes(edits.sealed(fields, SEEDS['g'].parts))
+  with pytest.raises(ValueError, match='expected constants that are arrays'):
+    artefact.load(file)
+
+
 @pytest.mark.parametrize('name', GRIDS)
 def test_grids_of_products_are_loaded_and_called(
   name: str, tmp_path: pathlib.Path
