@@ -7,7 +7,7 @@ ever.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -70,7 +70,6 @@ def conv_general_dilated(
     and spec == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _PLAIN)
     and not any(v not in (None, 1) for v in more)
     and all(set(d or (1,)) == {1} for d in (lhs_dilation, rhs_dilation))
-    and lhs.dtype == rhs.dtype == jnp.float32
   )
   if usual:
     if isinstance(padding, str):
@@ -79,10 +78,11 @@ def conv_general_dilated(
       )
     form = _Form(tuple(window_strides), tuple(padding), groups)
     is_plain = form.strides == (1, 1) and groups == 1
-    if groups > 1 and groups == lhs.shape[3] == rhs.shape[3]:
-      return _depthwise(lhs, rhs, form)
-    if is_plain and lhs.shape[3] <= _FEW and rhs.size <= _TAPS:
-      return _of_few(lhs, rhs, form)
+    is_wide = lhs.dtype == rhs.dtype == jnp.float32
+    is_depthwise = groups > 1 and groups == lhs.shape[3] == rhs.shape[3]
+    is_thin = is_plain and lhs.shape[3] <= _FEW and rhs.size <= _TAPS
+    if is_wide and (is_depthwise or is_thin):
+      return _conv_by_taps(lhs, rhs, form)
     alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
     if is_plain and alone and not any(map(any, padding)):
       return _conv(lhs, rhs)
@@ -131,58 +131,35 @@ def _by_taps(x: Array, w: Array, form: _Form) -> Array:
   return functools.reduce(jnp.add, parts)
 
 
-_alone = lax.optimization_barrier
-
-
-def _on_cpu_by_taps(x: Array, w: Array, form: _Form) -> Array:
-  """Convolve by taps where that is faster.
+def _product(x: Array, w: Array, form: _Form) -> Array:
+  """Convolve by taps on a CPU.
 
   What reads programs, as `compress.dataflow`, reads the default.
   """
+  alone = lax.optimization_barrier  # else the sums are fused, and done again
   return lax.platform_dependent(
     x,
     w,
-    cpu=lambda x, w: _alone(_by_taps(_alone(x), w, form)),
+    cpu=lambda x, w: alone(_by_taps(alone(x), w, form)),
     default=lambda x, w: _lax(x, w, form),
   )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _depthwise(x: Array, w: Array, form: _Form) -> Array:
-  return _on_cpu_by_taps(x, w, form)
+def _conv_by_taps(x: Array, w: Array, form: _Form) -> Array:
+  return _product(x, w, form)
 
 
-@functools.partial(_depthwise.defjvp, symbolic_zeros=True)
-def _depthwise_jvp(
+@functools.partial(_conv_by_taps.defjvp, symbolic_zeros=True)
+def _conv_by_taps_jvp(
   form: _Form, primals: tuple, tangents: tuple
 ) -> tuple[Array, Array]:
-  return _depthwise(*primals, form), _sum_of_tangents(
-    lambda x, w: _on_cpu_by_taps(x, w, form), primals, tangents
-  )
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _of_few(x: Array, w: Array, form: _Form) -> Array:
-  return _on_cpu_by_taps(x, w, form)
-
-
-@functools.partial(_of_few.defjvp, symbolic_zeros=True)
-def _of_few_jvp(
-  form: _Form, primals: tuple, tangents: tuple
-) -> tuple[Array, Array]:
-  return _of_few(*primals, form), _sum_of_tangents(
-    lambda x, w: _lax(x, w, form), primals, tangents
-  )
-
-
-def _sum_of_tangents(
-  product: Callable[[Array, Array], Array], primals: tuple, tangents: tuple
-) -> Array:
-  """Return the derivative of a product in the operands that vary."""
   (x, w), (dx, dw) = primals, tangents
-  dy = [] if isinstance(dx, SymbolicZero) else [product(dx, w)]
-  dy += [] if isinstance(dw, SymbolicZero) else [product(x, dw)]
-  return functools.reduce(jnp.add, dy)
+  # The gradients of few channels that are not grouped are faster in XLA.
+  product = _product if form.groups > 1 else _lax
+  dy = [] if isinstance(dx, SymbolicZero) else [product(dx, w, form)]
+  dy += [] if isinstance(dw, SymbolicZero) else [product(x, dw, form)]
+  return _conv_by_taps(x, w, form), functools.reduce(jnp.add, dy)
 
 
 def _valid(x: Array, w: Array) -> Array:
