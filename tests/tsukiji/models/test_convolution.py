@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import compress
+from tests.derivatives import assert_close, distinct, value_and_vjp
 from tsukiji.graph.capture import capture
 from tsukiji.models import convolution, ops
 from tsukiji.models.convolution import conv_general_dilated
@@ -25,24 +26,6 @@ def strict():
   with warnings.catch_warnings(), jax.numpy_rank_promotion('raise'):
     warnings.simplefilter('error')
     yield
-
-
-def distinct(shape: tuple, seed: int = 0) -> jax.Array:
-  """Draw float32 without ties: a permutation of 0..1."""
-  n = int(np.prod(shape))
-  order = np.random.default_rng(seed).permutation(n)
-  return jnp.asarray((order / n).reshape(shape), jnp.float32)
-
-
-def value_and_vjp(f, *args):
-  y, pull = jax.vjp(f, *args)
-  return y, pull(distinct(y.shape, seed=1))
-
-
-def assert_close(got, want):
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-    assert a.dtype == b.dtype
-    np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))

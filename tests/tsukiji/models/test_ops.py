@@ -10,6 +10,7 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.derivatives import assert_close, distinct, value_and_vjp
 from tsukiji.models import ops
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
@@ -21,24 +22,6 @@ def strict():
   with warnings.catch_warnings(), jax.numpy_rank_promotion('raise'):
     warnings.simplefilter('error')
     yield
-
-
-def distinct(shape: tuple, seed: int = 0) -> jax.Array:
-  """Draw float32 without ties: a permutation of 0..1."""
-  n = int(np.prod(shape))
-  order = np.random.default_rng(seed).permutation(n)
-  return jnp.asarray((order / n).reshape(shape), jnp.float32)
-
-
-def value_and_vjp(f, *args):
-  y, pull = jax.vjp(f, *args)
-  return y, pull(distinct(y.shape, seed=1))
-
-
-def assert_close(got, want):
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-    assert a.dtype == b.dtype
-    np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
