@@ -149,8 +149,8 @@ def _search(
       ends.update(
         zip(eqn.outvars, _search(inner, given, at, found), strict=True)
       )
-    elif name == 'cond' and eqn.params.get('branches_platforms'):
-      inner, _ = interpreter.opened(eqn.params['branches'][-1])  # the default
+    elif default := interpreter.default_of(eqn):
+      inner, _ = interpreter.opened(default)
       at = [look(placed, v) for v in eqn.invars[1:]]
       ends.update(
         zip(eqn.outvars, _search(inner, given[1:], at, found), strict=True)

@@ -181,6 +181,12 @@ def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
   return inner, getattr(jaxpr, 'consts', ())
 
 
+def default_of(eqn: Any) -> Any:
+  """Return what `lax.platform_dependent` does by default; None for others."""
+  is_platform = eqn.params.get('branches_platforms')
+  return eqn.params['branches'][-1] if is_platform else None
+
+
 def body_of(eqn: Any) -> Any:
   """Return the jaxpr that a call evaluates."""
   return next(eqn.params[key] for key in BODIES if key in eqn.params)

@@ -8,7 +8,7 @@ import jax
 import jax.extend.core as jex
 import numpy as np
 
-from compress.dataflow.interpreter import BODIES, opened
+from compress.dataflow.interpreter import BODIES, default_of, opened
 from tsukiji.graph.builder import Builder, Value, constant
 from tsukiji.graph.layout import LAYOUT, operands, split
 from tsukiji.graph.nodes import Graph, input_name
@@ -93,8 +93,8 @@ def _taken(builder: Builder, eqn: Any, xs: list[Value]) -> list[Value]:
     return walk(builder, *opened(_expanded(eqn.params['_prim'], avals)), xs)
   if name == 'platform_index':
     return [constant(np.int32(0))]
-  if name == 'cond' and eqn.params.get('branches_platforms'):  # the default
-    return walk(builder, *opened(eqn.params['branches'][-1]), xs[1:])
+  if default := default_of(eqn):
+    return walk(builder, *opened(default), xs[1:])
   if name in FOLLOWED and body:
     return walk(builder, *opened(eqn.params[body]), xs)
   if name in SAME:

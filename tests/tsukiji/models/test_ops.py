@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.derivatives import assert_close, distinct, value_and_vjp
 from tsukiji.models import ops
 
-NHWC = ('NHWC', 'HWIO', 'NHWC')
 FEW = settings(max_examples=3, deadline=None, derandomize=True)
 
 
