@@ -195,6 +195,9 @@ ACCURACY = 'On the test set, mean ± standard deviation over the seeds.'
 R2 = 'Share of the variance of the test labels that is explained.'
 RECALL = 'Of test examples, whose nearest other one is of their class.'
 DIFFERENCE = 'The difference is to the reference, in percentage points.'
+PARAMS = (
+  'Numbers that the file stores: weights, whether 0 or not, scales and biases.'
+)
 SIZE = 'Bytes of the packed file; 1 kB is 1000 bytes.'
 COMPRESSION = (
   'Bytes of the float32 dense file ÷ bytes of this file. A file holds all'
@@ -230,6 +233,7 @@ COLUMNS = (
   ),
   Column('sparsity', '%', 'Weights that are 0.', _plain('sparsity', 100)),
   Column('bits', 'w / a', 'Of weights and activations.', _bits),
+  Column('parameters', 'thousand', PARAMS, _plain('params', 1e-3)),
   Column('size', 'kB', SIZE, _plain('bytes', 1e-3), short='size\nkB'),
   Column(
     'compression',
