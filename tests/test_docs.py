@@ -24,7 +24,7 @@ from tests.commands import ROOT, once, workdir
 from tests.runs import TINY, calibrated, start
 from tsukiji import report
 from tsukiji.experiments import publish
-from tsukiji.report import limitations
+from tsukiji.report import families, limitations
 
 PAGES = {str(p.relative_to(ROOT)): p.read_text() for p in publish.pages(ROOT)}
 README = PAGES['README.md']
@@ -244,6 +244,11 @@ def test_limitations_ask_for_rows_that_are_there() -> None:
     rows = json.loads(path.read_text())['rows'] if path.exists() else []
     there = {f'{row["network"]}/{row["recipe"]}' for row in rows}
     assert not there or {one.row, one.other} <= there, one
+
+
+def test_families_show_rows_that_are_there() -> None:
+  table = publish.answers(ROOT, 'docs/families.toml')
+  assert families.MISSING not in table
 
 
 @pytest.mark.parametrize(('name', 'target'), LINKS)

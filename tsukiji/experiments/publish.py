@@ -4,13 +4,14 @@ import json
 import pathlib
 import re
 import shutil
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from tsukiji import report
 from tsukiji.experiments import store
 from tsukiji.experiments.store import Row
-from tsukiji.report import limitations, search_data
+from tsukiji.report import families, limitations, search_data
 from tsukiji.report.search_data import Searched
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -142,9 +143,9 @@ def quoted(text: str, source: str, rows: list[Row]) -> str:
 
 
 def answered(text: str, root: pathlib.Path) -> str:
-  """Return a page with its tables of limitations brought up to date.
+  """Return a page with its tables over several results brought up to date.
 
-  Such a table asks, in a `*.toml` of `limitations`, about rows of any file.
+  Such a table asks, in a `*.toml`, about rows of any file.
 
   Args:
     text: The page.
@@ -163,15 +164,33 @@ def answered(text: str, root: pathlib.Path) -> str:
 
 
 def answers(root: pathlib.Path, source: str) -> str:
-  """Return the table of limitations that a file asks for, as Markdown."""
-  asked = limitations.parse((root / source).read_text())
-  results = {}
-  for name in {one.source for one in asked}:
-    path = root / 'results' / f'{name}.json'
-    if path.is_file():
-      made = json.loads(path.read_text())
-      results[name] = limitations.Results(made['command'], made['rows'])
-  return limitations.markdown(asked, results)
+  """Return the table that a TOML file asks for, as Markdown.
+
+  It is one of `limitations` or one of `families`.
+  """
+  text = (root / source).read_text()
+  if 'family' in tomllib.loads(text):
+    entries = families.parse(text)
+    made = _made(root, {one.source for one in entries})
+    return families.markdown(entries, {k: v.rows for k, v in made.items()})
+  asked = limitations.parse(text)
+  return limitations.markdown(asked, _made(root, {x.source for x in asked}))
+
+
+def _made(
+  root: pathlib.Path, sources: Collection[str]
+) -> dict[str, limitations.Results]:
+  """Read those of some results files that are there."""
+  paths = {name: root / 'results' / f'{name}.json' for name in sources}
+  files = {
+    name: json.loads(path.read_text())
+    for name, path in paths.items()
+    if path.is_file()
+  }
+  return {
+    name: limitations.Results(file['command'], file['rows'])
+    for name, file in files.items()
+  }
 
 
 def rows_of(path: pathlib.Path) -> list[Row]:

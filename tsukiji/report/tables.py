@@ -102,12 +102,25 @@ def markdown(
   """
   labels = names(rows)
   at = [i for i, name in enumerate(labels) if re.search(named, name)]
-  rows, labels = [rows[i] for i in at], [labels[i] for i in at]
+  titles, *lines = texts([rows[i] for i in at], heads)
+  named_lines = [[labels[i], *line] for i, line in zip(at, lines, strict=True)]
+  return plain([['recipe', *titles], *named_lines])
+
+
+def texts(rows: Sequence[Row], heads: Sequence[str] = ()) -> list[list[str]]:
+  """Return the headings of the columns, then the cells of each row.
+
+  Args:
+    rows: Summarized rows; one that is empty has dashes.
+    heads: See `markdown`.
+
+  Raises:
+    ValueError: If no column has such a heading.
+  """
   shown = _chosen(columns(rows), heads)
-  titles = [heading(column) for column in shown]
-  cells = [[_text(cell) for cell in fill(c, rows)] for c in shown]
-  texts = [[*map(str, line)] for line in zip(labels, *cells, strict=True)]
-  return plain([['recipe', *titles], *texts])
+  cells = [[str(_text(cell)) for cell in fill(c, rows)] for c in shown]
+  lines = [[column[i] for column in cells] for i in range(len(rows))]
+  return [[heading(column) for column in shown], *lines]
 
 
 def heading(column: Column) -> str:
