@@ -86,27 +86,56 @@ def custom(
   jaxpr, _ = interpreter.opened(interpreter.body_of(eqn))
   found: list[_Found] = []
   ends = _search(jaxpr, marks, range(len(args)), found)
-  if len(found) == 1 and found[0].place is not None:
-    view, inner, side, place = found[0]
-    x: Array = args[found[0].place]
-
-    def multiply(x: Array) -> Array:
-      given = [x if i == place else arg for i, arg in enumerate(args)]
-      return bind(eqn, given)[0]
-
-    if len(eqn.outvars) == 1 and ends == [0]:
-      product = Product(
-        view, inner, side, inner.invars[side].aval.size, scope.loops
-      )
-      y, records = scope.hook.product(product, x, multiply)
-      scope.add(records)
-      return [y], [Data()]
+  if outputs := _from_outside(eqn, found, ends, args, scope):
+    return outputs
   for view, *_ in found:
     scope.hook.unknown(view, 'it is inside a function with its own derivative')
   outs = bind(eqn, args)
   for view in (v for mark in marks for v in interpreter.views_of(mark)):
     outs[0] = scope.used(view, eqn.primitive.name, outs[0])
   return outs, [Data()] * len(outs)
+
+
+def platform(
+  eqn: Any, args: list[Any], marks: list[Any], scope: Scope
+) -> Results:
+  """Bind what platforms compute in ways of their own (`platform_dependent`).
+
+  What it is, its default says. The input of a product there is changed where
+  it enters; where that is not enough, the default is entered on all platforms.
+  """
+  jaxpr, consts = interpreter.opened(interpreter.default_of(eqn))
+  found: list[_Found] = []
+  ends = _search(jaxpr, marks[1:], range(1, len(args)), found)
+  if outputs := _from_outside(eqn, found, ends, args, scope):
+    return outputs
+  entered = interpreter.evaluate(jaxpr, consts, args[1:], marks[1:], scope)
+  return entered.values, entered.marks
+
+
+def _from_outside(
+  eqn: Any,
+  found: list[_Found],
+  ends: list[int | None],
+  args: list[Any],
+  scope: Scope,
+) -> Results | None:
+  """Return the results of a call that is one product; None if it is not."""
+  if len(found) != 1 or found[0].place is None or ends != [0]:
+    return None
+  view, inner, side, place = found[0]
+  x: Array = args[found[0].place]
+
+  def multiply(x: Array) -> Array:
+    return bind(eqn, [x if i == place else arg for i, arg in enumerate(args)])[
+      0
+    ]
+
+  size = inner.invars[side].aval.size
+  product = Product(view, inner, side, size, scope.loops)
+  y, records = scope.hook.product(product, x, multiply)
+  scope.add(records)
+  return [y], [Data()]
 
 
 def _search(

@@ -7,11 +7,19 @@ import jax
 import jax.numpy as jnp
 
 from compress.dataflow import calls, interpreter, loops, multiplications, views
-from compress.dataflow.interpreter import Data, Rule, Scope
+from compress.dataflow.interpreter import Data, Results, Rule, Scope
 from compress.dataflow.views import View
 from compress.tree import Array, Path
 
 CHECKPOINTS = ('checkpoint', 'remat', 'remat2')
+
+
+def _conditional(
+  eqn: Any, args: list[Any], marks: list[Any], scope: Scope
+) -> Results:
+  rule = calls.platform if interpreter.default_of(eqn) else loops.cond
+  return rule(eqn, args, marks, scope)
+
 
 RULES: dict[str, Rule] = {
   **dict.fromkeys(calls.PRODUCTS, multiplications.product),
@@ -19,7 +27,7 @@ RULES: dict[str, Rule] = {
   **dict.fromkeys(calls.CUSTOM, calls.custom),
   **dict.fromkeys(CHECKPOINTS, calls.checkpoint),
   'concatenate': multiplications.concatenate,
-  'cond': loops.cond,
+  'cond': _conditional,
   'gather': multiplications.gather,
   'scan': loops.scan,
   'shard_map': calls.shard_map,

@@ -203,11 +203,30 @@ def by_nnx(params: Any, x: jax.Array) -> jax.Array:
   return nnx.merge(graph, filled)(x)
 
 
+def summed(params: Any, x: jax.Array) -> jax.Array:
+  """Return the same without a product, one sum at a time."""
+  terms = [x[..., i, None] * params['kernel'][i] for i in range(4)]
+  return sum(terms, params['bias'])
+
+
 WAYS: dict[str, Any] = {
   'jitted': lambda params, x: COMPILED({'params': params}, x),
   'keyword': lambda params, x: DENSE.apply({'params': params}, inputs=x),
   'elsewhere': lambda params, x: x @ params['kernel'] + params['bias'],
   'nnx': by_nnx,
+  # A platform's own form of a product, and of more than that.
+  'platform': lambda params, x: (
+    params['bias']
+    + jax.lax.platform_dependent(
+      params['kernel'],
+      x,
+      cpu=lambda kernel, x: summed({'kernel': kernel, 'bias': 0.0}, x),
+      default=lambda kernel, x: x @ kernel,
+    )
+  ),
+  'platform_layer': lambda params, x: jax.lax.platform_dependent(
+    params, x, cpu=summed, default=WAYS['elsewhere']
+  ),
   'remat': lambda params, x: jax.checkpoint(WAYS['elsewhere'])(params, x),
   'transposed': lambda params, x: (params['kernel'].T @ x.T).T + params['bias'],
   'vmapped': lambda params, x: jax.vmap(WAYS['elsewhere'], (None, 0))(
