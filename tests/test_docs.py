@@ -24,7 +24,7 @@ from tests.commands import ROOT, once, workdir
 from tests.runs import TINY, calibrated, start
 from tsukiji import report
 from tsukiji.experiments import publish
-from tsukiji.report import families, limitations
+from tsukiji.report.across import families, limitations
 
 PAGES = {str(p.relative_to(ROOT)): p.read_text() for p in publish.pages(ROOT)}
 README = PAGES['README.md']

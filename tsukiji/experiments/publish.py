@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from tsukiji import report
 from tsukiji.experiments import store
 from tsukiji.experiments.store import Row
-from tsukiji.report import families, limitations, search_data
+from tsukiji.report import search_data
+from tsukiji.report.across import families, limitations
 from tsukiji.report.search_data import Searched
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -15,11 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tsukiji.graph import taps
+
 Array = jax.Array
 Sizes = tuple[int, ...]
 Pads = Any  # before, after and, of pad, between, for each axis
 # Axes of the input and sizes that they become, of which one is -1.
 Groups = tuple[tuple[Sizes, Sizes], ...]
+
+THIN = 16, 900  # filters and weights of few channels
 
 
 def _broadcasting(
@@ -239,6 +243,10 @@ def conv(
   """
   numbers = lax.ConvDimensionNumbers(*dims)
   groups = x.shape[numbers.lhs_spec[1]] // w.shape[numbers.rhs_spec[1]]
+  if dtype is precision is None and _has_taps(x, w, numbers, dilation):
+    form = taps.Form(tuple(strides), tuple(padding), groups)
+    if taps.is_depthwise(x, w, form) or taps.is_thin(x, w, form, *THIN):
+      return sum(bias, taps.convolved(x, w, form))
   y = lax.conv_general_dilated(
     x,
     w,
@@ -251,6 +259,16 @@ def conv(
     preferred_element_type=_dtype(dtype),
   )
   return sum(bias, y)
+
+
+def _has_taps(x: Array, w: Array, numbers: Any, dilation: Any) -> bool:
+  """Return whether a convolution is of images, in the layout of `taps`."""
+  return (
+    x.ndim == 4
+    and numbers == lax.conv_dimension_numbers(x.shape, w.shape, taps.NHWC)
+    and x.dtype == w.dtype == jnp.float32
+    and {*dilation[0], *dilation[1]} == {1}
+  )
 
 
 def _dtype(name: str | None) -> Any:

@@ -8,22 +8,20 @@ ever.
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from tsukiji.models import ops
+from tsukiji.graph import taps
 
 Array = jax.Array
 
-_PLAIN = ('NHWC', 'HWIO', 'NHWC')
 _CHUNK = 16  # images: their patches stay in a 2 MB L2 cache
 _MAX_CHUNKS = 8  # bounds compilation, which grows with every chunk
 _PADDED = 1.1  # width in / out: columns gain at 16 / 14, lose at 32 / 30
-_FEW = 3  # channels, as of images
 _TAPS = 900  # weights of few channels that XLA's fused loop multiplies faster
 
 
@@ -67,7 +65,7 @@ def conv_general_dilated(
   more = [v for key, v in others.items() if key != 'feature_group_count']
   usual = (
     lhs.ndim == 4
-    and spec == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _PLAIN)
+    and spec == lax.conv_dimension_numbers(lhs.shape, rhs.shape, taps.NHWC)
     and not any(v not in (None, 1) for v in more)
     and all(set(d or (1,)) == {1} for d in (lhs_dilation, rhs_dilation))
   )
@@ -76,11 +74,11 @@ def conv_general_dilated(
       padding = lax.padtype_to_pads(
         lhs.shape[1:3], rhs.shape[:2], window_strides, padding
       )
-    form = _Form(tuple(window_strides), tuple(padding), groups)
+    form = taps.Form(tuple(window_strides), tuple(padding), groups)
     is_plain = form.strides == (1, 1) and groups == 1
     is_wide = lhs.dtype == rhs.dtype == jnp.float32
-    is_depthwise = groups > 1 and groups == lhs.shape[3] == rhs.shape[3]
-    is_thin = is_plain and lhs.shape[3] <= _FEW and rhs.size <= _TAPS
+    is_depthwise = taps.is_depthwise(lhs, rhs, form)
+    is_thin = taps.is_thin(lhs, rhs, form, filters=_TAPS, most=_TAPS)
     if is_wide and (is_depthwise or is_thin):
       return _conv_by_taps(lhs, rhs, form)
     alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
@@ -98,65 +96,18 @@ def conv_general_dilated(
   )
 
 
-class _Form(NamedTuple):
-  """Strides, padding and groups of a convolution."""
-
-  strides: tuple[int, ...]
-  padding: tuple[tuple[int, int], ...]
-  groups: int = 1
-
-
-def _lax(x: Array, w: Array, form: _Form) -> Array:
-  return lax.conv_general_dilated(
-    x,
-    w,
-    form.strides,
-    form.padding,
-    dimension_numbers=_PLAIN,
-    feature_group_count=form.groups,
-  )
-
-
-def _by_taps(x: Array, w: Array, form: _Form) -> Array:
-  """Convolve as a sum over the window, and over channels if not grouped."""
-  shifts = ops.shifts(
-    jnp.pad(x, ((0, 0), *form.padding, (0, 0))), w.shape[:2], form.strides
-  )
-  taps = w.reshape(-1, w.shape[2], 1, 1, 1, w.shape[3])
-  parts = [
-    (x if form.groups > 1 else x[..., i : i + 1]) * tap[i]
-    for i in range(w.shape[2])  # 1 if grouped
-    for x, tap in zip(shifts, taps, strict=True)
-  ]
-  return functools.reduce(jnp.add, parts)
-
-
-def _product(x: Array, w: Array, form: _Form) -> Array:
-  """Convolve by taps on a CPU.
-
-  What reads programs, as `compress.dataflow`, reads the default.
-  """
-  alone = lax.optimization_barrier  # else the sums are fused, and done again
-  return lax.platform_dependent(
-    x,
-    w,
-    cpu=lambda x, w: alone(_by_taps(alone(x), w, form)),
-    default=lambda x, w: _lax(x, w, form),
-  )
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _conv_by_taps(x: Array, w: Array, form: _Form) -> Array:
-  return _product(x, w, form)
+def _conv_by_taps(x: Array, w: Array, form: taps.Form) -> Array:
+  return taps.convolved(x, w, form)
 
 
 @functools.partial(_conv_by_taps.defjvp, symbolic_zeros=True)
 def _conv_by_taps_jvp(
-  form: _Form, primals: tuple, tangents: tuple
+  form: taps.Form, primals: tuple, tangents: tuple
 ) -> tuple[Array, Array]:
   (x, w), (dx, dw) = primals, tangents
   # The gradients of few channels that are not grouped are faster in XLA.
-  product = _product if form.groups > 1 else _lax
+  product = taps.convolved if form.groups > 1 else taps.plain
   dy = [] if isinstance(dx, SymbolicZero) else [product(dx, w, form)]
   dy += [] if isinstance(dw, SymbolicZero) else [product(x, dw, form)]
   return _conv_by_taps(x, w, form), functools.reduce(jnp.add, dy)
@@ -164,7 +115,7 @@ def _conv_by_taps_jvp(
 
 def _valid(x: Array, w: Array) -> Array:
   return lax.conv_general_dilated(
-    x, w, (1, 1), 'VALID', dimension_numbers=_PLAIN
+    x, w, (1, 1), 'VALID', dimension_numbers=taps.NHWC
   )
 
 

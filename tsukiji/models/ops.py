@@ -6,13 +6,13 @@ operations, so that both modes of differentiation and `vmap` work as ever.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+
+from tsukiji.graph import taps
 
 Array = jax.Array
 
@@ -86,13 +86,13 @@ def mean_pool(x: Array, window: Sequence[int], strides: Sequence[int]) -> Array:
   _check('mean_pool', x, window, strides)
   if _tiles(x, window, strides):
     return _blocks(x, window).mean((2, 4))
-  total = functools.reduce(jnp.add, shifts(x, window, strides))
+  total = functools.reduce(jnp.add, taps.shifts(x, window, strides))
   return total / math.prod(window)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _max_pool(x: Array, window: tuple, strides: tuple) -> Array:
-  return functools.reduce(jnp.maximum, shifts(x, window, strides))
+  return functools.reduce(jnp.maximum, taps.shifts(x, window, strides))
 
 
 @_max_pool.defjvp
@@ -101,13 +101,15 @@ def _max_pool_jvp(
 ) -> tuple[Array, Array]:
   (x,), (dx,) = primals, tangents
   y = _max_pool(x, window, strides)
-  ties = sum((s == y).astype(x.dtype) for s in shifts(x, window, strides))
+  ties = sum((s == y).astype(x.dtype) for s in taps.shifts(x, window, strides))
   if _tiles(x, window, strides):
     top = _blocks(x, window) == y[:, :, None, :, None]
     dy = jnp.where(top, _blocks(dx, window), 0).sum((2, 4))
   else:
     pairs = zip(
-      shifts(x, window, strides), shifts(dx, window, strides), strict=True
+      taps.shifts(x, window, strides),
+      taps.shifts(dx, window, strides),
+      strict=True,
     )
     dy = functools.reduce(
       jnp.add, [jnp.where(s == y, ds, 0) for s, ds in pairs]
@@ -127,16 +129,6 @@ def _check(
       f'it and strides from 1, got {x.shape}, {window!r} and {strides!r}. '
       'Pool less, or add the missing axes.'
     )
-
-
-def shifts(x: Array, window: Sequence, strides: Sequence) -> list[Array]:
-  """Return x at each offset of the window, [batch, height, width, channels]."""
-  (b, h, w, c), (s, t) = x.shape, strides
-  h, w = h - window[0] + 1, w - window[1] + 1
-  return [
-    lax.slice(x, (0, u, v, 0), (b, u + h, v + w, c), (1, s, t, 1))
-    for u, v in itertools.product(*map(range, window))
-  ]
 
 
 def _tiles(x: Array, window: Sequence, strides: Sequence) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tsukiji.report import families
+from tsukiji.report.across import families
 from tsukiji.report.columns import Row
 
 TEXT = """

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tsukiji.report import limitations
+from tsukiji.report.across import limitations
+from tsukiji.report.across.limitations import Comparison, Results
 from tsukiji.report.columns import Row
-from tsukiji.report.limitations import Comparison, Results
 
 TEXT = """
 [[limitation]]
