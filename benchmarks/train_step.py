@@ -248,6 +248,8 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=20)
   parser.add_argument('--worker', choices=VARIANTS, help=argparse.SUPPRESS)
   args = parser.parse_args()
+  if args.rounds < 2:
+    parser.error(f'--rounds: expected 2 or more, got {args.rounds}')
   os.sched_setaffinity(0, {CORE})
   if args.worker:
     work(args.worker, args.spec)
@@ -258,10 +260,12 @@ def main() -> None:
   kind, sizes = NETWORKS[args.network]
   text = sp.dumps(zoo.build(kind, (28, 28, 1), 10, **sizes))
   workers, found = {}, [args.torch, '-c', 'import torch']
+  left_out = () if args.network == 'tsukijinet2021' else ('stock',)
   if subprocess.run(found, capture_output=True, check=False).returncode:
     print('torch is missing: pip install torch==2.13.0, or name a --torch=')
+    left_out += ('torch',)
   for name in VARIANTS:
-    if name == 'stock JAX' and args.network != 'tsukijinet2021':
+    if name.startswith(left_out):
       continue
     python = args.torch if name.startswith('torch') else sys.executable
     worker = start(name, python, text)
