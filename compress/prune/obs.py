@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -230,7 +231,6 @@ def damped(products: Array, size: int, damping: float) -> tuple[Array, Array]:
   return products / unit + added[:, None, None] * jnp.eye(block), unit
 
 
-@jax.jit
 def saliency(node: Masked, fishers: Array, unit: Array) -> Array:
   r"""Return $w_q^2 / (2 [F^{-1}]_{qq})$ of the kept weights.
 
@@ -242,20 +242,20 @@ def saliency(node: Masked, fishers: Array, unit: Array) -> Array:
   Returns:
     Scores of the shape of the weight, -inf where it is pruned.
   """
-
-  def visit(parts: tuple[Array, Array, Array]) -> Array:
-    matrix, w, mask = parts
-    root = jnp.linalg.cholesky(_restrict(mask, matrix))
-    half = jax.scipy.linalg.solve_triangular(root, jnp.eye(len(w)), lower=True)
-    return w**2 * unit / (2 * jnp.sum(half**2, axis=0))
-
   size = fishers.shape[-1]
-  cut = (_cut(x, 0, size) for x in (node.w, node.mask))
-  found = jax.lax.map(visit, (fishers, *cut), batch_size=_batch(size))
+  cut = [_cut(x, 0, size) for x in (node.w, node.mask)]
+  found = unit * _in_parts(_block_saliency, fishers, *cut)
   return jnp.where(node.mask, _join(found, node.mask.shape), -jnp.inf)
 
 
 @jax.jit
+@jax.vmap
+def _block_saliency(matrix: Array, w: Array, mask: Array) -> Array:
+  root = jnp.linalg.cholesky(_restrict(mask, matrix))
+  half = jax.scipy.linalg.solve_triangular(root, jnp.eye(len(w)), lower=True)
+  return w**2 / (2 * jnp.sum(half**2, axis=0))
+
+
 def compensated(node: Masked, mask: Array, fishers: Array) -> Array:
   """Return the weight, updated for the positions that leave the mask.
 
@@ -267,18 +267,40 @@ def compensated(node: Masked, mask: Array, fishers: Array) -> Array:
   Returns:
     The weight; pruned positions keep their value.
   """
-
-  def visit(parts: tuple[Array, Array, Array, Array]) -> Array:
-    matrix, w, before, after = parts
-    target = jnp.where(after, matrix @ jnp.where(before & ~after, w, 0), 0)
-    root = jnp.linalg.cholesky(_restrict(after, matrix))
-    delta = jax.scipy.linalg.cho_solve((root, True), target)
-    return w + jnp.where(after, delta, 0)
-
   size = fishers.shape[-1]
-  cut = (_cut(x, 0, size) for x in (node.w, node.mask, mask))
-  found = jax.lax.map(visit, (fishers, *cut), batch_size=_batch(size))
-  return _join(found, mask.shape)
+  cut = [_cut(x, 0, size) for x in (node.w, node.mask, mask)]
+  return _join(_in_parts(_block_compensated, fishers, *cut), mask.shape)
+
+
+@jax.jit
+@jax.vmap
+def _block_compensated(
+  matrix: Array, w: Array, before: Array, after: Array
+) -> Array:
+  target = jnp.where(after, matrix @ jnp.where(before & ~after, w, 0), 0)
+  root = jnp.linalg.cholesky(_restrict(after, matrix))
+  delta = jax.scipy.linalg.cho_solve((root, True), target)
+  return w + jnp.where(after, delta, 0)
+
+
+def _in_parts(fn: Callable[..., Array], *blocks: Array) -> Array:
+  """Apply a function to equal parts, so that it is compiled once a size.
+
+  Compiling factorizations for the shape of every weight would take longer than
+  computing them. The last part is filled up with zeros, whose results, NaN
+  where a matrix is singular, are left out.
+  """
+  count, size = len(blocks[0]), _batch(blocks[0].shape[-1])
+  parts = []
+  for start in range(0, count, size):
+    part = [x[start : start + size] for x in blocks]
+    short = (0, size - len(part[0]))
+    parts.append(fn(*(_fill(x, short) for x in part)))
+  return jnp.concatenate(parts)[:count]
+
+
+def _fill(x: Array, short: tuple[int, int]) -> Array:
+  return jnp.pad(x, [short, *[(0, 0)] * (x.ndim - 1)]) if any(short) else x
 
 
 def _restrict(mask: Array, matrix: Array) -> Array:
