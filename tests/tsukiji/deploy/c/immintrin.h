@@ -1,5 +1,5 @@
-/* The instructions of AVX-512 VNNI that C files use, as loops: for processors
-   without them. Included instead of the header of the compiler. */
+/* The instructions of AVX-512 VNNI and AMX that C files use, as loops: for
+   processors without them. Included instead of the header of the compiler. */
 #include <stdint.h>
 #include <string.h>
 
@@ -95,4 +95,53 @@ static inline __m512i _mm512_sub_epi8(__m512i a, __m512i b) {
   for (int i = 0; i < 64; ++i) left[i] = (uint8_t)(left[i] - right[i]);
   memcpy(&a, left, sizeof a);
   return a;
+}
+
+/* Tiles, of AMX. */
+#ifndef ask_for_tiles
+#define ask_for_tiles() 0L
+#endif
+
+static struct tile {
+  int rows, bytes;
+  uint8_t at[16][64];
+} tile_[8];
+
+static inline void _tile_loadconfig(const void *shape) {
+  const uint8_t *const bytes = shape;
+  for (int i = 0; i < 8; ++i) {
+    memset(&tile_[i], 0, sizeof tile_[i]);
+    tile_[i].rows = bytes[48 + i];
+    tile_[i].bytes = bytes[16 + 2 * i] + 256 * bytes[17 + 2 * i];
+  }
+}
+
+static inline void _tile_release(void) { memset(tile_, 0, sizeof tile_); }
+
+static inline void _tile_zero(int i) {
+  memset(tile_[i].at, 0, sizeof tile_[i].at);
+}
+
+static inline void _tile_loadd(int i, const void *from, int stride) {
+  for (int row = 0; row < tile_[i].rows; ++row)
+    memcpy(tile_[i].at[row], (const char *)from + row * stride,
+           (size_t)tile_[i].bytes);
+}
+
+static inline void _tile_stored(int i, void *to, int stride) {
+  for (int row = 0; row < tile_[i].rows; ++row)
+    memcpy((char *)to + row * stride, tile_[i].at[row],
+           (size_t)tile_[i].bytes);
+}
+
+static inline void _tile_dpbusd(int sum, int codes, int weights) {
+  for (int row = 0; row < tile_[sum].rows; ++row)
+    for (int column = 0; column < tile_[sum].bytes / 4; ++column) {
+      int32_t all;
+      memcpy(&all, &tile_[sum].at[row][4 * column], 4);
+      for (int k = 0; k < tile_[codes].bytes; ++k)
+        all += tile_[codes].at[row][k] *
+               (int8_t)tile_[weights].at[k / 4][4 * column + k % 4];
+      memcpy(&tile_[sum].at[row][4 * column], &all, 4);
+    }
 }

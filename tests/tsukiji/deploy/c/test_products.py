@@ -21,9 +21,9 @@ from tsukiji.graph import evaluate
 from tsukiji.graph.nodes import Graph, Input, Node
 
 COMPILERS = [x for x in ('gcc', 'clang') if shutil.which(x)]
-# AVX-512 VNNI, whose instructions a header beside this file emulates.
+# AVX-512 VNNI and AMX, whose instructions a header beside this file emulates.
 HERE = pathlib.Path(__file__).parent
-WIDE = f'-D__AVX512F__=1 -D__AVX512VNNI__=1 -I{HERE}'
+WIDE = f'-D__AVX512F__=1 -D__AVX512VNNI__=1 -D__AMX_INT8__=1 -I{HERE}'
 CHECKED = ('-g', '-O1', '-fsanitize=address,undefined')
 NATIVE = '-march=native'
 COUNT = 13  # a block of examples, and one that is not full

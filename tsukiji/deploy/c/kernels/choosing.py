@@ -13,6 +13,7 @@ from tsukiji.deploy.c.kernels import (
   smlad,
   sparse_kernels,
   sparse_product,
+  tile_kernels,
   vector_kernels,
 )
 from tsukiji.deploy.c.plan.steps import Step
@@ -55,6 +56,9 @@ def kernel_texts(uses: str) -> list[str]:
     found += [
       code_kernels.kernel(int(n), int(m), some is narrow) for n, m, _ in some
     ]
+  tiles = sorted({*re.findall(r'\btiles_(\d+)\(', uses)})
+  found += [tile_kernels.TYPES] if tiles else []
+  found += [tile_kernels.kernel(int(n)) for n in tiles]
   found += [
     packed_weights.kernel(int(n), int(m), int(bits[1:]))
     for n, m, bits in packed

@@ -14,6 +14,7 @@ from tsukiji.deploy.c.kernels import smlad
 OUTPUTS = 32  # of a block, at most
 GROUP = 4  # taps
 MOST = 6  # neighbors
+CHAINS = 4  # sums of one window by turns: a product waits for the one before
 LIMIT = 2**15 - 1
 BITS = 8  # of a weight
 
@@ -121,37 +122,69 @@ def wide(count: int, width: int, size: int = BITS) -> str:
     width: Outputs of a block.
     size: Bits of a weight: 8, or packed as `packed_weights.packed` does.
   """
-  parts = 'ab'[: width // 16]
-  sums = [f's{j}{p}' for j in range(count) for p in parts]
-  zeros = ',\n          '.join(f'{x} = _mm512_setzero_si512()' for x in sums)
-  steps = [
-    line for n, p in enumerate(parts) for line in _sixteen(f'w{p}', n, size)
-  ]
-  steps += ['__m512i v;', 'int32_t four;']
-  for j in range(count):
-    steps += [
-      f'memcpy(&four, x + 4 * k + {j} * column, 4);',
-      'v = _mm512_set1_epi32(four);',
-      *(f's{j}{p} = _mm512_dpbusd_epi32(s{j}{p}, v, w{p});' for p in parts),
+  turns = range(CHAINS if count == 1 else 1)
+  names = [f's{j}{p}' for j in range(count) for p in 'ab'[: width // 16]]
+  every = ',\n          '.join(
+    f'{x}{_chain(turn)} = _mm512_setzero_si512()'
+    for turn in turns
+    for x in names
+  )
+  step = GROUP * width * size // BITS
+
+  def loop(head: str, many: int) -> str:
+    lines = [
+      x for turn in range(many) for x in _added(count, width, size, turn)
     ]
+    inner = '\n      '.join(lines)
+    return f'    {head} {{\n      {inner}\n    }}\n'
+
+  few = f'for (; k + {CHAINS} <= taps; k += {CHAINS}, w += {CHAINS * step})'
+  loops = loop(few, CHAINS) if count == 1 else ''
+  loops += loop(f'for (; k < taps; ++k, w += {step})', 1)
   ends = [
-    f'_mm512_storeu_si512(sums + {width * j + 16 * n}, s{j}{p});'
-    for j in range(count)
-    for n, p in enumerate(parts)
+    f'{x} = _mm512_add_epi32({x}, {x}{_chain(turn)});'
+    for turn in turns[1:]
+    for x in names
   ]
-  inner, last = '\n      '.join(steps), '\n  '.join(ends)
+  ends += [
+    f'_mm512_storeu_si512(sums + {16 * n}, {x});' for n, x in enumerate(names)
+  ]
+  last = '\n  '.join(ends)
   return f"""\
-  __m512i {zeros};
-  for (int y = 0; y < rows; ++y, x += row)
-    for (int k = 0; k < taps; ++k, w += {GROUP * width * size // BITS}) {{
-      {inner}
-    }}
+  __m512i {every};
+  for (int y = 0; y < rows; ++y, x += row) {{
+    int k = 0;
+{loops}  }}
   {last}"""
+
+
+def _chain(turn: int) -> str:
+  """Return the end of the names of the sums of a turn."""
+  return str(turn) if turn else ''
+
+
+def _added(count: int, width: int, size: int, turn: int) -> list[str]:
+  """Return lines that add the products of fours, some turns ahead."""
+  parts, step = 'ab'[: width // 16], GROUP * width * size // BITS
+  lines = []
+  for n, p in enumerate(parts):
+    lines += _sixteen(f'w{p}', step * turn + 8 * size * n, size)
+  lines += ['__m512i v;', 'int32_t four;']
+  at = f'4 * (k + {turn})' if turn else '4 * k'
+  for j in range(count):
+    lines += [
+      f'memcpy(&four, x + {at} + {j} * column, 4);',
+      'v = _mm512_set1_epi32(four);',
+    ]
+    for p in parts:
+      own = f's{j}{p}{_chain(turn)}'
+      lines.append(f'{own} = _mm512_dpbusd_epi32({own}, v, w{p});')
+  return ['{', *lines, '}']
 
 
 def _sixteen(name: str, place: int, size: int) -> list[str]:
   """Return lines that load the fours of 16 outputs."""
-  at = f'w + {8 * size * place}'
+  at = f'w + {place}'
   if size == BITS:
     return [f'const __m512i {name} = _mm512_loadu_si512({at});']
   if size == 4:

@@ -9,6 +9,7 @@ from tsukiji.deploy.c.indices import Affine
 from tsukiji.deploy.c.kernels import (
   code_kernels,
   packed_weights,
+  tile_kernels,
   vector_kernels,
 )
 from tsukiji.deploy.c.kernels.nests import Loops, indented, opened
@@ -33,6 +34,7 @@ class Kernel(NamedTuple):
     weights: In its order.
     kind: Type of the weights.
     step: Entries of the weights of one output that are read at once.
+    tiles: A kernel of the same sums by tiles, where there are some.
   """
 
   name: str
@@ -42,6 +44,7 @@ class Kernel(NamedTuple):
   weights: np.ndarray
   kind: str
   step: int = 1
+  tiles: 'Kernel | None' = None
 
 
 def fits(step: Step) -> bool:
@@ -87,11 +90,25 @@ def _kernel(step: Step) -> Kernel:
       name = packed_weights.name(count, block, size)
       packed = packed_weights.packed(packed, size)
       return Kernel(name, count, block, taps, packed, CODE, size // 2)
-    return Kernel(name, count, block, taps, packed, 'int8_t', 4)
+    plain = Kernel(name, count, block, taps, packed, 'int8_t', 4)
+    return plain._replace(tiles=_tiles(step, plain))
   block = vector_kernels.block(count, outputs)
   packed = blocked(weights.reshape(-1, outputs), block)
   name = vector_kernels.name(count, block)
   return Kernel(name, count, block, width * inputs, packed, FLOAT)
+
+
+def _tiles(step: Step, kernel: Kernel) -> Kernel | None:
+  """Return the kernel by tiles that is faster than another, None if none is."""
+  assert step.tail is not None
+  rows, columns, _ = step.tail.shape
+  height = len(step.attrs['window'].weights)
+  if not tile_kernels.pays((rows, columns), height, kernel.taps):
+    return None
+  return kernel._replace(
+    name=tile_kernels.name(kernel.block),
+    neighbors=tile_kernels.windows(columns),
+  )
 
 
 def blocked(weights: np.ndarray, block: int) -> np.ndarray:
@@ -125,6 +142,14 @@ def product(step: Step, tables: Tables) -> Lines:
     table += f' + {kernel.weights[0].size // block} * o'
   source = 'codes' if wide else x.buffer.name
   sums = _summed(step, kernel, source, table)
+  if kernel.tiles:
+    sums = [
+      'if (is_tiled) {',
+      *indented(_summed(step, kernel.tiles, source, table)),
+      '} else {',
+      *indented(sums),
+      '}',
+    ]
   outer = Loops((rows // deep,), ('r',))
   body = opened(outer, [*sums, *_ended(step, tables, kernel, deep)])
   if outputs > block:
@@ -136,6 +161,10 @@ def product(step: Step, tables: Tables) -> Lines:
   head = [f'{step.tail.sums.kind} sums[{deep}][{columns}][{block}];']
   if wide:
     head.append(f'WIDENED(codes, {x.buffer.name}, {x.buffer.size});')
+  if kernel.tiles:
+    shape = kernel.tiles.neighbors, tile_kernels.rest(kernel.taps)
+    head.append(f'const int is_tiled = tiles{shape};')
+    body.append('TILES_END(is_tiled);')
   return [*head, *body]
 
 

@@ -5,11 +5,12 @@ from typing import NamedTuple
 from tsukiji.deploy.c.kernels.nests import Loops, Scope, cast, opened
 from tsukiji.deploy.c.kernels.simple_steps import JOIN, start
 from tsukiji.deploy.c.plan.steps import Step
-from tsukiji.deploy.c.plan.values import Load
+from tsukiji.deploy.c.plan.values import SIZES, Load
 from tsukiji.deploy.c.tables import Tables
 
 Lines = list[str]
 FEW = 9  # numbers of a window that are written one by one
+ROW = 8  # channels that are worth a loop of their own
 
 
 class Tile(NamedTuple):
@@ -51,13 +52,12 @@ def tail(step: Step, tables: Tables, tile: Tile) -> Lines:
   loops = _loops(tile, rows, columns)
   names = _names(tile, rows, columns)
   if pool:
-    return _opened(tile, loops, _pooled(step, tables, tile, names))
+    return _finished(step, tile, _pooled(step, tables, tile, names))
   row, _, *last = _inside(loops)
   scope = Scope(tables, names, {end.sums.name: 't0'})
   scope.named(end.sums.kind, tile.sum.format(row, names[1], *last))
   text = scope.text(end.before)
-  line = _stored(step, scope, tile, (text, loops))
-  return _opened(tile, loops, [*scope.lines, line])
+  return _finished(step, tile, (scope, [], text))
 
 
 def spread(step: Step, tables: Tables, tile: Tile) -> Lines:
@@ -73,10 +73,38 @@ def spread(step: Step, tables: Tables, tile: Tile) -> Lines:
   return opened(_turned(loops, (0, 1, 3, 2)), [line])
 
 
-def _opened(tile: Tile, loops: Loops, lines: Lines) -> Lines:
-  """Return loops, over channels outside if each is held by itself."""
-  turned = _turned(loops, (2, 0, 1, 3)) if tile.held else loops
-  return opened(turned, lines)
+def _finished(
+  step: Step, tile: Tile, result: tuple[Scope, Lines, str]
+) -> Lines:
+  """Return loops that compute a result and store it.
+
+  Bytes are stored by a loop of their own: compilers choose vectors for the
+  smallest type of a loop, and those of 16 bytes are 4 numbers of 32 bits.
+  """
+  scope, before, text = result
+  end, buffer = step.tail, step.buffer
+  assert end is not None
+  pool = end.pool
+  height, width = (pool.height, pool.width) if pool else (1, 1)
+  loops = _loops(tile, tile.rows // height, tile.columns // width)
+  lines = [*before, *scope.lines]
+  if tile.held:
+    own = tile.held.format(*_inside(loops))
+    turned = _turned(loops, (2, 0, 1, 3))
+    return opened(turned, [*lines, f'{own} = {text};'])
+  last = end.after if end.after is not None else end.before
+  place = f'{buffer.name}[{scope.place(step.places)}] = '
+  is_narrowed = SIZES[last.kind] > SIZES[buffer.kind]
+  if not is_narrowed or tile.channels < ROW or tile.lanes > 1:
+    line = f'{place}{cast(buffer, last)}{text};'
+    return opened(loops, [*lines, line])
+  outer, inner = _turned(loops, (0, 1)), _turned(loops, (2,))
+  inside = [
+    f'{last.kind} row[{tile.channels}];',
+    *opened(inner, [*lines, f'row[k] = {text};']),
+    *opened(inner, [f'{place}({buffer.kind})row[k];']),
+  ]
+  return opened(outer, inside)
 
 
 def _turned(loops: Loops, order: tuple[int, ...]) -> Loops:
@@ -116,7 +144,7 @@ def _inside(loops: Loops) -> tuple[str, ...]:
 
 def _pooled(
   step: Step, tables: Tables, tile: Tile, names: tuple[str, ...]
-) -> Lines:
+) -> tuple[Scope, Lines, str]:
   end = step.tail
   assert end is not None and end.pool is not None
   _, height, width = end.pool
@@ -147,7 +175,7 @@ def _pooled(
   if end.after is not None and end.pooled is not None:
     scope.given = {end.pooled.name: 'all'}
     result = scope.text(end.after)
-  return [*lines, *scope.lines, _stored(step, scope, tile, (result, loops))]
+  return scope, lines, result
 
 
 def _at(step: int, first: str, more: int | str) -> str:
@@ -155,15 +183,3 @@ def _at(step: int, first: str, more: int | str) -> str:
   if first == '0':
     return str(more)
   return f'{step} * {first}' if more == 0 else f'({step} * {first} + {more})'
-
-
-def _stored(
-  step: Step, scope: Scope, tile: Tile, result: tuple[str, Loops]
-) -> str:
-  end, (text, loops) = step.tail, result
-  assert end is not None
-  if tile.held:
-    return f'{tile.held.format(*_inside(loops))} = {text};'
-  last = end.after if end.after is not None else end.before
-  narrow = cast(step.buffer, last)
-  return f'{step.buffer.name}[{scope.place(step.places)}] = {narrow}{text};'
