@@ -94,7 +94,7 @@ def sealed(fields: dict[str, Any], parts: dict[str, bytes]) -> bytes:
     from_json('', fields['v'], slots.append)  # type: ignore[arg-type]
   coded = [_coded(slot, parts) for slot in slots]
   fields['a'] = [len(part) for part in coded]
-  version = header.GRAPH if 'g' in fields else header.LAYERS
+  version = header.VERSION if 'g' in fields else header.LAYERS
   return header.seal(fields, sum(slot.bytes for slot in slots), coded, version)
 
 

@@ -17,6 +17,7 @@ import pytest
 from compress import dataflow as grids
 from compress import tree
 from compress.quantize.integer_codes import Inputs, Quantized
+from tests import runs
 from tests.layer_files import pack_layers
 from tests.tsukiji.deploy.tsk.test_pack import (
   SPEC,
@@ -266,6 +267,12 @@ LOGITS = [
 ]
 
 
+LOGITS_3 = [
+  [0.0655752643942833, -0.10275032371282578, 0.28165048360824585],
+  [0.22152453660964966, -0.128963440656662, 0.5907008647918701],
+]
+
+
 def test_the_golden_file_still_reads() -> None:
   read = pack.unpack(GOLDEN.read_bytes())
   spec, variables = golden_network()
@@ -275,6 +282,13 @@ def test_the_golden_file_still_reads() -> None:
   jax.tree.map(np.testing.assert_array_equal, read.variables, variables)
   got = artefact.load(GOLDEN)(some_images(spec, 2))
   np.testing.assert_allclose(got, LOGITS, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_of_format_3_still_reads() -> None:
+  read = artefact.load(GOLDEN.with_name('format3.tsk'))
+  assert read.meta == {'format': 3}
+  got = read(runs.images(runs.TINY, 2))
+  np.testing.assert_allclose(got, LOGITS_3, rtol=1e-4, atol=1e-5)
 
 
 def test_the_golden_file_takes_its_known_size() -> None:

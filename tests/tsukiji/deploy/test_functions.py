@@ -165,7 +165,7 @@ def with_graph(**changes: Any) -> bytes:
   opened = header.unseal(blob)
   fields = opened.fields | {'g': GRAPH | changes}
   parts = [bytes(opened.rest)]
-  return header.seal(fields, opened.total, parts, header.GRAPH)
+  return header.seal(fields, opened.total, parts, header.VERSION)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The header of a packed file: version, sizes, JSON.
 
-Layout of formats 1, 2, which adds a coding of floats, and 3, whose network is a
-graph of operators instead of a list of layers:
+Layout of formats 1, 2, which adds a coding of floats, 3, whose network is a
+graph of operators instead of a list of layers, and 4, whose header is deflated
+with more text in common:
 
 | bytes | what |
 |---|---|
@@ -31,7 +32,7 @@ from tsukiji.models.spec import Spec
 
 MAGIC = b'TSK'
 LAYERS, GRAPH = 2, 3  # format of a network of layers, of a graph
-VERSION = GRAPH
+VERSION = 4
 READABLE = range(1, VERSION + 1)
 BEGIN = 32  # bytes that hold all before the header
 JSON_LIMIT = 2**21  # bytes
@@ -247,7 +248,10 @@ def _inflate(head: memoryview, version: int) -> dict[str, Any]:
 
 def typical(version: int) -> bytes:
   """Return the text to which the headers of a format refer."""
-  return dictionary.GRAPH if version >= GRAPH else dictionary.LAYERS
+  if version < GRAPH:
+    return dictionary.LAYERS
+  more = dictionary.WORDS if version > GRAPH else b''
+  return more + dictionary.GRAPH
 
 
 def _nodes(text: bytes) -> int:

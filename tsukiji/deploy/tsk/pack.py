@@ -140,7 +140,7 @@ def pack(
   parts = [coding_lib.encode(x, coded_floats) for x in arrays]
   fields['a'] = [len(part) for part in parts]
   total = sum(x.nbytes for x in arrays)
-  blob = header.seal(fields, total, parts, header.GRAPH)
+  blob = header.seal(fields, total, parts, header.VERSION)
   sizes = limits.check_tree(frozen, len(arrays), len(blob))
   graph_limits.check(graph, sizes, len(blob))
   graph_limits.check_inputs(whole, frozen['params'])
@@ -201,7 +201,7 @@ def sections(blob: bytes) -> list[Section]:
 def _take_apart(blob: bytes) -> _File:
   """Check everything that can be checked without decoding arrays."""
   fields, total, rest = header.unseal(blob)
-  kind = 'g' if blob[3] == header.GRAPH else 's'
+  kind = 'g' if blob[3] >= header.GRAPH else 's'
   right = sorted(fields) == sorted(f'am{kind}v')
   check(right, f'fields a, m, {kind} and v', sorted(fields))
   variables, meta = fields['v'], fields['m']

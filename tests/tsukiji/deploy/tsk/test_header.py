@@ -29,10 +29,11 @@ def test_arrays_are_bounded_also_where_they_are_empty(text: str) -> None:
     header.slot('w', text)
 
 
-def test_what_was_sealed_comes_back() -> None:
-  opened = header.unseal(BLOB)
-  assert opened == (FIELDS, 99, b'abcdefg')
-  assert BLOB[:4] == b'TSK\2'
+@pytest.mark.parametrize('version', header.READABLE)
+def test_what_was_sealed_comes_back(version: int) -> None:
+  blob = header.seal(FIELDS, 99, [b'abc', b'defg'], version)
+  assert header.unseal(blob) == (FIELDS, 99, b'abcdefg')
+  assert blob[:4] == b'TSK' + bytes([version])
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_what_was_sealed_comes_back() -> None:
     (BLOB[:-1], 'checksum'),
     (BLOB + b'\0', 'checksum'),
     (BLOB[:20] + b'!' + BLOB[21:], 'checksum'),
-    (BLOB[:3] + b'\4' + BLOB[4:], '1 to 3, got 4. Read it with the release'),
+    (BLOB[:3] + b'\5' + BLOB[4:], '1 to 4, got 5. Read it with the release'),
     (reseal(b''), 'an integer'),
     (reseal(b'\0\x7f{}'), 'a header of 127 bytes, got 2'),
     (reseal(b'\xff\xff\xff\xff\xff\x7f\0'), 'a smaller total'),
