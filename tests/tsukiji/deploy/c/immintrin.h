@@ -26,6 +26,12 @@ static inline __m512i _mm512_set1_epi32(int32_t number) {
   return x;
 }
 
+static inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
+  for (int i = 0; i < 16; ++i)
+    a.lane[i] = (int32_t)((uint32_t)a.lane[i] + (uint32_t)b.lane[i]);
+  return a;
+}
+
 static inline __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {
   for (int i = 0; i < 16; ++i) {
     uint8_t codes[4];

@@ -114,6 +114,9 @@ def _matrix(short: str) -> str:
   """Return the kernel of a matrix: each lane has an output of its own."""
   return f"""\
 /* Sums of {OUTPUTS} outputs of a matrix, each with places of its own. */
+#if WIDE && !defined(__clang__)
+__attribute__((target("prefer-vector-width=256"))) /* gathers of 8 */
+#endif
 ALONE void listed_{OUTPUTS}x1_{short}(
     const float *x, const {KINDS[short]} *places, const float *weights,
     int count, float *sums) {{

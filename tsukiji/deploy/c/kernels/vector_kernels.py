@@ -18,6 +18,12 @@ typedef float vector
 typedef float half __attribute__((vector_size(16), aligned(4), may_alias));
 #else
 #define VECTORS 0
+#endif
+#if VECTORS && defined(__AVX512F__)
+#define WIDE 1
+typedef float wide __attribute__((vector_size(64), aligned(4), may_alias));
+#else
+#define WIDE 0
 #endif"""
 
 
@@ -52,7 +58,7 @@ def kernel(count: int, width: int) -> str:
 /* Sums of {count} windows: rows of taps, weights [rows][taps][{width}]. */
 ALONE void {name(count, width)}(const float *x, int column, int row, int rows,
                        int taps, const float *w, float *sums) {{
-{unused}#if VECTORS
+{unused}{_wide(count, width) or '#'}if VECTORS
   vector {zeros};
   for (int y = 0; y < rows; ++y, x += row)
     for (int k = 0; k < taps; ++k, w += {width}) {{
@@ -70,6 +76,47 @@ ALONE void {name(count, width)}(const float *x, int column, int row, int rows,
     }}
 #endif
 }}"""
+
+
+def _wide(count: int, width: int) -> str:
+  """Return the body with vectors of 16 numbers, '' if there is none.
+
+  Even and odd taps have sums of their own: 12 at most, of which two begin in a
+  cycle and take 4.
+  """
+  if count == 1 or width < OUTPUTS:
+    return ''
+  names = [f's{j}{p}' for j in range(count) for p in 'ab']
+
+  def added(p: str) -> list[str]:
+    at = {'a': 'k', 'b': 'k + 1'}[p]
+    shift = f' + {width}' if p == 'b' else ''
+    lines = [f'const wide w{p} = *(const wide *)(w{shift});']
+    return lines + [
+      f's{j}{p} += x[{at} + {j} * column] * w{p};' for j in range(count)
+    ]
+
+  zeros = ', '.join(f'{x} = {{0}}' for x in names)
+  even, odd = ('\n      '.join(added(p)) for p in 'ab')
+  ends = '\n  '.join(
+    f'*(wide *)(sums + {width * j}) = s{j}a + s{j}b;' for j in range(count)
+  )
+  return f"""\
+#if WIDE
+  wide {zeros};
+  for (int y = 0; y < rows; ++y, x += row) {{
+    int k = 0;
+    for (; k + 2 <= taps; k += 2, w += {2 * width}) {{
+      {even}
+      {odd}
+    }}
+    if (k < taps) {{
+      {even}
+      w += {width};
+    }}
+  }}
+  {ends}
+#el"""
 
 
 def block(count: int, outputs: int) -> int:
