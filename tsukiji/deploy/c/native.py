@@ -5,7 +5,6 @@ import functools
 import hashlib
 import os
 import pathlib
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -19,10 +18,7 @@ from tsukiji.deploy.c.source import Source
 from tsukiji.errors import expect
 
 COMPILERS = ('cc', 'gcc', 'clang')
-WIDEST = (
-  ('-mprefer-vector-width=512',) if platform.machine() == 'x86_64' else ()
-)
-FAST = ('-O3', '-march=native', *WIDEST)
+FAST = ('-O3', '-march=native')
 COPIED = 2**15  # bytes that are copied faster than asked where they are
 
 

@@ -1,5 +1,7 @@
 """Products by tiles are exact, where a system allows them and where not."""
 
+import re
+
 import pytest
 
 from tests.tsukiji.deploy.c.test_products import WIDE, Case, assert_integers
@@ -58,3 +60,8 @@ def test_tiles_are_chosen_for_all_of_them(
 ) -> None:
   inputs, (rows, columns), _ = size
   assert tile_kernels.pays((rows, columns - 3), 3, inputs)
+
+
+def test_nothing_that_is_written_is_global() -> None:
+  text = tile_kernels.TYPES + tile_kernels.kernel(32)
+  assert not re.search(r'\bstatic (?!const )[^()]*[=;]', text)

@@ -3,8 +3,9 @@
 A tile has 16 rows of 64 bytes. `tdpbusd` multiplies up to 16 windows of 64
 codes by 64 weights of 16 outputs, in the order of `vpdpbusd`, and adds them to
 16 x 16 sums (Intel Architecture Instruction Set Extensions Reference, chapter
-3). A process has to ask Linux for tiles; where it refuses, as in some virtual
-machines, and for products that are too small, `code_kernels` go on.
+3). A process has to ask Linux for tiles, which takes 0.1 microseconds; where it
+refuses, as in some virtual machines, and for products that are too small,
+`code_kernels` go on.
 """
 
 import math
@@ -30,14 +31,12 @@ static long ask_for_tiles(void) { /* arch_prctl(ARCH_REQ_XCOMP_PERM, 18) */
 #endif
 /* Shapes tiles for some windows, and taps after the last 64; 0 if it cannot. */
 static int tiles(int windows, int rest) {
-  static int is_allowed = -1;
   struct {
     uint8_t palette, first, none[14];
     uint16_t bytes[16];
     uint8_t rows[16];
   } shape = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {0}};
-  if (is_allowed < 0) is_allowed = ask_for_tiles() == 0;
-  if (!is_allowed) return 0;
+  if (ask_for_tiles() != 0) return 0;
   for (int i = 0; i < 4; ++i) shape.rows[i] = (uint8_t)windows;
   for (int i = 4; i < 8; ++i) shape.rows[i] = 16;
   if (rest) {
