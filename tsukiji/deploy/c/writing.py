@@ -102,6 +102,9 @@ def _fast(name: str) -> str:
 WIDEST = """\
 #if defined(__GNUC__) && !defined(__clang__) && defined(__AVX512F__)
 #pragma GCC target("prefer-vector-width=512")
+#define ROW(wide, narrow) wide
+#else
+#define ROW(wide, narrow) narrow
 #endif"""
 WITHOUT_VNNI = ' && defined(__AVX2__) && !defined(__AVX512VNNI__)'
 

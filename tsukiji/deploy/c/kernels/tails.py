@@ -78,8 +78,9 @@ def _finished(
 ) -> Lines:
   """Return loops that compute a result and store it.
 
-  Bytes are stored by a loop of their own: compilers choose vectors for the
-  smallest type of a loop, and those of 16 bytes are 4 numbers of 32 bits.
+  With AVX-512, bytes are stored by a loop of their own, from a row (`writing`):
+  GCC chooses vectors for the smallest type of a loop, and those of 16 bytes are
+  4 numbers of 32 bits.
   """
   scope, before, text = result
   end, buffer = step.tail, step.buffer
@@ -93,16 +94,17 @@ def _finished(
     turned = _turned(loops, (2, 0, 1, 3))
     return opened(turned, [*lines, f'{own} = {text};'])
   last = end.after if end.after is not None else end.before
-  place = f'{buffer.name}[{scope.place(step.places)}] = '
+  own = f'{buffer.name}[{scope.place(step.places)}]'
   is_narrowed = SIZES[last.kind] > SIZES[buffer.kind]
   if not is_narrowed or tile.channels < ROW or tile.lanes > 1:
-    line = f'{place}{cast(buffer, last)}{text};'
+    line = f'{own} = {cast(buffer, last)}{text};'
     return opened(loops, [*lines, line])
   outer, inner = _turned(loops, (0, 1)), _turned(loops, (2,))
+  store = f'{own} = ({buffer.kind})row[k];'
   inside = [
-    f'{last.kind} row[{tile.channels}];',
-    *opened(inner, [*lines, f'row[k] = {text};']),
-    *opened(inner, [f'{place}({buffer.kind})row[k];']),
+    f'ROW({last.kind} row[{tile.channels}];, )',
+    *opened(inner, [*lines, f'ROW(row[k], {own}) = {text};']),
+    f'ROW(for (int k = 0; k < {tile.channels}; ++k) {store}, )',
   ]
   return opened(outer, inside)
 
