@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from tests.tsukiji.deploy.c.test_products import Case, assert_integers
+from tests.tsukiji.deploy.c.test_products import WIDE, Case, assert_integers
 from tests.tsukiji.deploy.c.test_source import COMPILERS
 from tsukiji.deploy.c.kernels import packed_weights
 
@@ -22,14 +22,18 @@ def test_packed_weights_are_the_weights(width: int, seed: int) -> None:
 
 @pytest.mark.skipif(not COMPILERS, reason='there is no compiler')
 @pytest.mark.parametrize('bits', [2, 4])
-def test_packed_products_are_exact(bits: int) -> None:
+@pytest.mark.parametrize('outputs', [17, 40])
+@pytest.mark.parametrize('options', ['-Dnet_SMALL', WIDE])
+def test_packed_products_are_exact(
+  options: str, outputs: int, bits: int
+) -> None:
   case = Case(
     sides=(3, 2),
     shape=[7, 9],
     dilation=(1, 1),
     groups=1,
     inputs=3,
-    outputs=17,
+    outputs=outputs,
     strides=(1, 1),
     padding=((1, 1), (2, 0)),
     density=1.0,
@@ -38,4 +42,4 @@ def test_packed_products_are_exact(bits: int) -> None:
     factor=0.1,
     many=None,
   )
-  assert_integers(case, f'{COMPILERS[0]} -Dnet_SMALL')
+  assert_integers(case, f'{COMPILERS[0]} {options}')

@@ -59,6 +59,9 @@ def kernel_texts(uses: str) -> list[str]:
   tiles = sorted({*re.findall(r'\btiles_(\d+)\(', uses)})
   found += [tile_kernels.TYPES] if tiles else []
   found += [tile_kernels.kernel(int(n)) for n in tiles]
+  sizes = sorted({int(bits[1:]) for _, _, bits in packed})
+  found += [packed_weights.TYPES] if packed else []
+  found += [packed_weights.unpacked(size) for size in sizes]
   found += [
     packed_weights.kernel(int(n), int(m), int(bits[1:]))
     for n, m, bits in packed

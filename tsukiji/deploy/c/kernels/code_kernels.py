@@ -114,13 +114,12 @@ def block(outputs: int) -> int:
   return OUTPUTS if outputs > OUTPUTS // 2 else OUTPUTS // 2
 
 
-def wide(count: int, width: int, size: int = BITS) -> str:
+def wide(count: int, width: int) -> str:
   """Return the body with `vpdpbusd`, of 16 outputs by 4 taps.
 
   Args:
     count: Neighbors.
     width: Outputs of a block.
-    size: Bits of a weight: 8, or packed as `packed_weights.packed` does.
   """
   turns = range(CHAINS if count == 1 else 1)
   names = [f's{j}{p}' for j in range(count) for p in 'ab'[: width // 16]]
@@ -129,12 +128,10 @@ def wide(count: int, width: int, size: int = BITS) -> str:
     for turn in turns
     for x in names
   )
-  step = GROUP * width * size // BITS
+  step = GROUP * width
 
   def loop(head: str, many: int) -> str:
-    lines = [
-      x for turn in range(many) for x in _added(count, width, size, turn)
-    ]
+    lines = [x for turn in range(many) for x in _added(count, width, turn)]
     inner = '\n      '.join(lines)
     return f'    {head} {{\n      {inner}\n    }}\n'
 
@@ -163,12 +160,13 @@ def _chain(turn: int) -> str:
   return str(turn) if turn else ''
 
 
-def _added(count: int, width: int, size: int, turn: int) -> list[str]:
+def _added(count: int, width: int, turn: int) -> list[str]:
   """Return lines that add the products of fours, some turns ahead."""
-  parts, step = 'ab'[: width // 16], GROUP * width * size // BITS
+  parts = 'ab'[: width // 16]
   lines = []
   for n, p in enumerate(parts):
-    lines += _sixteen(f'w{p}', step * turn + 8 * size * n, size)
+    place = GROUP * width * turn + 64 * n
+    lines.append(f'const __m512i w{p} = _mm512_loadu_si512(w + {place});')
   lines += ['__m512i v;', 'int32_t four;']
   at = f'4 * (k + {turn})' if turn else '4 * k'
   for j in range(count):
@@ -180,28 +178,6 @@ def _added(count: int, width: int, size: int, turn: int) -> list[str]:
       own = f's{j}{p}{_chain(turn)}'
       lines.append(f'{own} = _mm512_dpbusd_epi32({own}, v, w{p});')
   return ['{', *lines, '}']
-
-
-def _sixteen(name: str, place: int, size: int) -> list[str]:
-  """Return lines that load the fours of 16 outputs."""
-  at = f'w + {place}'
-  if size == BITS:
-    return [f'const __m512i {name} = _mm512_loadu_si512({at});']
-  if size == 4:
-    load = f'_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)({at})))'
-    apart = f'_mm512_or_si512({name}_, _mm512_slli_epi16({name}_, 4))'
-  else:
-    load = f'_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)({at})))'
-    apart = f'_mm512_or_si512({name}_, _mm512_slli_epi32({name}_, 6))'
-    apart = f'_mm512_or_si512({apart}, _mm512_slli_epi32({apart}, 12))'
-  most, half = (
-    f'_mm512_set1_epi8({x})' for x in (2**size - 1, 2 ** (size - 1))
-  )
-  return [
-    f'const __m512i {name}_ = {load};',
-    f'const __m512i {name} = _mm512_sub_epi8('
-    f'_mm512_and_si512({apart}, {most}), {half});',
-  ]
 
 
 def _pairs(count: int, width: int) -> str:

@@ -33,7 +33,7 @@ class Kernel(NamedTuple):
     taps: Of a row of a window.
     weights: In its order.
     kind: Type of the weights.
-    step: Entries of the weights of one output that are read at once.
+    bits: Of a weight that is packed with others, 0 if it is not.
     tiles: A kernel of the same sums by tiles, where there are some.
   """
 
@@ -43,7 +43,7 @@ class Kernel(NamedTuple):
   taps: int
   weights: np.ndarray
   kind: str
-  step: int = 1
+  bits: int = 0
   tiles: 'Kernel | None' = None
 
 
@@ -85,13 +85,16 @@ def _kernel(step: Step) -> Kernel:
       rows.reshape(-1, outputs), step.attrs['grid'].top
     )
     name = code_kernels.name(count, block, narrow)
+    kernel = Kernel(name, count, block, taps, packed, 'int8_t')
     size = packed_weights.bits(packed)
     if size < code_kernels.BITS and step.attrs['is_small']:
-      name = packed_weights.name(count, block, size)
-      packed = packed_weights.packed(packed, size)
-      return Kernel(name, count, block, taps, packed, CODE, size // 2)
-    plain = Kernel(name, count, block, taps, packed, 'int8_t', 4)
-    return plain._replace(tiles=_tiles(step, plain))
+      kernel = kernel._replace(
+        name=packed_weights.name(count, block, size),
+        weights=packed_weights.packed(packed, size),
+        kind=CODE,
+        bits=size,
+      )
+    return kernel._replace(tiles=_tiles(step, kernel))
   block = vector_kernels.block(count, outputs)
   packed = blocked(weights.reshape(-1, outputs), block)
   name = vector_kernels.name(count, block)
@@ -141,6 +144,11 @@ def product(step: Step, tables: Tables) -> Lines:
   if outputs > block:
     table += f' + {kernel.weights[0].size // block} * o'
   source = 'codes' if wide else x.buffer.name
+  before = []
+  if kernel.bits:
+    size = kernel.weights[0].size * 8 // kernel.bits
+    before = [f'UNPACKED(whole, {table}, {size}, unpacked_{kernel.bits});']
+    table = 'whole'
   sums = _summed(step, kernel, source, table)
   if kernel.tiles:
     sums = [
@@ -151,7 +159,8 @@ def product(step: Step, tables: Tables) -> Lines:
       '}',
     ]
   outer = Loops((rows // deep,), ('r',))
-  body = opened(outer, [*sums, *_ended(step, tables, kernel, deep)])
+  ends = _ended(step, tables, kernel, deep)
+  body = [*before, *opened(outer, [*sums, *ends])]
   if outputs > block:
     body = [
       f'for (int o = 0; o < {outputs}; o += {block}) {{',

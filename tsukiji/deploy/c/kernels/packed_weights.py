@@ -1,8 +1,9 @@
 """Weights of 4 or 2 bits, packed in flash and unpacked in the inner loop.
 
-For processors without AVX2, and those with VNNI. The 4 weights of an output
-that follow each other are 16 or 8 bits, the first in the lowest ones, each plus
-half of its range.
+For processors without AVX2, and those with VNNI, which unpack a block of
+outputs at once, before its windows. The 4 weights of an output that follow each
+other are 16 or 8 bits, the first in the lowest ones, each plus half of its
+range.
 """
 
 import numpy as np
@@ -10,6 +11,16 @@ import numpy as np
 from tsukiji.deploy.c.kernels import code_kernels, smlad
 
 WIDTHS = (2, 4)
+TYPES = """\
+#if CODES == 512
+typedef int8_t packed;
+#define UNPACKED(name, w, n, unpack) \\
+  int8_t name[n];                    \\
+  unpack(w, n, name)
+#else
+typedef uint8_t packed;
+#define UNPACKED(name, w, n, unpack) const packed *const name = w
+#endif"""
 
 
 def bits(weights: np.ndarray) -> int:
@@ -67,9 +78,9 @@ def kernel(count: int, width: int, size: int) -> str:
   return f"""\
 /* Sums of {count} windows, {width} outputs, weights of {size} bits. */
 ALONE void {name(count, width, size)}(const uint8_t *x, int column, int row,
-                       int rows, int taps, const uint8_t *w, int32_t *sums) {{
+                       int rows, int taps, const packed *w, int32_t *sums) {{
 {unused}#if CODES == 512
-{code_kernels.wide(count, width, size)}
+{code_kernels.wide(count, width)}
 #elif CODES == 32
 {smlad.kernel(count, width, size)}
 #else
@@ -87,3 +98,27 @@ ALONE void {name(count, width, size)}(const uint8_t *x, int column, int row,
       }}
 #endif
 }}"""
+
+
+def unpacked(size: int) -> str:
+  """Return the function that unpacks weights of some bits, 64 at a time."""
+  if size == 4:
+    load = '_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)w))'
+    apart = '_mm512_or_si512(x, _mm512_slli_epi16(x, 4))'
+  else:
+    load = '_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)w))'
+    half = '_mm512_or_si512(x, _mm512_slli_epi32(x, 6))'
+    apart = f'_mm512_or_si512({half}, _mm512_slli_epi32({half}, 12))'
+  return f"""\
+#if CODES == 512
+ALONE void unpacked_{size}(const uint8_t *w, int n, int8_t *to) {{
+  const __m512i most = _mm512_set1_epi8({2**size - 1});
+  const __m512i half = _mm512_set1_epi8({2 ** (size - 1)});
+  for (; n > 0; n -= 64, w += {8 * size}, to += 64) {{
+    const __m512i x = {load};
+    const __m512i apart = {apart};
+    _mm512_storeu_si512(
+        to, _mm512_sub_epi8(_mm512_and_si512(apart, most), half));
+  }}
+}}
+#endif"""
