@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tsukiji.graph import taps
+from tsukiji import taps
 
 Array = jax.Array
 Sizes = tuple[int, ...]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from tsukiji.graph import taps
+from tsukiji import taps
 
 Array = jax.Array
 

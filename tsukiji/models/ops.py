@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from tsukiji.graph import taps
+from tsukiji import taps
 
 Array = jax.Array
 

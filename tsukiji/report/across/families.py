@@ -53,7 +53,7 @@ def parse(text: str) -> list[Entry]:
 
   >>> parse('[[family]]\\nsays = "a"\\nrows = [{source="b", row="c/d"}]')
   Traceback (most recent call last):
-  ValueError: family 'a': expected method, row, source, got source, row.
+  ValueError: family 'a': expected method, row, source, got 'source, row'.
   """
   found = []
   for item in tomllib.loads(text)['family']:

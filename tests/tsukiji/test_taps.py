@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsukiji.graph import taps
+from tsukiji import taps
 from tsukiji.graph.capture import capture
 from tsukiji.graph.evaluate import run
 from tsukiji.graph.operators import THIN
