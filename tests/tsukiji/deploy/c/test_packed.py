@@ -22,8 +22,9 @@ def test_packed_weights_are_the_weights(width: int, seed: int) -> None:
 
 @pytest.mark.skipif(not COMPILERS, reason='there is no compiler')
 @pytest.mark.parametrize('bits', [2, 4])
-@pytest.mark.parametrize('outputs', [17, 40])
-@pytest.mark.parametrize('options', ['-Dnet_SMALL', WIDE])
+@pytest.mark.parametrize(
+  ('options', 'outputs'), [('-Dnet_SMALL', 17), (WIDE, 40)]
+)
 def test_packed_products_are_exact(
   options: str, outputs: int, bits: int
 ) -> None:
