@@ -58,7 +58,7 @@ def kernel(count: int, width: int) -> str:
 /* Sums of {count} windows: rows of taps, weights [rows][taps][{width}]. */
 ALONE void {name(count, width)}(const float *x, int column, int row, int rows,
                        int taps, const float *w, float *sums) {{
-{unused}{_wide(count, width) or '#'}if VECTORS
+{unused}{_wide(count, width) or '#if VECTORS'}
   vector {zeros};
   for (int y = 0; y < rows; ++y, x += row)
     for (int k = 0; k < taps; ++k, w += {width}) {{
@@ -79,7 +79,9 @@ ALONE void {name(count, width)}(const float *x, int column, int row, int rows,
 
 
 def _wide(count: int, width: int) -> str:
-  """Return the body with vectors of 16 numbers, '' if there is none.
+  """Return the body with vectors of 16 numbers, up to that of other vectors.
+
+  It is '' where there is none, as for single windows.
 
   Even and odd taps have sums of their own: 12 at most, of which two begin in a
   cycle and take 4.
@@ -116,7 +118,7 @@ def _wide(count: int, width: int) -> str:
     }}
   }}
   {ends}
-#el"""
+#elif VECTORS"""
 
 
 def block(count: int, outputs: int) -> int:
