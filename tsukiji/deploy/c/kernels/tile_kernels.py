@@ -20,6 +20,7 @@ FAR, NEAR, CALL, SHAPE = 350, 35, 60, 300
 # 0, 1: sums; 2: windows; 3: their last taps; 4, 5: weights; 6, 7: of those.
 TYPES = """\
 #if CODES == 512 && defined(__AMX_INT8__) && defined(__linux__)
+#define TILES 1
 #ifndef ask_for_tiles
 static long ask_for_tiles(void) { /* arch_prctl(ARCH_REQ_XCOMP_PERM, 18) */
   long refused;
@@ -49,6 +50,7 @@ static int tiles(int windows, int rest) {
 }
 #define TILES_END(is_tiled) if (is_tiled) _tile_release()
 #else
+#define TILES 0
 #define tiles(windows, rest) 0
 #define tiles_16(...) (void)0
 #define tiles_32(...) (void)0
@@ -108,7 +110,7 @@ def kernel(width: int) -> str:
   )
   whole, last = ('\n      '.join(_step(width, n)) for n in (0, 1))
   return f"""\
-#if CODES == 512 && defined(__AMX_INT8__) && defined(__linux__)
+#if TILES
 /* Sums of the windows of a tile: rows of 4 * taps codes, {width} outputs. */
 ALONE void {name(width)}(const uint8_t *x, int column, int row, int rows,
                      int taps, const int8_t *w, int32_t *sums) {{
