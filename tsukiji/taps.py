@@ -3,12 +3,14 @@
 XLA's kernels on a CPU take 3 to 130 times as long where each channel has a
 filter of its own, and 2 to 25 times where few channels of an image meet few
 filters: there each weight of the window multiplies a shifted image in one fused
-loop.
+loop. Up to 16 filters leave most of its vectors empty; the columns of the
+window are filters as well there, and shifted afterwards: 1.3 to 7 times as
+fast.
 """
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +21,7 @@ Array = jax.Array
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 FEW = 3  # channels, as of images
+NARROW = 16  # filters
 
 
 class Form(NamedTuple):
@@ -41,26 +44,10 @@ def is_thin(x: Any, w: Any, form: Form, filters: int, most: int) -> bool:
   return bool(plain and x.shape[3] <= FEW and small)
 
 
-def convolved(x: Array, w: Array, form: Form) -> Array:
-  """Convolve, by taps on a CPU.
-
-  What reads programs, as `compress.dataflow`, reads the default.
-
-  Args:
-    x: Images, [batch, height, width, channels].
-    w: Kernel, [height, width, channels / groups, filters].
-    form: For which `is_depthwise` or `is_thin`.
-
-  Returns:
-    Array [batch, out height, out width, filters].
-  """
-  alone = lax.optimization_barrier  # else the sums are fused, and done again
-  return lax.platform_dependent(
-    x,
-    w,
-    cpu=lambda x, w: alone(by_taps(alone(x), w, form)),
-    default=lambda x, w: plain(x, w, form),
-  )
+def is_narrow(x: Any, w: Any, form: Form) -> bool:
+  """Return whether there are few filters, with columns to shift."""
+  plain = form.groups == 1 and set(form.strides) == {1}
+  return bool(plain and w.shape[1] > 1 and w.shape[3] <= NARROW)
 
 
 def plain(x: Array, w: Array, form: Form) -> Array:
@@ -92,6 +79,56 @@ def by_taps(x: Array, w: Array, form: Form) -> Array:
     )
   ]
   return functools.reduce(jnp.add, parts)
+
+
+def by_columns(x: Array, w: Array, form: Form) -> Array:
+  """Convolve with every column of the window at once, shift and add.
+
+  y[:, j] = sum_v z[:, j + v, v] of z = x * w[:, v], a filter a column v; for
+  stride 1, not grouped.
+
+  >>> x, w = jnp.arange(8.0).reshape(1, 2, 2, 2), jnp.ones((2, 2, 2, 1))
+  >>> by_columns(x, w, Form((1, 1), ((0, 0), (0, 0)))).ravel()
+  Array([28.], dtype=float32)
+  """
+  kh, kw, c, f = w.shape
+  high, (before, after) = form.padding
+  columns = w.transpose(0, 2, 1, 3).reshape(kh, 1, c, kw * f)
+  z = plain(x, columns, Form((1, 1), (high, (0, 0))))
+  parts = [
+    lax.pad(
+      z[..., v * f : (v + 1) * f],
+      jnp.zeros((), z.dtype),
+      [(0, 0, 0), (0, 0, 0), (before - v, after + v + 1 - kw, 0), (0, 0, 0)],
+    )
+    for v in range(kw)
+  ]
+  return functools.reduce(jnp.add, parts)
+
+
+def convolved(
+  x: Array, w: Array, form: Form, by: Callable[..., Array] = by_taps
+) -> Array:
+  """Convolve, by shifts on a CPU.
+
+  What reads programs, as `compress.dataflow`, reads the default.
+
+  Args:
+    x: Images, [batch, height, width, channels].
+    w: Kernel, [height, width, channels / groups, filters].
+    form: For which `is_depthwise`, `is_thin` or `is_narrow`.
+    by: `by_taps` or `by_columns`.
+
+  Returns:
+    Array [batch, out height, out width, filters].
+  """
+  alone = lax.optimization_barrier  # else the sums are fused, and done again
+  return lax.platform_dependent(
+    x,
+    w,
+    cpu=lambda x, w: alone(by(alone(x), w, form)),
+    default=lambda x, w: plain(x, w, form),
+  )
 
 
 def shifts(x: Array, window: Sequence, strides: Sequence) -> list[Array]:

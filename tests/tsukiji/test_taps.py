@@ -34,6 +34,15 @@ def test_taps_are_lax(kernel, strides, padding, depthwise):
     np.testing.assert_allclose(got, taps.plain(x, w, form), atol=1e-5)
 
 
+@FEW
+@given(kernel=pairs, padding=pads)
+def test_columns_are_lax(kernel, padding):
+  form = taps.Form((1, 1), padding)
+  x, w = arrays((2, 7, 6, 5), (*kernel, 5, 4))
+  got = jax.jit(taps.by_columns, static_argnums=2)(x, w, form)
+  np.testing.assert_allclose(got, taps.plain(x, w, form), atol=1e-5)
+
+
 @pytest.mark.parametrize(
   ('kernel', 'strides', 'groups', 'wanted'),
   [

@@ -37,12 +37,13 @@ def conv_general_dilated(
 ) -> Array:
   """Convolve as `lax.conv_general_dilated`, with gradients made for a CPU.
 
-  Reformulated are 2-D NHWC convolutions in float32 that
+  Reformulated are 2-D NHWC convolutions in float32
 
-  - have a filter a channel, or few channels and stride 1: on a CPU they are
+  - of a filter a channel, or of few channels and stride 1: on a CPU they are
     sums of shifted images times weights, one fused loop;
-  - are VALID, ungrouped and of stride 1, on a single CPU device (chunks would
-    reshard a sharded batch): see `_conv`.
+  - of stride 1, ungrouped: few filters by columns of the window, on a CPU
+    (`taps`), and gradients as in `_conv_jvp`, on a single CPU device, since
+    chunks would reshard a sharded batch.
 
   All others are `lax.conv_general_dilated` itself. For `flax.linen.Conv(...,
   conv_general_dilated=conv_general_dilated)`.
@@ -82,8 +83,8 @@ def conv_general_dilated(
     if is_wide and (is_depthwise or is_thin):
       return _conv_by_taps(lhs, rhs, form)
     alone = jax.default_backend() == 'cpu' and jax.device_count() == 1
-    if is_plain and alone and not any(map(any, padding)):
-      return _conv(lhs, rhs)
+    if is_wide and is_plain and alone:
+      return _conv(lhs, rhs, form)
   return lax.conv_general_dilated(
     lhs,
     rhs,
@@ -113,44 +114,51 @@ def _conv_by_taps_jvp(
   return _conv_by_taps(x, w, form), functools.reduce(jnp.add, dy)
 
 
-def _valid(x: Array, w: Array) -> Array:
-  return lax.conv_general_dilated(
-    x, w, (1, 1), 'VALID', dimension_numbers=taps.NHWC
-  )
-
-
-@jax.custom_jvp
-def _conv(x: Array, w: Array) -> Array:
-  return _valid(x, w)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _conv(x: Array, w: Array, form: taps.Form) -> Array:
+  if taps.is_narrow(x, w, form):
+    return taps.convolved(x, w, form, taps.by_columns)
+  return taps.plain(x, w, form)
 
 
 @functools.partial(_conv.defjvp, symbolic_zeros=True)
-def _conv_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _conv_jvp(
+  form: taps.Form, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
+  """Differentiate so that the transpose, the gradient, is fast.
+
+  The transpose of `_of_columns` is `taps.by_columns`, for few channels and
+  where a VALID gradient would multiply the zeros by which its width is padded.
+  That of chunks adds up weight gradients whose patches stay in the cache.
+  """
   (x, w), (dx, dw) = primals, tangents
   dy: list[Array] = []
   if not isinstance(dx, SymbolicZero):
+    narrow = x.shape[3] <= taps.NARROW and w.shape[1] > 1
+    inside = not any(map(any, form.padding))
     padded = x.shape[2] > _PADDED * (x.shape[2] - w.shape[1] + 1)
-    dy.append((_by_columns if padded else _valid)(dx, w))
+    by_columns = narrow or (inside and padded)
+    dy.append((_of_columns if by_columns else taps.plain)(dx, w, form))
   if not isinstance(dw, SymbolicZero):
-    dy.append(_by_chunks(x, dw))
-  return _conv(x, w), functools.reduce(jnp.add, dy)
+    small = max(w.shape[2:]) <= taps.NARROW
+    dy.append((taps.plain if small else _by_chunks)(x, dw, form))
+  return _conv(x, w, form), functools.reduce(jnp.add, dy)
 
 
-def _by_chunks(x: Array, w: Array) -> Array:
+def _by_chunks(x: Array, w: Array, form: taps.Form) -> Array:
   """Convolve chunks of the batch, so that the weight gradient is their sum."""
   size = max(_CHUNK, -(-len(x) // _MAX_CHUNKS))
-  parts = [_valid(x[i : i + size], w) for i in range(0, len(x), size)]
+  parts = [taps.plain(x[i : i + size], w, form) for i in range(0, len(x), size)]
   return jnp.concatenate(parts)
 
 
-def _by_columns(x: Array, w: Array) -> Array:
-  """Convolve [kh, 1] windows over channels that hold the kw shifts of x.
-
-  The gradient in x then convolves height only and adds kw shifted arrays: the
-  zeros by which a VALID gradient pads its width are never multiplied.
-  """
+def _of_columns(x: Array, w: Array, form: taps.Form) -> Array:
+  """Convolve [kh, 1] windows over channels that hold the kw shifts of x."""
   kh, kw, c, f = w.shape
+  high, wide = form.padding
+  x = jnp.pad(x, ((0, 0), (0, 0), wide, (0, 0)))
   width = x.shape[2] - kw + 1
   shifts = [x[:, :, j : j + width] for j in range(kw)]
   columns = lax.optimization_barrier(jnp.concatenate(shifts, axis=-1))
-  return _valid(columns, w.reshape(kh, 1, kw * c, f))
+  tall = taps.Form((1, 1), (high, (0, 0)))
+  return taps.plain(columns, w.reshape(kh, 1, kw * c, f), tall)

@@ -16,40 +16,6 @@ from tsukiji import taps
 
 Array = jax.Array
 
-_OPTIONS = {
-  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'
-}
-
-
-def compiler_options() -> dict[str, str]:
-  """Return the options with which `jax.jit` should compile a training step.
-
-  On a CPU, jax 0.10 sends reductions, convolutions and products to YNNPACK,
-  whose gradients of float32 convolutions are up to 2.5x slower than Eigen's
-  here; only reductions are left to it. Elsewhere, and where the compiler does
-  not know the option, nothing is set.
-
-  Returns:
-    A dictionary for `jax.jit(step, compiler_options=...)`.
-
-  >>> step = jax.jit(lambda x: x + 1, compiler_options=compiler_options())
-  >>> int(step(1))
-  2
-  """
-  if jax.default_backend() != 'cpu':
-    return {}
-  return dict(_OPTIONS) if _known() else {}
-
-
-@functools.cache
-def _known() -> bool:
-  """Return whether this compiler has the options, which are experimental."""
-  try:
-    jax.jit(lambda x: x, compiler_options=_OPTIONS)(0.0)
-  except RuntimeError:
-    return False
-  return True
-
 
 def max_pool(x: Array, window: Sequence[int], strides: Sequence[int]) -> Array:
   """Take the maximum over windows: y[b,i,j,c] = max_uv x[b,si+u,tj+v,c].

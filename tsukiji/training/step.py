@@ -25,11 +25,10 @@ from compress.tree import Array, Features, Params
 from tsukiji.data import batches
 from tsukiji.data.datasets import Split
 from tsukiji.models import net as net_lib
-from tsukiji.models import ops
 from tsukiji.models.net import Net
 from tsukiji.models.norm_gains import gains
 from tsukiji.models.spec import Spec
-from tsukiji.training import evaluate, optimizer
+from tsukiji.training import compiler, evaluate, optimizer
 from tsukiji.training.losses import LOSSES
 from tsukiji.training.metrics import goal_of, no_labels
 
@@ -154,7 +153,7 @@ def make_step(plan: Plan) -> Callable[..., State]:
   return jax.jit(
     functools.partial(take_step, plan),
     donate_argnums=0,
-    compiler_options=ops.compiler_options(),
+    compiler_options=compiler.options(plan.spec),
   )
 
 

@@ -14,7 +14,7 @@ from jax import lax
 import compress
 from tests.derivatives import assert_close, distinct, value_and_vjp
 from tsukiji.graph.capture import capture
-from tsukiji.models import convolution, ops
+from tsukiji.models import convolution
 from tsukiji.models.convolution import conv_general_dilated
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
@@ -92,7 +92,27 @@ def test_a_cpu_sums_shifts_where_that_is_faster(shape, kernel, padding, groups):
   assert 'stablehlo.convolution' in exported
 
 
-@pytest.mark.parametrize('shape, kernel, padding, groups', BY_TAPS)
+BY_COLUMNS = [
+  ((2, 9, 9, 6), (3, 3, 6, 8), 'SAME', 1),
+  ((2, 9, 9, 4), (5, 5, 4, 4), 'VALID', 1),
+  ((2, 9, 9, 20), (1, 3, 20, 4), ((0, 0), (0, 2)), 1),  # narrow one way
+  ((2, 9, 9, 4), (3, 2, 4, 20), ((1, 0), (2, 1)), 1),
+  ((17, 5, 5, 20), (3, 3, 20, 24), 'SAME', 1),  # chunks alone
+]
+
+
+@pytest.mark.parametrize('shape, kernel, padding, groups', BY_COLUMNS)
+def test_a_cpu_shifts_few_filters(shape, kernel, padding, groups):
+  ours, theirs, args = both_convs(shape, kernel, padding=padding)
+  got, want = value_and_vjp(ours, *args), value_and_vjp(theirs, *args)
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5 * float(abs(b).max()))
+  few = kernel[3] <= 16
+  wide = f'f32[{shape[0]},{got[0].shape[1]},{shape[2]},{kernel[1] * kernel[3]}]'
+  assert (wide in ours.lower(*args).compile().as_text()) == few
+
+
+@pytest.mark.parametrize('shape, kernel, padding, groups', BY_TAPS + BY_COLUMNS)
 def test_programs_are_read_as_convolutions(shape, kernel, padding, groups):
   ours, theirs, (x, w) = both_convs(
     shape, kernel, padding=padding, feature_group_count=groups
@@ -177,4 +197,3 @@ def test_other_machines_take_lax(monkeypatch, backend, devices):
   x, w = jnp.ones((2, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
   y = conv_general_dilated(x, w, (1, 1), 'VALID', dimension_numbers=NHWC)
   assert y.shape == (2, 2, 2, 1)
-  assert bool(ops.compiler_options()) == (backend == 'cpu')
