@@ -52,6 +52,7 @@ FIRST: dict[str, tuple[dict[str, Any], int]] = {
   'wide_2bit': ({'width': 16}, 2),
   'depthwise_4bit': ({'width': 16, 'block': 'depthwise'}, 4),
   'residual_4bit': ({'width': 6, 'block': 'residual'}, 4),
+  'deep_4bit': ({'growth': 1.5, 'blocks': 1, 'block': 'residual'}, 4),
 }
 
 
@@ -64,7 +65,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.seeds = (0, 1, 2)
   common = {'augment': ('flip',), 'lr': 2e-3}
   config.train = settings.training(epochs=16, **common)
-  config.finetune = settings.training(epochs=12, **common)
+  config.finetune = settings.training(epochs=16, **common)
   config.networks = {
     'reference': settings.network('tsukijinet2021', recipes=()),
     'student': student(),
