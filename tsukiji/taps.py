@@ -10,6 +10,7 @@ fast.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -44,10 +45,15 @@ def is_thin(x: Any, w: Any, form: Form, filters: int, most: int) -> bool:
   return bool(plain and x.shape[3] <= FEW and small)
 
 
-def is_narrow(x: Any, w: Any, form: Form) -> bool:
-  """Return whether there are few filters, with columns to shift."""
+def has_columns(x: Any, w: Any, form: Form, filters: int) -> bool:
+  """Return whether to shift columns: for few filters, or a large window.
+
+  XLA takes an image that is smaller than the window as the window, and then
+  has no kernel for the order of the axes: 10 to 20 times as slow.
+  """
   plain = form.groups == 1 and set(form.strides) == {1}
-  return bool(plain and w.shape[1] > 1 and w.shape[3] <= NARROW)
+  large = 1 < math.prod(x.shape[1:3]) < math.prod(w.shape[:2])
+  return bool(plain and w.shape[1] > 1 and (large or filters <= NARROW))
 
 
 def plain(x: Array, w: Array, form: Form) -> Array:
@@ -116,7 +122,7 @@ def convolved(
   Args:
     x: Images, [batch, height, width, channels].
     w: Kernel, [height, width, channels / groups, filters].
-    form: For which `is_depthwise`, `is_thin` or `is_narrow`.
+    form: For which `is_depthwise`, `is_thin` or `has_columns`.
     by: `by_taps` or `by_columns`.
 
   Returns:

@@ -247,6 +247,8 @@ def conv(
     form = taps.Form(tuple(strides), tuple(padding), groups)
     if taps.is_depthwise(x, w, form) or taps.is_thin(x, w, form, *THIN):
       return sum(bias, taps.convolved(x, w, form))
+    if taps.has_columns(x, w, form, w.shape[3]):
+      return sum(bias, taps.convolved(x, w, form, taps.by_columns))
   y = lax.conv_general_dilated(
     x,
     w,

@@ -116,7 +116,7 @@ def _conv_by_taps_jvp(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _conv(x: Array, w: Array, form: taps.Form) -> Array:
-  if taps.is_narrow(x, w, form):
+  if taps.has_columns(x, w, form, w.shape[3]):
     return taps.convolved(x, w, form, taps.by_columns)
   return taps.plain(x, w, form)
 
@@ -134,7 +134,7 @@ def _conv_jvp(
   (x, w), (dx, dw) = primals, tangents
   dy: list[Array] = []
   if not isinstance(dx, SymbolicZero):
-    narrow = x.shape[3] <= taps.NARROW and w.shape[1] > 1
+    narrow = taps.has_columns(x, w, form, x.shape[3])
     inside = not any(map(any, form.padding))
     padded = x.shape[2] > _PADDED * (x.shape[2] - w.shape[1] + 1)
     by_columns = narrow or (inside and padded)

@@ -97,6 +97,7 @@ BY_COLUMNS = [
   ((2, 9, 9, 4), (5, 5, 4, 4), 'VALID', 1),
   ((2, 9, 9, 20), (1, 3, 20, 4), ((0, 0), (0, 2)), 1),  # narrow one way
   ((2, 9, 9, 4), (3, 2, 4, 20), ((1, 0), (2, 1)), 1),
+  ((2, 3, 3, 20), (5, 5, 20, 24), 'SAME', 1),  # large windows
   ((17, 5, 5, 20), (3, 3, 20, 24), 'SAME', 1),  # chunks alone
 ]
 
@@ -107,7 +108,7 @@ def test_a_cpu_shifts_few_filters(shape, kernel, padding, groups):
   got, want = value_and_vjp(ours, *args), value_and_vjp(theirs, *args)
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5 * float(abs(b).max()))
-  few = kernel[3] <= 16
+  few = kernel[3] <= 16 or kernel[0] * kernel[1] > shape[1] * shape[2]
   wide = f'f32[{shape[0]},{got[0].shape[1]},{shape[2]},{kernel[1] * kernel[3]}]'
   assert (wide in ours.lower(*args).compile().as_text()) == few
 
