@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from compress import method, recipe, tree
 from compress.channels import sliced
@@ -250,7 +251,7 @@ def test_lowering_keeps_the_outputs_of(name: str, text: str) -> None:
 # Law 5: methods compose as functions do.
 
 
-def program(one: Method) -> tuple[str, Any, jax.Array]:
+def program(one: Method) -> tuple[list[Any], Any, jax.Array]:
   """Return what a method computes: its program, its trees, its penalty."""
   params, ctx = start(TINY)['params'], calibrated(TINY)
 
@@ -259,16 +260,41 @@ def program(one: Method) -> tuple[str, Any, jax.Array]:
     return nodes, one.update(nodes, ctx._replace(step=STEPS, grads=params))
 
   try:
-    made, trees = jax.make_jaxpr(life, return_shape=True)(params)
+    closed, trees = jax.make_jaxpr(life, return_shape=True)(params)
+    made = listed(closed.jaxpr)
   except jax.errors.TracerArrayConversionError:  # sizes hang on values
     trees = life(params)
     made = [np.asarray(x).tolist() for x in jax.tree.leaves(trees)]
   nodes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trees[0])
-  return str(made), shapes(trees), one.loss(nodes, ctx)
+  return made, shapes(trees), one.loss(nodes, ctx)
+
+
+def listed(program: Jaxpr) -> list[Any]:
+  """Return equations as nested lists: text shows which parts JAX has cached."""
+  numbers: dict[Any, int] = {}
+
+  def variable(x: Any) -> str:
+    if isinstance(x, Literal):
+      return str(x)
+    return f'{numbers.setdefault(x, len(numbers))}:{x.aval}'
+
+  def value(x: Any) -> Any:
+    if isinstance(x, tuple | list):
+      return [value(y) for y in x]
+    if isinstance(x, Jaxpr | ClosedJaxpr):
+      return listed(getattr(x, 'jaxpr', x))
+    return type(x) if callable(x) else str(x)
+
+  ends = [*map(variable, (*program.constvars, *program.invars))]
+  for one in program.eqns:
+    params = {name: value(x) for name, x in one.params.items()}
+    names = [[*map(variable, x)] for x in (one.invars, one.outvars)]
+    ends.append([one.primitive.name, *names, params])
+  return [*ends, [*map(variable, program.outvars)]]
 
 
 @functools.cache
-def parsed(text: str) -> tuple[Method, tuple[str, Any, jax.Array]]:
+def parsed(text: str) -> tuple[Method, tuple[list[Any], Any, jax.Array]]:
   """Return a method and what it computes, shared by the laws."""
   compress = recipe.parse(text)
   return compress, program(compress)

@@ -60,6 +60,7 @@ def network(turns: int, size: int, back: bool, often: bool) -> Graph:
   often=st.booleans(),
   batch=st.sampled_from([1, 9]),
 )
+@hp.example(turns=1, size=3, back=False, often=False, batch=1)
 def test_loops_are_those_of_jax(
   turns: int, size: int, back: bool, often: bool, batch: int
 ) -> None:

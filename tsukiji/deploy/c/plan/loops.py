@@ -151,7 +151,7 @@ def _part(planner: Planner, loop: Loop, ref: Any, back: bool) -> Load:
 def _uneven(places: np.ndarray) -> bool:
   """Return whether turns are not equally far from each other."""
   steps = np.diff(places, axis=0)
-  return places[0].size == 0 or bool(np.any(steps != steps.flat[:1]))
+  return places[0].size == 0 or np.unique(steps).size > 1
 
 
 def _types(
