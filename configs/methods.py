@@ -2,7 +2,8 @@
 
   python main.py --config=configs/methods.py --workdir=runs/methods
   A=runs/methods/artefacts
-  python -m benchmarks.deploy $A/tsukijinet2021-0-dense.tsk $A/*.tsk --out=results/methods.json
+  python -m benchmarks.deploy $A/tsukijinet2021-0-dense.tsk $A/*.tsk \\
+    --out=results/methods.json
 
 The settings are not tuned: the other studies show the accuracy of the methods.
 About ten minutes on 2 cores.

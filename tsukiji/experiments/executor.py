@@ -5,6 +5,7 @@ of one core each double the throughput (benchmarks/train_step.py). On
 accelerators one process drives all devices.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -56,6 +57,8 @@ class Executor(NamedTuple):
 
 Executors: TypeAlias = Callable[[int, int], Executor]  # tasks, workers wanted
 
+KEPT = 8  # tasks whose compiled programs stay in memory, 50 MB or more of each
+
 
 def workers(wanted: int) -> int:
   """Return how many processes to start; 0 asks for one a core on CPU."""
@@ -65,9 +68,20 @@ def workers(wanted: int) -> int:
   return len(latency.cores()) if single else 1
 
 
+def forget(count: int) -> None:
+  """Drop compiled programs when so many tasks are done in this process.
+
+  Nearly every task has programs of its own; those in common come back from the
+  cache on disk.
+  """
+  if count % KEPT == 0:
+    jax.clear_caches()
+
+
 def here(data: Data) -> Executor:
   """Return the executor that runs each task when it is submitted."""
   ended: list[Ended] = []
+  done = itertools.count(1)
 
   def submit(tell: Tell, task: Task, *args: Any) -> Future:
     number = object()  # which of the tasks
@@ -75,6 +89,7 @@ def here(data: Data) -> Executor:
       ended.append(Ended(number, task(tell, data, *args)))
     except Exception as e:
       ended.append(Ended(number, None, e))
+    forget(next(done))
     return number
 
   def wait(seconds: float) -> list[Ended]:

@@ -14,6 +14,7 @@ from distributed import Nanny, Status, Worker, WorkerPlugin, get_worker
 
 from tsukiji import interrupt
 from tsukiji.data.datasets import Data
+from tsukiji.experiments import executor
 from tsukiji.experiments.executor import Event, Task
 from tsukiji.measure import latency
 
@@ -56,12 +57,14 @@ class Holder(WorkerPlugin):
     cores: Of this machine, for local workers: each is pinned to one of them and
       reacts to signals. Other workers are left as they are.
     cancelled: The keys of cancelled tasks.
+    done: How many tasks a worker has done.
     left: Whether the driver has left this worker.
   """
 
   def __init__(self, name: str, data: Data, cores: tuple[int, ...] = ()):
     self.name, self.data, self.cores = name, data, cores
     self.cancelled: set[Any] = set()
+    self.done = 0
     self.left = False
     self.worker: Worker | None = None
 
@@ -124,7 +127,10 @@ def call(name: str, task: Task, args: tuple[Any, ...]) -> Any:
 
   with interrupt.watched(holder.asking(key)):
     try:
-      return task(tell, holder.data, *args)
+      value = task(tell, holder.data, *args)
+      holder.done += 1
+      executor.forget(holder.done)
+      return value
     except interrupt.Stopped as e:
       # The driver, if it got the signal too, will soon cancel the task.
       end = time.monotonic() + PATIENCE

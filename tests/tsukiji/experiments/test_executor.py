@@ -35,6 +35,25 @@ def test_tasks_run_here_and_tell_what_they_did() -> None:
   assert told == [('half', 3, 4.0), ('half', 3, -1.0)]
 
 
+@jax.jit
+def double(x: jax.Array) -> jax.Array:
+  """Return twice a number."""
+  return 2 * x
+
+
+def doubled(tell: Tell, data: Data, x: float) -> float:
+  """Return twice a number, by a compiled program."""
+  return float(double(x))
+
+
+def test_programs_of_earlier_tasks_are_dropped() -> None:
+  chosen = executor.here(DATA)
+  for i in range(1, 2 * executor.KEPT):
+    chosen.submit(lambda event: None, doubled, 3.0)
+    assert bool(double._cache_size()) == bool(i % executor.KEPT)
+  assert {x.value for x in chosen.wait(0)} == {6.0}
+
+
 def test_who_listens_may_end_a_task() -> None:
   chosen = executor.here(DATA)
 
