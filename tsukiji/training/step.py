@@ -28,7 +28,7 @@ from tsukiji.models import net as net_lib
 from tsukiji.models.net import Net
 from tsukiji.models.norm_gains import gains
 from tsukiji.models.spec import Spec
-from tsukiji.training import compiler, evaluate, optimizer
+from tsukiji.training import evaluate, optimizer, xla
 from tsukiji.training.losses import LOSSES
 from tsukiji.training.metrics import goal_of, no_labels
 
@@ -153,7 +153,7 @@ def make_step(plan: Plan) -> Callable[..., State]:
   return jax.jit(
     functools.partial(take_step, plan),
     donate_argnums=0,
-    compiler_options=compiler.options(plan.spec),
+    compiler_options=xla.options(plan.spec),
   )
 
 

@@ -27,8 +27,8 @@ from tsukiji.data.datasets import Split
 from tsukiji.models import net as net_lib
 from tsukiji.models import spec as sp
 from tsukiji.models.spec import Spec
-from tsukiji.training import compiler
 from tsukiji.training import step as step_lib
+from tsukiji.training import xla
 from tsukiji.training.step import Plan, State
 
 VALUES = ('label_smoothing', 'lr', 'momentum', 'weight_decay')
@@ -139,7 +139,7 @@ def run_group(
   own = members[0].dropout is not None
 
   @functools.partial(
-    jax.jit, donate_argnums=0, compiler_options=compiler.options(spec)
+    jax.jit, donate_argnums=0, compiler_options=xla.options(spec)
   )
   @jax.vmap
   def step(

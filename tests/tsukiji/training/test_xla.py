@@ -5,7 +5,7 @@ import pytest
 
 from tsukiji.models import zoo
 from tsukiji.models.spec import Spec
-from tsukiji.training import compiler
+from tsukiji.training import xla
 
 
 def network(name: str, **sizes: int | str) -> Spec:
@@ -17,7 +17,7 @@ def test_other_platforms_are_left_alone(
   monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
-  found = compiler.options(network('tsukijinet2021'))
+  found = xla.options(network('tsukijinet2021'))
   assert bool(found) == (backend == 'cpu')
 
 
@@ -35,15 +35,15 @@ def test_other_platforms_are_left_alone(
 def test_networks_of_few_filters_keep_their_convolutions(
   spec: Spec, narrow: bool
 ) -> None:
-  reductions = any('REDUCE' in x for x in compiler.options(spec).values())
+  reductions = any('REDUCE' in x for x in xla.options(spec).values())
   assert reductions != narrow
 
 
 def test_options_are_known_to_this_compiler() -> None:
   for spec in (network('tsukijinet2021'), network('student')):
-    step = jax.jit(lambda x: x + 1, compiler_options=compiler.options(spec))
+    step = jax.jit(lambda x: x + 1, compiler_options=xla.options(spec))
     assert int(step(1)) == 2
 
 
 def test_what_a_compiler_does_not_know_is_left_out() -> None:
-  assert not compiler._is_known('xla_cpu_no_such_option', 'true')
+  assert not xla._is_known('xla_cpu_no_such_option', 'true')
