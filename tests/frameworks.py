@@ -9,7 +9,7 @@ import functools
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 import compress
@@ -323,7 +324,7 @@ def plain() -> Model:
 
 
 BFLOAT = jnp.bfloat16
-MODELS: dict[str, Callable[[], Model]] = {
+_MODELS: dict[str, Callable[[], Model]] = {
   'Linen CNN': lambda: linen(Convolutional(), images()),
   'Linen transformer': lambda: linen(Attention(), tokens()),
   'embedding': lambda: linen(Lookup(), tokens()),
@@ -343,6 +344,18 @@ MODELS: dict[str, Callable[[], Model]] = {
   'mixed': lambda: linen(Convolutional(BFLOAT), images()),
   'partitioned': lambda: linen(Partitioned(), series()),
 }
+MODELS = {name: functools.cache(make) for name, make in _MODELS.items()}
+# One of each kind, where a test of all takes minutes.
+FEW = ('Linen CNN', 'LSTM', 'NNX CNN', 'Equinox MLP', 'plain functions')
+
+
+def slow_but_few(cells: Iterable[tuple[str, str]]) -> list[Any]:
+  """Return pairs of a network and a recipe; those not of `FEW` are slow."""
+  slow = pytest.mark.slow
+  return [
+    pytest.param(*cell, marks=() if cell[0] in FEW else slow) for cell in cells
+  ]
+
 
 METHODS: dict[str, str] = {
   'prune': 'prune.weights(0.5)',

@@ -1,5 +1,6 @@
 """Files of networks that nobody here wrote."""
 
+import itertools
 import pathlib
 import pickle
 import subprocess
@@ -38,8 +39,10 @@ def compressed(model: frameworks.Model, text: str) -> Any:
   return compress.freeze(compress.init(method, model.params, probe, steps=0))
 
 
-@pytest.mark.parametrize('text', RECIPES)
-@pytest.mark.parametrize('name', frameworks.MODELS)
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  frameworks.slow_but_few(itertools.product(frameworks.MODELS, RECIPES)),
+)
 def test_networks_of_any_framework_are_stored(
   name: str, text: str, tmp_path: pathlib.Path
 ) -> None:

@@ -20,12 +20,12 @@ from tsukiji.graph.capture import capture
 RECIPES = ('', 'quantize.int8()', 'binary.inputs(ends=False)')
 # Two weights are at an end of these: `binary.inputs` finds no other.
 SHORT = ('nn.scan', 'nn.vmap', 'shared layer')
-CELLS = [
+CELLS = frameworks.slow_but_few(
   (name, text)
   for name in frameworks.MODELS
   for text in RECIPES
   if not (text.startswith('binary') and name in SHORT)
-]
+)
 
 
 def session(made: Any) -> Any:
