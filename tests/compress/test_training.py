@@ -32,11 +32,10 @@ REASONS = {
 
 
 NAMES, SHORT = [*frameworks.MODELS], [*frameworks.METHODS]
-# Every network twice, and every method; those that compile fast are quick.
+# Every network twice, and every method.
 ONCE = [(name, SHORT[i % len(SHORT)]) for i, name in enumerate(NAMES)]
 AGAIN = [(name, SHORT[(i + 4) % len(SHORT)]) for i, name in enumerate(NAMES)]
-LONG = ('Equinox conv', 'NNX transformer', 'all bfloat16', 'mixed')
-QUICK = [pair for pair in ONCE if pair[0] not in LONG]
+QUICK = [pair for pair in ONCE if pair[0] in frameworks.FEW]
 PAIRS = [
   *QUICK,
   *(
