@@ -17,7 +17,7 @@ from compress.prune.selection import select_share
 from compress.tree import Array, Params, Path
 
 ENTRIES = 2**28  # of all matrices, by default: 1 GiB
-NUMBERS = 2**32  # of the single gradients of all rounds, by default
+NUMBERS = 2**31  # of the single gradients of all rounds, by default
 ROUNDS, SAMPLES = 4, 256  # by default, at most
 WIDE = 2**18  # weights of an array whose products are computed by inputs
 LARGEST = 1e15  # of a gradient: squares of thousands of them can be summed
@@ -59,9 +59,9 @@ def obs(
     damping: Added to the diagonal of F, as a fraction of its mean.
     rounds: Number of pruning steps, each with new gradients and pruning the
       same share of the remaining weights, by default 4. By default the
-      gradients of all samples and rounds are at most 2^32 numbers: there are
-      fewer rounds above 4 million weights, 1 for 11 million, and fewer samples
-      above 16 million, 128 for 32 million, but at least 16.
+      gradients of all samples and rounds are at most 2^31 numbers: there are
+      fewer rounds above 2 million weights, 1 from 4 million, and fewer samples
+      above 8 million, 64 for 32 million, but at least 16.
     floor: As `prune.weights`.
 
   Returns:
@@ -192,7 +192,7 @@ def default_work(
   Fewer rounds are better than fewer samples: a matrix of few samples is noise.
 
   >>> [default_work(n, None, None) for n in (4_000_000, 11_000_000, 32_000_000)]
-  [(4, 256), (1, 256), (1, 128)]
+  [(2, 256), (1, 192), (1, 64)]
   """
   room = NUMBERS // max(1, weights)
   if rounds is None:
