@@ -80,6 +80,7 @@ def _tiny(config: ConfigDict) -> ConfigDict:
   config.dataset.name, config.dataset.validation = 'digits', 0.1
   config.seeds = (0,)
   config.train.epochs = 1
+  config.figures = {}
   few = ('zeros_l0_2', 'values2_lc_2', 'ranks_learned_2')
   config.recipes = {name: config.recipes[name] for name in few}
   for item in config.recipes.values():
