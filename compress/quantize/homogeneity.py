@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend import core
 
 from compress import tree
+from compress.dataflow import interpreter
 from compress.tree import Array, Params, Path
 
 # A degree, one of the marks below, or the reason why a value has none.
@@ -113,6 +114,10 @@ def _apply(eqn: Any, args: list[Degree]) -> list[Degree]:
     inner = next(eqn.params[key] for key in BODIES if key in eqn.params)
     jaxpr, consts = _open(inner)
     return _evaluate(jaxpr, [_constant(x) for x in consts], args)
+  by_default = interpreter.default_of(eqn)
+  if by_default is not None:
+    jaxpr, consts = _open(by_default)
+    return _evaluate(jaxpr, [_constant(x) for x in consts], args[1:])
   if not {1, -1, PRODUCER} & {*args}:
     moved = name in LAYOUT | HOMOGENEOUS and args[0] == CONSTANT
     return [CONSTANT if moved else 0] * count

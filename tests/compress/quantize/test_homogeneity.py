@@ -51,6 +51,9 @@ FREE = {
   'transposed': lambda x: jnp.flip(x.T, 1).T,
   'sum of paths': lambda x: jnp.maximum(x, 0.5 * x) - x,
   'sign': lambda x: x * jnp.sign(x),
+  'platform': lambda x: jax.lax.platform_dependent(
+    x, cpu=lambda x: jnp.maximum(x, 0.0), default=nn.relu
+  ),
 }
 BLOCKED = {
   'tanh': (jnp.tanh, 'tanh'),
@@ -64,6 +67,10 @@ BLOCKED = {
   'threshold': (lambda x: jnp.where(x > 0.5, x, 0.0), 'gt'),
   'normalized': (lambda x: x / jnp.sqrt((x * x).sum(0)), 'mul'),
   'mixed': (lambda x: x @ MIXED, 'dot_general'),
+  'platform': (
+    lambda x: jax.lax.platform_dependent(x, cpu=jnp.tanh, default=jnp.tanh),
+    'tanh',
+  ),
   'loop': (lambda x: jax.lax.fori_loop(0, 3, lambda _, y: y + x, x), ''),
 }
 
