@@ -112,11 +112,11 @@ def _apply(eqn: Any, args: list[Degree]) -> list[Degree]:
       return [degree] * count
   if name in CALLS:
     inner = next(eqn.params[key] for key in BODIES if key in eqn.params)
-    jaxpr, consts = _open(inner)
+    jaxpr, consts = interpreter.opened(inner)
     return _evaluate(jaxpr, [_constant(x) for x in consts], args)
   by_default = interpreter.default_of(eqn)
   if by_default is not None:
-    jaxpr, consts = _open(by_default)
+    jaxpr, consts = interpreter.opened(by_default)
     return _evaluate(jaxpr, [_constant(x) for x in consts], args[1:])
   if not {1, -1, PRODUCER} & {*args}:
     moved = name in LAYOUT | HOMOGENEOUS and args[0] == CONSTANT
@@ -127,13 +127,6 @@ def _apply(eqn: Any, args: list[Degree]) -> list[Degree]:
     return [_product(eqn, *args)] * count
   args = [1 if degree == PRODUCER else degree for degree in args]
   return [_elementwise(name, args)] * count
-
-
-def _open(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
-  """Return a jaxpr and its constants; that of a remat is not closed."""
-  if isinstance(jaxpr, core.ClosedJaxpr):
-    return jaxpr.jaxpr, jaxpr.consts
-  return jaxpr, ()
 
 
 def _product(eqn: Any, x: Degree, kernel: Degree) -> Degree:
