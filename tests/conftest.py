@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,15 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
 # Files go to workers whole: the longest first, so that none ends alone.
 LONGEST = ('test_main', 'test_stopped', 'test_laws')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _drop_compiled_programs() -> Iterator[None]:
+  """Drop what a file compiled after it: a worker would grow by gigabytes."""
+  yield
+  import jax
+
+  jax.clear_caches()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
