@@ -40,11 +40,15 @@ class Functions:
     self.texts: dict[str, str] = {}
 
   def add(self, step: Step, name: str) -> str:
-    """Add the function of a step if it has one, and return its name."""
+    """Add the function of a step if it has one, and return its name.
+
+    A layer may be called `int`, `expf` or like what else the file has: no
+    other name begins with `step_`, but of a network, which ends in no digit.
+    """
     if step.kind in MARKS:
       return ''
     for n in range(1, len(self.texts) + 2):
-      found = name if n == 1 else f'{name}_{n}'
+      found = f'step_{name}_{n}'
       text = _function(step, found, self.tables)
       if self.texts.setdefault(found, text) == text:
         break
@@ -52,7 +56,7 @@ class Functions:
 
 
 def names(steps: Sequence[Step]) -> list[str]:
-  """Return the names of the functions of steps, of the weights where any."""
+  """Return the names of steps, of the weights where any."""
   found: dict[str, None] = {}
   for i, step in enumerate(steps):
     layer = step.path.removesuffix('/kernel')

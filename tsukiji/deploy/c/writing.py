@@ -11,7 +11,7 @@ from tsukiji.deploy.c.kernels.choosing import kernel_texts
 from tsukiji.deploy.c.kernels.nests import indented
 from tsukiji.deploy.c.plan.steps import Ends
 from tsukiji.deploy.c.prelude import ALONE, PRELUDE
-from tsukiji.deploy.c.sections import sections
+from tsukiji.deploy.c.sections import COMMENT, sections
 
 Lines = list[str]
 
@@ -129,7 +129,7 @@ def file_text(
   texts = _texts(functions)
   shared, first, second = sections(texts, small.calls, quick)
   is_one = fast == small and many is None
-  uses = '\n'.join(functions.texts.values())
+  uses = _uses(functions)
   where = _fast(name)
   if re.search(r'\b(fours|packed)_\d', uses):
     where += WITHOUT_VNNI  # with it, the kernels of any processor are faster
@@ -208,9 +208,14 @@ def _types(uses: str) -> Lines:
   return [ALONE, *found] if texts else []
 
 
+def _uses(functions: Functions) -> str:
+  """Return the functions without comments, which may tell any name."""
+  return COMMENT.sub('', '\n'.join(functions.texts.values()))
+
+
 def _texts(functions: Functions) -> dict[str, str]:
   """Return all definitions by name."""
-  uses = '\n'.join(functions.texts.values())
+  uses = _uses(functions)
   found: dict[str, str] = {}
   for key, text in reversed(PRELUDE.items()):  # callers before what they call
     if f'{key}(' in uses or any(f'{key}(' in x for x in found.values()):

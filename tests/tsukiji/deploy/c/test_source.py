@@ -64,6 +64,26 @@ def test_names_of_a_file_stay_names() -> None:
   assert 'stolen' not in bare.replace(identifier(path), '')
 
 
+def test_layers_may_be_called_as_c_calls_what_it_has() -> None:
+  """Keywords, the library, and all that the file itself is made of."""
+  spec = SPECS['separable']
+  graph, weights = captured(spec, start(spec))
+  code = source(graph, {'params': weights}, 'net').code
+  words = {*re.findall(r'[A-Za-z_]\w*', code), 'main', 'exp', 'run', 'net_run'}
+  assert {'wide', 'int', 'memory', 'memset', 'vector'} <= words
+  words |= {'dense_1x8(', 'floats_1_u8(', 'packed_2x3_4(', 'tiles_16('}
+  words |= {'dense_1x8', 'fours_3', 'table_0', 'product_1', 'step_int_1'}
+  rng, eye = np.random.default_rng(0), np.eye(3, dtype=np.float32)
+  named = {x: rng.permutation(eye) for x in sorted(words)}
+  dims = (((1,), (0,)), ((), ()))
+  nodes = [
+    Node('dot', (i - 1 if i else '@0', word), {'dims': dims})
+    for i, word in enumerate(named)
+  ]
+  end = len(nodes) - 1
+  assert_like(Graph((*nodes,), (end,), (Input((3,)),)), {'params': named})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(SPECS))
 def test_every_network_is_written(name: str) -> None:
