@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from compress import tree
+from compress import linalg, tree
 from compress.method import Ctx, Method, expect_probe
 from compress.prune import importance
 from compress.prune.lottery_ticket import cumulative_shares
@@ -244,12 +244,15 @@ def saliency(node: Masked, fishers: Array, unit: Array) -> Array:
   """
   size = fishers.shape[-1]
   cut = [_cut(x, 0, size) for x in (node.w, node.mask)]
-  found = unit * _in_parts(_block_saliency, fishers, *cut)
+  found = unit * _in_parts(_saliencies, fishers, *cut)
   return jnp.where(node.mask, _join(found, node.mask.shape), -jnp.inf)
 
 
 @jax.jit
-@jax.vmap
+def _saliencies(matrices: Array, w: Array, masks: Array) -> Array:
+  return linalg.each(_block_saliency, matrices, w, masks)
+
+
 def _block_saliency(matrix: Array, w: Array, mask: Array) -> Array:
   root = jnp.linalg.cholesky(_restrict(mask, matrix))
   half = jax.scipy.linalg.solve_triangular(root, jnp.eye(len(w)), lower=True)
@@ -269,11 +272,14 @@ def compensated(node: Masked, mask: Array, fishers: Array) -> Array:
   """
   size = fishers.shape[-1]
   cut = [_cut(x, 0, size) for x in (node.w, node.mask, mask)]
-  return _join(_in_parts(_block_compensated, fishers, *cut), mask.shape)
+  return _join(_in_parts(_updates, fishers, *cut), mask.shape)
 
 
 @jax.jit
-@jax.vmap
+def _updates(matrices: Array, w: Array, before: Array, after: Array) -> Array:
+  return linalg.each(_block_compensated, matrices, w, before, after)
+
+
 def _block_compensated(
   matrix: Array, w: Array, before: Array, after: Array
 ) -> Array:

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from compress import linalg
 from compress.method import Method
 from compress.quantize import rounding
 from compress.quantize.affine import Per
@@ -78,17 +79,22 @@ def compensated(
     Integers as floats, `[groups, n, m]`.
   """
 
-  def group(w: Array, step: Array, zero: Array, keep: Array, h: Array) -> Array:
-    n = len(w)
+  def ordered(h: Array) -> tuple[Array, Array]:
+    n = len(h)
     mean = jnp.trace(h) / n
     h = h / jnp.where(mean > 0, mean, 1.0) + damping * jnp.eye(n)
     order = jnp.argsort(-jnp.diag(h), stable=True)
-    upper = _inverse_root(h[order][:, order])
-    w, step, zero, keep = (x[order] for x in (w, step, zero, keep))
+    return order, h[order][:, order]
+
+  def group(order: Array, upper: Array, *rest: Array) -> Array:
+    w, step, zero, keep = (x[order] for x in rest)
     codes = _eliminated(upper, w, step, zero, keep, ends)
     return jnp.zeros_like(codes).at[order].set(codes)
 
-  return jax.vmap(group)(*layer)
+  *rest, h = layer
+  order, h = jax.vmap(ordered)(h)
+  upper = linalg.each(_inverse_root, h)
+  return jax.vmap(group)(order, upper, *rest)
 
 
 def _inverse_root(h: Array) -> Array:

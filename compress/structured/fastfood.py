@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from compress import linalg
 from compress.structured.tiles import Family
 from compress.tree import Array
 
@@ -97,7 +98,11 @@ def _solved(gram: Array, right: Array) -> Array:
   mean = jnp.trace(gram, axis1=-2, axis2=-1) / gram.shape[-1]
   ridge = (SMALL * mean + jnp.finfo(gram.dtype).tiny)[..., None, None]
   ridged = gram + ridge * jnp.eye(gram.shape[-1])
-  return jnp.linalg.solve(ridged, right[..., None])[..., 0]
+  n = gram.shape[-1]
+  found = linalg.each(
+    jnp.linalg.solve, ridged.reshape(-1, n, n), right.reshape(-1, n)
+  )
+  return found.reshape(right.shape)
 
 
 FASTFOOD = Family(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from compress import linalg
 from compress.structured.tiles import Family, nothing
 from compress.tree import Array
 
@@ -63,7 +64,10 @@ def project(
   in g and h fit the tiles themselves.
   """
   del held
-  u, s, vt = jnp.linalg.svd(displaced(tiles), full_matrices=False)
+  n = tiles.shape[-1]
+  svd = functools.partial(jnp.linalg.svd, full_matrices=False)
+  found = linalg.each(svd, displaced(tiles).reshape(-1, n, n))
+  u, s, vt = (x.reshape(*tiles.shape[:-2], *x.shape[1:]) for x in found)
   rank = lines // 2
   root = jnp.sqrt(s[..., :rank, None])
   g = u[..., :rank].swapaxes(-1, -2) * root
