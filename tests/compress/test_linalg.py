@@ -1,5 +1,7 @@
 """Many matrices are factored without waiting for one another."""
 
+import math
+import re
 import subprocess
 import sys
 
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 
 from compress import linalg
+from tests.compress.test_extreme_weights import TEXTS, decoded_run
+from tests.runs import TINY, start
 
 TWO_AT_ONCE = """
 import jax, jax.numpy as jnp, numpy as np
@@ -52,3 +56,27 @@ def test_many_batches_at_once_end() -> None:
     timeout=120,
   )
   assert done.stdout.strip() == 'True'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('text', TEXTS)
+def test_methods_factor_one_matrix_at_a_time(text: str) -> None:
+  run = decoded_run(text)
+  if not hasattr(run, 'lower'):
+    pytest.skip('sizes depend on values: its steps are compiled one by one')
+  program = run.lower(start(TINY)['params']).as_text()
+  assert batches(program) == []
+
+
+def test_batches_are_found() -> None:
+  program = jax.jit(jnp.linalg.cholesky).lower(jnp.ones((3, 2, 2))).as_text()
+  assert batches(program) == [3]
+  one = jax.jit(jnp.linalg.cholesky).lower(jnp.ones((1, 2, 2))).as_text()
+  assert batches(one) == []
+
+
+def batches(program: str) -> list[int]:
+  """Return the numbers of matrices of calls of LAPACK, where several."""
+  calls = re.findall(r'@lapack_\w+\(.*?: \(tensor<([\dx]+)x\w\d+>', program)
+  shapes = [[*map(int, x.split('x'))] for x in calls]
+  return [n for n in (math.prod(x[:-2]) for x in shapes) if n > 1]
