@@ -88,7 +88,7 @@ def get_config(arg: str = '') -> ConfigDict:
     }
     for name, (sizes, bits) in FIRST.items()
   }
-  config.measure.engines = ('jax', 'onnxruntime')
+  config.measure.engines = settings.ENGINES
   if arg in ('small', 'few', 'tiny'):
     _small(config)
   if arg == 'few':
