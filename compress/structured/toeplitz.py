@@ -54,6 +54,25 @@ def displaced(m: Array) -> Array:
   return down - left
 
 
+def summed(m: Array, f: int) -> Array:
+  """Return the adjoint of `f_circulant`: `[..., n, n]` -> `[..., n]`.
+
+  As `jax.linear_transpose` gives it, which scatters and takes 2 to 8 times as
+  long on a CPU.
+
+  >>> summed(jnp.arange(4.0).reshape(2, 2), -1).tolist()
+  [3.0, 1.0]
+  """
+  n = m.shape[-1]
+  steps = jnp.arange(n)
+  m = jnp.where(steps[:, None] < steps[None, :], f * m, m).swapaxes(-1, -2)
+  # Twice, in rows of one more: row j begins with its entry j.
+  flat = jnp.concatenate([m, m], axis=-1).reshape(*m.shape[:-2], -1)
+  flat = jnp.pad(flat, [(0, 0)] * (flat.ndim - 1) + [(0, n)])
+  turned = flat.reshape(*m.shape[:-2], n, 2 * n + 1)
+  return jnp.sum(turned[..., :n], axis=-2)
+
+
 def project(
   tiles: Array, inside: Array, held: Array | None, lines: int
 ) -> Array:
@@ -79,26 +98,39 @@ def project(
 @jax.jit
 def _fitted(g: Array, h: Array, tiles: Array, inside: Array) -> Array:
   """Return g and h after alternating least squares."""
+  target = tiles * inside
 
   def made(g: Array, h: Array) -> Array:
     return expand(jnp.concatenate([g, h], axis=2)) * inside
 
   def round_of(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
     g, h = found
-    g = nearer(functools.partial(made, h=h), g, tiles * inside)
-    return g, nearer(functools.partial(made, g), h, tiles * inside)
+
+    def for_g(rest: Array) -> Array:
+      rest = (rest * inside)[:, :, None]
+      return summed(rest @ f_circulant(h, -1).swapaxes(-1, -2), 1)
+
+    g = nearer(lambda x: made(x, h), for_g, g, target)
+
+    def for_h(rest: Array) -> Array:
+      rest = (rest * inside)[:, :, None]
+      return summed(f_circulant(g, 1).swapaxes(-1, -2) @ rest, -1)
+
+    return g, nearer(lambda x: made(g, x), for_h, h, target)
 
   return jnp.concatenate(jax.lax.fori_loop(0, ROUNDS, round_of, (g, h)), axis=2)
 
 
 def nearer(
-  linear: Callable[[Array], Array], start: Array, target: Array
+  linear: Callable[[Array], Array],
+  adjoint: Callable[[Array], Array],
+  start: Array,
+  target: Array,
 ) -> Array:
   """Return x after conjugate gradient steps for `linear(x) = target`."""
-  out, pull = jax.vjp(linear, start)
-  gap = pull(target - out)[0]
+  gap = adjoint(target - linear(start))
   step, _ = jax.scipy.sparse.linalg.cg(
-    lambda x: pull(linear(x))[0], gap, maxiter=STEPS
+    lambda x: adjoint(linear(x)), gap, maxiter=STEPS
   )
   # A gap of rounding errors alone may be one that no step closes.
   found: Array = start + jnp.where(jnp.all(jnp.isfinite(step)), step, 0)

@@ -1,11 +1,18 @@
 """Toeplitz-like tiles against SciPy's and the definition."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 
-from compress.structured.toeplitz import displaced, expand, f_circulant, project
+from compress.structured.toeplitz import (
+  displaced,
+  expand,
+  f_circulant,
+  project,
+  summed,
+)
 
 
 def drawn(*shape: int) -> np.ndarray:
@@ -66,3 +73,12 @@ def test_least_squares_come_nearer_than_the_cut_displacement() -> None:
   plain = np.linalg.solve(np.stack(every, 1), cut.ravel()).reshape(8, 8)
   before = np.sum((plain - tile) ** 2) / np.sum(tile**2)
   assert errors(tile, 1) < before - 0.02
+
+
+@pytest.mark.parametrize('f', [1, -1])
+@pytest.mark.parametrize('n', [1, 2, 5, 8])
+def test_sums_are_the_adjoint_of_circulants(n: int, f: int) -> None:
+  m = jax.random.normal(jax.random.key(n), (3, 2, n, n))
+  v = jnp.zeros((3, 2, n))
+  (want,) = jax.linear_transpose(lambda v: f_circulant(v, f), v)(m)
+  np.testing.assert_allclose(summed(m, f), want, atol=1e-5)
