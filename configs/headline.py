@@ -3,7 +3,7 @@
   python main.py --config=configs/headline.py --workdir=runs/headline
 
 Tsukijinet2021 on Fashion-MNIST, three seeds, each file in its fastest engine:
-the table at the head of the README. About two hours on 2 cores.
+the table at the head of the README. About an hour on 2 cores.
 """
 
 from ml_collections import ConfigDict
