@@ -4,7 +4,7 @@
 
 LeNet-5 on Fashion-MNIST, three seeds: zeros and learned grids at once, in both
 orders of the algebra, and one after the other, in as many epochs altogether.
-About 15 minutes on 2 cores. What a teacher does first or last is in
+About an hour on 2 cores. What a teacher does first or last is in
 `configs.distillation`, after Mishra & Marr 2018.
 """
 
