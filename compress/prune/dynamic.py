@@ -50,9 +50,11 @@ def movement(
 ) -> Method:
   r"""Prune the weights that training moves towards 0.
 
-  $S = -\sum_t w_t g_t$ with the gradient $g_t$ of the decoded weight, dense
-  also where it is pruned, so that a weight may grow back (Sanh+ 2020, arXiv
-  2005.07683, section 4; hard form). The weight is that after the step. For
+  $S = -\sum_t (1 - t / T) w_t g_t$ with the gradient $g_t$ of the decoded
+  weight, dense also where it is pruned, so that a weight may grow back (Sanh+
+  2020, arXiv 2005.07683, section 4; hard form). The weight is that after the
+  step. As in the paper, the learning rate of the scores falls linearly to 0:
+  otherwise weights are exchanged at the end, when none of them can adapt. For
   randomly initialized weights, or weights trained on another task.
 
   Args:
@@ -92,10 +94,11 @@ def movement(
 
   def update(params: Params, ctx: Ctx) -> Params:
     gradient = importance.gradients(where, params, ctx)
+    rate = 1 - ctx.progress
 
     def follow(path: Path, node: MovementMasked) -> MovementMasked:
       w = tree.latent(node)
-      return node.replace(score=node.score - w * gradient(path, w))
+      return node.replace(score=node.score - rate * w * gradient(path, w))
 
     params = tree.map_nodes(MovementMasked, follow, params)
     return jax.lax.cond(due(ctx), lambda p: mark(p, ctx), lambda p: p, params)

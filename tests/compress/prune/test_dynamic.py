@@ -64,7 +64,8 @@ def test_movement_keeps_weights_that_moved_away_from_zero() -> None:
   for at in range(1, steps + 1):
     params, grads = shifted(params, at), drawn(10 * at)
     for path, node in tree.find(Masked, params).items():
-      totals[path] -= np.asarray(node.w * tree.paths(grads)[path])
+      moved = np.asarray(node.w * tree.paths(grads)[path])
+      totals[path] -= (1 - at / steps) * moved
     params = update(params, jnp.int32(at), grads)
     for path, kept in masks(params).items():
       count = round(
@@ -85,7 +86,18 @@ def test_pruned_weights_that_move_grow_back() -> None:
   late = {'w': jnp.float32([[-9, -9], [0, 0]])}
   params = compress.update(params, Ctx(2, 10, grads=late))
   assert params['w'].mask.tolist() == [[True, True], [False, False]]
-  assert params['w'].score.tolist() == [[8, 7], [3, 4]]
+  want = [[0.8 * 9 - 0.9, 0.8 * 9 - 1.8], [2.7, 3.6]]
+  np.testing.assert_allclose(params['w'].score, want, rtol=1e-6)
+
+
+def test_movement_comes_to_rest() -> None:
+  compress = dynamic.movement(0.5, schedule=schedule.cubic(0.0, 0.1))
+  params = compress.init({'w': jnp.ones((2, 2))}, Ctx(0, 10))
+  early = {'w': jnp.float32([[1, 2], [-3, -4]])}
+  params = compress.update(params, Ctx(1, 10, grads=early))
+  late = {'w': jnp.float32([[-99, -99], [0, 0]])}
+  last = compress.update(params, Ctx(10, 10, grads=late))
+  assert last['w'].mask.tolist() == params['w'].mask.tolist()
 
 
 def test_movement_needs_training() -> None:
