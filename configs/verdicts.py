@@ -6,7 +6,7 @@ L0 gates, movement, learning-compression, ADMM and learned ranks are behind
 their direct alternatives after two epochs. Are they worse, or do they need
 more time? LeNet-300-100, the network of Louizos+ 2018 and Carreira-Perpinan &
 Idelbayev 2017, on Fashion-MNIST, three seeds, with 2, 8 and 32 epochs: the
-papers have 200, and 30 rounds of a few epochs. Forty minutes on 2 cores.
+papers have 200, and 30 rounds of a few epochs. Half an hour on 2 cores.
 """
 
 from ml_collections import ConfigDict
