@@ -106,15 +106,17 @@ def _fitted(g: Array, h: Array, tiles: Array, inside: Array) -> Array:
   def round_of(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
     g, h = found
 
+    right = f_circulant(h, -1).swapaxes(-1, -2)
+
     def for_g(rest: Array) -> Array:
-      rest = (rest * inside)[:, :, None]
-      return summed(rest @ f_circulant(h, -1).swapaxes(-1, -2), 1)
+      return summed((rest * inside)[:, :, None] @ right, 1)
 
     g = nearer(lambda x: made(x, h), for_g, g, target)
 
+    left = f_circulant(g, 1).swapaxes(-1, -2)
+
     def for_h(rest: Array) -> Array:
-      rest = (rest * inside)[:, :, None]
-      return summed(f_circulant(g, 1).swapaxes(-1, -2) @ rest, -1)
+      return summed(left @ (rest * inside)[:, :, None], -1)
 
     return g, nearer(lambda x: made(g, x), for_h, h, target)
 

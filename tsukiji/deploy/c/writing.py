@@ -126,10 +126,10 @@ def file_text(
   (name, file), (small, fast, many) = names, programs
   one, several = signature(name, ends)
   quick = [*fast.calls, *(many.lines if many else [])]
-  texts = _texts(functions)
+  uses = _uses(functions)
+  texts = _texts(functions, uses)
   shared, first, second = sections(texts, small.calls, quick)
   is_one = fast == small and many is None
-  uses = _uses(functions)
   where = _fast(name)
   if re.search(r'\b(fours|packed)_\d', uses):
     where += WITHOUT_VNNI  # with it, the kernels of any processor are faster
@@ -213,9 +213,8 @@ def _uses(functions: Functions) -> str:
   return COMMENT.sub('', '\n'.join(functions.texts.values()))
 
 
-def _texts(functions: Functions) -> dict[str, str]:
+def _texts(functions: Functions, uses: str) -> dict[str, str]:
   """Return all definitions by name."""
-  uses = _uses(functions)
   found: dict[str, str] = {}
   for key, text in reversed(PRELUDE.items()):  # callers before what they call
     if f'{key}(' in uses or any(f'{key}(' in x for x in found.values()):
